@@ -15,6 +15,7 @@ from pytest_tokenbudget.config_file import (
     nearest,
     read_config,
 )
+from pytest_tokenbudget.endpoints import APIS, Endpoint, read_addresses
 from pytest_tokenbudget.model_files import ModelError
 from pytest_tokenbudget.thinking_formats import (
     Formats,
@@ -27,12 +28,16 @@ from pytest_tokenbudget.traces.thinking import ThinkingFormat
 
 Quantization = Literal["none", "8bit", "4bit"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-Kind = Literal["hub", "directory", "gguf", "recorded"]
+Kind = Literal["hub", "directory", "gguf", "recorded", "server"]
 
 DEFAULT_REVISION = "main"
 HUB_ID = r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
 _SOURCES = ("id", "path", "embedded")
-_KEYS = (*_SOURCES, "base", "revision", "quantization", "dtype", "context", "thinking")
+_SERVER_KEYS = ("base_url", "served", "server_api")
+_KEYS = (
+    *(*_SOURCES, "base", "revision", "quantization", "dtype", "context", "thinking"),
+    *_SERVER_KEYS,
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,9 @@ class ModelSpec:
         dtype: Type of the weights while they run; ``auto`` leaves it to the device.
         context: Tokens that prompt and output may have together; None where nobody says.
         thinking: How the model marks its thinking; None where it does not think.
-        kind: Where the model lies.
+        kind: Where the model lies; of one that is served, where its tokenizer lies, ``server``
+            where only the server has that.
+        endpoint: Where the model is served; None where it runs in this process.
         detect: Whether nobody has said how it thinks, so that :func:`complete` may look.
     """
 
@@ -59,7 +66,17 @@ class ModelSpec:
     context: int | None = None
     thinking: ThinkingFormat | None = None
     kind: Kind = "hub"
+    endpoint: Endpoint | None = None
     detect: bool = field(default=False, compare=False, repr=False)
+
+    @property
+    def model_id(self) -> str:
+        """What its makers call the model, as far as that is known: a hub id, a path, an address."""
+        if self.kind == "server" and self.endpoint is not None:
+            facts = self.endpoint.facts
+            said = (facts.root or facts.served) if facts else self.endpoint.served
+            return said or self.source
+        return self.source
 
 
 def load_catalogue(
@@ -122,13 +139,14 @@ def _entries(
     ) -> ModelSpec | None:
         name = table.get("base")
         if name is None or name == alias:
-            if alias not in known and (name or not any(key in table for key in _SOURCES)):
+            own = any(key in table for key in (*_SOURCES, "base_url"))
+            if alias not in known and (name or not own):
                 raise ModelError(
                     f'{where}: models.{alias} needs id = "org/name", path = "DIRECTORY or .gguf '
-                    f'file", or base = "ANOTHER ALIAS"'
+                    f'file", base_url = "http://HOST:PORT/v1", or base = "ANOTHER ALIAS"'
                 )
             # An own source and no base named: another model, which takes nothing over.
-            return None if name is None and any(key in table for key in _SOURCES) else known[alias]
+            return None if name is None and own else known[alias]
         if not isinstance(name, str) or (name not in tables and name not in known):
             text = str(name)
             raise ModelError(
@@ -179,7 +197,10 @@ def _entry(
     where: str,
 ) -> ModelSpec:
     spec = replace(base, alias=alias) if base else ModelSpec(alias, "", detect=True)
+    endpoint = _endpoint(table, spec.endpoint, where)
     source, kind = _source(table, file, where) or (spec.source, spec.kind)
+    if endpoint is not None and not source:
+        source, kind = endpoint.urls[0], "server"
     revision = _text(table, "revision", where)
     if revision is not None and kind != "hub":
         raise ModelError(f"{where} lies on disk and has no revision")
@@ -205,8 +226,27 @@ def _entry(
         thinking=_thinking(table["thinking"], spec.thinking, formats, where)
         if "thinking" in table
         else spec.thinking,
+        endpoint=endpoint,
         detect=spec.detect and "thinking" not in table,
     )
+
+
+def _endpoint(
+    table: Mapping[str, object], inherited: Endpoint | None, where: str
+) -> Endpoint | None:
+    if not any(key in table for key in _SERVER_KEYS):
+        return inherited
+    given = table.get("base_url", list(inherited.urls) if inherited else None)
+    urls = given if isinstance(given, list) else [given]
+    if not urls or not all(isinstance(url, str) for url in urls):
+        raise ModelError(f'{where}: base_url must be "http://HOST:PORT/v1", or a list of such')
+    try:
+        addresses = read_addresses([str(url) for url in urls])
+    except ValueError as error:
+        raise ModelError(f"{where}: base_url cannot be used; {error}") from None
+    served = _text(table, "served", where) or (inherited.served if inherited else None)
+    api = _choice(table, "server_api", APIS, where) or (inherited.api if inherited else "auto")
+    return Endpoint(addresses, served, api)
 
 
 def _source(table: Mapping[str, object], file: Path, where: str) -> tuple[str, Kind] | None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
+from pytest_tokenbudget.endpoints import is_address, shown_address
 from pytest_tokenbudget.model_catalogue import (
     DEFAULT_REVISION,
     HUB_ID,
@@ -83,12 +84,10 @@ def resolve_model(name: str, catalogue: Mapping[str, ModelSpec]) -> ModelSpec:
         raise ModelError(f"the model's name is empty; {_ways(catalogue)}")
     if name in catalogue:
         return complete(catalogue[name])
-    if re.match(r"https?://", name, re.IGNORECASE):
-        # What may be a key in the address is not shown.
-        shown = re.sub(r"[?#].*", "", re.sub(r"//[^/@]*@", "//", name))
+    if is_address(name):
         raise ModelError(
-            f"{shown!r} is a server's address: servers are not supported by this version yet, "
-            f"models run in-process; {_ways(catalogue)}"
+            f"{shown_address(name)!r} is a server's address, which is no tokenizer and no model's "
+            f"files; {_ways(catalogue)}"
         )
     path = Path(name).expanduser()
     if name.lower().endswith(".gguf") or os.path.isfile(path):
@@ -130,6 +129,8 @@ def complete(spec: ModelSpec, cache: Path | None = None) -> ModelSpec:
     Raises:
         ModelError: If files on disk are missing or broken.
     """
+    if spec.kind in ("server", "recorded"):
+        return spec
     path = Path(spec.source)
     if spec.kind == "gguf":
         if not os.path.isfile(path):

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_tokenbudget import option_values as values
+from pytest_tokenbudget.endpoints import APIS
 
 DEFAULT_BUDGETS = (32, 64, 128, 256, 512, 1024, 2048)
 DEFAULT_CLIFF_BUDGETS = tuple(range(96, 257, 16))
 DEFAULT_TARGET = 0.01
 STAGES = {"minimal": 2, "quick": 5, "full": None}
+ENGINES = ("auto", "transformers", "vllm", "server")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -48,8 +50,37 @@ OPTIONS: tuple[Option, ...] = (
         ("--model", "--tokenbudget-model"),
         values.names,
         "nano-reasoner",
-        "Alias, hub id, local directory or .gguf file; several with commas or repeated.",
+        "Alias, hub id, local directory, .gguf file or server address; several with commas.",
         many=True,
+    ),
+    Option(
+        "engine",
+        ("--engine",),
+        values.choice(ENGINES),
+        "auto",
+        "auto, transformers, vllm or server; auto is server for an address, else transformers.",
+    ),
+    Option(
+        "base_url",
+        ("--base-url",),
+        values.addresses,
+        "",
+        "Address of a server of the model; several share the work.",
+        many=True,
+    ),
+    Option(
+        "served_model",
+        ("--served-model",),
+        str,
+        "",
+        "Which of the models that the server lists.",
+    ),
+    Option(
+        "server_api",
+        ("--server-api",),
+        values.choice(APIS),
+        "auto",
+        "auto, ids or chat: how prompts and outputs travel; auto is ids where the server has them.",
     ),
     Option(
         "task",
@@ -220,7 +251,28 @@ OPTIONS: tuple[Option, ...] = (
         ("--batch-size",),
         values.batch_size,
         "auto",
-        "Rows a batch: auto (what memory allows) or a number.",
+        "Rows a batch, or requests in flight: auto (what memory or server allow) or a number.",
+    ),
+    Option(
+        "tensor_parallel",
+        ("--tensor-parallel",),
+        values.number(int, 1, 1024),
+        "1",
+        "GPUs that vLLM in this process splits each layer over.",
+    ),
+    Option(
+        "data_parallel",
+        ("--data-parallel",),
+        values.number(int, 1, 1024),
+        "1",
+        "Copies of the model that vLLM in this process runs beside each other.",
+    ),
+    Option(
+        "request_timeout",
+        ("--request-timeout",),
+        values.number(float, 0.1, 86_400),
+        "120",
+        "Seconds without a byte from a server after which a request is tried again.",
     ),
     Option(
         "reports",
@@ -242,7 +294,7 @@ OPTIONS: tuple[Option, ...] = (
         ("--tokenizer",),
         str,
         "",
-        "Model whose tokenizer counts the tokens of recorded texts.",
+        "Model whose tokenizer counts recorded texts, or renders and counts for a server.",
     ),
     Option(
         "trace_store",
@@ -265,6 +317,14 @@ OPTIONS: tuple[Option, ...] = (
         values.thresholds,
         "",
         "Fail where the truncation rate is above SHARE (largest budget) or BUDGET:SHARE.",
+        many=True,
+    ),
+    Option(
+        "min_conformance",
+        ("--min-conformance",),
+        values.demands,
+        "",
+        "Fail where the engine does not keep what it is given: limits, VERDICT or WAY:VERDICT.",
         many=True,
     ),
     Option(

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from pytest_tokenbudget.config_file import nearest
+from pytest_tokenbudget.endpoints import read_addresses
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
+DEMANDED = ("enforced", "soft")
 THINKING_MODES = ("auto", "conservative", "balanced", "aggressive", "disabled")
 
 T = TypeVar("T")
@@ -68,6 +70,13 @@ def names(text: str) -> tuple[str, ...]:
     if not names:
         raise ValueError("allowed: one or more names, separated by commas")
     return names
+
+
+def addresses(text: str) -> tuple[str, ...]:
+    items = _items(text)
+    if not items:
+        raise ValueError("allowed: one or more addresses, separated by commas")
+    return read_addresses(items)
 
 
 def budgets(text: str) -> tuple[int, ...]:
@@ -150,6 +159,20 @@ def onoff(text: str) -> bool:
     if text.lower() not in words:
         raise ValueError(f"allowed: on, off{_nearest(text, ('on', 'off'))}")
     return words[text.lower()]
+
+
+def demands(text: str) -> tuple[str, ...]:
+    """What an engine must keep; which ways there are is only known where they are measured."""
+    demands = names(text)
+    for demand in demands:
+        way, colon, verdict = demand.rpartition(":")
+        allowed = DEMANDED if colon else ("limits", *DEMANDED)
+        if verdict not in allowed or (colon and not way):
+            raise ValueError(
+                f"allowed: limits, enforced, soft, WAY:enforced, WAY:soft, several with commas"
+                f"{_nearest(verdict, allowed)}"
+            )
+    return demands
 
 
 def optional_path(text: str) -> Path | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pytest_tokenbudget.endpoints import shown_address
 from pytest_tokenbudget.option_table import (
     DEFAULT_BUDGETS,
     DEFAULT_CLIFF_BUDGETS,
@@ -36,12 +37,27 @@ __all__ = [
 ]
 
 
+NONE_IS_EMPTY = (
+    "annotations",
+    "recorded",
+    "thinking_budgets",
+    "closers",
+    "thinking_modes",
+    "base_url",
+    "min_conformance",
+)
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything that a run was asked for, parsed and checked.
 
     Attributes:
         models: Names as given; resolved by ``models.resolve_model``.
+        engine: ``auto``, ``transformers``, ``vllm`` or ``server``.
+        base_url: Addresses of servers that serve the one model.
+        served_model: Its name there, or None.
+        server_api: ``auto``, ``ids`` or ``chat``.
         task: Task as given; resolved by ``tasks.registry.load_task``.
         num_samples: Problems per task, or None for all of them.
         budgets: Output token budgets, rising.
@@ -65,13 +81,17 @@ class Settings:
         quantization: ``none``, ``8bit``, ``4bit``, or None for what the model's entry says.
         dtype: ``auto`` or a torch dtype's name.
         device: ``auto`` or a torch device.
-        batch_size: Rows a batch, or None for what memory allows.
+        batch_size: Rows a batch or requests in flight, or None for what memory or server allow.
+        tensor_parallel: GPUs that vLLM splits each layer over.
+        data_parallel: Copies of the model that vLLM runs.
+        request_timeout: Seconds without a byte from a server after which a request is tried again.
         reports: Directory that results are written to.
         recorded: Files and directories that are read instead of generating.
-        tokenizer: Model whose tokenizer counts the tokens of recorded texts.
+        tokenizer: Model whose tokenizer counts recorded texts, or renders and counts for a server.
         trace_store: SQLite file of the traces.
         min_accuracy: Gates on accuracy.
         max_truncation: Gates on the truncation rate.
+        min_conformance: What an engine must keep.
         margin: Non-inferiority margin of the saturation point, as a share.
         fresh: Whether traces of earlier runs are ignored.
         lease: Seconds after which a silent worker's share is taken over.
@@ -79,6 +99,10 @@ class Settings:
     """
 
     models: tuple[str, ...]
+    engine: str
+    base_url: tuple[str, ...]
+    served_model: str | None
+    server_api: str
     task: str
     num_samples: int | None
     budgets: tuple[int, ...]
@@ -103,12 +127,16 @@ class Settings:
     dtype: str
     device: str
     batch_size: int | None
+    tensor_parallel: int
+    data_parallel: int
+    request_timeout: float
     reports: Path
     recorded: tuple[Path, ...]
     tokenizer: str | None
     trace_store: Path
     min_accuracy: tuple[Threshold, ...]
     max_truncation: tuple[Threshold, ...]
+    min_conformance: tuple[str, ...]
     margin: float
     fresh: bool
     lease: float
@@ -181,7 +209,9 @@ def read_settings(config: pytest.Config, file_values: Mapping[str, object], file
         try:
             value = option.parse(text) if text else None
         except ValueError as error:
-            raise pytest.UsageError(f"{origin}: {text!r} cannot be used; {error}") from None
+            # What may be a key in an address is not shown.
+            shown = shown_address(text)
+            raise pytest.UsageError(f"{origin}: {shown!r} cannot be used; {error}") from None
         values[option.name] = _placed(base, value)
     return _settle(values, frozenset(explicit))
 
@@ -210,7 +240,7 @@ def _settle(values: dict[str, Any], explicit: frozenset[str]) -> Settings:
         raise pytest.UsageError(
             f"--cliff-budgets: {values['cliff_budgets'][0]} alone has no step; allowed: at least 2"
         )
-    for name in ("annotations", "recorded", "thinking_budgets", "closers", "thinking_modes"):
+    for name in NONE_IS_EMPTY:
         values[name] = values[name] or ()
     stage = STAGES[values.pop("stage")]
     values["num_samples"] = values["num_samples"] or stage

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget import xdist
+from pytest_tokenbudget.model_choice import engine_of
 from pytest_tokenbudget.options import Settings
 
 if TYPE_CHECKING:
@@ -49,11 +50,19 @@ OPTIONS = {
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and in which form a model runs."""
+    """Where and in which form a model runs.
+
+    Attributes:
+        device: The device.
+        dtype: Type of the weights.
+        quantization: How they are quantised.
+        share: Share of the device's memory that this process may take.
+    """
 
     device: str
     dtype: str
     quantization: str
+    share: float = 1.0
 
 
 @dataclass
@@ -122,24 +131,18 @@ def make_plan(
         store: Remembers the hashes of large files.
         run: Identifier of this pytest session, for the choice of the GPU.
     """
-    from pytest_tokenbudget.models import choose_quantization, identity, identity_hash
+    from pytest_tokenbudget.models import identity_hash
     from pytest_tokenbudget.traces.plan import Plan
 
-    device = choose_device(settings.device, run)
-    dtype = choose_dtype(settings.dtype if settings.dtype != "auto" else spec.dtype, device)
-    quantization = choose_quantization(spec, device, settings.quantization)
-    which = identity(spec, dtype, quantization, store)
+    which, where = _who_and_where(settings, spec, store, run)
     possible = budgets_of(settings, spec, kind)
-    where = spec.source + (f"@{which['revision'][:7]}" if "revision" in which else "")
-    if quantization != "none":
-        where += f", {quantization}"
     return Plan(
         kind=kind,
         cliff_budgets=settings.cliff_budgets,
         alias=spec.alias,
         identity=which,
         model=identity_hash(which),
-        where=f"{where}, {dtype} on {device}",
+        where=where,
         task=settings.task,
         limit=settings.num_samples,
         samples=settings.samples if kind is Kind.STOCHASTIC else 1,
@@ -151,6 +154,44 @@ def make_plan(
         left_out=tuple(b for b in _asked(settings, kind) if b not in possible),
         margin=settings.margin,
     )
+
+
+def _who_and_where(
+    settings: Settings, spec: ModelSpec, store: TraceStore, run: str
+) -> tuple[dict[str, str], str]:
+    """What identifies a model's outputs, and where it runs, for people."""
+    from pytest_tokenbudget.models import choose_quantization, identity
+
+    if spec.endpoint is not None:
+        from pytest_tokenbudget.served import describe
+
+        return describe(spec, store)
+    engine = engine_of(settings, spec)
+    device = choose_device(settings, run)
+    dtype = choose_dtype(settings.dtype if settings.dtype != "auto" else spec.dtype, device)
+    quantization = choose_quantization(spec, device, settings.quantization)
+    which = identity(spec, dtype, quantization, store, engine=engine)
+    where = spec.source + (f"@{which['revision'][:7]}" if "revision" in which else "")
+    if quantization != "none":
+        where += f", {quantization}"
+    by = "" if engine == "transformers" else f" by {engine}"
+    return which, f"{where}, {dtype} on {device}{by}"
+
+
+def placed(settings: Settings, spec: ModelSpec, which: Mapping[str, str], run: str) -> Placement:
+    """Where and in which form this process runs a model.
+
+    Args:
+        settings: What was asked for.
+        spec: The model.
+        which: Its identity.
+        run: Identifier of this pytest session, for the choice of the GPU.
+    """
+    if spec.endpoint is not None:
+        return Placement("none", "none", "none")
+    device = choose_device(settings, run)
+    share = 1.0 if device == "cpu" else xdist.memory_share(gpus_of(settings))
+    return Placement(device, which["dtype"], which["quantization"], share)
 
 
 def fit(
@@ -185,16 +226,21 @@ def fit(
     )
 
 
-def choose_device(asked: str, run: str) -> str:
-    """``auto`` is CUDA where a GPU is visible, else the CPU; a worker gets a GPU of its own."""
-    if asked != "auto":
-        if asked == "cuda":
-            xdist.claim_gpu(run)
-        return asked
-    if not xdist.visible_gpus():
-        return "cpu"
-    xdist.claim_gpu(run)
-    return "cuda"
+def gpus_of(settings: Settings) -> int:
+    """GPUs that one engine in this process takes."""
+    if settings.engine != "vllm":
+        return 1
+    return settings.tensor_parallel * settings.data_parallel
+
+
+def choose_device(settings: Settings, run: str) -> str:
+    """``auto`` is CUDA where a GPU is visible, else the CPU; a worker gets GPUs of its own."""
+    asked = settings.device
+    if asked == "auto":
+        asked = "cuda" if xdist.visible_gpus() else "cpu"
+    if asked == "cuda":
+        xdist.claim_gpus(run, gpus_of(settings))
+    return asked
 
 
 def choose_dtype(asked: str, device: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget import fixtures, options, selection, xdist
+from pytest_tokenbudget import fixtures, missing, options, selection
 from pytest_tokenbudget.report import reporter
 from pytest_tokenbudget.session import SESSION, start
 
@@ -18,6 +18,7 @@ MARKERS = {
     "phase3": "the cliff and the structure of solutions",
     "thinking": "what a thinking budget costs and buys",
     "allocation": "which thinking budget a model gets in a mode",
+    "conformance": "whether an engine keeps the limits that it is given",
     "context": "what is lost when a conversation does not fit",
     "gpu": "needs a GPU",
 }
@@ -69,6 +70,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    yield
+    missing.fail_if_incomplete(item)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -79,5 +86,5 @@ def pytest_runtest_makereport(
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     # pytest-xdist asks before pytest_configure.
-    start(config)
-    return xdist.auto_num_workers() if reporter.in_use(config) else None
+    session = start(config)
+    return session.auto_num_workers() if reporter.in_use(config) else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from pytest_tokenbudget import xdist
+from pytest_tokenbudget import engine_makers, xdist
 from pytest_tokenbudget.config_file import ConfigError, UserConfig, read_config
 from pytest_tokenbudget.options import NAMES, Settings, read_settings
 from pytest_tokenbudget.planning import (
@@ -21,13 +21,15 @@ from pytest_tokenbudget.planning import (
     Placement,
     SetupError,
     budgets_of,
-    choose_device,
     fit,
+    gpus_of,
     make_plan,
+    placed,
 )
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.base import Engine
+    from pytest_tokenbudget.engines.server.facts import Facts
     from pytest_tokenbudget.models import ModelSpec
     from pytest_tokenbudget.recordings import Recordings
     from pytest_tokenbudget.report.study import Study
@@ -39,7 +41,10 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 
-EngineMaker = Callable[["ModelSpec", Settings, "Placement", Callable[[str], None]], "Engine"]
+# Where one of these was set, models are looked up before anything is collected.
+CHECKED = frozenset(
+    ("model", "budgets", "recorded", "tokenizer", "engine", "base_url", "served_model", "server_api")
+)
 
 
 class Session:
@@ -57,14 +62,15 @@ class Session:
         settings: Settings,
         user: UserConfig,
         run: str,
-        make_engine: EngineMaker | None = None,
+        make_engine: engine_makers.EngineMaker | None = None,
     ) -> None:
         self.settings, self.user, self.run = settings, user, run
         self.every_mode = False
         self.needs: dict[tuple[str, Kind], Need] = {}
-        self.make_engine = make_engine or make_transformers_engine
+        self.make_engine = make_engine or engine_makers.make_engine
         self._engine: tuple[str, Engine] | None = None
         self._studies: dict[tuple[str, Kind], Any] = {}
+        self._facts: dict[tuple[str, ...], Facts] = {}
         self._store: TraceStore | None = None
 
     @cached_property
@@ -92,26 +98,13 @@ class Session:
         """
         if self.recordings is not None:
             return self.recordings.specs
-        from pytest_tokenbudget.models import (
-            ModelError,
-            resolve_model,
-            unique_aliases,
-        )
+        from pytest_tokenbudget.model_choice import choose_models
+        from pytest_tokenbudget.models import ModelError
 
         try:
-            found = unique_aliases(
-                [resolve_model(name, self.catalogue) for name in self.settings.models]
-            )
+            return choose_models(self.settings, self.catalogue)
         except (ModelError, ConfigError) as error:
             raise pytest.UsageError(f"--model: {error}") from None
-        for spec in found:
-            try:
-                (spec.alias + spec.source).encode()
-            except UnicodeEncodeError:
-                raise pytest.UsageError(
-                    f"--model: {spec.source!r} cannot be used; allowed: names in UTF-8"
-                ) from None
-        return found
 
     @cached_property
     def task(self) -> Task:
@@ -216,6 +209,11 @@ class Session:
 
         return self._once((spec.alias, Kind.THINKING), make)
 
+    def made(self, spec: ModelSpec, kind: Kind) -> Study | ThinkingStudy | None:
+        """A study that was made already, None where it was not or could not be."""
+        found = self._studies.get((spec.alias, kind))
+        return None if isinstance(found, Exception) else found
+
     def prepare(self, spec: ModelSpec, kind: Kind) -> None:
         """Make a study, so that tests find it made. What goes wrong is raised in the tests."""
         # An exception in the hook that calls this would end the whole session.
@@ -287,9 +285,14 @@ class Session:
         return study if study.complete else None
 
     def _looked_up(self, spec: ModelSpec) -> ModelSpec:
-        """The spec with what only a hub model's own files say; they are downloaded if need be."""
+        """The spec with what only its server or a hub model's own files say.
+
+        Files are downloaded if need be.
+        """
         from pytest_tokenbudget.models import complete, resolve_commit
 
+        if spec.endpoint is not None:
+            return self._asked(spec)
         if spec.kind != "hub" or not (spec.detect or resolve_commit(spec) is None):
             return spec
         placement = Placement("cpu", "float32", "none")
@@ -299,22 +302,49 @@ class Session:
         engine.close()
         return complete(spec)
 
+    def _asked(self, spec: ModelSpec) -> ModelSpec:
+        """The spec with what its servers say, or said when they could last be asked."""
+        from pytest_tokenbudget.served import ask_servers, with_facts
+
+        assert spec.endpoint is not None
+        endpoint = spec.endpoint
+        if endpoint.urls not in self._facts:
+            self._facts[endpoint.urls] = ask_servers(
+                endpoint, self.store, self.settings.request_timeout
+            )
+        return with_facts(spec, self._facts[endpoint.urls])
+
+    def engine_for(self, spec: ModelSpec) -> tuple[Engine, ModelSpec]:
+        """The engine of a model, and the model with all that is known of it.
+
+        Raises:
+            EngineError: If it cannot be started.
+            SetupError: If the model cannot be used.
+        """
+        spec = self._looked_up(spec)
+        need = Need(all_budgets=True)
+        plan = make_plan(self.settings, spec, Kind.MAIN, need, store=self.store, run=self.run)
+        return self.engine_maker(spec, plan)(), spec
+
     def engine_maker(self, spec: ModelSpec, plan: Plan) -> Callable[[], Engine]:
         """A function that gives the engine of a plan's model, loaded on its first call."""
 
         def engine() -> Engine:
             if self._engine is None or self._engine[0] != plan.model:
                 self.free_engine()
-                placement = Placement(
-                    choose_device(self.settings.device, self.run),
-                    plan.identity["dtype"],
-                    plan.identity["quantization"],
-                )
+                placement = placed(self.settings, spec, plan.identity, self.run)
                 made = self.make_engine(spec, self.settings, placement, self.store.note)
                 self._engine = (plan.model, made)
             return self._engine[1]
 
         return engine
+
+    def auto_num_workers(self) -> int | None:
+        """What ``-n auto`` means: a worker for each engine that has room; one drives servers."""
+        with suppress(pytest.UsageError):
+            if self.recordings is None and all(spec.endpoint for spec in self.specs):
+                return xdist.auto_num_workers(0)
+        return xdist.auto_num_workers(gpus_of(self.settings))
 
     def free_engine(self) -> None:
         """Free the loaded model, so that the next one has the memory."""
@@ -350,7 +380,7 @@ def start(config: pytest.Config) -> Session:
         raise pytest.UsageError(str(error)) from None
     settings = read_settings(config, user.options, user.where)
     session = Session(settings, user, run_identifier(config))
-    if settings.explicit & {"model", "budgets", "recorded", "tokenizer"}:
+    if settings.explicit & CHECKED:
         session.check_budgets()
     if session.recordings is None and settings.explicit & {"closers", "max_thinking_tokens"}:
         from pytest_tokenbudget.thinking_plan import check_asked
@@ -379,21 +409,3 @@ def run_identifier(config: pytest.Config) -> str:
     if hasattr(config.option, "testrunuid"):
         config.option.testrunuid = run
     return run
-
-
-def make_transformers_engine(
-    spec: ModelSpec, settings: Settings, placement: Placement, say: Callable[[str], None]
-) -> Engine:
-    """The engine that runs models in this process."""
-    xdist.divide_threads()
-    from pytest_tokenbudget.engines.transformers import TransformersEngine
-
-    return TransformersEngine(
-        spec,
-        device=placement.device,
-        dtype=placement.dtype,
-        quantization=placement.quantization,
-        batch_size=settings.batch_size or "auto",
-        threads=xdist.cpu_threads(),
-        say=say,
-    )

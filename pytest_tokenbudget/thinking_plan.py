@@ -62,7 +62,7 @@ def check_asked(settings: Settings, spec: ModelSpec) -> None:
         choose_closers(settings, spec)
     try:
         if settings.max_thinking_tokens is not None:
-            allocate(spec.source, explicit=settings.max_thinking_tokens, context=spec.context)
+            allocate(spec.model_id, explicit=settings.max_thinking_tokens, context=spec.context)
     except AllocationError as error:
         raise SetupError(f"--max-thinking-tokens: {error}") from error
 
@@ -174,11 +174,11 @@ def _modes(
     )
 
     found = []
-    chosen = list(allocate_all(spec.source, settings.thinking_modes, context=context))
+    chosen = list(allocate_all(spec.model_id, settings.thinking_modes, context=context))
     try:
         if settings.max_thinking_tokens is not None:
             chosen.append(
-                allocate(spec.source, explicit=settings.max_thinking_tokens, context=context)
+                allocate(spec.model_id, explicit=settings.max_thinking_tokens, context=context)
             )
         for each in chosen:
             scaled = scale_to_context(each, context, prompt, answer)

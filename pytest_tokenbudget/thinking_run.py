@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget import xdist
+from pytest_tokenbudget.endpoints import speaks_ids
 from pytest_tokenbudget.planning import Kind, Need, make_plan
-from pytest_tokenbudget.thinking_plan import choose_closers, fit_thinking
+from pytest_tokenbudget.thinking_plan import NoThinkingError, choose_closers, fit_thinking
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.base import Engine
@@ -35,6 +36,11 @@ def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
     from pytest_tokenbudget.traces.gather import render
 
     settings, store, problems = session.thinking_settings, session.store, session.problems
+    if spec.endpoint is not None and not speaks_ids(spec.endpoint):
+        raise NoThinkingError(
+            f"{spec.alias} takes chat messages and no token ids, so its thinking cannot be gone on "
+            "from and ended by force; -m conformance tells which budgets its server keeps"
+        )
     closers = choose_closers(settings, spec)
     plan = make_plan(settings, spec, Kind.THINKING, Need(), store=store, run=session.run)
     engine = session.engine_maker(spec, plan)

@@ -16,6 +16,8 @@ import filelock
 import pytest
 
 _held: list[filelock.BaseFileLock] = []
+# The GPUs that were visible before this worker hid those of others.
+_listed: list[str] = []
 MAX_WORKERS_A_GPU = 64
 
 
@@ -64,48 +66,73 @@ def _ask_nvidia_smi() -> list[str]:
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
 
 
-def auto_num_workers() -> int | None:
-    """One worker a visible GPU; None (pytest-xdist's own choice) where there are none.
+def auto_num_workers(gpus_each: int = 1) -> int | None:
+    """One worker an engine's visible GPUs; None (pytest-xdist's own choice) where there are none.
 
     So it is where pytest-xdist's variable says a number.
+
+    Args:
+        gpus_each: GPUs that one engine takes; 0 where it takes none and one worker can drive it.
     """
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return None
-    return len(visible_gpus()) or None
+    if not gpus_each:
+        return 1
+    return len(_groups(visible_gpus(), gpus_each)) or None
 
 
-def claim_gpu(run: str) -> str | None:
-    """Take a GPU for this worker and hide the others from CUDA.
+def memory_share(gpus_each: int) -> float:
+    """Share of its GPUs' memory that a worker may take; less than 1 where workers share them."""
+    groups = len(_groups(visible_gpus() if not _held else _listed, gpus_each))
+    return 1 / max(1, -(-worker_count() // max(1, groups)))
+
+
+def _groups(gpus: list[str], each: int) -> list[list[str]]:
+    """Neighbours among the GPUs, so many each; those that are left over belong to no group."""
+    return [gpus[i : i + each] for i in range(0, len(gpus) - each + 1, each)]
+
+
+def claim_gpus(run: str, count: int = 1) -> str | None:
+    """Take GPUs for this worker and hide the others from CUDA.
 
     Replacement workers get new names, so names say nothing about which GPU is free: each GPU has
     lock files, and a worker holds one until it ends.
 
     Args:
         run: Identifier of the session, so that sessions beside each other do not wait.
+        count: How many it needs.
 
     Returns:
-        The GPU as it was listed among the visible ones, or None where there are none or this is no
-        worker.
+        The GPUs as they were listed among the visible ones, with commas, or None where there are
+        none or this is no worker.
     """
     gpus = visible_gpus()
     if worker_id() is None or not gpus or _held:
         return None
+    groups = _groups(gpus, count)
+    if not groups:
+        raise pytest.UsageError(
+            f"--tensor-parallel and --data-parallel: {count} GPUs are needed, and {len(gpus)} are "
+            "visible"
+        )
     locks = (
         Path(tempfile.gettempdir()) / f"tokenbudget-{os.getuid() if hasattr(os, 'getuid') else 0}"
     )
     locks.mkdir(mode=0o700, exist_ok=True)
     for round_ in range(MAX_WORKERS_A_GPU):
-        for gpu in gpus:
-            lock = filelock.FileLock(locks / f"{run}-{gpu}-{round_}.lock")
+        for group in groups:
+            chosen = ",".join(group)
+            lock = filelock.FileLock(locks / f"{run}-{chosen}-{round_}.lock")
             try:
                 lock.acquire(blocking=False)
             except filelock.Timeout:
                 continue
             _held.append(lock)
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-            return gpu
+            _listed.extend(gpus)
+            os.environ["CUDA_VISIBLE_DEVICES"] = chosen
+            return chosen
     raise pytest.UsageError(
-        f"more than {MAX_WORKERS_A_GPU} workers for each of {len(gpus)} GPUs: use -n auto"
+        f"more than {MAX_WORKERS_A_GPU} workers for each of {len(groups)} GPUs: use -n auto"
     )
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from fake_engine import FakeEngine
 
-from pytest_tokenbudget.session import SESSION, make_transformers_engine
+from pytest_tokenbudget.engine_makers import make_transformers_engine
+from pytest_tokenbudget.session import SESSION
 
 NANO = Path(__file__).resolve().parents[1] / "fixtures" / "models" / "nano-reasoner"
 QUIET = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:benchmark")

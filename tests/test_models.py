@@ -142,7 +142,7 @@ class TestResolveNames:
     def test_server(self, catalogue, name):
         text = resolve_error(name, catalogue)
         assert name in text
-        assert "servers are not supported by this version yet" in text
+        assert "no tokenizer and no model's files" in text
 
     def test_server_s_keys_are_not_shown(self, catalogue):
         text = resolve_error("https://me:hunter2@host/v1?key=sesame", catalogue)

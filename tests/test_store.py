@@ -6,6 +6,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -328,12 +329,58 @@ def refused(path, *words):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize(("version", "word"), [(0, "older"), (2, "newer"), (77, "newer")])
+@pytest.mark.parametrize(("version", "word"), [(0, "older"), (3, "newer"), (77, "newer")])
 def test_another_schema_is_refused(path, version, word):
     filled(path, 1)
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA user_version = {version}")
-    refused(path, f"an {word}" if word == "older" else f"a {word}", f"schema {version}", "reads 1")
+    refused(path, f"an {word}" if word == "older" else f"a {word}", f"schema {version}", "reads 2")
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_date(path):
+    asked = filled(path, 3)
+    with closing(sqlite3.connect(path)) as db:
+        for table in ("traces", "replaced"):
+            for column in ("counted", "usage"):
+                db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        db.execute("DROP TABLE servers")
+        db.execute("PRAGMA user_version = 1")
+    with closing(TraceStore(path, "later", "me")) as store:
+        assert {t.text for t in load(store, asked).values()} == {"text " * 80}
+        assert not any(t.counted or t.usage for t in load(store, asked).values())
+        more = wants(4, cap=40)
+        store.want(more)
+        assert list(store.claim(9, 60)) == ["k3"]
+        commit(store, result(more[3]))
+        # What a fresh start replaces goes into a table of the same form.
+        store.want(more[:1])
+        store.claim(1, 60, fresh=True)
+        commit(store, result(more[0], ids=40), fresh=True)
+        store.put_server(("http://a/v1",), None, {"kind": "vllm"})
+        assert store.server(("http://a/v1",), None) == {"kind": "vllm"}
+        assert store.server(("http://b/v1",), None) is None
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM replaced").fetchone() == (1,)
+
+
+def test_what_a_server_counted_comes_back(path):
+    (want,) = wants(1, cap=16)
+    made = replace(
+        result(want, reason=StopReason.LENGTH, ids=14),
+        counted=True,
+        usage={"completion_tokens": 16},
+    )
+    with closing(TraceStore(path, "run", "me")) as store:
+        store.want([want])
+        store.claim(1, 60)
+        commit(store, made)
+        trace = load(store, [want])["k0"]
+    assert trace.counted
+    assert trace.usage == {"completion_tokens": 16}
+    # Its own count is 14, and the server's 16 were all that was allowed.
+    assert trace.cut(15).truncated
+    assert trace.cut(16).truncated
+    assert trace.cut(15).tokens_used == 14
 
 
 @pytest.mark.parametrize("application", [0, 0x0F055111])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_tokenbudget import session, xdist
+from pytest_tokenbudget import planning, xdist
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +17,7 @@ def no_worker(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("PYTEST_XDIST_AUTO_NUM_WORKERS", raising=False)
     monkeypatch.setattr(xdist, "_held", [])
+    monkeypatch.setattr(xdist, "_listed", [])
 
 
 @pytest.fixture
@@ -103,8 +104,9 @@ import os, sys
 from pytest_tokenbudget import xdist
 gpus = sys.argv[2].split(",")
 xdist.visible_gpus = lambda: gpus
-print(xdist.claim_gpu(sys.argv[1]), os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
-print(xdist.claim_gpu(sys.argv[1]), flush=True)
+count = int(sys.argv[3])
+print(xdist.claim_gpus(sys.argv[1], count), os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+print(xdist.claim_gpus(sys.argv[1], count), flush=True)
 sys.stdin.readline()
 """
 
@@ -114,7 +116,7 @@ def claim(tmp_path):
     """A function that starts a worker in a process of its own; returns it and its GPU."""
     processes = []
 
-    def start(worker, run="run", gpus="0,GPU-b"):
+    def start(worker, run="run", gpus="0,GPU-b", count=1):
         environment = {
             **os.environ,
             "PYTEST_XDIST_WORKER": worker,
@@ -122,7 +124,7 @@ def claim(tmp_path):
             "CUDA_VISIBLE_DEVICES": "whatever it was",
         }
         process = subprocess.Popen(
-            [sys.executable, "-c", CLAIM, run, gpus],
+            [sys.executable, "-c", CLAIM, run, gpus, str(count)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -157,10 +159,10 @@ def test_each_worker_gets_a_gpu_and_a_replacement_gets_the_free_one(claim):
 def test_only_workers_with_gpus_claim_one(monkeypatch, tmp_path):
     monkeypatch.setattr(xdist.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(xdist, "visible_gpus", lambda: ["0"])
-    assert xdist.claim_gpu("run") is None
+    assert xdist.claim_gpus("run") is None
     be_worker(monkeypatch)
     monkeypatch.setattr(xdist, "visible_gpus", list)
-    assert xdist.claim_gpu("run") is None
+    assert xdist.claim_gpus("run") is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -171,7 +173,7 @@ def test_too_many_workers_for_a_gpu_are_told(monkeypatch, tmp_path, claim):
     monkeypatch.setattr(xdist, "visible_gpus", lambda: ["0"])
     monkeypatch.setattr(xdist, "MAX_WORKERS_A_GPU", 1)
     with pytest.raises(pytest.UsageError, match="-n auto"):
-        xdist.claim_gpu("run")
+        xdist.claim_gpus("run")
 
 
 def test_threads_are_divided_among_workers(monkeypatch):
@@ -217,9 +219,35 @@ def test_openmp_is_told_before_torch_is_loaded_only(monkeypatch):
 def test_the_device_is_the_workers_own_gpu(monkeypatch, asked, gpus, expected, claims):
     claimed = []
     monkeypatch.setattr(xdist, "visible_gpus", lambda: gpus)
-    monkeypatch.setattr(xdist, "claim_gpu", claimed.append)
-    assert session.choose_device(asked, "run") == expected
-    assert claimed == ["run"] * claims
+    monkeypatch.setattr(xdist, "claim_gpus", lambda *given: claimed.append(given))
+    settings = types.SimpleNamespace(device=asked, engine="auto")
+    assert planning.choose_device(settings, "run") == expected
+    assert claimed == [("run", 1)] * claims
+
+
+@pytest.mark.timeout(60)
+def test_an_engine_over_several_gpus_claims_neighbours(claim):
+    assert claim("gw0", gpus="0,1,2,3,4", count=2)[1] == "0,1"
+    assert claim("gw1", gpus="0,1,2,3,4", count=2)[1] == "2,3"
+    # The fifth belongs to nobody; a third worker shares the first two.
+    assert claim("gw2", gpus="0,1,2,3,4", count=2)[1] == "0,1"
+
+
+def test_too_few_gpus_for_one_engine_are_told(monkeypatch):
+    be_worker(monkeypatch)
+    monkeypatch.setattr(xdist, "visible_gpus", lambda: ["0", "1"])
+    with pytest.raises(pytest.UsageError, match="4 GPUs are needed, and 2 are visible"):
+        xdist.claim_gpus("run", 4)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "each", "share"),
+    [(2, 2, 1, 1), (2, 4, 1, 1 / 2), (2, 3, 1, 1 / 2), (4, 2, 2, 1), (4, 4, 2, 1 / 2)],
+)
+def test_workers_on_one_gpu_share_its_memory(monkeypatch, gpus, workers, each, share):
+    be_worker(monkeypatch, count=workers)
+    monkeypatch.setattr(xdist, "visible_gpus", lambda: [str(i) for i in range(gpus)])
+    assert xdist.memory_share(each) == pytest.approx(share)
 
 
 class Seen:

@@ -6,7 +6,7 @@ It is small on purpose: a fake engine for tests fits on a screen.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pytest_tokenbudget.traces.trace import StopReason
@@ -66,6 +66,9 @@ class Request:
         cap: Output tokens allowed, those of ``prefix_ids`` included.
         sample: Number of the sample; with the seed and the prompt it keys the sampling noise.
         prefix_ids: Output ids that exist already and are to be continued.
+        messages: The chat messages that the prompt was rendered from, for engines that render
+            themselves; empty where the prompt goes on from an output.
+        thinking: What was asked of the chat template.
     """
 
     key: str
@@ -73,6 +76,8 @@ class Request:
     cap: int
     sample: int = 0
     prefix_ids: tuple[int, ...] = ()
+    messages: tuple[Mapping[str, str], ...] = field(default=(), compare=False, repr=False)
+    thinking: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,10 @@ class Generated:
         engine_reason: The engine's own word.
         seconds: Wall time from the start of its batch.
         error: What went wrong, where ``stop_reason`` is ``error``.
+        text: Text of the ids where the engine gave text and no ids; None elsewhere.
+        offsets: For each id, how many characters of ``text`` stand after it; None without text.
+        counted: Whether the ids were counted from the text, so that they are not the model's own.
+        usage: The engine's own counts by name, for example ``completion_tokens``.
     """
 
     request: Request
@@ -94,10 +103,21 @@ class Generated:
     engine_reason: str = ""
     seconds: float = 0.0
     error: str = ""
+    text: str | None = None
+    offsets: tuple[int, ...] | None = None
+    counted: bool = False
+    usage: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 class Engine(Protocol):
-    """Turns prompts into traces."""
+    """Turns prompts into traces.
+
+    Attributes:
+        continues: Whether a prompt may end inside an output, so that one can be gone on from. An
+            engine that takes chat messages only generates such an output again from its start.
+    """
+
+    continues: bool = True
 
     @property
     def context(self) -> int:

@@ -290,7 +290,7 @@ def _reference(study: ThinkingStudy, replay: Replay) -> tuple[int, str]:
 
 def _id_of(study: ThinkingStudy) -> str:
     spec = model_of(study)
-    return spec.source if spec else study.natural.identity.get("model", study.alias)
+    return spec.model_id if spec else study.natural.identity.get("model", study.alias)
 
 
 def _modes(study: ThinkingStudy, model: str, context: int | None) -> Sequence[ModeResult]:

@@ -71,6 +71,8 @@ def answer_record(judged: Judged) -> dict[str, object]:
     }
     if cut.trace.error:
         record["error"] = cut.trace.error
+    if cut.trace.usage:
+        record["usage"] = dict(cut.trace.usage)
     return record
 
 
@@ -90,7 +92,9 @@ def header(study: Study, run: RunInfo, schema: str) -> dict[str, object]:
         "samples": study.samples,
         "missing": study.missing,
         "errors": len(study.errors),
-        "complete": run.complete and not study.missing,
+        "complete": run.complete and not study.missing and not study.errors,
+        "counted": study.counted,
+        "usage": study.usage,
         "started": run.started,
         "duration_seconds": run.duration,
         "settings": dict(run.settings),

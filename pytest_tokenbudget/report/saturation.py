@@ -52,7 +52,7 @@ def saturation_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list
     if study.complete:
         lines += _table(study)
         sentences += [study.saturation.sentence(), *_bounds(study), _limit(study, run)]
-        sentences += [_cost(study)] if study.source is None else study.notes
+        sentences += [*([_cost(study)] if study.source is None else []), *study.notes]
     else:
         sentences.append("no problem has all its traces yet: nothing to show")
     if study.source is None and study.complete and run.generated_tokens < study.tokens_generated:

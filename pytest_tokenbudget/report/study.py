@@ -5,12 +5,14 @@ All that a report shows is computed here, once, on first use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_tokenbudget.engines.base import Decoding
+from pytest_tokenbudget.report.by_token import verdict_changes
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.scoring import Judged, judge
@@ -20,7 +22,6 @@ from pytest_tokenbudget.traces.trace import (
     ThinkingFormat,
     Trace,
     check_budgets,
-    thinking_spans,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +134,31 @@ class Study:
     @property
     def notes(self) -> list[str]:
         """What a reader of the results must know, in sentences."""
-        return []
+        if not self.counted:
+            return []
+        said = f"{self.counted:,} of {len(self._rows):,} answers came without token ids: counted"
+        own = [
+            (len(trace.output_ids), trace.usage["completion_tokens"])
+            for _, trace in self._rows
+            if trace.counted and "completion_tokens" in trace.usage
+        ]
+        if not own:
+            return [f"{said} from their text"]
+        ours, theirs = (sum(each) for each in zip(*own, strict=True))
+        return [f"{said} from their text are {ours:,} tokens, the server says {theirs:,}"]
+
+    @property
+    def counted(self) -> int:
+        """Traces whose tokens were counted from text, since their engine gave no ids."""
+        return sum(trace.counted for _, trace in self._rows)
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Sums of the engine's own counts by name; empty where it gave none."""
+        total: Counter[str] = Counter()
+        for _, trace in self._rows:
+            total.update(trace.usage)
+        return dict(total)
 
     @property
     def errors(self) -> tuple[Trace, ...]:
@@ -285,38 +310,7 @@ class Study:
         right = np.zeros((len(self._rows), self.reach), dtype=bool)
         for row, (problem, trace) in enumerate(self._rows):
             if trace.stop_reason is not StopReason.ERROR:
-                for tokens, now in self._changes(problem, trace):
+                changes = verdict_changes(self.task, problem, trace, self.thinking, self.reach)
+                for tokens, now in changes:
                     right[row, tokens - 1 :] = now
         return right
-
-    def _changes(self, problem: Problem, trace: Trace) -> Iterator[tuple[int, bool]]:
-        """Token counts at which the trace turns right, or wrong again, and which it is."""
-        correct = False
-        for tokens in self._turns(trace):
-            now = judge(self.task, problem, trace.cut(tokens, self.thinking)).correct
-            if now != correct:
-                yield tokens, now
-                correct = now
-
-    def _turns(self, trace: Trace) -> Iterator[int]:
-        """Token counts at which a trace's verdict can differ from that at one token less.
-
-        A verdict depends on the text, and on whether it is cut off. So it stays as it is with a
-        token that adds no text, and while a thinking block stays open.
-        """
-        length = len(trace.output_ids)
-        ends = not trace.capped and length <= self.reach
-        hidden = thinking_spans(trace, self.thinking)
-        before, was_hidden = 0, False
-        for tokens in range(1, length if ends else self.reach + 1):
-            shown = trace.offsets[tokens - 1]
-            if shown == before:
-                continue
-            while hidden and hidden[0][1] <= shown:
-                hidden.pop(0)
-            is_hidden = bool(hidden) and hidden[0][0] <= shown
-            if not (is_hidden and was_hidden):
-                yield tokens
-            before, was_hidden = shown, is_hidden
-        if ends:
-            yield max(length, 1)

@@ -19,7 +19,7 @@ from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.scoring import Judged, judge
 from pytest_tokenbudget.traces.forced import Place
 from pytest_tokenbudget.traces.forcing import Forcing, ended_within
-from pytest_tokenbudget.traces.trace import Outcome, ThinkingFormat, Trace
+from pytest_tokenbudget.traces.trace import Outcome, StopReason, ThinkingFormat, Trace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,6 +150,14 @@ class ThinkingStudy:
     def missing(self) -> int:
         """Problems that lack a trace."""
         return len(self.problems) - len(self.complete)
+
+    @cached_property
+    def errors(self) -> tuple[Trace, ...]:
+        """Traces that ended in an error, of whatever enforcement."""
+        going = [*self.forced.values(), *(each for one in self.waits for each in one.values())]
+        traces = [*self.natural.errors, *(self.off.errors if self.off else ())]
+        traces += [each.trace for each in going]
+        return tuple(trace for trace in traces if trace.stop_reason is StopReason.ERROR)
 
     def budget_of(self, mode: str) -> int | None:
         """The budget of a mode of the allocation table; None where it cannot be tried."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 
 from pytest_tokenbudget.context.stream import text_and_offsets
-from pytest_tokenbudget.engines.base import Engine, Request
+from pytest_tokenbudget.engines.base import Engine, EngineError, Request
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.traces.plan import Plan
 from pytest_tokenbudget.traces.store import StoredPrompt, StoreError, TraceStore, Want
@@ -87,18 +87,35 @@ def gather(
             else:
                 claimed = {}
             if claimed:
+                goes_on = engine().continues
                 requests = [
-                    Request(key, by_key[key].prompt_ids, by_key[key].cap, by_key[key].sample, ids)
-                    for key, ids in claimed.items()
+                    _request(by_key[key], ids if goes_on else ()) for key, ids in claimed.items()
                 ]
                 _generate(store, plan, engine(), requests, lease=lease, fresh=fresh)
             else:
                 time.sleep(POLL_SECONDS)
             missing = store.missing(fresh)
             store.note_missing(plan.name, missing)
+    except EngineError as error:
+        raise EngineError(
+            f"{str(error).rstrip('.')}. {store.missing(fresh):,} of {len(wants):,} traces are "
+            "missing: run the same command again, it goes on with those only"
+        ) from error
     finally:
         # Ctrl-C may come at any place, also just after a claim.
         store.release()
+
+
+def _request(want: Want, prefix: tuple[int, ...]) -> Request:
+    return Request(
+        key=want.key,
+        prompt_ids=want.prompt_ids,
+        cap=want.cap,
+        sample=want.sample,
+        prefix_ids=prefix,
+        messages=want.messages,
+        thinking=want.thinking,
+    )
 
 
 def _share(
@@ -122,7 +139,10 @@ def _generate(
 ) -> None:
     with _kept(store, lease):
         for result in engine.generate(requests, plan.decoding):
-            text, offsets = text_and_offsets(engine.decode, result.output_ids)
+            if result.text is None or result.offsets is None:
+                text, offsets = text_and_offsets(engine.decode, result.output_ids)
+            else:
+                text, offsets = result.text, result.offsets
             store.commit(plan.model, result, text, offsets, fresh)
             store.note_missing(plan.name, store.missing(fresh))
 

@@ -120,9 +120,10 @@ class Plan:
 
     def wants(self, problems: Sequence[Problem], prompts: Mapping[str, StoredPrompt]) -> list[Want]:
         """All traces needed, longest prompt first so that batches are of like length."""
+        posed = {problem.id: problem.messages for problem in problems}
         wants = [
-            Want(key, prompts[problem_id].ids, sample, self.cap)
-            for key, (problem_id, sample) in self.names(problems, prompts).items()
+            Want(key, prompts[pid].ids, sample, self.cap, posed[pid], self.thinking)
+            for key, (pid, sample) in self.names(problems, prompts).items()
         ]
         return sorted(wants, key=lambda want: -len(want.prompt_ids))
 

@@ -16,8 +16,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pytest_tokenbudget.engines.base import Generated, Request
+from pytest_tokenbudget.tasks.problem import Message
 from pytest_tokenbudget.traces.store_file import StoreError, connect, damaged, explained
 from pytest_tokenbudget.traces.trace import StopReason, Trace
 
@@ -44,12 +46,23 @@ FREE = "(c.key IS NULL OR c.deadline < :now)"
 
 @dataclass(frozen=True)
 class Want:
-    """A trace that is needed with at least ``cap`` output tokens allowed."""
+    """A trace that is needed with at least ``cap`` output tokens allowed.
+
+    Attributes:
+        key: Its key.
+        prompt_ids: Token ids of the prompt.
+        sample: Number of the sample.
+        cap: Output tokens that must be allowed.
+        messages: What the prompt was rendered from; empty where it goes on from an output.
+        thinking: What was asked of the chat template.
+    """
 
     key: str
     prompt_ids: tuple[int, ...]
     sample: int
     cap: int
+    messages: tuple[Message, ...] = ()
+    thinking: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -273,7 +286,7 @@ class TraceStore:
                 )
                 db.execute("DELETE FROM traces WHERE key = ?", (request.key,))
             db.execute(
-                "INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (key) DO UPDATE SET model = excluded.model,"
                 " output_ids = excluded.output_ids, offsets = excluded.offsets,"
                 " text = excluded.text, stop_reason = excluded.stop_reason,"
@@ -281,7 +294,8 @@ class TraceStore:
                 " cap = excluded.cap, new_tokens = excluded.new_tokens"
                 " + CASE WHEN run = excluded.run THEN new_tokens ELSE 0 END,"
                 " seconds = excluded.seconds, created = excluded.created,"
-                " run = excluded.run, owner = excluded.owner"
+                " run = excluded.run, owner = excluded.owner,"
+                " counted = excluded.counted, usage = excluded.usage"
                 " WHERE traces.stop_reason = 'error'"
                 " OR (traces.stop_reason = 'length' AND traces.cap < excluded.cap)",
                 (
@@ -299,6 +313,8 @@ class TraceStore:
                     time.time(),
                     self.run,
                     self.owner,
+                    result.counted,
+                    json.dumps(dict(result.usage)) if result.usage else "",
                 ),
             )
             db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (request.key, self.owner))
@@ -318,11 +334,11 @@ class TraceStore:
         with self._errors():
             rows = self._db.execute(
                 "SELECT t.key, output_ids, offsets, text, stop_reason, engine_reason, error, cap,"
-                " seconds FROM json_each(?) j JOIN traces t ON t.key = j.value",
+                " seconds, counted, usage FROM json_each(?) j JOIN traces t ON t.key = j.value",
                 (json.dumps(list(names)),),
             ).fetchall()
         traces = {}
-        for key, ids, offsets, text, stop, word, error, cap, seconds in rows:
+        for key, ids, offsets, text, stop, word, error, cap, seconds, counted, usage in rows:
             problem_id, sample = names[key]
             prompt = prompts[problem_id]
             try:
@@ -339,6 +355,8 @@ class TraceStore:
                     engine_reason=word,
                     seconds=seconds,
                     error=error,
+                    counted=bool(counted),
+                    usage=json.loads(usage) if usage else {},
                 )
             except ValueError as error:
                 raise damaged(self.path, error) from error
@@ -405,6 +423,27 @@ class TraceStore:
                 (self.run, model, *given),
             ).fetchone()
         return int(row[0]), int(row[1])
+
+    # What servers said of themselves
+
+    def server(self, urls: Sequence[str], served: str | None) -> dict[str, Any] | None:
+        """What was noted of the model that servers serve, None where nothing was."""
+        with self._errors():
+            row = self._db.execute(
+                "SELECT facts FROM servers WHERE urls = ? AND served = ?",
+                (json.dumps(list(urls)), served or ""),
+            ).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def put_server(
+        self, urls: Sequence[str], served: str | None, facts: Mapping[str, object]
+    ) -> None:
+        """Note what servers say of the model that they serve, for runs in which they are down."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO servers VALUES (?, ?, ?)",
+                (json.dumps(list(urls)), served or "", json.dumps(dict(facts))),
+            )
 
     # Hashes of model files
 

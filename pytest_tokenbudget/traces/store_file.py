@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 APPLICATION_ID = 0x544B4247  # "TKBG" in SQLite's header tells our files from other people's
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 60.0
 RETRY_SECONDS = 0.02
 ADVICE = "Name another file with --trace-store, or move this one away"
@@ -36,7 +36,9 @@ CREATE TABLE traces (
     seconds REAL NOT NULL,
     created REAL NOT NULL,
     run TEXT NOT NULL,
-    owner TEXT NOT NULL
+    owner TEXT NOT NULL,
+    counted INTEGER NOT NULL DEFAULT 0,
+    usage TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE replaced AS SELECT * FROM traces WHERE 0;
 CREATE INDEX traces_run ON traces (run, model);
@@ -70,7 +72,25 @@ CREATE TABLE files (
     sha256 TEXT NOT NULL,
     PRIMARY KEY (path, size, mtime_ns)
 ) WITHOUT ROWID;
+CREATE TABLE servers (
+    urls TEXT NOT NULL,
+    served TEXT NOT NULL,
+    facts TEXT NOT NULL,
+    PRIMARY KEY (urls, served)
+) WITHOUT ROWID;
 """
+
+# What brings a file of each older version one version on.
+MIGRATIONS = {
+    1: (
+        "ALTER TABLE traces ADD COLUMN counted INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE traces ADD COLUMN usage TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE replaced ADD COLUMN counted INTEGER",
+        "ALTER TABLE replaced ADD COLUMN usage TEXT",
+        "CREATE TABLE servers (urls TEXT NOT NULL, served TEXT NOT NULL, facts TEXT NOT NULL,"
+        " PRIMARY KEY (urls, served)) WITHOUT ROWID",
+    )
+}
 
 
 class StoreError(Exception):
@@ -145,6 +165,11 @@ def _prepare(db: sqlite3.Connection, check: bool) -> None:
             db.execute(statement)
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    for step in range(version, SCHEMA_VERSION):
+        for statement in MIGRATIONS[step]:
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version = {step + 1}")
     db.execute("COMMIT")
 
 
@@ -175,7 +200,7 @@ def _check_existing(path: Path) -> None:
         raise StoreError(
             f"{path} is a SQLite database of another program, not a trace store. {ADVICE}."
         )
-    if version != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION and version not in MIGRATIONS:
         age = "an older" if version < SCHEMA_VERSION else "a newer"
         raise StoreError(
             f"{path} was written by {age} version of pytest-tokenbudget (schema {version}, this "

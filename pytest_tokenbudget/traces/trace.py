@@ -6,7 +6,7 @@ budget is a slice and nothing is ever encoded again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -71,6 +71,9 @@ class Trace:
         engine_reason: The engine's own word for why it stopped.
         seconds: Wall time from the start of its batch to its end.
         error: What went wrong, where ``stop_reason`` is ``error``.
+        counted: Whether the ids were counted from text that a server gave without ids. Its own
+            count may differ by a few, so one that was capped may have fewer ids than the cap.
+        usage: The engine's own counts by name; empty where it gave none.
     """
 
     problem_id: str
@@ -85,6 +88,8 @@ class Trace:
     engine_reason: str = ""
     seconds: float = 0.0
     error: str = field(default="", compare=False)
+    counted: bool = False
+    usage: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.offsets) != len(self.output_ids):
@@ -96,7 +101,8 @@ class Trace:
             raise ValueError(
                 f"trace of {self.problem_id}: {len(self.output_ids)} output tokens, cap {self.cap}"
             )
-        if self.stop_reason is StopReason.LENGTH and len(self.output_ids) != self.cap:
+        whole = len(self.output_ids) == self.cap or self.counted
+        if self.stop_reason is StopReason.LENGTH and not whole:
             raise ValueError(
                 f"trace of {self.problem_id}: stopped by length after {len(self.output_ids)} "
                 f"tokens, cap {self.cap}"

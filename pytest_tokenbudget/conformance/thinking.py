@@ -1,0 +1,193 @@
+"""Probes of thinking budgets: one way to set one, measured and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pytest_tokenbudget.conformance.asking import Reply
+from pytest_tokenbudget.conformance.bench import AT_ONCE, Bench, Seen
+from pytest_tokenbudget.conformance.remarks import remarks
+from pytest_tokenbudget.conformance.results import BudgetResult, Verdict, WayResult
+from pytest_tokenbudget.conformance.shown import small
+from pytest_tokenbudget.conformance.verdict import judge, server_wide
+from pytest_tokenbudget.conformance.ways import WAYS, Way
+from pytest_tokenbudget.engines.base import EngineError
+
+__all__ = ["WAYS", "probe_way"]
+
+
+def probe_way(bench: Bench, name: str) -> WayResult:
+    """Measure one way to set a thinking budget, and judge it.
+
+    Args:
+        bench: The engine with its prompts.
+        name: Name of the way, a key of :data:`WAYS`.
+
+    Raises:
+        EngineError: If the engine cannot be used at all.
+    """
+    way = WAYS[name]
+    before = bench.generations
+    if way.server_wide:
+        return _server_wide(bench, way)
+    if way.opens and not way.prefilled and not bench.takes_ids:
+        return _unmeasured(
+            way, "this engine takes no token ids, so no prompt can be opened for it by them"
+        )
+    try:
+        first, second = _without(bench, way)
+    except EngineError as error:
+        return _unmeasured(way, str(error))
+    apart = any(choice.reasoning for reply in first for choice in reply.choices)
+    natural, seen = _read(bench, way, None, first, apart)
+    repeated, seen_again = _read(bench, way, None, second, apart)
+    natural = replace(natural, same=_same(seen, seen_again))
+    repeated = replace(repeated, same=natural.same)
+    tried = []
+    for budget in way.budgets:
+        replies = _ask_budget(bench, way, budget)
+        # What no budget sets apart may come apart with one, and the other way round.
+        split = apart or any(choice.reasoning for each in replies for choice in each.choices)
+        result, under = _read(bench, way, budget, replies, split)
+        tried.append(replace(result, same=_same(seen, under)))
+    judged = judge(tried, natural, repeated, bench.slack)
+    unknown, changed = _unknown_field(bench, way, seen)
+    shared = sum(len(replies) for replies in (first, second))
+    result = WayResult(
+        way=way.name,
+        label=way.label,
+        prompt_opens=way.opens or any(c.opened for reply in first for c in reply.choices),
+        verdict=judged.verdict,
+        sentence=judged.sentence,
+        budgets=judged.budgets,
+        unknown_fields=unknown,
+        repeated=repeated,
+        slack=bench.slack,
+        counted=any(choice.ids is None for reply in first for choice in reply.choices),
+        generations=max(bench.generations - before, shared),
+    )
+    limit = server_wide(natural.observations, repeated.observations, bench.slack)
+    return replace(result, remarks=remarks(result, limit, changed))
+
+
+def _without(bench: Bench, way: Way) -> list[list[Reply]]:
+    """The same prompts without a budget, twice; asked once for all ways that share them."""
+    asks = [way.ask(bench, prompt, None) for prompt in range(len(bench.prompts))]
+    return bench.ask_again(asks, times=2)
+
+
+def _ask_budget(bench: Bench, way: Way, budget: int) -> list[Reply]:
+    """All prompts under a budget; the first goes ahead, and if it is refused the others stay."""
+    asks = [way.ask(bench, prompt, budget) for prompt in range(len(bench.prompts))]
+    first = bench.ask(asks[:1])
+    if first[0].refused:
+        return first
+    return first + bench.ask(asks[1:], AT_ONCE)
+
+
+def _read(
+    bench: Bench, way: Way, budget: int | None, replies: Sequence[Reply], apart: bool
+) -> tuple[BudgetResult, dict[int, Seen]]:
+    seen = {
+        prompt: bench.read(prompt, reply.choices[0], True if way.opens else None, bench.cap, apart)
+        for prompt, reply in enumerate(replies)
+        if reply.choices
+    }
+    errors = [reply for reply in replies if reply.error]
+    result = BudgetResult(
+        budget=budget,
+        observations=tuple(each.observation for each in seen.values()),
+        request=small(replies[0].sent) if replies else {},
+        error=errors[0].error if errors else "",
+        refused=not seen and bool(errors) and all(reply.refused for reply in errors),
+    )
+    return result, seen
+
+
+def _same(left: Mapping[int, Seen], right: Mapping[int, Seen]) -> int:
+    return sum(left[k].tokens == right[k].tokens for k in left.keys() & right.keys())
+
+
+def _unknown_field(bench: Bench, way: Way, seen: Mapping[int, Seen]) -> tuple[str, bool]:
+    """What happens to a field that does not exist, and whether the output changed with it."""
+    ask = way.ask_unknown(bench, 0)
+    if ask is None:
+        return "", False
+    ask = replace(ask, max_tokens=min(ask.max_tokens, 48))
+    reply = bench.ask_again([ask], times=1)[0][0]
+    if reply.refused:
+        return "refused", False
+    if not reply.choices or 0 not in seen:
+        return "", False
+    with_it, without = bench.key(reply.choices[0]), seen[0].tokens
+    return "dropped", without[: len(with_it)] != with_it
+
+
+def _server_wide(bench: Bench, way: Way) -> WayResult:
+    """A limit that is set at the server's start: seen by what outputs without a budget do.
+
+    It cannot be set by request, so there is nothing to compare with. Where outputs all end at one
+    length, or the server says what it was started with, that is told; otherwise the user starts
+    the server with and without it and compares the two results.
+    """
+    plain = replace(way, budgets=(), server_wide=False)
+    first, second = _without(bench, plain)
+    apart = any(choice.reasoning for reply in first for choice in reply.choices)
+    natural, _ = _read(bench, plain, None, first, apart)
+    repeated, _ = _read(bench, plain, None, second, apart)
+    flag = _declared(bench)
+    limit = server_wide(natural.observations, repeated.observations, bench.slack)
+    if flag is not None and flag >= 0:
+        lengths = [each.thinking for each in natural.observations]
+        kept = sum(length <= flag + bench.slack for length in lengths)
+        at_limit = sum(abs(length - flag) <= bench.slack for length in lengths)
+        sentence = (
+            f"the server says that it was started with a budget of {flag}: {kept} of "
+            f"{len(lengths)} outputs stayed within it (slack {bench.slack}), {at_limit} of them "
+            f"end at it; natural lengths are not known under this flag"
+        )
+        # What ends exactly at the limit would have been longer.
+        enforced = limit is not None and kept == len(lengths) and abs(limit - flag) <= bench.slack
+        verdict = Verdict.ENFORCED if enforced else Verdict.NOT_RESOLVED
+        if kept < len(lengths) - kept:
+            verdict = Verdict.IGNORED
+    else:
+        verdict = Verdict.NOT_RESOLVED
+        told = "it was started without a budget" if flag is not None else "no server says it"
+        sentence = (
+            "it is set when the server starts and cannot be set by request, and "
+            f"{told}; start it with --reasoning-budget 32 and run this again"
+        )
+        if limit is not None:
+            sentence = (
+                f"outputs without a budget end their thinking at exactly {limit} tokens: a budget "
+                f"of the server's own seems to be set; {sentence}"
+            )
+    return WayResult(
+        way=way.name,
+        label=way.label,
+        prompt_opens=any(c.opened for reply in first for c in reply.choices),
+        verdict=verdict,
+        sentence=f"{verdict.value}: {sentence}",
+        budgets=(natural,),
+        repeated=repeated,
+        slack=bench.slack,
+        generations=len(first) + len(second),
+    )
+
+
+def _declared(bench: Bench) -> int | None:
+    """The budget that a server says it was started with: -1 for none, None where it says nothing."""
+    settings: Any = getattr(bench.engine, "server_settings", None)
+    settings = settings() if callable(settings) else settings
+    if not isinstance(settings, Mapping):
+        return None
+    value = settings.get("reasoning_budget_tokens", settings.get("reasoning_budget"))
+    return value if type(value) is int else None
+
+
+def _unmeasured(way: Way, why: str) -> WayResult:
+    verdict = Verdict.NOT_RESOLVED
+    return WayResult(way.name, way.label, way.opens, verdict, f"{verdict.value}: {why}", ())

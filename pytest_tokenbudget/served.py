@@ -1,0 +1,112 @@
+"""A model behind servers: what they say of it, remembered for runs in which they are down."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_tokenbudget.endpoints import Endpoint, identity_of, place_of
+from pytest_tokenbudget.model_catalogue import HUB_ID, ModelSpec
+from pytest_tokenbudget.model_catalogue import Kind as ModelKind
+from pytest_tokenbudget.thinking_formats import detect
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.engines.server.facts import Facts
+    from pytest_tokenbudget.traces.store import TraceStore
+
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+
+
+def ask_servers(endpoint: Endpoint, store: TraceStore, timeout: float) -> Facts:
+    """What the servers say of themselves and of the model, noted in the store.
+
+    Where none answers, what they said before counts, so that stored traces can be judged again
+    without them.
+
+    Args:
+        endpoint: The servers.
+        store: Keeps what they said.
+        timeout: Seconds without a byte after which one counts as silent.
+
+    Raises:
+        EngineError: If they cannot be used, and were not before.
+    """
+    from pytest_tokenbudget.engines.base import EngineError
+    from pytest_tokenbudget.engines.server.facts import Facts, probe
+
+    try:
+        facts = probe(endpoint, timeout)
+    except EngineError as error:
+        known = store.server(endpoint.urls, endpoint.served)
+        if known is None:
+            raise
+        store.note(f"{error} What was stored of it can be judged all the same.")
+        return Facts.from_json(known)
+    store.put_server(endpoint.urls, endpoint.served, facts.to_json())
+    return facts
+
+
+def with_facts(spec: ModelSpec, facts: Facts) -> ModelSpec:
+    """The spec with what its servers say: context, and where the tokenizer is if nobody said it."""
+    from pytest_tokenbudget.models import complete
+
+    assert spec.endpoint is not None
+    spec = replace(spec, endpoint=replace(spec.endpoint, facts=facts))
+    if spec.kind == "server" and (found := _files_of(facts)):
+        kind, source = found
+        detected = complete(replace(spec, kind=kind, source=source, context=None))
+        spec = replace(detected, context=spec.context)
+    if spec.kind == "server" and spec.detect and facts.template:
+        spec = replace(spec, thinking=detect(facts.template, {}))
+    if facts.context is not None:
+        spec = replace(spec, context=min(spec.context or facts.context, facts.context))
+    return spec
+
+
+def _files_of(facts: Facts) -> tuple[ModelKind, str] | None:
+    """Where the files of the served model are, as far as this machine has them."""
+    from pytest_tokenbudget.model_files import find_snapshot, read_ref
+
+    root = facts.root
+    if not root:
+        return None
+    if os.path.isdir(root) and (Path(root) / "config.json").is_file():
+        return "directory", os.path.abspath(root)
+    if root.lower().endswith(".gguf") and os.path.isfile(root):
+        return "gguf", os.path.abspath(root)
+    if re.fullmatch(HUB_ID, root):
+        commit = read_ref(root, "main", None)
+        if commit and find_snapshot(root, commit, None) is not None:
+            return "hub", root
+    return None
+
+
+def describe(spec: ModelSpec, store: TraceStore) -> tuple[dict[str, str], str]:
+    """What identifies a served model's outputs, and where it runs, for people.
+
+    Args:
+        spec: The model, its servers asked already.
+        store: Remembers hashes of files.
+    """
+    assert spec.endpoint is not None
+    which = identity_of(spec.endpoint, _tokenizer(spec, store))
+    return which, f"{which['model']} at {place_of(spec.endpoint)}"
+
+
+def _tokenizer(spec: ModelSpec, store: TraceStore) -> str:
+    """A name for what renders prompts: it decides what the model is asked."""
+    from pytest_tokenbudget.model_files import hash_files, relevant_files
+    from pytest_tokenbudget.models import resolve_commit
+
+    if spec.kind == "hub":
+        return f"{spec.source}@{resolve_commit(spec) or spec.revision or 'main'}"
+    path = Path(spec.source)
+    if spec.kind == "gguf":
+        return hash_files((path,), None, store)
+    if spec.kind == "directory":
+        files = [file for file in relevant_files(path) if file.suffix not in WEIGHTS]
+        return hash_files(files, path, store)
+    return "server"
