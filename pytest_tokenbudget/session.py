@@ -28,6 +28,7 @@ from pytest_tokenbudget.planning import (
 )
 
 if TYPE_CHECKING:
+    from pytest_tokenbudget.endpoints import Endpoint
     from pytest_tokenbudget.engines.base import Engine
     from pytest_tokenbudget.engines.server.facts import Facts
     from pytest_tokenbudget.models import ModelSpec
@@ -43,7 +44,16 @@ Made = TypeVar("Made")
 
 # Where one of these was set, models are looked up before anything is collected.
 CHECKED = frozenset(
-    ("model", "budgets", "recorded", "tokenizer", "engine", "base_url", "served_model", "server_api")
+    (
+        "model",
+        "budgets",
+        "recorded",
+        "tokenizer",
+        "engine",
+        "base_url",
+        "served_model",
+        "server_api",
+    )
 )
 
 
@@ -70,7 +80,7 @@ class Session:
         self.make_engine = make_engine or engine_makers.make_engine
         self._engine: tuple[str, Engine] | None = None
         self._studies: dict[tuple[str, Kind], Any] = {}
-        self._facts: dict[tuple[str, ...], Facts] = {}
+        self._facts: dict[Endpoint, Facts] = {}
         self._store: TraceStore | None = None
 
     @cached_property
@@ -308,11 +318,10 @@ class Session:
 
         assert spec.endpoint is not None
         endpoint = spec.endpoint
-        if endpoint.urls not in self._facts:
-            self._facts[endpoint.urls] = ask_servers(
-                endpoint, self.store, self.settings.request_timeout
-            )
-        return with_facts(spec, self._facts[endpoint.urls])
+        if endpoint not in self._facts:
+            timeout = self.settings.request_timeout
+            self._facts[endpoint] = ask_servers(endpoint, self.store, timeout)
+        return with_facts(spec, self._facts[endpoint])
 
     def engine_for(self, spec: ModelSpec) -> tuple[Engine, ModelSpec]:
         """The engine of a model, and the model with all that is known of it.
