@@ -6,13 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.facts import Facts
 
 APIS = ("auto", "ids", "chat")
-KEYS = "TOKENBUDGET_API_KEY, or OPENAI_API_KEY"
+KEY_NAMES = ("TOKENBUDGET_API_KEY", "OPENAI_API_KEY")
+KEYS = ", or ".join(KEY_NAMES)
+VERSION = "(api[-_]?)?version"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ def is_address(text: str) -> bool:
 def read_address(text: str) -> str:
     """The base address of a server in its one form: no slash at its end, ``/v1`` for no path.
 
+    Of what may follow the path only a version stays (``?api-version=...``), which some gateways
+    want: anything else may be a key.
+
     Raises:
         ValueError: With what is allowed, and without what may be a key.
     """
@@ -62,12 +67,14 @@ def read_address(text: str) -> str:
         raise ValueError(allowed)
     if "@" in parts.netloc:
         raise ValueError(f"{allowed}; a key is not written into the address: set {KEYS}")
-    if parts.query or parts.fragment:
-        raise ValueError(f"{allowed}, with nothing after it; for a key set {KEYS}")
+    names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    if parts.fragment or not all(re.fullmatch(VERSION, name, re.IGNORECASE) for name in names):
+        raise ValueError(f"{allowed}, with at most ?api-version=... after it; for a key set {KEYS}")
     host = parts.hostname.lower()
     host = f"[{host}]" if ":" in host else host
     place = host if port is None else f"{host}:{port}"
-    return urlunsplit((parts.scheme.lower(), place, parts.path.rstrip("/") or "/v1", "", ""))
+    path = parts.path.rstrip("/") or "/v1"
+    return urlunsplit((parts.scheme.lower(), place, path, parts.query, ""))
 
 
 def shown_address(text: str) -> str:

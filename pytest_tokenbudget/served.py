@@ -16,6 +16,7 @@ from pytest_tokenbudget.thinking_formats import detect
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.facts import Facts
     from pytest_tokenbudget.traces.store import TraceStore
+    from pytest_tokenbudget.traces.thinking import ThinkingFormat
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
@@ -60,14 +61,18 @@ def with_facts(spec: ModelSpec, facts: Facts) -> ModelSpec:
         detected = complete(replace(spec, kind=kind, source=source, context=None))
         spec = replace(detected, context=spec.context)
     if spec.kind == "server" and spec.detect and facts.template:
-        spec = replace(spec, thinking=detect(facts.template, {}))
+        spec = replace(spec, thinking=_thinking(spec, facts))
     if facts.context is not None:
         spec = replace(spec, context=min(spec.context or facts.context, facts.context))
     return spec
 
 
 def _files_of(facts: Facts) -> tuple[ModelKind, str] | None:
-    """Where the files of the served model are, as far as this machine has them."""
+    """Where the files of the served model are, as far as this machine has them.
+
+    A GGUF file is left to its server: what Transformers rebuilds of its tokenizer may split
+    otherwise.
+    """
     from pytest_tokenbudget.model_files import find_snapshot, read_ref
 
     root = facts.root
@@ -75,13 +80,27 @@ def _files_of(facts: Facts) -> tuple[ModelKind, str] | None:
         return None
     if os.path.isdir(root) and (Path(root) / "config.json").is_file():
         return "directory", os.path.abspath(root)
-    if root.lower().endswith(".gguf") and os.path.isfile(root):
-        return "gguf", os.path.abspath(root)
     if re.fullmatch(HUB_ID, root):
         commit = read_ref(root, "main", None)
         if commit and find_snapshot(root, commit, None) is not None:
             return "hub", root
     return None
+
+
+def _thinking(spec: ModelSpec, facts: Facts) -> ThinkingFormat | None:
+    """How the model marks its thinking; without the ids of its tags where its server is down."""
+    from pytest_tokenbudget.engines.base import EngineError
+    from pytest_tokenbudget.engines.server.tokens import ServerText, find_thinking
+
+    if not facts.tokenizes:
+        return detect(facts.template, {})
+    tokens = ServerText(spec, facts)
+    try:
+        return find_thinking(facts, tokens)
+    except EngineError:
+        return detect(facts.template, {})
+    finally:
+        tokens.close()
 
 
 def describe(spec: ModelSpec, store: TraceStore) -> tuple[dict[str, str], str]:

@@ -306,7 +306,7 @@ class Session:
         if spec.kind != "hub" or not (spec.detect or resolve_commit(spec) is None):
             return spec
         placement = Placement("cpu", "float32", "none")
-        engine = self.make_engine(spec, self.settings, placement, self.store.note)
+        engine = self.make_engine(spec, self.settings, placement, self.say)
         assert engine.context
         engine.decode([0])
         engine.close()
@@ -322,6 +322,13 @@ class Session:
             timeout = self.settings.request_timeout
             self._facts[endpoint] = ask_servers(endpoint, self.store, timeout)
         return with_facts(spec, self._facts[endpoint])
+
+    def say(self, line: str) -> None:
+        """Show a line where this run's progress is shown; from any thread, and never an error."""
+        from pytest_tokenbudget.traces.store import StoreError
+
+        with suppress(StoreError):
+            self.store.note(line)
 
     def engine_for(self, spec: ModelSpec) -> tuple[Engine, ModelSpec]:
         """The engine of a model, and the model with all that is known of it.
@@ -342,7 +349,7 @@ class Session:
             if self._engine is None or self._engine[0] != plan.model:
                 self.free_engine()
                 placement = placed(self.settings, spec, plan.identity, self.run)
-                made = self.make_engine(spec, self.settings, placement, self.store.note)
+                made = self.make_engine(spec, self.settings, placement, self.say)
                 self._engine = (plan.model, made)
             return self._engine[1]
 

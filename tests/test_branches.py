@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from pytest_tokenbudget.engines import memory
 from pytest_tokenbudget.engines.base import Request
-from pytest_tokenbudget.engines.batches import Batch, Row
+from pytest_tokenbudget.engines.batches import Batch
 from pytest_tokenbudget.engines.branches import (
     LEAST_SAVED,
     can_branch,
     in_families,
     share,
 )
+from pytest_tokenbudget.engines.rows import Row
 from pytest_tokenbudget.engines.transformers import TransformersEngine
 from pytest_tokenbudget.tasks.registry import load_task
 

@@ -45,7 +45,8 @@ def test_an_address_has_one_form(given, read):
 
 
 @pytest.mark.parametrize(
-    "given", ["host:8000", "ftp://host/v1", "http://", "http://host:port/v1", "http://host:99999/v1"]
+    "given",
+    ["host:8000", "ftp://host/v1", "http://", "http://host:port/v1", "http://host:99999/v1"],
 )
 def test_what_is_no_address_is_told(given):
     with pytest.raises(ValueError, match="allowed: http://HOST:PORT/v1"):

@@ -5,7 +5,6 @@ import os
 import sqlite3
 import xml.etree.ElementTree as ET
 
-import fake_engine
 import pytest
 from fake_engine import FakeEngine
 from runs import NO_ENGINE, QUIET, SUITE, Engines, combined, read, rows
@@ -199,7 +198,10 @@ def mixed(pytester):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (EngineError("the model is too large"), "the model is too large"),
+        (
+            EngineError("the model is too large"),
+            "the model is too large. 3 of 3 traces are missing: run the same command again*",
+        ),
         (RuntimeError("a defect"), "*RuntimeError: a defect"),
     ],
 )
@@ -270,27 +272,6 @@ def test_ctrl_c_writes_what_there_is_and_the_next_run_goes_on(run, pytester, don
     assert len(again.seen) == 3 - done
     assert set(before) <= set(rows(pytester.path))
     assert combined(pytester.path)["complete"] is True
-
-
-def test_errors_of_single_traces_are_counted_and_tried_again(run, pytester):
-    class Failing(FakeEngine):
-        def generate(self, requests, decoding):
-            for made in super().generate(requests, decoding):
-                yield (
-                    fake_engine.Generated(
-                        made.request, (), fake_engine.StopReason.ERROR, error="refused"
-                    )
-                    if made.request is self.seen[0]
-                    else made
-                )
-
-    result = run("-k", "point", engines=Engines(lambda *given: Failing()))
-    assert result.parseoutcomes()["passed"] == 1
-    result.stdout.fnmatch_lines(["1 trace ended in an error and count* in no rate: refused"])
-    engines = Engines()
-    run(engines=engines).assert_outcomes(passed=3)
-    assert len(engines.seen) == 1
-    assert combined(pytester.path)["errors"] == 0
 
 
 # Tests that do not use it

@@ -290,6 +290,14 @@ def test_prompts_plans_and_hashes_are_kept(path):
         assert (row.name, row.plan, row.to_generate, row.missing) == ("p1", {"n": 1}, 5, 3)
 
 
+def test_a_note_may_come_from_another_thread(path):
+    with closing(TraceStore(path, "run", "me")) as store:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(store.note, "from there").result()
+        store.note("from here")
+        assert [text for _, text in store.notes()] == ["from there", "from here"]
+
+
 def test_notes_reach_whoever_shows_the_run(path):
     with closing(TraceStore(path, "one", "a")) as a, closing(TraceStore(path, "one", "b")) as b:
         a.note("first")

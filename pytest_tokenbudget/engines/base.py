@@ -69,6 +69,7 @@ class Request:
         messages: The chat messages that the prompt was rendered from, for engines that render
             themselves; empty where the prompt goes on from an output.
         thinking: What was asked of the chat template.
+        problem_id: The problem that it belongs to: prompts of one problem begin alike.
     """
 
     key: str
@@ -78,6 +79,7 @@ class Request:
     prefix_ids: tuple[int, ...] = ()
     messages: tuple[Mapping[str, str], ...] = field(default=(), compare=False, repr=False)
     thinking: bool | None = None
+    problem_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,71 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.engines.base import Decoding, Request
+from pytest_tokenbudget.engines.base import Decoding
 from pytest_tokenbudget.engines.branches import Cache, Ids, branch, can_branch, share
-from pytest_tokenbudget.engines.sampling import Noise, choose
-from pytest_tokenbudget.traces.trace import StopReason
+from pytest_tokenbudget.engines.rows import Row
+from pytest_tokenbudget.engines.sampling import choose
 
 if TYPE_CHECKING:
     import torch
 
     from pytest_tokenbudget.engines.loading import Model
 
-Decode = Callable[[Sequence[int]], str]
-
 # Columns of padding that all rows share cost time at every step, cutting them off costs once.
 PADDING_WORTH_TRIMMING = 16
-
-
-class Row:
-    """One request while it is being generated.
-
-    Attributes:
-        request: What was asked for.
-        output: Output ids so far, the request's prefix included.
-        stop_reason: Why the row ended; None while it goes on.
-    """
-
-    def __init__(
-        self, request: Request, decoding: Decoding, eos_ids: frozenset[int], decode: Decode
-    ) -> None:
-        self.request = request
-        self.output = list(request.prefix_ids)
-        self.stop_reason: StopReason | None = None
-        self.noise = Noise(decoding.seed, request.prompt_ids, request.sample)
-        self._eos_ids = eos_ids
-        self._stop = decoding.stop
-        # Every token but special ones holds at least one byte of a stop string.
-        self._reach = max((len(text.encode()) for text in decoding.stop), default=0) + 8
-        self._decode = decode
-        if self.output:
-            self._judge()
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """Prompt and output so far."""
-        return (*self.request.prompt_ids, *self.output)
-
-    def append(self, token_id: int) -> None:
-        """Take the next token and see whether it ends the row."""
-        self.output.append(token_id)
-        self._judge()
-
-    def _judge(self) -> None:
-        # End-of-sequence exactly at the cap is an end, not a truncation.
-        if self.output[-1] in self._eos_ids:
-            self.stop_reason = StopReason.EOS
-        elif self._stop and self._has_stopped():
-            self.stop_reason = StopReason.STOP
-        elif len(self.output) >= self.request.cap:
-            self.stop_reason = StopReason.LENGTH
-
-    def _has_stopped(self) -> bool:
-        text = self._decode(self.output[-self._reach :])
-        return any(stop in text for stop in self._stop)
 
 
 class Batch:

@@ -22,6 +22,23 @@ if TYPE_CHECKING:
 SMALLEST = 1.1754944e-38
 
 
+def _digest(seed: int, ids: Sequence[int], sample: int) -> bytes:
+    content = f"{seed}/{sample}/{','.join(map(str, ids))}"
+    return hashlib.blake2b(content.encode(), digest_size=16).digest()
+
+
+def seed_of(seed: int, ids: Sequence[int], sample: int) -> int:
+    """A seed for one request to an engine that draws its own noise: 31 bits, which all take.
+
+    Args:
+        seed: Seed of the decoding.
+        ids: Prompt and what of the output is there already. Such an engine begins its noise anew
+            where it goes on, so that the same seed would draw the same numbers again.
+        sample: Number of the sample.
+    """
+    return int.from_bytes(_digest(seed, ids, sample)[:4], "little") >> 1
+
+
 class Noise:
     """Exponential noise of one row, one independent vector a step.
 
@@ -32,8 +49,7 @@ class Noise:
     """
 
     def __init__(self, seed: int, prompt_ids: Sequence[int], sample: int) -> None:
-        content = f"{seed}/{sample}/{','.join(map(str, prompt_ids))}"
-        digest = hashlib.blake2b(content.encode(), digest_size=16).digest()
+        digest = _digest(seed, prompt_ids, sample)
         self._key = (int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little"))
 
     def exponential(self, step: int, size: int) -> NDArray[np.float32]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Literal
 
 from pytest_tokenbudget.engines import loading, memory
@@ -17,10 +16,11 @@ from pytest_tokenbudget.engines.base import (
     Prompt,
     Request,
 )
-from pytest_tokenbudget.engines.batches import Batch, Row, new_cache
+from pytest_tokenbudget.engines.batches import Batch, new_cache
 from pytest_tokenbudget.engines.branches import can_branch, in_families
+from pytest_tokenbudget.engines.rows import Row, generated, impossible
+from pytest_tokenbudget.engines.text import ModelText
 from pytest_tokenbudget.models import ModelSpec, choose_quantization
-from pytest_tokenbudget.traces.trace import StopReason
 
 
 def _silent(line: str) -> None:
@@ -64,6 +64,7 @@ class TransformersEngine(Engine):
         if batch_size != "auto" and batch_size < 1:
             raise EngineError(f"a batch size is auto or at least 1, not {batch_size}")
         self.spec = spec
+        self._text = ModelText(spec)
         self.device = loading.choose_device(device)
         self._dtype = loading.choose_dtype(spec.dtype if dtype == "auto" else dtype, self.device)
         self.quantization = choose_quantization(spec, self.device, quantization)
@@ -79,37 +80,23 @@ class TransformersEngine(Engine):
         """Type of the weights, as a name; never ``auto``."""
         return str(self._dtype).removeprefix("torch.")
 
-    @cached_property
+    @property
     def context(self) -> int:
         """Tokens that prompt and output may have together."""
-        if self.spec.context is not None:
-            return self.spec.context
-        length = getattr(self._config.get_text_config(), "max_position_embeddings", None)
-        if length is None:
-            raise EngineError(
-                f"model {self.spec.alias}: its configuration names no context length; set "
-                f"`context` for it in tokenbudget.toml"
-            )
-        return int(length)
+        return self._text.context
 
-    @cached_property
+    @property
     def eos_ids(self) -> frozenset[int]:
         """Ids that end a sequence."""
-        return loading.end_ids(self.spec, self._config, self._tokenizer)
+        return self._text.eos_ids
 
-    @cached_property
+    @property
     def _config(self) -> loading.Config:
-        return loading.load_config(self.spec)
+        return self._text.config
 
-    @cached_property
+    @property
     def _tokenizer(self) -> loading.Tokenizer:
-        return loading.load_tokenizer(self.spec)
-
-    @cached_property
-    def _unwritten(self) -> frozenset[int]:
-        """Ids that are no part of the text."""
-        pad = self._tokenizer.pad_token_id
-        return self.eos_ids if pad is None else self.eos_ids | {pad}
+        return self._text.tokenizer
 
     def render(self, messages: Sequence[Mapping[str, str]], thinking: bool | None = None) -> Prompt:
         """Render chat messages into a prompt that ends where the model begins to write.
@@ -122,42 +109,15 @@ class TransformersEngine(Engine):
         Raises:
             EngineError: If the model has no chat template, or its template refuses the messages.
         """
-        if not self._tokenizer.chat_template:
-            raise EngineError(
-                f"model {self.spec.alias}: its tokenizer has no chat template, so chat messages "
-                f"cannot be posed to it; use the instruction-tuned variant, or a local copy with a "
-                f"chat_template.jinja"
-            )
-        switch = self.spec.thinking.switch if self.spec.thinking else None
-        options = {switch: thinking} if switch and thinking is not None else {}
-        try:
-            text = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                tokenize=False,
-                add_generation_prompt=True,
-                **options,
-            )
-        except Exception as error:
-            raise EngineError(
-                f"model {self.spec.alias}: its chat template refuses the messages "
-                f"({loading.first_line(error)})"
-            ) from error
-        # The template has written the special tokens already. Whether the prompt fits is decided
-        # in generate, without the tokenizer's own warning.
-        ids = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
-        return Prompt(tuple(ids), text)
+        return self._text.render(messages, thinking)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of output ids: thinking tags are kept, end-of-sequence and padding are not."""
-        written = [token_id for token_id in ids if token_id not in self._unwritten]
-        text: str = self._tokenizer.decode(
-            written, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        return text
+        return self._text.decode(ids)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a text that is put into a prompt; tags in it become their own tokens."""
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
+        return self._text.encode(text)
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[Generated]:
         """Generate, and yield each result as it ends, longest prompts first.
@@ -173,7 +133,7 @@ class TransformersEngine(Engine):
         """
         rows: list[Row] = []
         for request in requests:
-            result = self._without_generation(request)
+            result = impossible(request, self.spec.alias, self.context)
             if result is not None:
                 yield result
                 continue
@@ -181,7 +141,7 @@ class TransformersEngine(Engine):
             if row.stop_reason is None:
                 rows.append(row)
             else:
-                yield _generated(row, 0.0)
+                yield generated(row, 0.0)
         if not rows:
             return
         self._load()
@@ -213,26 +173,6 @@ class TransformersEngine(Engine):
         """Free the model."""
         self._model = None
         memory.release(self.device)
-
-    def _without_generation(self, request: Request) -> Generated | None:
-        """An error result for what cannot be generated at all."""
-        prompt = len(request.prompt_ids)
-        if request.cap < 1:
-            raise ValueError(f"request {request.key}: the cap is at least 1, not {request.cap}")
-        if prompt == 0:
-            return _failed(request, "the prompt is empty")
-        if prompt + 1 > self.context:
-            return _failed(
-                request,
-                f"the prompt has {prompt} tokens and {self.spec.alias}'s context {self.context}: "
-                f"no room for an answer",
-            )
-        if prompt + request.cap > self.context:
-            raise ValueError(
-                f"request {request.key}: a prompt of {prompt} tokens and a cap of {request.cap} "
-                f"are more than the context of {self.context}"
-            )
-        return None
 
     def _load(self) -> None:
         if self._model is not None:
@@ -279,7 +219,7 @@ class TransformersEngine(Engine):
             width = len(waiting)
             for row in [row for row in waiting if row.stop_reason is not None]:
                 del waiting[row]
-                yield _generated(row, time.monotonic() - started)
+                yield generated(row, time.monotonic() - started)
             if failure and waiting:
                 # Outside of the handler, whose traceback would keep the batch's tensors alive.
                 batch = None
@@ -313,24 +253,3 @@ class TransformersEngine(Engine):
     def _pad_id(self) -> int:
         pad = self._tokenizer.pad_token_id
         return 0 if pad is None else int(pad)
-
-
-def _generated(row: Row, seconds: float) -> Generated:
-    if row.stop_reason is None:
-        raise ValueError(f"request {row.request.key} has not ended")
-    return Generated(
-        request=row.request,
-        output_ids=tuple(row.output),
-        stop_reason=row.stop_reason,
-        engine_reason=row.stop_reason.value,
-        seconds=seconds,
-    )
-
-
-def _failed(request: Request, message: str) -> Generated:
-    return Generated(
-        request=request,
-        output_ids=request.prefix_ids,
-        stop_reason=StopReason.ERROR,
-        error=message,
-    )

@@ -32,15 +32,17 @@ class Going:
         key: Its key in the store.
         branch: Its prompt, and what of the other trace is in it.
         cap: Its output tokens allowed.
+        problem_id: The problem that it belongs to.
     """
 
     key: str
     branch: Branch
     cap: int
+    problem_id: str
 
     @property
     def want(self) -> Want:
-        return Want(self.key, self.branch.prompt_ids, 0, self.cap)
+        return Want(self.key, self.branch.prompt_ids, 0, self.cap, problem_id=self.problem_id)
 
 
 def text_ids(
@@ -93,7 +95,7 @@ def forced_of(
                 branch = force(trace, budget, form, closer, ids.__getitem__)
                 if branch is not None:
                     key = plan.key(branch.prompt_ids)
-                    going = Going(key, branch, forcing.answer_tokens)
+                    going = Going(key, branch, forcing.answer_tokens, problem.id)
                     found[Place(closer.name, budget, problem.id)] = going
     return found
 
@@ -120,7 +122,7 @@ def sent_on(
         trace, cap = before[problem.id]
         branch = send_on(trace, plan.format, ids[WAIT])
         if branch is not None and (left := cap - branch.kept - len(ids[WAIT])) > 0:
-            found[problem.id] = Going(plan.key(branch.prompt_ids), branch, left)
+            found[problem.id] = Going(plan.key(branch.prompt_ids), branch, left, problem.id)
     return found
 
 

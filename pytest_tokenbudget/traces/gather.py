@@ -115,6 +115,7 @@ def _request(want: Want, prefix: tuple[int, ...]) -> Request:
         prefix_ids=prefix,
         messages=want.messages,
         thinking=want.thinking,
+        problem_id=want.problem_id,
     )
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+import threading
 import time
 from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class Want:
         cap: Output tokens that must be allowed.
         messages: What the prompt was rendered from; empty where it goes on from an output.
         thinking: What was asked of the chat template.
+        problem_id: The problem that it belongs to.
     """
 
     key: str
@@ -63,6 +65,7 @@ class Want:
     cap: int
     messages: tuple[Message, ...] = ()
     thinking: bool | None = None
+    problem_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ class TraceStore:
 
     def __init__(self, path: Path, run: str = "", owner: str = "", *, check: bool = False) -> None:
         self.path, self.run, self.owner = path, run, owner
+        self._thread = threading.get_ident()
         self._db = connect(path, check)
 
     def _errors(self) -> AbstractContextManager[None]:
@@ -400,7 +404,12 @@ class TraceStore:
         return [PlanRow(name, json.loads(plan), *counts) for name, plan, *counts in rows]
 
     def note(self, text: str) -> None:
-        """Leave a line for whoever shows this run's progress."""
+        """Leave a line for whoever shows this run's progress; from any thread."""
+        if threading.get_ident() != self._thread:
+            # SQLite connections do not cross threads.
+            with closing(TraceStore(self.path, self.run, self.owner)) as own:
+                own.note(text)
+            return
         with self._transaction() as db:
             db.execute("INSERT INTO notes (run, text) VALUES (?, ?)", (self.run, text))
 

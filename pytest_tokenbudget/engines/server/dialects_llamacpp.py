@@ -1,0 +1,195 @@
+"""llama.cpp's server.
+
+As build 11434 was seen to do:
+
+- ``/v1/models`` names ``owned_by: llamacpp`` and, in ``meta``, counts of the weights and ``n_ctx``,
+  the context of one slot. It answers for any model name in a request; so the name is checked here.
+- ``/completion`` takes a list of ids as its prompt. ``return_tokens`` gives ids, the
+  end-of-sequence id and those that complete a stop string included. In a stream each event has its
+  own, and the last one (``stop: true``) has none, but the word for the end and the counts; no
+  ``[DONE]`` follows, and the connection is closed after a stream.
+- A stream leaves out the ids of tokens whose text ends inside a character; ``tokens_predicted``,
+  which counts on, shows it. A whole body has them all.
+- ``stop_type`` is ``eos``, ``word`` or ``limit``; the end of the sequence exactly at the cap is
+  ``eos``. A cap beyond the context is clipped: ``limit`` with ``truncated: true``. A prompt that
+  does not fit is a 400. ``n_predict: 0`` gives one token.
+- Unknown fields are dropped without a word, and so are negative temperatures.
+- Its own defaults are ``top_k`` 40, ``top_p`` 0.95, ``min_p`` 0.05; so the chain of samplers is
+  named. The seed 4294967295 stands for a random one.
+- The OpenAI endpoints give no ids as such, but with ``logprobs`` they do, in
+  ``logprobs.content[].id``, the end-of-sequence id included, those of a stop string not. With ``n``
+  above 1 ``usage`` counts one output.
+- Unless a request or the server's command line says otherwise, it renders prompts with
+  ``enable_thinking`` false where its look at the template finds no reasoning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_tokenbudget.conformance.asking import Ask
+from pytest_tokenbudget.engines.server.dialects_base import (
+    Body,
+    Dialect,
+    End,
+    Event,
+    Heard,
+    NoIdsError,
+    Wish,
+    asked,
+    chosen,
+    ids_of,
+    mapping,
+    maybe,
+    number,
+    read_usage,
+    text_of,
+)
+from pytest_tokenbudget.engines.server.facts import Facts
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.engines.server.http import Server
+
+# Only what was asked for, in the order in which other engines do it.
+SAMPLERS: Mapping[str, Any] = {"samplers": ["temperature", "top_p"], "repeat_penalty": 1.0}
+ENDS = {"eos": End.EOS, "word": End.STOP, "limit": End.LENGTH}
+# What identifies the weights, as far as the server tells.
+WEIGHTS = ("n_params", "size", "n_vocab", "n_embd", "ftype")
+
+
+class LlamaCpp(Dialect):
+    """llama.cpp."""
+
+    kind = "llamacpp"
+    takes_ids = True
+    takes_template = True
+
+    async def look(
+        self, server: Server, models: Sequence[Mapping[str, Any]], wanted: str | None
+    ) -> Facts | None:
+        """What the server says of itself, None where it is of another kind."""
+        if not any(model.get("owned_by") == "llamacpp" for model in models):
+            return None
+        model = chosen(models, wanted, server)
+        said = await maybe(server, "/props")
+        meta = mapping(model.get("meta"))
+        slot = mapping(said.get("default_generation_settings")).get("n_ctx")
+        weights = [f"{name} {meta[name]}" for name in WEIGHTS if name in meta]
+        return self.facts(
+            model,
+            version=text_of(said.get("build_info")),
+            context=number(slot) or number(meta.get("n_ctx")),
+            fingerprint=", ".join(weights),
+            tokenizes=True,
+            template=text_of(said.get("chat_template")),
+            ends=tuple(filter(None, [text_of(said.get("eos_token"))])),
+        )
+
+    def ids_request(self, facts: Facts, ids: Sequence[int], wish: Wish) -> tuple[str, Body]:
+        """Path and body of a streamed request that goes on from token ids.
+
+        Which ids end a sequence is in the GGUF file and cannot be said here.
+        """
+        body: Body = {
+            "prompt": list(ids),
+            "n_predict": wish.tokens,
+            "temperature": wish.decoding.temperature,
+            "top_p": 1.0 if wish.decoding.greedy else wish.decoding.top_p,
+            **SAMPLERS,
+            "return_tokens": True,
+            "cache_prompt": True,
+            "stream": True,
+            # The last event would else repeat the prompt and all settings.
+            "response_fields": [
+                *("stop", "stop_type", "tokens", "truncated"),
+                *("tokens_predicted", "tokens_evaluated"),
+            ],
+        }
+        if not wish.decoding.greedy:
+            body["seed"] = wish.seed
+        if wish.decoding.stop:
+            body["stop"] = list(wish.decoding.stop)
+        return "/completion", body
+
+    def read_ids(self, event: Event, heard: Heard) -> None:
+        """Take one event of the answer to :meth:`ids_request`."""
+        ids = ids_of(event.get("tokens"))
+        if not ids and text_of(event.get("content")) and not event.get("stop"):
+            raise NoIdsError
+        heard.ids += ids or []
+        heard.given = number(event.get("tokens_predicted"))
+        if event.get("stop") is True:
+            heard.word = text_of(event.get("stop_type"))
+            heard.end = ENDS.get(heard.word, End.OTHER)
+            counts = {
+                "prompt_tokens": number(event.get("tokens_evaluated")),
+                "completion_tokens": number(event.get("tokens_predicted")),
+            }
+            heard.usage |= {name: count for name, count in counts.items() if count is not None}
+
+    async def whole_ids(self, server: Server, path: str, body: Body, count: int) -> list[int]:
+        """The first ids of an answer in whose stream some are missing: asked again, in one body.
+
+        The same seed draws the same tokens; so no output is favoured by being asked for twice.
+        """
+        found = await server.post(path, body | {"stream": False, "n_predict": count})
+        return ids_of(mapping(found).get("tokens")) or []
+
+    def chat_request(
+        self,
+        facts: Facts,
+        messages: Sequence[Mapping[str, str]],
+        wish: Wish,
+        template: Mapping[str, Any],
+    ) -> tuple[str, Body]:
+        """Path and body of a streamed chat request."""
+        path, body = super().chat_request(facts, messages, wish, template)
+        return path, body | {"top_p": body.get("top_p", 1.0), **SAMPLERS}
+
+    def ask_request(self, facts: Facts, ask: Ask, eos_ids: frozenset[int]) -> tuple[str, Body]:
+        """Path and body of a probe's request; its own fields come last and win."""
+        own: Body = {**SAMPLERS, "top_p": 1.0}
+        if ask.prompt_ids:
+            return "completions", own | {"logprobs": 1} | asked(facts, ask)
+        return "chat/completions", own | {"logprobs": True, "top_logprobs": 1} | asked(facts, ask)
+
+    def read_reply(self, body: Event) -> list[Heard]:
+        """The outputs of the answer to :meth:`ask_request`, in the order of their index."""
+        outputs = super().read_reply(body)
+        total = read_usage(body.get("usage")).get("completion_tokens")
+        if len(outputs) == 1 and total != len(outputs[0].ids):
+            # What completes a stop string is missing there.
+            outputs[0].ids = []
+        return outputs
+
+    def read_choice(self, choice: Event, body: Event) -> Heard:
+        """One output of a whole answer, of chat or of completions."""
+        heard = super().read_choice(choice, body)
+        tokens = mapping(choice.get("logprobs")).get("content")
+        if isinstance(tokens, list):
+            heard.ids = ids_of([mapping(token).get("id") for token in tokens]) or []
+        return heard
+
+    async def tokenize(self, server: Server, facts: Facts, text: str) -> list[int]:
+        """Ids of a text, with no special tokens added and those in it read as such."""
+        body = {"content": text, "add_special": False, "parse_special": True}
+        return list((await server.post("/tokenize", body))["tokens"])
+
+    async def detokenize(self, server: Server, facts: Facts, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens included."""
+        return str((await server.post("/detokenize", {"tokens": list(ids)}))["content"])
+
+    async def render(
+        self,
+        server: Server,
+        facts: Facts,
+        messages: Sequence[Mapping[str, str]],
+        template: Mapping[str, Any],
+    ) -> tuple[list[int], str]:
+        """Ids and text of rendered messages."""
+        body: Body = {"messages": [dict(each) for each in messages]}
+        if template:
+            body["chat_template_kwargs"] = dict(template)
+        text = str((await server.post("/apply-template", body))["prompt"])
+        return await self.tokenize(server, facts, text), text

@@ -1,0 +1,167 @@
+"""vLLM's server.
+
+As vLLM 0.32 was seen to do:
+
+- ``/v1/models`` names ``owned_by: vllm``, ``root`` (what was given as ``--model``) and
+  ``max_model_len``; ``/version`` and ``/tokenize`` want no key even where ``/v1`` does.
+- ``return_token_ids`` gives ids in ``choices[].token_ids``, the end-of-sequence id and those that
+  complete a stop string included. In a stream each event has the ids of its own; the first has the
+  prompt's, too. The chat endpoint does the same, with or without a reasoning parser.
+- The end of the sequence exactly at the cap is ``stop``. ``stop_reason`` is None for the model's
+  own end, the id for a further one, the text for a stop string.
+- ``max_tokens`` beyond what the prompt leaves of the context is clipped without a word as long as
+  it is not above the context itself; above, and for a prompt that does not fit, it is a 400.
+- Fields that do not exist are dropped without a word. A seed above 2**63 - 1 is refused, and so is
+  a temperature above 2.
+- Unless told otherwise it takes ``top_k``, ``repetition_penalty`` and the like from the model's
+  ``generation_config.json``; so all are sent.
+- With a reasoning parser, reasoning is called ``reasoning`` (older versions: ``reasoning_content``)
+  and ``content`` is null while it has not been closed. The parser of DeepSeek-R1's format calls all
+  reasoning where no close tag comes, also after a prompt that has closed it. Its ids tell.
+- ``thinking_token_budget`` without reasoning parser or configuration is refused with 400.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_tokenbudget.conformance.asking import Ask
+from pytest_tokenbudget.engines.server.dialects_base import (
+    Body,
+    Dialect,
+    Event,
+    Heard,
+    NoIdsError,
+    Wish,
+    answers,
+    asked,
+    choices_of,
+    chosen,
+    ids_of,
+    maybe,
+    read_usage,
+    text_of,
+)
+from pytest_tokenbudget.engines.server.facts import Facts
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.engines.server.http import Server
+
+# What vLLM would else take from the model's files, switched off.
+NEUTRAL: Mapping[str, Any] = {
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+
+
+class Vllm(Dialect):
+    """vLLM."""
+
+    kind = "vllm"
+    takes_ids = True
+    takes_template = True
+
+    async def look(
+        self, server: Server, models: Sequence[Mapping[str, Any]], wanted: str | None
+    ) -> Facts | None:
+        """What the server says of itself, None where it is of another kind."""
+        if not any(model.get("owned_by") == "vllm" for model in models):
+            return None
+        model = chosen(models, wanted, server)
+        version = await maybe(server, "/version")
+        text = {"model": model["id"], "prompt": "a"}
+        return self.facts(
+            model,
+            version=str(version.get("version", "")),
+            fingerprint=text_of(model.get("root")),
+            tokenizes=await answers(server, "/tokenize", text),
+        )
+
+    def ids_request(self, facts: Facts, ids: Sequence[int], wish: Wish) -> tuple[str, Body]:
+        """Path and body of a streamed request that goes on from token ids."""
+        body: Body = {
+            "model": facts.served,
+            "prompt": list(ids),
+            "max_tokens": wish.tokens,
+            "temperature": wish.decoding.temperature,
+            "top_p": 1.0 if wish.decoding.greedy else wish.decoding.top_p,
+            **NEUTRAL,
+            # Stop strings are looked for in the text with its special tokens, as elsewhere.
+            "skip_special_tokens": False,
+            "stop_token_ids": sorted(wish.eos_ids),
+            "return_token_ids": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if not wish.decoding.greedy:
+            body["seed"] = wish.seed
+        if wish.decoding.stop:
+            body["stop"] = list(wish.decoding.stop)
+        return "completions", body
+
+    def read_ids(self, event: Event, heard: Heard) -> None:
+        """Take one event of the answer to :meth:`ids_request`."""
+        heard.usage |= read_usage(event.get("usage"))
+        for choice in choices_of(event):
+            ids = ids_of(choice.get("token_ids"))
+            if ids is None and text_of(choice.get("text")):
+                raise NoIdsError
+            heard.ids += ids or []
+            matched = choice.get("stop_reason")
+            heard.finish(choice.get("finish_reason"), matched)
+
+    def chat_request(
+        self,
+        facts: Facts,
+        messages: Sequence[Mapping[str, str]],
+        wish: Wish,
+        template: Mapping[str, Any],
+    ) -> tuple[str, Body]:
+        """Path and body of a streamed chat request."""
+        path, body = super().chat_request(facts, messages, wish, template)
+        return path, body | {"top_p": body.get("top_p", 1.0), **NEUTRAL}
+
+    def ask_request(self, facts: Facts, ask: Ask, eos_ids: frozenset[int]) -> tuple[str, Body]:
+        """Path and body of a probe's request; its own fields come last and win."""
+        own: Body = {**NEUTRAL, "return_token_ids": True, "skip_special_tokens": False}
+        if eos_ids:
+            own["stop_token_ids"] = sorted(eos_ids)
+        path = "completions" if ask.prompt_ids else "chat/completions"
+        return path, own | {"top_p": 1.0} | asked(facts, ask)
+
+    def read_choice(self, choice: Event, body: Event) -> Heard:
+        """One output of a whole answer, of chat or of completions."""
+        heard = super().read_choice(choice, body)
+        heard.ids = ids_of(choice.get("token_ids")) or []
+        # Of chat it stands beside the choices, of completions in each.
+        prompt = ids_of(choice.get("prompt_token_ids")) or ids_of(body.get("prompt_token_ids"))
+        heard.prompt_ids = None if prompt is None else tuple(prompt)
+        return heard
+
+    async def tokenize(self, server: Server, facts: Facts, text: str) -> list[int]:
+        """Ids of a text, with no special tokens added and those in it read as such."""
+        body = {"model": facts.served, "prompt": text, "add_special_tokens": False}
+        return list((await server.post("/tokenize", body))["tokens"])
+
+    async def detokenize(self, server: Server, facts: Facts, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens included."""
+        body = {"model": facts.served, "tokens": list(ids)}
+        return str((await server.post("/detokenize", body))["prompt"])
+
+    async def render(
+        self,
+        server: Server,
+        facts: Facts,
+        messages: Sequence[Mapping[str, str]],
+        template: Mapping[str, Any],
+    ) -> tuple[list[int], str]:
+        """Ids and text of rendered messages."""
+        body: Body = {"model": facts.served, "messages": [dict(each) for each in messages]}
+        if template:
+            body["chat_template_kwargs"] = dict(template)
+        ids = list((await server.post("/tokenize", body))["tokens"])
+        return ids, await self.detokenize(server, facts, ids)

@@ -1,0 +1,210 @@
+"""What can go wrong between the suite and a server, told apart by what helps against it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from html import unescape
+
+EXCERPT = 300
+
+
+class FaultKind(StrEnum):
+    """What went wrong."""
+
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    OVERLOADED = "overloaded"
+    SERVER = "server error"
+    MALFORMED = "malformed answer"
+    CUT = "stream cut"
+    NO_MODEL = "no such model"
+    CONTEXT = "context overflow"
+    KEY = "key refused"
+    REFUSED = "refused"
+
+
+_RETRYABLE = frozenset(
+    {
+        FaultKind.TIMEOUT,
+        FaultKind.CONNECTION,
+        FaultKind.OVERLOADED,
+        FaultKind.SERVER,
+        FaultKind.MALFORMED,
+        FaultKind.CUT,
+    }
+)
+_FATAL = frozenset({FaultKind.KEY, FaultKind.NO_MODEL})
+
+
+class Fault(Exception):  # noqa: N818
+    """One request that failed; ``str()`` of it is a sentence for people, without any key.
+
+    Attributes:
+        kind: What went wrong.
+        message: The sentence: which server, what it said, what to do.
+        status: HTTP status, None where there was none.
+        retry_after: Seconds that the server asks to wait, as it said them; None where it did not.
+        body: Beginning of what the server answered, keys hidden.
+        loading: The server is up and still loads its model.
+        fatal: No other request of the run can fare better.
+        tried: How often it was asked before this was given up.
+    """
+
+    def __init__(
+        self,
+        kind: FaultKind,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        body: str = "",
+        loading: bool = False,
+        fatal: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.status = status
+        self.retry_after = retry_after
+        self.body = body
+        self.loading = loading
+        self.fatal = kind in _FATAL if fatal is None else fatal
+        self.tried = 1
+
+    def __str__(self) -> str:
+        return self.message if self.tried < 2 else f"{self.message} (asked {self.tried} times)"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether asking again can help."""
+        return self.kind in _RETRYABLE and not self.fatal
+
+
+# What servers call a request that does not fit: vLLM, SGLang, llama.cpp, TGI and hosted ones.
+_CONTEXT = re.compile(
+    r"context[ _](length|window|size|limit|exceeded)|exceed_context|maximum context"
+    r"|max(imum)?[ _]model[ _]len|too many (input )?tokens|(prompt|input)( text)? is too long"
+    r"|(prompt|input)s?\b.{0,80}\b(longer|larger) than"
+    r"|inputs?` tokens \+ `max_new_tokens`",
+    re.IGNORECASE | re.DOTALL,
+)
+# Not the path /v1/models, which may be missing too.
+_NO_MODEL = re.compile(
+    r"model_not_found|(?<!/)\bmodels?\b.{0,160}\b(not found|not exist|is not served)"
+    r"|not a valid model|(unknown|invalid|no such) model",
+    re.IGNORECASE | re.DOTALL,
+)
+_EMPTY_ACCOUNT = re.compile(
+    r"insufficient[ _](quota|balance|credit|funds)|exceeded your current quota", re.IGNORECASE
+)
+_LOADING = re.compile(r"loading( the)? model|model is( still)? loading|loading weights", re.I)
+_TAGS = re.compile(r"(?is)<(script|style|head)\b(?:(?!<title).)*?</\1>|<[^>]*>")
+
+
+def parsed(text: str) -> object:
+    """JSON, or None where it is none."""
+    with suppress(ValueError, RecursionError):
+        return json.loads(text)
+    return None
+
+
+def said(body: str) -> str:
+    """What an error body says, in one line: the message of a JSON error, the text of a page."""
+    found = parsed(body)
+    if found is not None:
+        text = _message(found)
+    else:
+        looks_like_page = "<" in body and ">" in body
+        text = unescape(_TAGS.sub(" ", body)) if looks_like_page else body
+    text = " ".join(text.split())
+    return text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"
+
+
+def _message(found: object) -> str:
+    """The sentence in a parsed error: every server wraps it in its own way."""
+    if isinstance(found, str):
+        return found
+    if isinstance(found, Mapping):
+        for name in ("error", "message", "detail", "msg"):
+            if found.get(name):
+                return _message(found[name])
+    if isinstance(found, list) and found:
+        return "; ".join(_message(item) for item in found)
+    return json.dumps(found)
+
+
+def kind_of(status: int | None, text: str) -> FaultKind:
+    """Which kind of fault a status and the body that came with it are.
+
+    Args:
+        status: HTTP status or the code in an error object; None where there is none.
+        text: The body as it came.
+    """
+    if status in (401, 402, 403, 407):
+        return FaultKind.KEY
+    if status == 429:
+        return FaultKind.KEY if _EMPTY_ACCOUNT.search(text) else FaultKind.OVERLOADED
+    if status in (503, 529) or _LOADING.search(text):
+        return FaultKind.OVERLOADED
+    if status in (408, 504):
+        return FaultKind.TIMEOUT
+    # Some servers call an overflow a 500: a repetition would overflow again.
+    if status in (None, 400, 413, 422, 500) and _CONTEXT.search(text):
+        return FaultKind.CONTEXT
+    if status in (None, 400, 404, 422) and _NO_MODEL.search(text):
+        return FaultKind.NO_MODEL
+    if status is None or status >= 500:
+        return FaultKind.SERVER
+    return FaultKind.REFUSED
+
+
+def is_loading(text: str) -> bool:
+    """Whether a 503 says that the model is still being loaded."""
+    return bool(_LOADING.search(text))
+
+
+def error_in(found: object) -> tuple[int | None, str] | None:
+    """The error that an answer with status 200 holds: its code and its text; None without one."""
+    if not isinstance(found, Mapping):
+        return None
+    error = found.get("error")
+    if not error and found.get("object") != "error":
+        return None
+    inner = error if isinstance(error, Mapping) else found
+    for name in ("code", "status", "http_code"):
+        code = inner.get(name)
+        if isinstance(code, str) and code.isdecimal():
+            code = int(code)
+        if isinstance(code, int) and 400 <= code < 600:
+            return code, json.dumps(found)
+    return None, json.dumps(found)
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Seconds to wait by ``Retry-After``, given as seconds or as a date; None without one.
+
+    A date counts from the server's own ``Date`` where it gives one, since clocks differ.
+    """
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        text = headers.get(name, "").strip()
+        if re.fullmatch(r"\d{1,12}(\.\d+)?", text):
+            return float(text) * unit
+    then = _date(headers.get("retry-after", ""))
+    if then is None:
+        return None
+    start = _date(headers.get("date", "")) or now or datetime.now(UTC)
+    return max(0.0, (then - start).total_seconds())
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        when = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)

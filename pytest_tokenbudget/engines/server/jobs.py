@@ -1,0 +1,268 @@
+"""Requests on their way to a server: by ids, or by messages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_tokenbudget.engines.base import Decoding, EngineError, Generated, Request
+from pytest_tokenbudget.engines.rows import Row, failed, generated
+from pytest_tokenbudget.engines.sampling import seed_of
+from pytest_tokenbudget.engines.server.chat import Written, as_written, hidden_tokens, stop_of
+from pytest_tokenbudget.engines.server.dialects_base import End, Heard, NoIdsError, Wish
+from pytest_tokenbudget.engines.server.facts import Facts
+from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Server
+from pytest_tokenbudget.engines.server.pool import Pool
+from pytest_tokenbudget.engines.server.tokens import (
+    count_tokens,
+    end_texts,
+    put_in,
+    template_of,
+)
+from pytest_tokenbudget.traces.trace import StopReason
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.engines.server.engine import ServerEngine
+
+
+class Job:
+    """One request on its way; what has come survives a fault."""
+
+    def __init__(
+        self, engine: ServerEngine, pool: Pool, request: Request, decoding: Decoding
+    ) -> None:
+        self.engine = engine
+        self.pool = pool
+        self.request = request
+        self.decoding = decoding
+        self.started: float | None = None
+
+    async def result(self) -> Generated:
+        """Its result, an error result where only this request has failed.
+
+        Raises:
+            Fault: If the others cannot fare better.
+            EngineError: If the server is not what it was taken for.
+        """
+        try:
+            return await self.pool.run(
+                self.attempt, sticky=self.request.problem_id or self.request.prompt_ids
+            )
+        except Fault as fault:
+            if fault.fatal:
+                raise
+            return self.so_far(fault.message) or failed(self.request, fault.message)
+
+    async def attempt(self, server: Server) -> Generated:
+        """One try on one server."""
+        raise NotImplementedError
+
+    def so_far(self, error: str) -> Generated | None:
+        """An error result with what has come; None where nothing has."""
+        raise NotImplementedError
+
+    def wish(self, ids: Sequence[int], tokens: int) -> Wish:
+        """What is wanted of one try that goes on from ids."""
+        seed = seed_of(self.decoding.seed, ids, self.request.sample)
+        return Wish(tokens, self.decoding, seed, self.engine.eos_ids)
+
+    @property
+    def seconds(self) -> float:
+        """Time since the first try began."""
+        return 0.0 if self.started is None else time.monotonic() - self.started
+
+    def start(self) -> None:
+        """Begin a try."""
+        if self.started is None:
+            self.started = time.monotonic()
+
+
+class IdsJob(Job):
+    """A request by ids: goes on from those that have come when it is tried again."""
+
+    def __init__(
+        self, engine: ServerEngine, pool: Pool, request: Request, decoding: Decoding
+    ) -> None:
+        super().__init__(engine, pool, request, decoding)
+        self.row = Row(request, decoding, engine.eos_ids, engine.decode)
+
+    async def attempt(self, server: Server) -> Generated:
+        self.start()
+        row = self.row
+        in_one_go = not row.output
+        heard = Heard()
+        while row.stop_reason is None:
+            before = len(row.output)
+            heard = Heard()
+            if not await self._stream(server, heard, before):
+                in_one_go = False
+                continue
+            self._judge(heard, server)
+        # A server counts what it made; of an output in several pieces it knows the last one only.
+        usage = heard.usage if in_one_go else {}
+        return replace(generated(row, self.seconds, heard.word), usage=usage)
+
+    async def _stream(self, server: Server, heard: Heard, before: int) -> bool:
+        """Take what one request gives; False where its stream had left out ids and was stopped."""
+        row, dialect = self.row, self.engine.dialect
+        wish = self.wish(row.ids, self.request.cap - before)
+        path, body = dialect.ids_request(self.engine.facts, row.ids, wish)
+        async with aclosing(server.stream(path, body)) as events:
+            async for event in events:
+                try:
+                    dialect.read_ids(event, heard)
+                except NoIdsError:
+                    raise _gives_no_ids(server, self.engine.facts) from None
+                if heard.given is not None and heard.given > len(heard.ids):
+                    break
+                if not self._take(heard.ids[len(row.output) - before :], server):
+                    return True
+            else:
+                return True
+        ids = await dialect.whole_ids(server, path, body, heard.given)
+        had = len(row.output) - before
+        if len(ids) <= had:
+            raise server.fault(
+                FaultKind.MALFORMED,
+                f"counts {heard.given} tokens where its stream has {len(heard.ids)} ids, and gives "
+                f"{len(ids)} when asked again",
+            )
+        # Where it does not repeat itself to the letter, this is the output.
+        del row.output[before:]
+        self._take(ids, server)
+        return False
+
+    def _take(self, ids: Sequence[int], server: Server) -> bool:
+        """Take the ids that came; False where a server goes on beyond the end."""
+        self.pool.tick(server, len(ids))
+        for token_id in ids:
+            if self.row.stop_reason is not None:
+                return False
+            self.row.append(token_id)
+        return True
+
+    def _judge(self, heard: Heard, server: Server) -> None:
+        """What the server's word for the end means where the ids do not tell.
+
+        Raises:
+            Fault: If the output is not whole.
+        """
+        row = self.row
+        if row.stop_reason is not None:
+            return
+        if heard.end is None:
+            raise server.fault(
+                FaultKind.CUT, f"ended its answer after {len(row.output)} tokens without an end"
+            )
+        if heard.end is End.LENGTH:
+            raise server.fault(
+                FaultKind.CONTEXT,
+                f"stopped after {len(row.output)} of {self.request.cap} tokens and says "
+                f"{heard.word!r}: its own limit is lower (its context, or a setting of it)",
+            )
+        if heard.end is End.OTHER:
+            raise server.fault(
+                FaultKind.SERVER, f"ended an output after {len(row.output)} tokens: {heard.word!r}"
+            )
+        row.stop_reason = StopReason.EOS if heard.end is End.EOS else StopReason.STOP
+
+    def so_far(self, error: str) -> Generated | None:
+        if len(self.row.output) == len(self.request.prefix_ids):
+            return None
+        # It may have ended in full and lost its last event only.
+        return generated(self.row, self.seconds, error=error)
+
+
+class ChatJob(Job):
+    """A request by messages: what came before a fault cannot be gone on from."""
+
+    def __init__(
+        self, engine: ServerEngine, pool: Pool, request: Request, decoding: Decoding
+    ) -> None:
+        super().__init__(engine, pool, request, decoding)
+        if not request.messages:
+            raise ValueError(
+                f"request {request.key}: it has no messages, and {engine.facts.kind} servers "
+                f"take nothing else here"
+            )
+        self.heard = Heard()
+        self.prompt = engine.tokens.decode_prompt(request.prompt_ids)
+
+    async def attempt(self, server: Server) -> Generated:
+        self.start()
+        engine, request = self.engine, self.request
+        path, body = engine.dialect.chat_request(
+            engine.facts,
+            request.messages,
+            self.wish(request.prompt_ids, request.cap),
+            self._template(),
+        )
+        heard = Heard()
+        async with aclosing(server.stream(path, body)) as events:
+            async for event in events:
+                before = len(heard.content) + len(heard.reasoning or "")
+                engine.dialect.read_chat(event, heard)
+                self.pool.tick(
+                    server, int(len(heard.content) + len(heard.reasoning or "") > before)
+                )
+                self.heard = max(self.heard, heard, key=_length)
+        if heard.end is None:
+            raise server.fault(FaultKind.CUT, "ended its answer without an end")
+        if heard.end is End.OTHER:
+            raise server.fault(FaultKind.SERVER, f"ended an output with {heard.word!r}")
+        self.heard = heard
+        engine.note_prompt(request, heard, server)
+        written = self._written()
+        return self._counted(written, stop_of(heard, written))
+
+    def _template(self) -> dict[str, Any]:
+        """The variables for the chat template that give the prompt as it was rendered here."""
+        spec, request, tokens = self.engine.spec, self.request, self.engine.tokens
+        if request.thinking is not None or not self.engine.dialect.takes_template:
+            return template_of(spec, request.thinking)
+        # What the template does by itself is said, since servers have defaults of their own.
+        for thinking in (True, False) if template_of(spec, True) else ():
+            if tokens.render(request.messages, thinking).ids == request.prompt_ids:
+                return template_of(spec, thinking)
+        return {}
+
+    def so_far(self, error: str) -> Generated | None:
+        if not _length(self.heard):
+            return None
+        return self._counted(self._written(), StopReason.ERROR, error)
+
+    def _written(self) -> Written:
+        ends = end_texts(self.engine.tokens)
+        return as_written(self.heard, self.engine.spec.thinking, self.prompt, ends)
+
+    def _counted(self, written: Written, reason: StopReason, error: str = "") -> Generated:
+        cap = self.request.cap
+        ended = reason is StopReason.EOS
+        counted = count_tokens(written.text, self.engine.tokens, most=cap, ended=ended)
+        counted = put_in(counted, written.hidden_at, hidden_tokens(self.heard), cap)
+        return Generated(
+            request=self.request,
+            output_ids=counted.ids,
+            stop_reason=reason,
+            engine_reason=self.heard.word or reason.value,
+            seconds=self.seconds,
+            error=error,
+            text=counted.text,
+            offsets=counted.offsets,
+            counted=True,
+            usage=self.heard.usage,
+        )
+
+
+def _length(heard: Heard) -> int:
+    return len(heard.content) + len(heard.reasoning or "")
+
+
+def _gives_no_ids(server: Server, facts: Facts) -> EngineError:
+    return EngineError(
+        f"{server.url} ({facts.kind} {facts.version}) gives text without token ids; use a later "
+        f"version of it, ask it directly and not through a gateway, or use --server-api chat"
+    )
