@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_tokenbudget.gates import Gates
+from pytest_tokenbudget import xdist
+from pytest_tokenbudget.gates import ConformanceGates, Gates
 from pytest_tokenbudget.planning import Kind, SetupError
 from pytest_tokenbudget.session import SESSION, Session
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.curve import Curve
     from pytest_tokenbudget.analysis.saturation import Saturation
     from pytest_tokenbudget.analysis.stochastic import Stochastic
+    from pytest_tokenbudget.conformance_run import Conformance
     from pytest_tokenbudget.models import ModelSpec
     from pytest_tokenbudget.report.allocation_study import AllocationReport
     from pytest_tokenbudget.report.annotations import Prepared
@@ -192,6 +194,30 @@ def allocation(model: ModelSpec, thinking_study: ThinkingStudy) -> AllocationRep
 
     attach_model(thinking_study, model)
     return analyse_allocation(thinking_study)
+
+
+@pytest.fixture(scope="session")
+def conformance(
+    tokenbudget: Session, model: ModelSpec, tmp_path_factory: pytest.TempPathFactory
+) -> Conformance:
+    """Probes of the limits and thinking budgets of the model's engine, each made once.
+
+    What was recorded cannot be probed: its tests are skipped.
+    """
+    if tokenbudget.recordings is not None:
+        pytest.skip("what was recorded cannot be probed: name the model or its server")
+    from pytest_tokenbudget.conformance_run import Conformance
+
+    base = tmp_path_factory.getbasetemp()
+    return Conformance(
+        tokenbudget, model, (base.parent if xdist.worker_id() else base) / "tokenbudget"
+    )
+
+
+@pytest.fixture(scope="session")
+def conformance_gates(tokenbudget: Session) -> ConformanceGates:
+    """What ``--min-conformance`` demands."""
+    return ConformanceGates(tokenbudget.settings.min_conformance)
 
 
 @pytest.fixture

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_tokenbudget.config_file import nearest
 from pytest_tokenbudget.options import Settings, Threshold
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.curve import Point
     from pytest_tokenbudget.analysis.intervals import Estimate
+    from pytest_tokenbudget.conformance.results import WayResult
+    from pytest_tokenbudget.report.conformance_study import ConformanceReport
+
+_REACHING = {"enforced": ("enforced",), "soft": ("enforced", "soft")}
 
 
 class Gates:
@@ -74,6 +79,110 @@ class Gates:
         __tracebackhide__ = True
         if found := self.violations(point):
             pytest.fail("; ".join(found), pytrace=False)
+
+
+class ConformanceGates:
+    """What ``--min-conformance`` demands of an engine.
+
+    Args:
+        demands: ``limits``: no limit is broken. ``enforced`` or ``soft``: one way to set a
+            thinking budget reaches that at least. ``WAY:enforced``, ``WAY:soft``: this way does.
+    """
+
+    def __init__(self, demands: Sequence[str]) -> None:
+        self.demands = tuple(demands)
+
+    def violations_of(self, way: WayResult) -> list[str]:
+        """A sentence for every demand on this way that it does not keep."""
+        demanded = [demand for name, demand in self._of_ways() if name == way.way]
+        return [
+            f"{way.way} was to be {demand}, and is {way.sentence}"
+            for demand in demanded
+            if way.verdict not in _REACHING[demand]
+        ]
+
+    def check(self, way: WayResult) -> None:
+        """Fail the test if a way does not keep what is demanded of it.
+
+        Raises:
+            pytest.fail.Exception: With the verdict and its evidence.
+        """
+        __tracebackhide__ = True
+        if found := self.violations_of(way):
+            pytest.fail("; ".join(found), pytrace=False)
+
+    def violations(self, report: ConformanceReport) -> list[str]:
+        """A sentence for every demand on the engine as a whole that is not kept.
+
+        A demand on a way that was not measured, or that nobody knows, is not kept.
+        """
+        found = []
+        for demand in self.demands:
+            if demand == "limits":
+                found += _limits_violated(report)
+            elif demand in _REACHING and not any(
+                way.verdict in _REACHING[demand] for way in report.setting
+            ):
+                least = "" if demand == "enforced" else " at least"
+                found.append(
+                    f"a thinking budget was to be {demand}{least} in one way: "
+                    f"{report.thinking_sentence()}"
+                )
+        measured = {way.way for way in report.ways}
+        for name, demand in self._of_ways():
+            if name not in measured:
+                found.append(f"the gate {name}:{demand} cannot be judged: {_why(name, report)}")
+        return found
+
+    def check_all(self, report: ConformanceReport) -> None:
+        """Fail the test if the engine does not keep what is demanded of it as a whole.
+
+        Raises:
+            pytest.fail.Exception: With a sentence for each demand that is not kept.
+        """
+        __tracebackhide__ = True
+        if found := self.violations(report):
+            pytest.fail("; ".join(found), pytrace=False)
+
+    def unjudged(self, reports: Sequence[ConformanceReport]) -> list[str]:
+        """A line for every demand that no selected test judged."""
+        if not reports:
+            return [
+                f"--min-conformance {demand} was not judged: no selected test is of -m conformance"
+                for demand in self.demands
+            ]
+        return [
+            f"--min-conformance {demand} was not judged for {report.alias}: test_gates, which "
+            "judges it, did not run"
+            for report in reports
+            if not report.judged
+            for demand in self.demands
+            if demand.rpartition(":")[0] not in {way.way for way in report.ways}
+        ]
+
+    def _of_ways(self) -> list[tuple[str, str]]:
+        parts = [demand.rpartition(":") for demand in self.demands]
+        return [(name, demand) for name, colon, demand in parts if colon]
+
+
+def _limits_violated(report: ConformanceReport) -> list[str]:
+    broken = [each for each in report.limits if each.finding == "broken"]
+    if not report.limits:
+        return ["the gate limits cannot be judged: no limit was probed"]
+    return [f"{each.probe}: {each.sentence}" for each in broken]
+
+
+def _why(name: str, report: ConformanceReport) -> str:
+    """Why a way was not measured."""
+    for each in report.not_asked:
+        if each.way == name:
+            return f"it was not tried: {each.reason}"
+    ways = [way.way for way in report.ways]
+    if name in report.missing:
+        return "it was not tried in this run"
+    close = nearest(name, [*ways, *(each.way for each in report.not_asked)], count=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"there is no such way; measured here: {', '.join(ways) or 'none'}{hint}"
 
 
 def unjudged(

@@ -125,11 +125,11 @@ def order_suite(
     before = {item: place for place, item in enumerate(collected)}
     models: dict[object, int] = {}
     for item in collected:
-        models.setdefault(model_of(item), len(models))
+        models.setdefault(model_under_test(item), len(models))
 
     def key(item: pytest.Item) -> tuple[int, int, int]:
         phases = [n for n, name in enumerate(markers) if item.get_closest_marker(name)]
-        return models[model_of(item)], min(phases, default=len(markers)), before[item]
+        return models[model_under_test(item)], min(phases, default=len(markers)), before[item]
 
     for place, item in zip(places, sorted((items[p] for p in places), key=key), strict=True):
         items[place] = item
@@ -164,8 +164,13 @@ def kinds_of(item: pytest.Item) -> list[Kind]:
 
 def model_of(item: pytest.Item) -> ModelSpec | None:
     """The model whose studies a test needs, if it needs one."""
+    return model_under_test(item) if kinds_of(item) else None
+
+
+def model_under_test(item: pytest.Item) -> ModelSpec | None:
+    """The model that a test is run for, if it is for one."""
     callspec = getattr(item, "callspec", None)
-    if callspec is None or not kinds_of(item):
+    if callspec is None:
         return None
     from pytest_tokenbudget.models import ModelSpec
 

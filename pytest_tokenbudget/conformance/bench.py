@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,7 +34,7 @@ PUZZLES = (
     "Find all whole numbers from 1 to 60 that leave 2 when divided by 3, 3 when divided by 5 and "
     "1 when divided by 4, and say what they add up to.",
     "A ferry takes at most two people at a time and needs one to row back. Four people need 1, 2, "
-    "5 and 10 minutes to cross, a pair as long as its slower one. What is the shortest time for all?",
+    "5 and 10 minutes, a pair as long as its slower one. What is the shortest time for all four?",
     "In how many ways can 50 cents be paid with coins of 5, 10 and 20 cents? List them in order.",
     "Each letter stands for another digit: AB + BA = CAC. Which digits are A, B and C? Try all.",
     "One of three boxes holds a coin. The first says: it is here. The second: it is not here. The "
@@ -131,6 +132,12 @@ class Bench:
         return tuple(each for each in (*stories, *puzzles) if self.room(each) >= 64)
 
     @cached_property
+    def easy(self) -> tuple[Messages, ...]:
+        """Prompts whose outputs end early, for what must be seen to its end."""
+        problems = sorted(islice(held_out(), 200), key=lambda p: int(str(p.metadata["steps"])))
+        return tuple(problem.messages for problem in problems[: self._size])
+
+    @cached_property
     def _chosen(self) -> tuple[tuple[Messages, ...], int]:
         """The candidates that think longest, and the cap that does not cut them."""
         asks = [Ask(min(self._cap, self.room(each)), each) for each in self.candidates]
@@ -219,16 +226,21 @@ class Bench:
         opened = choice.opened if opened is None else opened
         key = self.key(choice)
         if isinstance(key, str):
-            text, offsets = key, ()
+            text = key
             blocks = parse(text, self.form, opened)
             parts = [text[s.start : s.end] for s in blocks.spans if s.part is Part.ANSWER]
             answer = sum(self.engine.count(part) or 0 for part in parts)
             total = self.engine.count(text) or 0
+            spill = sum(self.engine.count(text[start:end]) or 0 for start, end in spilled(blocks))
         else:
             text, offsets = text_and_offsets(self.engine.decode, key)
             blocks = parse(text, self.form, opened, ids=key, offsets=offsets)
             answer, total = answer_tokens(blocks, len(text), offsets), len(key)
-        thinking = max(total - answer - self._forced(text, blocks), 0)
+            spill = sum(
+                bisect_left(offsets, end) - bisect_left(offsets, start)
+                for start, end in spilled(blocks)
+            )
+        thinking = max(total - answer - spill - self._forced(text, blocks), 0)
         observation = Observation(
             prompt=prompt,
             thinking=thinking,
@@ -241,6 +253,7 @@ class Bench:
             finish_reason=choice.finish_reason,
             in_content=apart and self._leaks(choice.content, text, blocks),
             excerpt=_excerpt(text, self.form.close),
+            spill=spill,
         )
         return Seen(observation, key)
 
@@ -263,6 +276,21 @@ class Bench:
         answer = text[blocks.answer_start : blocks.answer_end] if blocks.answer_start else ""
         wholly_answer = blocks.answer_start == 0
         return bool(content.strip()) and not wholly_answer and not answer.strip()
+
+
+def spilled(blocks: Blocks) -> list[tuple[int, int]]:
+    """Where a text is thinking that went on after its close: from, to below, in rising order."""
+    if not blocks.closed or not blocks.open_at:
+        return []
+    first = min(end for _, end in blocks.open_at)
+    return [
+        (span.start, span.end)
+        for span in blocks.spans
+        if span.part is not Part.ANSWER
+        and span.start >= first
+        and not any(start <= span.start < end or span.end == start for start, end in blocks.open_at)
+        and blocks.spilled | blocks.reopened
+    ]
 
 
 def with_suffix(messages: Messages, suffix: str) -> Messages:

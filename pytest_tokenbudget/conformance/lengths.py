@@ -15,6 +15,7 @@ CAPS = (1, 2, 16)
 # Outputs that a boundary can be set around end by themselves within this.
 MOST = 640
 _MANY = 4
+LONGEST_TOKEN = 16
 
 
 def max_tokens(bench: Bench) -> LimitResult:
@@ -91,8 +92,9 @@ def boundary(bench: Bench) -> LimitResult:
 def stop_strings(bench: Bench) -> LimitResult:
     """Whether an output ends at a stop string, says so, and is the same up to there.
 
-    The text is taken from what the model writes without one. Nothing may follow the stop string;
-    whether the string itself is part of the text, engines decide differently.
+    The text is taken from what the model writes without one. Nothing may follow the stop string
+    but the rest of the token that it ends in; whether the string itself is part of the text,
+    engines decide differently.
     """
     natural = _natural(bench)
     tried = []
@@ -104,19 +106,20 @@ def stop_strings(bench: Bench) -> LimitResult:
     if not tried:
         return not_possible("stop_strings", "no output has a text that could be a stop string")
     found = _Counts()
-    for (ask, stop, text), reply in zip(tried, bench.ask([t[0] for t in tried]), strict=True):
+    replies = bench.ask([ask for ask, _, _ in tried])
+    for (_, stop, text), reply in zip(tried, replies, strict=True):
         if reply.refused:
             return not_possible("stop_strings", f"stop is refused: {reply.error}", reply)
         if not reply.choices:
             found.add(True, f"stop {stop!r} failed: {reply.error}", reply)
             continue
         choice = reply.choices[0]
-        whole = text[: text.find(stop) + len(stop)]
-        if stop in choice.text[: -len(stop)] or len(choice.text) > len(whole) + len(stop):
+        end = text.find(stop) + len(stop)
+        if len(choice.text) > end + LONGEST_TOKEN:
             found.add(True, f"it went on after {stop!r}", reply)
         elif choice.finish_reason not in STOP_WORDS:
             found.add(True, f"ended at {stop!r} and says {choice.finish_reason!r}", reply)
-        elif not _bare(whole).startswith(_bare(choice.text)):
+        elif not _bare(text).startswith(_bare(choice.text)):
             found.differ(f"before {stop!r} the output is another one", reply)
         else:
             found.add(False, "", reply)
@@ -125,9 +128,7 @@ def stop_strings(bench: Bench) -> LimitResult:
 
 def _natural(bench: Bench) -> list[tuple[Ask, Choice, Reply]]:
     """Up to three prompts whose outputs end by themselves, shortest first."""
-    asks = [
-        bench.plain(each, min(MOST, bench.room(each))) for each in bench.candidates[: 2 * _MANY]
-    ]
+    asks = [bench.plain(each, min(MOST, bench.room(each))) for each in bench.easy[: 2 * _MANY]]
     (replies,) = bench.ask_again(asks, times=1)
     ended = [
         (ask, reply.choices[0], reply)

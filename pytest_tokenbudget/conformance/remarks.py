@@ -9,9 +9,10 @@ from pytest_tokenbudget.conformance.verdict import LEVEL, MIN_INFORMATIVE, sign_
 
 Test = Callable[[Observation], bool]
 
+_WENT_ON = "thinking went on after its close"
 _SEEN: tuple[tuple[str, Test], ...] = (
     ("thinking was opened again after its close", lambda seen: seen.reopened),
-    ("thinking went on after its close", lambda seen: seen.spilled),
+    (_WENT_ON, lambda seen: seen.spilled),
     ("thinking or its tags stand in content", lambda seen: seen.in_content),
     (
         "no answer followed, though the cap was not reached",
@@ -75,12 +76,18 @@ def _of_a_budget(each: BudgetResult, without: BudgetResult) -> Iterator[str]:
     for what, test in _SEEN:
         count = sum(map(test, each.observations))
         if count:
-            yield f"{name}: {what}, in {count} of {n} outputs"
+            more = f", {_mean_spill(each):.0f} tokens on average" if what is _WENT_ON else ""
+            yield f"{name}: {what}, in {count} of {n} outputs{more}"
     if each.budget is not None and _moved(each.observations, without.observations):
         yield (
             f"{name}: answers grew by at least half of what was saved: thinking may have moved "
             f"into them"
         )
+
+
+def _mean_spill(each: BudgetResult) -> float:
+    lengths = [seen.spill for seen in each.observations if seen.spilled]
+    return sum(lengths) / len(lengths)
 
 
 def _moved(under: Sequence[Observation], natural: Sequence[Observation]) -> bool:

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pytest_tokenbudget.analysis.intervals import wilson
-from pytest_tokenbudget.conformance.asking import Reply
+from pytest_tokenbudget.conformance.asking import Ask, Reply
 from pytest_tokenbudget.conformance.bench import Bench
 from pytest_tokenbudget.conformance.results import Finding, LimitResult
 from pytest_tokenbudget.conformance.shown import not_possible, shown
 
-# Hot enough for a model that is sure of itself to write different things.
+# Hot, and open: a model that is sure of its sums writes the same ones at any temperature.
 HOT = 1.5
 SAMPLED = 48
+OPEN = ("a lighthouse", "a broken clock", "two foxes", "the last tram", "a blue stone", "rain")
 SHORT, LONG = 32, 96
 LOAD = 16
 _FEW = 4
@@ -21,8 +22,7 @@ _FEW = 4
 
 def several(bench: Bench) -> LimitResult:
     """Whether ``n`` gives that many outputs, and they differ where they are sampled."""
-    prompts = bench.candidates[:_FEW]
-    asks = [replace(bench.plain(each, SAMPLED), n=3, temperature=HOT, seed=11) for each in prompts]
+    asks = [replace(ask, n=3, seed=11) for ask in _sampled(bench)[:_FEW]]
     replies = bench.ask(asks)
     refused = next((reply for reply in replies if reply.refused), None)
     if refused is not None:
@@ -40,6 +40,9 @@ def several(bench: Bench) -> LimitResult:
         )
     copies = [r for r in replies if len({bench.key(choice) for choice in r.choices}) == 1]
     if len(copies) == len(replies):
+        greedy = bench.ask([replace(ask, n=1, temperature=0.0, seed=None) for ask in asks])
+        if _sure(bench, replies, greedy):
+            return not_possible("n", f"3 outputs came, but {_SURE}, so they tell nothing")
         return LimitResult(
             "n",
             Finding.BROKEN,
@@ -55,10 +58,7 @@ def several(bench: Bench) -> LimitResult:
 
 def seeds(bench: Bench) -> LimitResult:
     """Whether a seed repeats an output, and another seed gives another one."""
-    asks = [
-        replace(bench.plain(each, SAMPLED), temperature=HOT, seed=7)
-        for each in bench.candidates[: 2 * _FEW]
-    ]
+    asks = [replace(ask, seed=7) for ask in _sampled(bench)]
     first, second = bench.ask(asks), bench.ask(asks)
     other = bench.ask([replace(ask, seed=8) for ask in asks])
     refused = next((reply for reply in first if reply.refused), None)
@@ -77,6 +77,9 @@ def seeds(bench: Bench) -> LimitResult:
     rate = wilson(len(changed), n)
     span = (rate.value, rate.low, rate.high)
     if alike == n:
+        greedy = bench.ask([replace(ask, temperature=0.0, seed=None) for ask in asks])
+        if _sure(bench, first, greedy):
+            return not_possible("seeds", f"{_SURE}, so seeds tell nothing")
         return LimitResult(
             "seeds",
             Finding.BROKEN,
@@ -98,6 +101,22 @@ def seeds(bench: Bench) -> LimitResult:
         )
     sentence = f"the same seed gave the same output {n} of {n} times, another seed another one"
     return LimitResult("seeds", Finding.KEPT, sentence, n, 0, span)
+
+
+_SURE = f"the model writes the same at temperature {HOT} as greedily"
+
+
+def _sampled(bench: Bench) -> list[Ask]:
+    """Asks whose outputs are anybody's guess."""
+    texts = (f"Write something about {thing}. Anything you like." for thing in OPEN)
+    asks = (bench.plain(({"role": "user", "content": text},), SAMPLED) for text in texts)
+    return [replace(ask, temperature=HOT) for ask in asks]
+
+
+def _sure(bench: Bench, sampled: Sequence[Reply], greedy: Sequence[Reply]) -> bool:
+    """Whether sampling changes nothing, so that seeds cannot."""
+    pairs = [(a, b) for a, b in zip(sampled, greedy, strict=True) if a.choices and b.choices]
+    return all(_key(bench, a) == _key(bench, b) for a, b in pairs)
 
 
 def prefix_alone(bench: Bench) -> LimitResult:

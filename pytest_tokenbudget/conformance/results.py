@@ -59,8 +59,8 @@ class Observation:
 
     Attributes:
         prompt: Number of the prompt.
-        thinking: Thinking tokens, tags included; a closing sentence that is known as such is the
-            engine's and left out.
+        thinking: Thinking tokens within blocks, tags included, which is what a budget can bound; a
+            closing sentence that is known as such is the engine's and left out.
         answer: Answer tokens.
         opened: Whether thinking was opened, by the prompt or by the model.
         closed: Whether it was closed.
@@ -71,6 +71,8 @@ class Observation:
         in_content: Whether thinking or a tag of it stands in what the engine calls content,
             though it sets reasoning apart.
         excerpt: End of the thinking and beginning of what follows.
+        spill: Tokens of thinking that went on after its close, up to a further close; they are not
+            in ``thinking``, nor in ``answer``.
     """
 
     prompt: int
@@ -84,6 +86,7 @@ class Observation:
     finish_reason: str
     in_content: bool = False
     excerpt: str = ""
+    spill: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pytest_tokenbudget.conformance.results import Finding, LimitResult
 def small(sent: Mapping[str, Any], limit: int = 400) -> dict[str, Any]:
     """A request as sent, its long texts and lists shortened."""
 
-    def cut(value: Any) -> Any:
+    def cut(value: object) -> object:
         if isinstance(value, str) and len(value) > limit:
             return f"{value[:limit]} ... ({len(value)} characters)"
         if isinstance(value, Mapping):
@@ -25,7 +25,7 @@ def small(sent: Mapping[str, Any], limit: int = 400) -> dict[str, Any]:
     return {str(key): cut(value) for key, value in sent.items()}
 
 
-def shown(reply: Reply, **more: Any) -> dict[str, Any]:
+def shown(reply: Reply, **more: object) -> dict[str, Any]:
     """A reply as evidence: the request as sent, and what came of it."""
     found: dict[str, Any] = {"request": small(reply.sent)}
     if reply.error:

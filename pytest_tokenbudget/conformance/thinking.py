@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from pytest_tokenbudget.conformance.asking import Reply
 from pytest_tokenbudget.conformance.bench import AT_ONCE, Bench, Seen
@@ -43,6 +42,15 @@ def probe_way(bench: Bench, name: str) -> WayResult:
     apart = any(choice.reasoning for reply in first for choice in reply.choices)
     natural, seen = _read(bench, way, None, first, apart)
     repeated, seen_again = _read(bench, way, None, second, apart)
+    if way.prefilled and not _opens(natural):
+        return replace(
+            _unmeasured(
+                way,
+                "a begun message does not open thinking here: outputs without a budget end by "
+                "themselves and close nothing",
+            ),
+            budgets=(natural,),
+        )
     natural = replace(natural, same=_same(seen, seen_again))
     repeated = replace(repeated, same=natural.same)
     tried = []
@@ -50,8 +58,8 @@ def probe_way(bench: Bench, name: str) -> WayResult:
         replies = _ask_budget(bench, way, budget)
         # What no budget sets apart may come apart with one, and the other way round.
         split = apart or any(choice.reasoning for each in replies for choice in each.choices)
-        result, under = _read(bench, way, budget, replies, split)
-        tried.append(replace(result, same=_same(seen, under)))
+        observed, under = _read(bench, way, budget, replies, split)
+        tried.append(replace(observed, same=_same(seen, under)))
     judged = judge(tried, natural, repeated, bench.slack)
     unknown, changed = _unknown_field(bench, way, seen)
     shared = sum(len(replies) for replies in (first, second))
@@ -106,6 +114,12 @@ def _read(
     return result, seen
 
 
+def _opens(natural: BudgetResult) -> bool:
+    """Whether outputs behave as if thinking were open: most of those that end close it."""
+    ended = [seen for seen in natural.observations if not seen.capped]
+    return not ended or 2 * sum(seen.closed for seen in ended) > len(ended)
+
+
 def _same(left: Mapping[int, Seen], right: Mapping[int, Seen]) -> int:
     return sum(left[k].tokens == right[k].tokens for k in left.keys() & right.keys())
 
@@ -128,64 +142,37 @@ def _unknown_field(bench: Bench, way: Way, seen: Mapping[int, Seen]) -> tuple[st
 def _server_wide(bench: Bench, way: Way) -> WayResult:
     """A limit that is set at the server's start: seen by what outputs without a budget do.
 
-    It cannot be set by request, so there is nothing to compare with. Where outputs all end at one
-    length, or the server says what it was started with, that is told; otherwise the user starts
-    the server with and without it and compares the two results.
+    It cannot be set by request, and llama.cpp's /props does not name it, so there is nothing to
+    compare with and no verdict. Where outputs end at one length, that is told; otherwise the user
+    starts the server with it and looks again.
     """
     plain = replace(way, budgets=(), server_wide=False)
     first, second = _without(bench, plain)
     apart = any(choice.reasoning for reply in first for choice in reply.choices)
     natural, _ = _read(bench, plain, None, first, apart)
     repeated, _ = _read(bench, plain, None, second, apart)
-    flag = _declared(bench)
     limit = server_wide(natural.observations, repeated.observations, bench.slack)
-    if flag is not None and flag >= 0:
-        lengths = [each.thinking for each in natural.observations]
-        kept = sum(length <= flag + bench.slack for length in lengths)
-        at_limit = sum(abs(length - flag) <= bench.slack for length in lengths)
+    sentence = (
+        "it is set when the server starts and cannot be set by request, and the server does not "
+        "say whether it was; start it with --reasoning-budget 32 and run this again"
+    )
+    if limit is not None:
         sentence = (
-            f"the server says that it was started with a budget of {flag}: {kept} of "
-            f"{len(lengths)} outputs stayed within it (slack {bench.slack}), {at_limit} of them "
-            f"end at it; natural lengths are not known under this flag"
+            f"outputs without a budget end their thinking at exactly {limit} tokens, the tags "
+            f"counted: the server seems to keep a budget of its own; compare {limit} with what it "
+            f"was started with"
         )
-        # What ends exactly at the limit would have been longer.
-        enforced = limit is not None and kept == len(lengths) and abs(limit - flag) <= bench.slack
-        verdict = Verdict.ENFORCED if enforced else Verdict.NOT_RESOLVED
-        if kept < len(lengths) - kept:
-            verdict = Verdict.IGNORED
-    else:
-        verdict = Verdict.NOT_RESOLVED
-        told = "it was started without a budget" if flag is not None else "no server says it"
-        sentence = (
-            "it is set when the server starts and cannot be set by request, and "
-            f"{told}; start it with --reasoning-budget 32 and run this again"
-        )
-        if limit is not None:
-            sentence = (
-                f"outputs without a budget end their thinking at exactly {limit} tokens: a budget "
-                f"of the server's own seems to be set; {sentence}"
-            )
     return WayResult(
         way=way.name,
         label=way.label,
         prompt_opens=any(c.opened for reply in first for c in reply.choices),
-        verdict=verdict,
-        sentence=f"{verdict.value}: {sentence}",
+        verdict=Verdict.NOT_RESOLVED,
+        sentence=f"{Verdict.NOT_RESOLVED.value}: {sentence}",
         budgets=(natural,),
         repeated=repeated,
         slack=bench.slack,
         generations=len(first) + len(second),
     )
-
-
-def _declared(bench: Bench) -> int | None:
-    """The budget that a server says it was started with: -1 for none, None where it says nothing."""
-    settings: Any = getattr(bench.engine, "server_settings", None)
-    settings = settings() if callable(settings) else settings
-    if not isinstance(settings, Mapping):
-        return None
-    value = settings.get("reasoning_budget_tokens", settings.get("reasoning_budget"))
-    return value if type(value) is int else None
 
 
 def _unmeasured(way: Way, why: str) -> WayResult:

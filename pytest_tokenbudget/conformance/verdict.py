@@ -17,6 +17,10 @@ what they count. A budget is *resolved* if at least five prompts are informative
 5. ``ignored``: a budget is resolved, and none of the above: not told apart from no budget.
 6. ``not resolved``: the rest. The model does not think long enough, or nothing could be measured.
 
+What is judged is thinking within its blocks, which is all that an engine can bound. A new block
+counts as thinking too. Where the model goes on outside of any block, up to a second close, after
+one that was forced, that does not count, and the sentence says so.
+
 The sign test counts a prompt only where its thinking lies outside of its two natural ones. If the
 budget does nothing, the three are drawn alike, so below and above are equally probable and the
 test is exact whatever the noise. With ten prompts an effect on at least nine is found; a weaker
@@ -25,9 +29,9 @@ one can pass as ``ignored``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import comb
 
 from pytest_tokenbudget.conformance.results import BudgetResult, Observation, Verdict
 
@@ -65,7 +69,7 @@ class _Natural:
 def sign_test(successes: int, failures: int) -> float:
     """One-sided exact probability of so many successes or more, if both were equally likely."""
     n = successes + failures
-    return sum(comb(n, count) for count in range(successes, n + 1)) / 2**n
+    return math.ldexp(float(sum(math.comb(n, count) for count in range(successes, n + 1))), -n)
 
 
 def holm(probabilities: Sequence[float]) -> list[float]:
@@ -247,6 +251,13 @@ def _kept_sentence(
     mute = [_tokens(each.budget) for each in measured if not each.informative]
     longest = max((own.low for own in natural.values()), default=0)
     said = f"kept {', '.join(told)}, of the outputs that would think longer (slack {slack})"
+    away = [
+        f"{count} of {len(each.observations)} with {_tokens(each.budget)}"
+        for each in measured
+        if (count := sum(seen.spill > 0 for seen in each.observations))
+    ]
+    if away:
+        said += f"; but the model went on thinking after the close, {', '.join(away)}"
     if mute:
         said += f"; {', '.join(mute)} cannot tell: the longest natural thinking is {longest}"
     return said

@@ -173,10 +173,10 @@ def _switch(name: str) -> Way:
 
 
 def _opened(way: Way, prefilled: bool = False) -> Way:
-    how = "begun message" if prefilled else "token ids"
+    how, end = ("begun message", "begun") if prefilled else ("token ids", "opened")
     return replace(
         way,
-        name=f"{way.name}-opened",
+        name=f"{way.name}-{end}",
         label=f"{way.label}, prompt opens thinking ({how})",
         opens=True,
         prefilled=prefilled,
@@ -215,6 +215,7 @@ _ALL = (
     _SGLANG_TOP,
     _opened(_SGLANG_TOP),
     _LLAMACPP_TOP,
+    _opened(_LLAMACPP_TOP),
     _opened(_LLAMACPP_TOP, prefilled=True),
     Way(
         "reasoning-budget-flag",

@@ -127,13 +127,13 @@ def overflow(bench: Bench) -> LimitResult:
 
 
 def _caps(bench: Bench) -> list[int]:
-    prompts = bench.candidates[:AT_ONCE]
+    prompts = bench.easy[:AT_ONCE]
     return [CUT if place % 2 else min(MOST, bench.room(each)) for place, each in enumerate(prompts)]
 
 
 def _mixed(bench: Bench) -> list[Reply]:
     """One batch in which some outputs are cut early and others may end by themselves."""
-    prompts = bench.candidates[:AT_ONCE]
+    prompts = bench.easy[:AT_ONCE]
     asks = [bench.plain(each, cap) for each, cap in zip(prompts, _caps(bench), strict=True)]
     return bench.ask_again(asks, times=1)[0]
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_tokenbudget.fixtures import RECORDS, REPORTED
-from pytest_tokenbudget.gates import unjudged
+from pytest_tokenbudget.gates import ConformanceGates, unjudged
 from pytest_tokenbudget.planning import Kind, SetupError
 from pytest_tokenbudget.selection import kinds_of, model_of, suite
 from pytest_tokenbudget.session import SESSION, Session
 
 if TYPE_CHECKING:
+    from pytest_tokenbudget.report.conformance_study import ConformanceReport
     from pytest_tokenbudget.report.json_files import RunInfo
     from pytest_tokenbudget.report.sections import Section
     from pytest_tokenbudget.report.study import Study
@@ -123,6 +124,7 @@ class Reporter:
         self.asked: set[str] = {""}
         self.used = False
         self.studies: list[tuple[Reported, RunInfo]] = []
+        self.engines: list[tuple[ConformanceReport, RunInfo]] = []
         self.written: list[Path] = []
         self.problems: list[str] = []
         self.started = time.time()
@@ -165,6 +167,8 @@ class Reporter:
             self._recorded_studies()
         elif self._store_changed():
             self._load_studies(complete=exitstatus != pytest.ExitCode.INTERRUPTED)
+        with self._noting():
+            self._load_conformance(complete=exitstatus != pytest.ExitCode.INTERRUPTED)
         if self.studies or self.records:
             self._write()
 
@@ -212,6 +216,18 @@ class Reporter:
             study.others = session.stored(spec, Kind.STOCHASTIC)
         return study, tokens_generated(session.store, plan, session.problems)
 
+    def _load_conformance(self, complete: bool) -> None:
+        """Reports of engines that were probed, made of what the tests recorded."""
+        if not any("conformance" in record for record in self.records):
+            return
+        from pytest_tokenbudget.conformance.limits import LIMIT_PROBES
+        from pytest_tokenbudget.conformance.ways import WAYS
+        from pytest_tokenbudget.report.conformance_study import KIND, reports_of
+
+        self.asked.add(KIND)
+        for report in reports_of(self.records, tuple(LIMIT_PROBES), tuple(WAYS)):
+            self.engines.append((report, self._run_info(0, complete)))
+
     def _recorded_studies(self) -> None:
         kinds = [Kind.MAIN, *([Kind.STOCHASTIC] if "stochastic" in self.asked else [])]
         for spec in self.session.specs if self.used else ():
@@ -237,13 +253,14 @@ class Reporter:
             complete=complete,
         )
 
-    def _parts(self) -> Iterator[tuple[Section, Reported, RunInfo]]:
+    def _parts(self) -> Iterator[tuple[Section, Reported | ConformanceReport, RunInfo]]:
         """Which sections are reported, model by model."""
         from pytest_tokenbudget.report.sections import sections
 
-        for alias in dict.fromkeys(study.alias for study, _ in self.studies):
-            for section in sections() if self.studies else ():
-                for study, run in self.studies:
+        reported = [*self.studies, *self.engines]
+        for alias in dict.fromkeys(study.alias for study, _ in reported):
+            for section in sections() if reported else ():
+                for study, run in reported:
                     wanted = section.fixture in self.asked and section.kind == study.kind
                     if wanted and study.alias == alias:
                         yield section, study, run
@@ -282,15 +299,20 @@ class Reporter:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not (self.studies or self.records or self.problems):
             return
+        from pytest_tokenbudget.report.conformance_study import ConformanceReport
+
         terminalreporter.ensure_newline()
         for section, study, run in self._parts():
             with self._noting():
                 for line in section.lines(study, run, 80):
                     terminalreporter.write_line(line)
-            if not section.fixture:
+            if not section.fixture and not isinstance(study, ConformanceReport):
                 settings = self.session.settings
                 for line in unjudged(settings, study.alias, study.budgets, study.left_out):
                     terminalreporter.write_line(line, yellow=True)
+        demands = ConformanceGates(self.session.settings.min_conformance)
+        for line in demands.unjudged([report for report, _ in self.engines]):
+            terminalreporter.write_line(line, yellow=True)
         for problem in self.problems:
             terminalreporter.write_line(f"tokenbudget: {problem}", red=True)
         for line in written_lines(self.written, self.config.invocation_params.dir):

@@ -1,4 +1,7 @@
-"""What a run reports: one section an eval, each from one kind of study."""
+"""What a run reports: one section an eval, each from one kind of study.
+
+Conformance has no study: its report is put together from what its tests recorded.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from pytest_tokenbudget.planning import Kind
 from pytest_tokenbudget.report.json_files import RunInfo
 
-# Of a study or a thinking study, as the section's kind is.
+# Of a study, a thinking study or a conformance report, as the section's kind is.
 Write = Callable[[Any, RunInfo, Path], list[Path]]
 Lines = Callable[[Any, RunInfo, int], list[str]]
 
@@ -22,13 +25,13 @@ class Section:
     Attributes:
         fixture: It is reported where a test asked for this fixture of
             ``fixtures.REPORTED``; "" is always.
-        kind: The kind of study that it is made from.
+        kind: The kind of study or report that it is made from.
         write: Writes its files below a directory and says which.
         lines: What it shows on a terminal of so many columns.
     """
 
     fixture: str
-    kind: Kind
+    kind: str
     write: Write
     lines: Lines
 
@@ -38,6 +41,8 @@ def sections() -> tuple[Section, ...]:
     from pytest_tokenbudget.report import (
         allocation,
         cliff,
+        conformance,
+        conformance_study,
         errors,
         saturation,
         stochastic,
@@ -62,5 +67,11 @@ def sections() -> tuple[Section, ...]:
             Kind.THINKING,
             allocation.write_allocation,
             allocation.allocation_lines,
+        ),
+        Section(
+            "conformance",
+            conformance_study.KIND,
+            conformance.write_conformance,
+            conformance.conformance_lines,
         ),
     )

@@ -1,0 +1,211 @@
+"""The probes of one model's engine, each made once however many tests and workers ask for it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import filelock
+import pytest
+
+from pytest_tokenbudget.planning import Kind, Need, SetupError, make_plan
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.conformance.bench import Bench, Probed
+    from pytest_tokenbudget.conformance.results import LimitResult, WayResult
+    from pytest_tokenbudget.engines.base import Engine
+    from pytest_tokenbudget.models import ModelSpec
+    from pytest_tokenbudget.report.conformance_study import ConformanceReport
+    from pytest_tokenbudget.session import Session
+
+Made = TypeVar("Made")
+Result = TypeVar("Result", "LimitResult", "WayResult")
+
+
+class Conformance:
+    """What probes of one model's engine find; a probe that cannot be made fails the test.
+
+    Workers of pytest-xdist share what they find by files, so that a test that needs all results
+    makes none a second time. They probe a server one after the other: what shall be measured
+    alone must be alone. Engines in their own processes do not disturb each other.
+
+    Args:
+        session: The state of this pytest process.
+        spec: The model.
+        folder: Where the workers of this run share results.
+    """
+
+    def __init__(self, session: Session, spec: ModelSpec, folder: Path) -> None:
+        self._session, self._spec, self._folder = session, spec, folder
+        self._bench: Bench | None = None
+        self._source: Engine | None = None
+        self._about: dict[str, Any] | None = None
+        self._found: dict[str, Any] = {}
+
+    @property
+    def alias(self) -> str:
+        """The model's name."""
+        return self._spec.alias
+
+    def limit(self, name: str) -> LimitResult:
+        """What a probe of the limits finds; ``name`` is a key of ``LIMIT_PROBES``."""
+        from pytest_tokenbudget.conformance.limits import LIMIT_PROBES
+        from pytest_tokenbudget.report.conformance_study import limit_from
+
+        return self._once(f"limit-{name}", LIMIT_PROBES[name], limit_from)
+
+    def way(self, name: str) -> WayResult:
+        """What a way to set a thinking budget comes to; ``name`` is a key of ``WAYS``."""
+        from pytest_tokenbudget.conformance.thinking import probe_way
+        from pytest_tokenbudget.report.conformance_study import way_from
+
+        return self._once(f"way-{name}", lambda bench: probe_way(bench, name), way_from)
+
+    def why_not(self, name: str) -> str:
+        """Why a way is not for this engine or model; empty where it is."""
+        from pytest_tokenbudget.conformance.ways import ways_for
+
+        bench = self.bench
+        engine = bench.engine.engine_name
+        if name not in ways_for(engine, bench.spec):
+            return f"nobody says that {engine} knows it"
+        if bench.spec.thinking is None and bench.spec.kind != "server":
+            return f"{self.alias} is not known to think"
+        return ""
+
+    def whole(self) -> ConformanceReport:
+        """All probes together; those that no test has made yet are made."""
+        from pytest_tokenbudget.conformance.limits import LIMIT_PROBES
+        from pytest_tokenbudget.conformance.ways import WAYS
+        from pytest_tokenbudget.report.conformance_study import ConformanceReport, NotAsked
+
+        reasons = {name: self.why_not(name) for name in WAYS}
+        return ConformanceReport(
+            alias=self.alias,
+            engine=self.about["engine"],
+            about=self.about,
+            limits=tuple(self.limit(name) for name in LIMIT_PROBES),
+            ways=tuple(self.way(name) for name, reason in reasons.items() if not reason),
+            not_asked=tuple(
+                NotAsked(name, WAYS[name].label, reason)
+                for name, reason in reasons.items()
+                if reason
+            ),
+        )
+
+    def record(self, **found: object) -> dict[str, object]:
+        """What ``record_metrics`` takes as ``conformance``: the result, and of what it is."""
+        return {"about": self.about, **found}
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """Model and engine, as result files name them."""
+        if self._about is None:
+            self._about = _about(self._session, self.bench)
+        return self._about
+
+    @property
+    def bench(self) -> Bench:
+        """The engine with its prompts. The engine is loaded first if need be."""
+        __tracebackhide__ = True
+        from pytest_tokenbudget.conformance.bench import Bench
+
+        def make() -> Bench:
+            engine, spec = self._session.engine_for(self._spec)
+            if self._bench is None or self._source is not engine:
+                # Another model's tests may have had the engine closed in between.
+                self._source = engine
+                self._bench = Bench(probed(engine), spec, say=self._session.store.note)
+            return self._bench
+
+        return _or_fail(make)
+
+    def _once(
+        self,
+        key: str,
+        probe: Callable[[Bench], Result],
+        from_record: Callable[[Mapping[str, Any]], Result],
+    ) -> Result:
+        __tracebackhide__ = True
+        from pytest_tokenbudget.report.files import safe_name, write_json
+
+        if key not in self._found:
+            stem = f"{safe_name(self._spec.alias)}-{safe_name(key)}"
+            path = self._folder / f"{stem}.json"
+            alone = self._spec.endpoint is not None
+            lock = "server" if alone else stem
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(self._folder / f"{lock}.lock"):
+                if path.is_file():
+                    self._found[key] = from_record(json.loads(path.read_text(encoding="utf-8")))
+                else:
+                    bench = self.bench
+                    self._found[key] = _or_fail(lambda: probe(bench))
+                    write_json(path, self._found[key])
+        result: Result = self._found[key]
+        return result
+
+
+def _or_fail(make: Callable[[], Made]) -> Made:
+    """What ``make`` gives; a failed test with one sentence where model or engine cannot be used."""
+    __tracebackhide__ = True
+    from pytest_tokenbudget.engines.base import EngineError
+    from pytest_tokenbudget.models import ModelError
+    from pytest_tokenbudget.traces.store import StoreError
+
+    try:
+        return make()
+    except (SetupError, EngineError, ModelError, StoreError) as error:
+        return pytest.fail(str(error), pytrace=False)
+
+
+def probed(engine: Engine) -> Probed:
+    """An engine as one that can be probed.
+
+    Raises:
+        EngineError: If it cannot be.
+    """
+    from pytest_tokenbudget.conformance.asking import Askable
+    from pytest_tokenbudget.engines.base import EngineError
+    from pytest_tokenbudget.engines.transformers import TransformersEngine
+
+    if isinstance(engine, TransformersEngine):
+        from pytest_tokenbudget.conformance.in_process import InProcess
+
+        return InProcess(engine)
+    if not isinstance(engine, Askable):
+        raise EngineError(
+            f"the engine {type(engine).__name__} cannot be asked for conformance; serve the model "
+            "and give the server's address as --model"
+        )
+    found: Any = engine
+    probed: Probed = found
+    return probed
+
+
+def _about(session: Session, bench: Bench) -> dict[str, Any]:
+    spec, engine = bench.spec, bench.engine.engine_name
+    plan = make_plan(
+        session.settings, spec, Kind.MAIN, Need(), store=session.store, run=session.run
+    )
+    return {
+        "model": spec.alias,
+        "engine": engine,
+        "engine_version": _version(spec, engine),
+        "identity": dict(plan.identity),
+        "source": spec.source,
+        "where": plan.where,
+        "context": bench.engine.context,
+    }
+
+
+def _version(spec: ModelSpec, engine: str) -> str | None:
+    if spec.endpoint is not None:
+        return spec.endpoint.facts.version if spec.endpoint.facts else None
+    try:
+        return importlib.metadata.version(engine)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,127 @@
+"""Hand-made results of the conformance eval, as its report and its gates take them."""
+
+from __future__ import annotations
+
+from pytest_tokenbudget.conformance.results import (
+    BudgetResult,
+    Finding,
+    LimitResult,
+    Observation,
+    Verdict,
+    WayResult,
+)
+from pytest_tokenbudget.report.conformance_study import ConformanceReport, NotAsked
+
+LONG = (300, 420, 500, 610)
+ABOUT = {
+    "model": "nano-reasoner",
+    "engine": "vllm",
+    "engine_version": "0.32.0",
+    "source": "http://127.0.0.1:8000/v1",
+    "identity": {"served": "nano"},
+}
+
+
+def observation(prompt, thinking, **changes):
+    given = {
+        "prompt": prompt,
+        "thinking": thinking,
+        "answer": 20,
+        "opened": thinking > 0,
+        "closed": True,
+        "reopened": False,
+        "spilled": False,
+        "capped": False,
+        "finish_reason": "stop",
+    }
+    return Observation(**given | changes)
+
+
+def budget_result(budget, thinking=LONG, **changes):
+    within = [budget is None or used <= budget + 2 for used in thinking]
+    return BudgetResult(
+        budget=budget,
+        observations=tuple(observation(n, used) for n, used in enumerate(thinking)),
+        informative=0 if budget is None else len(thinking),
+        kept=0 if budget is None else sum(within),
+        request={"thinking_token_budget": budget},
+        **changes,
+    )
+
+
+def way(name, verdict=Verdict.ENFORCED, sentence="as its evidence says", **changes):
+    def used(budget):
+        match verdict:
+            case Verdict.ENFORCED:
+                return tuple(min(each, budget + 1) for each in LONG)
+            case Verdict.SOFT:
+                return tuple((each + budget) // 2 for each in LONG)
+            case Verdict.INVERTED:
+                return tuple(each * 3 for each in LONG)
+        return LONG
+
+    budgets = [budget_result(b, used(b)) for b in (0, 1, 32, 256)]
+    if verdict is Verdict.REFUSED:
+        budgets = [BudgetResult(b, error="unknown field") for b in (0, 1, 32, 256)]
+    given = {
+        "way": name,
+        "label": f"{name} at the top level",
+        "prompt_opens": True,
+        "verdict": verdict,
+        "sentence": f"{verdict}: {sentence}",
+        "budgets": (*budgets, budget_result(None)),
+        "unknown_fields": "dropped",
+    }
+    return WayResult(**given | changes)
+
+
+def limit(name, finding=Finding.KEPT, **changes):
+    given = {"probe": name, "finding": finding, "sentence": f"{name}: {finding}", "checked": 8}
+    return LimitResult(**given | changes)
+
+
+LIMITS = (
+    limit("max_tokens"),
+    limit("boundary"),
+    limit("stop_strings"),
+    limit("n"),
+    limit("seeds"),
+    limit("prefix_alone"),
+    limit(
+        "prefix_under_load",
+        Finding.DIFFERS,
+        sentence="3 of 16 outputs go another way where others are in flight, first at token 12",
+        checked=16,
+        failed=3,
+        rate=(0.1875, 0.066, 0.43),
+    ),
+    limit("usage"),
+    limit(
+        "finish_reason",
+        Finding.BROKEN,
+        sentence="2 of 8 outputs end by their end-of-sequence token and are called 'length'",
+        failed=2,
+        evidence=({"request": {"max_tokens": 16}, "finish_reason": "length"},),
+    ),
+    limit("overflow", Finding.NOT_POSSIBLE, sentence="its context is not known", checked=0),
+)
+WAYS = (
+    way("thinking_token_budget", sentence="1,024 of 1,024 kept"),
+    way("chat_template_kwargs.thinking_budget", Verdict.SOFT),
+    way("chat_template_kwargs.max_thinking_tokens", Verdict.IGNORED),
+    way("custom_params.thinking_budget", Verdict.NOT_RESOLVED),
+    way("/no_think", Verdict.INVERTED, sentence="it thinks three times as long"),
+    way("reasoning.max_tokens", Verdict.REFUSED),
+)
+
+
+def make_report(**changes):
+    given = {
+        "alias": "nano-reasoner",
+        "engine": "vllm",
+        "about": ABOUT,
+        "limits": LIMITS,
+        "ways": WAYS,
+        "not_asked": (NotAsked("--reasoning-budget", "server flag", "only llama.cpp has it"),),
+    }
+    return ConformanceReport(**given | changes)
