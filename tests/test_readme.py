@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import serving_flags
 from studies import make_study
 
 from pytest_tokenbudget import fixtures
@@ -34,9 +35,7 @@ PAGES = sorted(
 )
 OTHER_PROGRAMS_FLAGS = {
     *("--extra-index-url", "--log_samples", "--log-format", "--gen_kwargs"),
-    *("--reasoning-parser", "--reasoning-config", "--default-chat-template-kwargs"),  # vLLM
-    "--enable-strict-thinking",  # SGLang
-    *("--jinja", "--reasoning", "--reasoning-budget", "--reasoning-budget-message"),  # llama.cpp
+    *serving_flags.ALL,
 }
 PROGRAMS = ("pytest", "pytest_tokenbudget.recipes", "pytest_tokenbudget.estimate")
 

@@ -1,7 +1,10 @@
 """Recipes as settings for engines, and what chat templates really read."""
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -21,6 +24,7 @@ from pytest_tokenbudget.recipes.templates import (
     Off,
     TemplateError,
     renderer,
+    shows_thinking,
     template_switches,
     template_variables,
     thinking_disabled,
@@ -96,6 +100,15 @@ def test_how_the_families_prompts_end(family, variables, tail):
     render = renderer(packaged_template(FAMILIES[family].template))
     for messages in CONVERSATIONS:
         assert render(messages, **variables).endswith(tail)
+
+
+def test_templates_that_show_how_thinking_is_marked():
+    # gpt-oss reads thoughts under another name than reasoning_content.
+    for family, each in FAMILIES.items():
+        render, marks = renderer(packaged_template(each.template)), each.thinking
+        assert shows_thinking(render, marks.open, marks.close) is (family != "gpt-oss"), family
+    assert not shows_thinking(renderer("{{ messages[0].content }}<think></think>"))
+    assert shows_thinking(renderer("{{ messages[-1].content }}<think>"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -276,6 +289,25 @@ def test_llama_cpp():
     assert (option(off, "--reasoning"), option(off, "--reasoning-budget")) == ("off", "0")
 
 
+def test_llama_cpp_knows_the_tags_from_the_template_only():
+    # Measured with build 11434: this model's template shows them nowhere, the budget was dropped.
+    own = settings("llama.cpp", DEFAULT_MODEL, max_thinking_tokens=16)
+    assert own.keeping is Keeping.IGNORED
+    assert "--chat-template-file" in own.because
+    assert settings("llama.cpp", max_thinking_tokens=16).keeping is Keeping.ENFORCED
+
+
+def test_vllm_names_a_parser_where_the_tags_are_the_usual_ones():
+    (warning,) = [
+        each for each in settings("vllm", DEFAULT_MODEL, max_thinking_tokens=9).warnings
+        if "stays part of the content" in each
+    ]  # fmt: skip
+    assert "--reasoning-parser qwen3" in warning
+    assert (
+        "--reasoning-parser" not in settings("vllm", DEFAULT_MODEL, max_thinking_tokens=9).command
+    )
+
+
 def test_transformers_says_the_two_passes():
     written = settings("transformers", max_thinking_tokens=300, answer_tokens=64)
     assert "max_new_tokens=300" in written.text
@@ -369,6 +401,20 @@ def test_the_command_line(recipe_file, capsys):
     for engine in WRITERS:
         assert f"# {engine}: " in shown
     assert "# source: https://" in shown
+
+
+def test_who_has_read_enough_makes_no_error(recipe_file):
+    """As with ``| head -1``: the reader is gone before anything is written."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest_tokenbudget.recipes", recipe_file, "--engine", "all"],
+            stdout=write, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_command_line_warns_of_a_full_context(tmp_path, capsys):

@@ -6,6 +6,7 @@ Exit codes: 0 written; 2 the command line is wrong; 4 the recipe cannot be used.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,27 @@ def write_settings(serving: Serving, engine: str) -> tuple[EngineSettings, ...]:
     return tuple(WRITERS[name](serving, at_hand) for name in names)
 
 
+def _head(serving: Serving) -> list[str]:
+    """What is said before the settings of any engine."""
+    recipe, found = serving.recipe, serving.allocation
+    lines = [
+        f"# {recipe.name}: {recipe.model_path} = {serving.model}",
+        f"# thinking budget: {serving.tokens:,} tokens ({found.mode}; {found.reason})",
+    ]
+    needed = serving.tokens + recipe.answer_tokens
+    if found.context is not None and needed >= found.context:
+        lines.append(
+            f"# beware: thinking and an answer of {recipe.answer_tokens:,} tokens need {needed:,}, "
+            f"and prompt and output together may have {found.context:,}"
+        )
+    elif found.context is None and serving.tokens:
+        lines.append(
+            f"# beware: the context of {serving.model} is not known here: see that it holds the "
+            f"prompt and {needed:,} tokens"
+        )
+    return lines
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(
@@ -62,22 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RecipeError, TemplateError, ModelError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return UNUSABLE
-    found = serving.allocation
-    print(f"# {recipe.name}: {recipe.model_path} = {serving.model}")
-    print(f"# thinking budget: {serving.tokens:,} tokens ({found.mode}; {found.reason})")
-    needed = serving.tokens + recipe.answer_tokens
-    if found.context is not None and needed >= found.context:
-        print(
-            f"# beware: thinking and an answer of {recipe.answer_tokens:,} tokens need {needed:,}, "
-            f"and prompt and output together may have {found.context:,}"
-        )
-    elif found.context is None and serving.tokens:
-        print(
-            f"# beware: the context of {serving.model} is not known here: see that it holds the "
-            f"prompt and {needed:,} tokens"
-        )
-    print()
-    print("\n\n".join(settings.show() for settings in written))
+    text = "\n".join([*_head(serving), "", "\n\n".join(settings.show() for settings in written)])
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Who reads (head, a pager that was left) has read enough. Python flushes once more at its
+        # end, and would complain of that.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -1,7 +1,7 @@
 """A recipe as settings for vLLM, SGLang, llama.cpp and Transformers.
 
 What each engine keeps is stated as its documentation and source had it in autumn 2026; whether the
-version at hand does is what ``pytest evals -m allocation`` measures.
+version at hand does is what ``pytest evals -m conformance`` measures.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Final
 from pytest_tokenbudget.recipes.at_hand import TemplateAtHand
 from pytest_tokenbudget.recipes.recipe import RecipeError, Serving
 from pytest_tokenbudget.recipes.settings import EngineSettings, Keeping
-from pytest_tokenbudget.recipes.templates import OffVerdict, thinking_disabled
+from pytest_tokenbudget.recipes.templates import OffVerdict, shows_thinking, thinking_disabled
 from pytest_tokenbudget.traces.thinking import ThinkingFormat
 
 VLLM_DOCS: Final = "https://docs.vllm.ai/en/latest/features/reasoning_outputs/"
 VLLM_BUDGET: Final = "https://github.com/vllm-project/vllm/pull/20859 (merged 2026-03-25)"
 VLLM_END: Final = "https://github.com/vllm-project/vllm/issues/39697 (open 2026-08)"
 VLLM_RUNNER: Final = "https://github.com/vllm-project/vllm/issues/50473"
+VLLM_RUNNER_MENDED: Final = "https://github.com/vllm-project/vllm/pull/46727"
+VLLM_MTP: Final = "https://github.com/vllm-project/vllm/issues/54906 (open 2026-09)"
 VLLM_EXTRA: Final = (
     "https://discuss.vllm.ai/t/thinking-token-budget-silently-ignored-when-passed-via-extra-args-"
     "in-vllm-0-18-0/2533"
@@ -37,6 +39,7 @@ _ZERO: Final = "budget 0 was unbounded, or leaked a tag into the answer, in some
 def vllm_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSettings:
     """The ``vllm serve`` command line and the fields of each request."""
     family, thinking, tokens = serving.family, serving.thinking, serving.tokens
+    parser = _usual_parser(thinking)
     command = ["vllm", "serve", serving.model, "--served-model-name", serving.recipe.id]
     if thinking is None:
         return _nothing_known("vllm", serving, command, "refuses thinking_token_budget (HTTP 400)")
@@ -49,16 +52,19 @@ def vllm_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSet
     warnings = [
         "the field stands at the top level of the body (with the openai client: in extra_body); in "
         "chat_template_kwargs or in extra_args it is dropped without an error",
-        "versions whose model runner V2 refuses the field (HTTP 400) need "
-        "VLLM_USE_V2_MODEL_RUNNER=0; before 0.19 the field does not exist",
+        "older versions whose model runner V2 refuses the field (HTTP 400) need "
+        "VLLM_USE_V2_MODEL_RUNNER=0; before 0.19 the field does not exist; with MTP speculative "
+        "decoding, model runner V2 was seen to ignore it",
     ]
     warnings.append(
-        "put no closing sentence into reasoning_end_str: vLLM then does not see that the model "
-        "closed its thinking itself, goes on counting, and writes the sentence into the answer"
+        "put no closing sentence into reasoning_end_str: vLLM's model runner V1 then does not see "
+        "that the model closed its thinking itself, goes on counting, and writes the sentence into "
+        "the answer (0.32 still does)"
     )
     if family is None:
         warnings.append(
             "no --reasoning-parser is known for this model: thinking stays part of the content"
+            + (f"; {parser} splits off what stands in <think>" if parser else "")
         )
     if tokens == 0:
         warnings.append(_ZERO)
@@ -79,7 +85,10 @@ def vllm_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSet
         command=tuple(command),
         request=request,
         warnings=tuple(warnings),
-        sources=(VLLM_DOCS, VLLM_BUDGET, VLLM_END, VLLM_RUNNER, VLLM_EXTRA)
+        sources=(
+            *(VLLM_DOCS, VLLM_BUDGET, VLLM_END, VLLM_RUNNER, VLLM_RUNNER_MENDED, VLLM_MTP),
+            VLLM_EXTRA,
+        )
         + ((HARMONY,) if _harmony(serving) else ()),
     )
 
@@ -164,9 +173,14 @@ def llama_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSe
     warnings += [
         "the template must show where thinking begins and ends (llama.cpp looks for the tags in "
         "what it renders); with one that does not, the budget is dropped without a word",
-        "in some versions a --reasoning-budget at the start made the request's field void; leave "
-        "the option out to set budgets by request only",
+        "in some versions a --reasoning-budget at the start made the request's field void (not in "
+        "build 11434); leave the option out to set budgets by request only",
     ]
+    if "--reasoning-budget-message" in command:
+        warnings.append(
+            "a request that switches thinking off gets a piece of the message into its answer "
+            "(build 11434): leave the message out where such requests come"
+        )
     if tokens == 0:
         warnings.append(_ZERO)
     if serving.thinking is None:
@@ -175,6 +189,13 @@ def llama_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSe
     elif _harmony(serving):
         keeping = Keeping.UNPROVEN
         because = "llama.cpp documents no budget for harmony channels"
+    elif tokens and at_hand is not None and at_hand.own and not _shows(serving, at_hand):
+        keeping = Keeping.IGNORED
+        because = (
+            f"{at_hand.whose} neither opens a thinking block nor renders reasoning_content, so "
+            f"llama.cpp does not know the tags and drops the budget; --chat-template-file with a "
+            f"template that renders it helps"
+        )
     else:
         keeping = Keeping.ENFORCED
         because = (
@@ -263,6 +284,20 @@ def _off(serving: Serving, at_hand: TemplateAtHand | None) -> tuple[str, Mapping
         return "no chat template at hand says whether the prompt can be without thinking", {}
     fields = {"chat_template_kwargs": dict([verdict.switch])} if verdict.switch else {}
     return f"{at_hand.whose}: {verdict.sentence()}", fields
+
+
+def _shows(serving: Serving, at_hand: TemplateAtHand) -> bool:
+    """Whether the template tells an engine how thinking is marked."""
+    thinking = serving.thinking or ThinkingFormat()
+    return shows_thinking(at_hand.render, thinking.open, thinking.close)
+
+
+def _usual_parser(thinking: ThinkingFormat | None) -> str:
+    """The parser of vLLM for the most common tags; empty for others."""
+    usual = ThinkingFormat()
+    if thinking is None or (thinking.open, thinking.close) != (usual.open, usual.close):
+        return ""
+    return f"--reasoning-parser {'deepseek_r1' if thinking.prompt_opens else 'qwen3'}"
 
 
 def _hints(serving: Serving, at_hand: TemplateAtHand | None) -> Mapping[str, object]:

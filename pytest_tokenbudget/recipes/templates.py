@@ -261,6 +261,33 @@ def thinking_disabled(
     )
 
 
+def shows_thinking(render: Render, open_tag: str = "<think>", close_tag: str = "</think>") -> bool:
+    """Whether prompts say how thinking is marked.
+
+    Either the prompt opens the block, or a thought of the history stands between the tags.
+    llama.cpp knows the tags from there, and from nowhere else.
+
+    Args:
+        render: From :func:`renderer`, or any function of messages and variables.
+        open_tag: Text that opens a thinking block.
+        close_tag: Text that closes it.
+
+    Raises:
+        TemplateError: If nothing can be rendered.
+    """
+    (_, prompt), *_ = _renderings(render, CONVERSATIONS)
+    if _left_open(_tail(prompt), open_tag, close_tag):
+        return True
+    thought = "Two and two."
+    told = ({"role": "assistant", "content": "4", "reasoning_content": thought},)
+    try:
+        history = render((*CONVERSATIONS[0], *told), add_generation_prompt=False)
+    except TemplateError:
+        return False
+    before, found, after = history.partition(thought)
+    return bool(found) and open_tag in before and close_tag in after
+
+
 def _renderings(
     render: Render, conversations: Sequence[Sequence[Message]]
 ) -> list[tuple[Sequence[Message], str]]:
