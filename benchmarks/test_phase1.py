@@ -18,10 +18,10 @@ import pytest
 
 from benchmarks.conftest import Benchmark, Sizes
 from pytest_tokenbudget.config_file import UserConfig
+from pytest_tokenbudget.engine_makers import make_transformers_engine
 from pytest_tokenbudget.engines.base import Decoding, Engine, Generated, Request
 from pytest_tokenbudget.options import Settings
 from pytest_tokenbudget.report.study import Study
-from pytest_tokenbudget.engine_makers import make_transformers_engine
 from pytest_tokenbudget.session import Session
 
 LEAST_SAVING = 3.0

@@ -15,6 +15,7 @@ from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.traces.store import TraceStore
 
 MOST_SECONDS = 10.0
+MOST_SECONDS_BY_TOKEN = 3.0
 
 
 class Material:
@@ -88,7 +89,12 @@ def test_accuracy_at_every_token(benchmark: Benchmark, sizes: Sizes, material: M
         setup=lambda: ((material.study(budgets),), {}),
         rounds=1,
     )
-    benchmark.extra_info["token_counts"] = len(material.problems) * len(tokens)
+    benchmark.extra_info |= {
+        "token_counts": len(material.problems) * len(tokens),
+        "expected_seconds": MOST_SECONDS_BY_TOKEN,
+    }
     study = material.study(budgets)
     for budget in budgets:
         assert accuracy[budget - 1] == pytest.approx(study.curve.at(budget).accuracy.value)
+    if sizes.judged:
+        assert benchmark.stats.stats.total <= MOST_SECONDS_BY_TOKEN

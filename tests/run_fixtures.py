@@ -37,14 +37,7 @@ def quick_figures(monkeypatch):
     def save(draw, path, title):
         return [write_bytes(path.with_name(path.name + end), b"") for end in (".png", ".svg")]
 
-    for name in (
-        "drawing",
-        "saturation_figure",
-        "errors_figure",
-        "cliff_figure",
-        "thinking_figures",
-        "allocation_figure",
-    ):
+    for name in ("drawing", "saturation_figure", "conformance_figure"):
         monkeypatch.setattr(f"pytest_tokenbudget.report.{name}.save_figure", save)
 
 

@@ -361,7 +361,7 @@ def allocate(run, quick_figures, monkeypatch):
     def save(draw, path, title):
         return []
 
-    monkeypatch.setattr("pytest_tokenbudget.report.allocation_figure.save_figure", save)
+    monkeypatch.setattr("pytest_tokenbudget.report.drawing.save_figure", save)
 
     def suite(*arguments, engines=None, **options):
         engines = engines or Engines(lambda *given: ThinkingEngine())
@@ -420,7 +420,7 @@ def test_a_model_of_the_table_that_always_thinks(allocate, pytester):
 
 def test_the_embedded_model(run, pytester, quick_figures, monkeypatch):
     monkeypatch.setattr(
-        "pytest_tokenbudget.report.allocation_figure.save_figure", lambda draw, path, title: []
+        "pytest_tokenbudget.report.drawing.save_figure", lambda draw, path, title: []
     )
     result = run(
         "--thinking-budgets=64,160",

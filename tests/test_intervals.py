@@ -14,12 +14,10 @@ from pytest_tokenbudget.analysis.intervals import (
     clustered_rate,
     clustered_standard_error,
     mean_estimate,
-    paired_lower,
-    paired_p,
     problems_to_tell,
-    tango_lower,
     wilson,
 )
+from pytest_tokenbudget.analysis.paired import paired_lower, paired_p, tango_lower
 
 
 @given(st.integers(1, 3000), st.floats(0, 1), st.sampled_from([0.8, 0.9, 0.95, 0.99]))

@@ -27,6 +27,7 @@ from pytest_tokenbudget.analysis.truncation import (
     truncates,
     upper_rate,
 )
+from pytest_tokenbudget.report.thinking import _rules as rules_of_thumb
 
 
 def lengths(seed=0, n=400, cap=math.inf):
@@ -333,3 +334,18 @@ def test_what_cannot_be_fitted_is_not():
     assert fit_lengths(np.arange(0.0, 50)) == ()
     capped = fit_lengths(np.append(np.arange(1.0, 60), [np.inf] * 20), 59.0, replicates=49)
     assert all(fit.extrapolated for fit in capped)
+
+
+# --- in words ---------------------------------------------------------------------------------
+
+
+def test_rules_of_thumb_make_a_sentence():
+    tokens, complete = lengths()
+    (sentence,) = rules_of_thumb(
+        recommend(tokens, complete, kind="thinking", target=0.1, fit=False)
+    )
+    assert sentence.endswith(": 1,200, 1,500, 1,800 and 2,000 hold")
+    (sentence,) = rules_of_thumb(
+        recommend(tokens * 5, complete, kind="thinking", target=0.1, fit=False)
+    )
+    assert sentence.endswith(": 1,200 is refuted; 1,500, 1,800 and 2,000 hold")

@@ -25,18 +25,8 @@ from pytest_tokenbudget.models import (
 from pytest_tokenbudget.thinking_formats import builtin_formats
 from pytest_tokenbudget.traces.trace import ThinkingFormat
 
-
-@pytest.fixture
-def catalogue():
-    return load_catalogue()
-
-
-@pytest.fixture(autouse=True)
-def hub_cache(tmp_path_factory, monkeypatch):
-    """An empty hub cache: no test sees what this machine has downloaded."""
-    cache = tmp_path_factory.mktemp("hub")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-    return cache
+pytest_plugins = ["model_fixtures"]
+pytestmark = pytest.mark.usefixtures("hub_cache")
 
 
 class TestBuiltIn:

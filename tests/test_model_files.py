@@ -27,24 +27,13 @@ from pytest_tokenbudget.models import (
     ModelSpec,
     identity,
     identity_hash,
-    load_catalogue,
     resolve_commit,
     resolve_model,
 )
 from pytest_tokenbudget.thinking_formats import builtin_formats
 
-
-@pytest.fixture
-def catalogue():
-    return load_catalogue()
-
-
-@pytest.fixture(autouse=True)
-def hub_cache(tmp_path_factory, monkeypatch):
-    """An empty hub cache: no test sees what this machine has downloaded."""
-    cache = tmp_path_factory.mktemp("hub")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-    return cache
+pytest_plugins = ["model_fixtures"]
+pytestmark = pytest.mark.usefixtures("hub_cache")
 
 
 THINK = builtin_formats()["think"].resolved({})

@@ -6,6 +6,7 @@ import pytest
 from recordings import DATA
 from runs import NO_ENGINE, QUIET, Engines, RealEngines, combined, read, rows
 
+from pytest_tokenbudget.analysis.saturation import saturation_point
 from pytest_tokenbudget.selection import suite
 
 pytest_plugins = ["run_fixtures"]
@@ -46,6 +47,20 @@ def test_later_phases_alone_take_the_traces_of_phase_1(run, pytester, quick_figu
     again = run("-m", "phase1", base=EVALS, engines=NO_ENGINE).parseoutcomes()
     assert again["passed"] == 3
     assert not {"failed", "skipped", "errors"} & set(again)
+
+
+def test_the_report_computes_nothing_again(run, monkeypatch, quick_figures):
+    computed = []
+
+    def watched(*arguments, **options):
+        computed.append(1)
+        return saturation_point(*arguments, **options)
+
+    monkeypatch.setattr("pytest_tokenbudget.analysis.saturation.saturation_point", watched)
+    for engines in (Engines(), NO_ENGINE):
+        run(engines=engines).assert_outcomes(passed=3)
+        assert len(computed) == 1
+        computed.clear()
 
 
 def test_the_suite_is_found_where_the_package_has_it():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pytest_tokenbudget.analysis.intervals import tango_lower
+from pytest_tokenbudget.analysis.paired import tango_lower
 from pytest_tokenbudget.analysis.saturation import Status, saturation_point
 
 

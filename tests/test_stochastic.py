@@ -14,6 +14,7 @@ from scipy import stats
 from studies import make_study
 
 from pytest_tokenbudget.analysis.intervals import bootstrap_lower, clustered_rate
+from pytest_tokenbudget.analysis.repeats import intraclass_correlation, majority_votes, pass_at_k
 from pytest_tokenbudget.analysis.resampling import (
     bootstrap_mean,
     bootstrap_p,
@@ -22,13 +23,7 @@ from pytest_tokenbudget.analysis.resampling import (
     problem_weights,
     sign_test,
 )
-from pytest_tokenbudget.analysis.stochastic import (
-    analyse_samples,
-    intraclass_correlation,
-    majority_votes,
-    pass_at_k,
-    sample_point,
-)
+from pytest_tokenbudget.analysis.stochastic import analyse_samples, sample_point
 from pytest_tokenbudget.engines.base import Decoding
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.report.stochastic import (

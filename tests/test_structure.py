@@ -19,12 +19,8 @@ from pytest_tokenbudget.analysis.structure import (
     segment,
     trace_structure,
 )
-from pytest_tokenbudget.analysis.structure_study import (
-    Fit,
-    along,
-    compare,
-    fit,
-)
+from pytest_tokenbudget.analysis.structure_study import Fit, along, fit
+from pytest_tokenbudget.analysis.verification import compare
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.report.structure import (
     analyse_structure,

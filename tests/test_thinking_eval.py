@@ -8,7 +8,6 @@ from runs import NO_ENGINE, QUIET, Engines, RealEngines, finish, read, rows, sta
 from studies import NumberTask, make_problem, trace_of
 from thinking_engine import ThinkingEngine
 
-from pytest_tokenbudget.analysis.signs import Sign, cut_off_json, signs_of, unfinished_sentence
 from pytest_tokenbudget.report.study import Study
 from pytest_tokenbudget.report.thinking import thinking_lines
 from pytest_tokenbudget.report.thinking_points import analyse_thinking
@@ -193,48 +192,6 @@ def test_figures_are_drawn_and_drawn_the_same(tmp_path):
     ]
     again = thinking_figures(study_of_one(), tmp_path)
     assert {path.name: path.read_bytes() for path in again} == first
-
-
-# --- signs of truncation -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "unfinished"),
-    [
-        ("The sum is 12.", False),
-        ("The sum is", True),
-        ("#### 42", False),
-        ("so **#### 42**", False),
-        (r"\boxed{4}", False),
-        ("42", False),
-        ('He said "go."', False),
-        ("", False),
-        ('{"choice": "left"}', False),
-    ],
-)
-def test_unfinished_sentences(text, unfinished):
-    assert unfinished_sentence(text) is unfinished
-
-
-@pytest.mark.parametrize(
-    ("text", "cut"),
-    [
-        ('{"a": 1}', False),
-        ('{"a": [1, 2', True),
-        ('so {"a": "}', True),
-        ('[{"a": 1}, {"b"', True),
-        ("{not json", False),
-        ("f[3] and {x}", False),
-        ('{"a": "\\"}"}', False),
-    ],
-)
-def test_cut_off_json(text, cut):
-    assert cut_off_json(text) is cut
-
-
-def test_signs_are_told_apart():
-    assert signs_of('{"a": ', unclosed_tag=True, cap_reached=True) == set(Sign)
-    assert signs_of("Done.") == set()
 
 
 # --- runs --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Intervals for rates, means and paired differences, by problem.
+"""Intervals for rates and means, by problem.
 
 Problems are drawn independently; samples of one problem are not. Every interval here therefore
 counts problems, never samples, as its pieces of evidence.
@@ -7,7 +7,6 @@ References:
     Wilson (1927), JASA 22:209: the score interval of a proportion.
     Dean and Pagano (2015), J. Surv. Stat. Methodol. 3:484: the score interval in clustered data.
     Miller (2024), arXiv 2411.00640: standard errors clustered by problem.
-    Tango (1998), Statistics in Medicine 17:891: the score interval of a paired difference.
     Rubin (1981), Annals of Statistics 9:130: the Bayesian bootstrap.
     Gaffke (2005), Math. Methods of Statistics 14:451, and Learned-Miller and Thomas (2019),
         arXiv 1905.06208: that bootstrap with one more observation at the worst possible value.
@@ -23,9 +22,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-
-EXACT_PAIRS = 5000
-"""Up to how many pairs a paired difference is tested exactly."""
 
 
 class Estimate(NamedTuple):
@@ -52,13 +48,13 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
     Raises:
         ValueError: If the counts are impossible or the confidence is not between 0 and 1.
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}: between 0 and n are possible")
     if n == 0:
         return Estimate(math.nan, 0.0, 1.0, 0)
     rate = successes / n
-    return Estimate(rate, *_score_interval(rate, n, _normal_quantile((1 + confidence) / 2)), n)
+    return Estimate(rate, *_score_interval(rate, n, normal_quantile((1 + confidence) / 2)), n)
 
 
 def clustered_standard_error(values: ArrayLike) -> float:
@@ -91,7 +87,7 @@ def clustered_rate(scores: ArrayLike, confidence: float = 0.95) -> Estimate:
         scores: Problems x samples, 0 to 1; NaN where a sample is missing.
         confidence: Two-sided confidence.
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     table = _table(scores)
     seen = np.isfinite(table)
     problems = int(seen.any(axis=1).sum())
@@ -99,7 +95,7 @@ def clustered_rate(scores: ArrayLike, confidence: float = 0.95) -> Estimate:
     if problems == 0:
         return Estimate(math.nan, 0.0, 1.0, 0)
     rate = float(np.clip(np.nanmean(table), 0.0, 1.0))
-    normal = _normal_quantile((1 + confidence) / 2)
+    normal = normal_quantile((1 + confidence) / 2)
     if samples == problems:
         return Estimate(rate, *_score_interval(rate, problems, normal), problems)
     error = clustered_standard_error(table)
@@ -121,7 +117,7 @@ def mean_estimate(values: ArrayLike, confidence: float = 0.95) -> Estimate:
         values: Problems x samples; NaN where a sample is missing.
         confidence: Two-sided confidence.
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     table = _table(values)
     problems = int(np.isfinite(table).any(axis=1).sum())
     if problems == 0:
@@ -150,7 +146,7 @@ def problems_to_tell(
     Raises:
         ValueError: If a rate is outside of [0, 1], or the two are equal: nothing would tell them.
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     if not 0 < power < 1:
         raise ValueError(f"power {power} is not between 0 and 1")
     for name, rate in (("observed rate", observed), ("threshold", threshold)):
@@ -158,131 +154,10 @@ def problems_to_tell(
             raise ValueError(f"{name} {rate} is not between 0 and 1")
     if observed == threshold:
         raise ValueError(f"no number of problems tells {observed} from itself")
-    spread = _normal_quantile((1 + confidence) / 2) * math.sqrt(threshold * (1 - threshold))
-    spread += _normal_quantile(power) * math.sqrt(observed * (1 - observed))
+    spread = normal_quantile((1 + confidence) / 2) * math.sqrt(threshold * (1 - threshold))
+    spread += normal_quantile(power) * math.sqrt(observed * (1 - observed))
     # Below a power of one half the second term is negative and may outweigh the first.
     return max(1, math.ceil((max(spread, 0.0) / (observed - threshold)) ** 2))
-
-
-def tango_lower(lost: float, won: float, n: float, confidence: float = 0.95) -> float:
-    """Tango's one-sided lower score bound of a paired difference of proportions.
-
-    The difference is (won - lost) / n. The score test takes the discordance under each
-    hypothetical difference by restricted maximum likelihood, so that it works without discordant
-    pairs; the bound is the difference at which it meets the normal quantile. Counts may be
-    fractions: plans for other numbers of problems scale observed ones.
-    """
-    from scipy.optimize import brentq
-
-    _check_pairs(lost, won, n, confidence)
-    quantile = _normal_quantile(confidence)
-    observed = (won - lost) / n
-
-    def excess(difference: float) -> float:
-        return float(tango_score(lost, won, n, difference)) - quantile
-
-    # Right at -1 and at the observed difference the variance can be zero.
-    lowest, highest = -1 + 1e-9, observed - 1e-12
-    if highest <= lowest or excess(lowest) <= 0:
-        return -1.0
-    return float(brentq(excess, lowest, highest, xtol=1e-10))
-
-
-def paired_lower(
-    lost: float, won: float, n: int, confidence: float = 0.95, judged_at: float = 0.0
-) -> float:
-    """One-sided lower bound of a paired difference that keeps its level at every ``n``.
-
-    Tango's bound alone is too optimistic where few pairs are discordant (its error rate reaches
-    6.8 % instead of 5 % at 133 pairs and a difference of -0.02). So the same score also orders the
-    possible tables of an exact unconditional test: a difference is refuted only if, whatever the
-    discordance, tables that speak at least as much against it have a probability of at most
-    1 - confidence. The lower of the two bounds counts. Beyond ``EXACT_PAIRS`` pairs the exact test
-    would change next to nothing and is left out.
-
-    Args:
-        lost: Pairs in which the first of the two is wrong and the second right.
-        won: Pairs in which it is the other way round.
-        n: All pairs.
-        confidence: One-sided confidence.
-        judged_at: The difference that the bound will be held against. Exact tests of neighbouring
-            differences need not nest; the bound is above this one only if this one is refuted.
-    """
-    from scipy.optimize import brentq
-
-    highest = tango_lower(lost, won, n, confidence)
-    if n > EXACT_PAIRS or highest <= -1:
-        return highest
-
-    def excess(difference: float) -> float:
-        return paired_p(lost, won, n, difference) - (1 - confidence)
-
-    lowest = -1 + 1e-6
-    if lowest < judged_at < highest:
-        refuted = excess(judged_at) <= 0
-        if refuted:
-            lowest = judged_at
-        else:
-            highest = judged_at
-    if excess(highest) <= 0:
-        return highest
-    if excess(lowest) >= 0:
-        return lowest if lowest == judged_at else -1.0
-    bound = float(brentq(excess, lowest, highest, xtol=1e-5))
-    return max(bound, lowest) if lowest == judged_at else min(bound, highest)
-
-
-# From no more discordance than the difference itself forces to as much as there can be; the worst
-# case is often near the former.
-_DISCORDANCE: Floats = np.append(0.0, np.geomspace(1e-4, 1.0, 40))
-
-
-def tango_score(lost: ArrayLike, won: ArrayLike, n: float, difference: float) -> Floats:
-    """Tango's score of tables against a hypothetical difference."""
-    lost, won = np.asarray(lost, np.float64), np.asarray(won, np.float64)
-    linear = (2 * n - won + lost) * difference - won - lost
-    constant = -lost * difference * (1 - difference)
-    root = np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0.0))
-    share_lost = np.maximum(root - linear, 0.0) / (4 * n)
-    variance = n * (2 * share_lost + difference * (1 - difference))
-    score: Floats = (won - lost - n * difference) / np.sqrt(np.maximum(variance, 1e-300))
-    return score
-
-
-def paired_p(lost: float, won: float, n: int, difference: float) -> float:
-    """P-value against a paired difference of ``difference`` or less.
-
-    The larger of Tango's and, up to ``EXACT_PAIRS`` pairs, the exact one, as in ``paired_lower``.
-    """
-    from scipy.special import ndtr
-
-    _check_pairs(lost, won, n, 0.5)
-    score = float(tango_score(lost, won, n, difference))
-    p = float(ndtr(-score))
-    return p if n > EXACT_PAIRS else max(p, _exact_p(score - 1e-9, n, difference))
-
-
-def _exact_p(reached: float, n: int, difference: float) -> float:
-    """Largest probability, over the discordance, of tables that score at least ``reached``."""
-    from scipy.stats import binom
-
-    losses = np.arange(n + 1)
-    # For each number of losses the score rises with the wins: find the first that reaches it.
-    low, high = np.zeros(n + 1, dtype=np.int64), n - losses + 1
-    while (low < high).any():
-        middle = (low + high) // 2
-        enough = tango_score(losses, np.minimum(middle, n - losses), n, difference) >= reached
-        low, high = (
-            np.where(enough | (low >= high), low, middle + 1),
-            np.where(enough, middle, high),
-        )
-    possible = low <= n - losses
-    losses, first = losses[possible], low[possible]
-    least = max(0.0, -difference)
-    share_lost = (least + _DISCORDANCE * ((1 - difference) / 2 - least))[:, None]
-    share_won = np.clip((share_lost + difference) / (1 - share_lost), 0.0, 1.0)
-    chance = binom.pmf(losses, n, share_lost) * binom.sf(first - 1, n - losses, share_won)
-    return float(chance.sum(axis=1).max())
 
 
 def bootstrap_lower(
@@ -312,7 +187,7 @@ def bootstrap_lower(
     """
     from scipy.optimize import brentq
 
-    _check_confidence(confidence)
+    check_confidence(confidence)
     levels, shapes = _grouped(values, counts, worst)
     total = shapes.sum()
     mean = float(shapes @ levels / total)
@@ -374,12 +249,6 @@ def _score_interval(rate: float, n: float, quantile: float) -> tuple[float, floa
     return low, high
 
 
-def _check_pairs(lost: float, won: float, n: float, confidence: float) -> None:
-    _check_confidence(confidence)
-    if lost < 0 or won < 0 or n <= 0 or lost + won > n * (1 + 1e-9):
-        raise ValueError(f"{lost} lost and {won} won of {n} pairs is impossible")
-
-
 def _table(values: ArrayLike) -> Floats:
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 2:
@@ -387,12 +256,12 @@ def _table(values: ArrayLike) -> Floats:
     return table
 
 
-def _check_confidence(confidence: float) -> None:
+def check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence} is not between 0 and 1")
 
 
-def _normal_quantile(probability: float) -> float:
+def normal_quantile(probability: float) -> float:
     from scipy.special import ndtri
 
     return float(ndtri(probability))

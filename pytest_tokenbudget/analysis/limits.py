@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -250,8 +250,11 @@ def recommend_by_category(
     kind: str = "standard",
     target: float = 0.01,
     confidence: float = 0.95,
+    fit_each: bool = True,
 ) -> dict[str, Recommendation]:
     """Recommend a limit for all traces and one for each category, in the order of first seen.
+
+    One category alone is all traces.
 
     Each promise stands for itself: with many categories, that all of them are kept together is less
     certain than each one.
@@ -263,6 +266,7 @@ def recommend_by_category(
         kind: As in ``recommend``.
         target: As in ``recommend``.
         confidence: As in ``recommend``.
+        fit_each: Whether to fit distributions to each category, too, and not only to all traces.
 
     Raises:
         ValueError: As ``recommend``, or if there is not one category a problem.
@@ -272,7 +276,7 @@ def recommend_by_category(
         raise ValueError(f"{len(categories)} categories for {needs.shape[0]} problems")
     names = np.asarray(categories, dtype=object)
 
-    def one(name: str, rows: Bools) -> Recommendation:
+    def one(name: str, rows: Bools, fit: bool) -> Recommendation:
         return recommend(
             needs[rows],
             ended[rows],
@@ -280,12 +284,14 @@ def recommend_by_category(
             kind=kind,
             target=target,
             confidence=confidence,
+            fit=fit,
         )
 
-    found: Mapping[str, Recommendation] = {
-        name: one(name, np.asarray(names == name)) for name in dict.fromkeys(categories)
-    }
-    return {"all": one("all", np.ones(len(names), bool)), **found}
+    found = {"all": one("all", np.ones(len(names), bool), True)}
+    several = list(dict.fromkeys(categories))
+    for name in several if len(several) > 1 else ():
+        found[name] = one(name, np.asarray(names == name), fit_each)
+    return found
 
 
 def _order_statistic(needs: Floats, ended: Bools, target: float, confidence: float) -> int | None:

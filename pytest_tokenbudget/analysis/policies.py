@@ -21,11 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pytest_tokenbudget.analysis.influence import ratio_estimate
-from pytest_tokenbudget.analysis.intervals import (
-    Estimate,
-    Floats,
-    paired_lower,
-)
+from pytest_tokenbudget.analysis.intervals import Estimate, Floats
 from pytest_tokenbudget.analysis.judging import (
     Judge,
     PolicyPoint,
@@ -34,6 +30,7 @@ from pytest_tokenbudget.analysis.judging import (
     e3_estimate,
     oracle,
 )
+from pytest_tokenbudget.analysis.paired import paired_lower
 from pytest_tokenbudget.analysis.replay import (
     Ints,
     Policy,

@@ -22,15 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pytest_tokenbudget.analysis.curve import check_axis
-from pytest_tokenbudget.analysis.intervals import (
-    Estimate,
-    Floats,
-    bootstrap_lower,
-    clustered_rate,
-    paired_lower,
-    paired_p,
-    tango_score,
-)
+from pytest_tokenbudget.analysis.intervals import Estimate, Floats, bootstrap_lower, clustered_rate
+from pytest_tokenbudget.analysis.paired import paired_lower, paired_p, tango_score
 
 
 class Status(StrEnum):

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pytest_tokenbudget.traces.trace import Cut
+
 
 class Sign(StrEnum):
     """What a text that was cut may show."""
@@ -40,80 +42,80 @@ class SignCount:
     of_complete: int
 
 
+def signs_of(cut: Cut) -> set[Sign]:
+    """The signs that a cut shows where its text ends, be that in the thinking or in the answer."""
+    text = cut.thinking if cut.in_thinking else cut.answer
+    found = {
+        Sign.UNCLOSED_TAG: cut.in_thinking,
+        Sign.UNFINISHED_SENTENCE: unfinished_sentence(text),
+        Sign.CUT_OFF_JSON: cut_off_json(text),
+        # What can be seen from outside: an end that came with the last token looks the same.
+        Sign.CAP_REACHED: cut.tokens_used >= cut.budget,
+    }
+    return {sign for sign, there in found.items() if there}
+
+
 _ENDS = ".!?\u2026\u3002\uff01\uff1f\uff0e"
-_CLOSING = "\"'\u201d\u2019\u00bb)]}*_`|>$"
-# What ends a text without being a sentence: a declared answer, a number alone, a box, a list of
-# numbers, the end of a code block.
-_WHOLE_LINE = re.compile(
-    r"(?:\**\s*####.*\S|[-+$\u20ac\u00a3]?\d[\d,.]*\s*%?|.*\\boxed\{.*\}\$*|```|[-=*_]{3,})$"
-)
-_JSON_BEGINS = re.compile(r"\{\s*(?:\"|$)|\[\s*(?:[{\[\"]|-?\d|$)")
-_PAIRS = {"{": "}", "[": "]"}
-
-
-def signs_of(text: str, *, unclosed_tag: bool = False, cap_reached: bool = False) -> set[Sign]:
-    """The signs that a text shows.
-
-    Args:
-        text: What was written last, thinking or answer, without tags.
-        unclosed_tag: Whether it ends inside an open thinking block.
-        cap_reached: Whether as many tokens were written as were allowed.
-    """
-    found = set()
-    if unclosed_tag:
-        found.add(Sign.UNCLOSED_TAG)
-    if cap_reached:
-        found.add(Sign.CAP_REACHED)
-    if unfinished_sentence(text):
-        found.add(Sign.UNFINISHED_SENTENCE)
-    if cut_off_json(text):
-        found.add(Sign.CUT_OFF_JSON)
-    return found
+_CLOSING = "\"'\u201d\u2019\u00bb\u300d)]}*_`|>$"
+_VALUE = r"[-+$\u20ac\u00a3]{0,2}\d[\d,.]*\s*%?"
+# What ends a text without being a sentence: a declared answer, a number alone, a box, a row of
+# signs, the end of a code block.
+_WHOLE_LINE = re.compile(rf"(?:\**\s*####.*\S|{_VALUE}|.*\\boxed\{{.*\}}\$*|```|[-=*_]{{3,}})$")
+_GIVES_VALUE = re.compile(rf"[=:][\s*]*{_VALUE}$")
+_WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 def unfinished_sentence(text: str) -> bool:
     """Whether the last line neither ends as a sentence does nor is an answer by itself."""
     last = text.rstrip().rpartition("\n")[2].strip()
-    if not last or _WHOLE_LINE.match(last):
+    if not last or _WHOLE_LINE.match(last) or _is_formula(last):
         return False
-    bare = last.rstrip(_CLOSING)
-    # A line of closing signs alone is the end of something written out.
-    return bool(bare) and bare[-1] not in _ENDS and bare == last
+    # What a bracket or a quote closes, and a line of closing signs alone, is whole, too.
+    return last[-1] not in _ENDS + _CLOSING
+
+
+def _is_formula(line: str) -> bool:
+    """Whether a line is "x = 7" or "Total: 12": hardly a word, and then a value."""
+    return bool(_GIVES_VALUE.search(line)) and len(_WORD.findall(line)) < 3
+
+
+# Not the braces of a formula, nor the brackets of an interval or a link.
+_JSON_BEGINS = re.compile(
+    r'(?<![\\\w^_}])\{\s*(?:"|\}|\Z)|\[\s*(?:[\[{"]|\Z)|^[ \t]*\[[ \t]*-?[0-9]', re.MULTILINE
+)
+_JSON_SIGN = re.compile(r'[\[\]{}"]')
+_STRING_END = re.compile(r'(?:[^"\\]|\\.)*+"', re.DOTALL)
+_PAIRS = {"{": "}", "[": "]"}
 
 
 def cut_off_json(text: str) -> bool:
     """Whether the text ends inside a JSON object or array."""
     place = 0
-    while match := _JSON_BEGINS.search(text, place):
-        end = _json_end(text, match.start())
+    while begins := _JSON_BEGINS.search(text, place):
+        end = _json_end(text, begins.start())
         if end is None:
             return True
         place = end
     return False
 
 
-def _json_end(text: str, start: int) -> int | None:
-    """Where the brackets that open at ``start`` are closed; None where they are not."""
-    stack: list[str] = []
-    quoted = escaped = False
-    for place in range(start, len(text)):
-        char = text[place]
-        if quoted:
-            if escaped:
-                escaped = False
-            elif char == "\\":
-                escaped = True
-            elif char == '"':
-                quoted = False
-        elif char == '"':
-            quoted = True
+def _json_end(text: str, place: int) -> int | None:
+    """Where what opens at ``place`` is closed, or shown to be no JSON; None where it stays open."""
+    open_: list[str] = []
+    while sign := _JSON_SIGN.search(text, place):
+        place = sign.end()
+        char = sign.group()
+        if char == '"':
+            string = _STRING_END.match(text, place)
+            if string is None:
+                return None
+            place = string.end()
         elif char in _PAIRS:
-            stack.append(_PAIRS[char])
-        elif char in "}]":
-            if not stack or stack.pop() != char:
-                return place + 1  # no JSON after all
-            if not stack:
-                return place + 1
+            open_.append(_PAIRS[char])
+        elif char != open_.pop():
+            return place
+        if not open_:
+            return place
     return None
 
 

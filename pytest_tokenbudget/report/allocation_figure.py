@@ -15,9 +15,8 @@ from pytest_tokenbudget.report.drawing import (
     head_over,
     new_figure,
     percent_axis,
-    save_figure,
+    save_study_figure,
 )
-from pytest_tokenbudget.report.files import safe_name
 from pytest_tokenbudget.report.thinking_study import ThinkingStudy
 
 if TYPE_CHECKING:
@@ -46,9 +45,13 @@ def allocation_figure(study: ThinkingStudy, directory: Path) -> list[Path]:
     Returns:
         The two files.
     """
-    path = directory / "figures" / f"allocation_policies_{safe_name(study.alias)}"
-    about = f"{style.visible(study.alias)} on {style.visible(study.task.name)}"
-    return save_figure(lambda: draw_policies(study), path, f"{about}: allocation policies")
+    return save_study_figure(
+        lambda: draw_policies(study),
+        study,
+        directory,
+        "allocation_policies",
+        "{}: allocation policies",
+    )
 
 
 def draw_policies(study: ThinkingStudy) -> Figure:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.report import style
-from pytest_tokenbudget.report.drawing import new_figure, percent_axis, save_figure, titles
-from pytest_tokenbudget.report.json_files import file_stem
+from pytest_tokenbudget.report.drawing import new_figure, percent_axis, save_study_figure, titles
 from pytest_tokenbudget.report.study import Study
 
 if TYPE_CHECKING:
@@ -32,9 +31,13 @@ def answer_figure(study: Study, answers: AnswerPlace | None, directory: Path) ->
     """
     if answers is None or not answers.came_at:
         return []
-    path = directory / "figures" / f"fig3_answer_place_{file_stem(study)}"
-    title = f"{style.visible(study.alias)} on {style.visible(study.task.name)}: where answers come"
-    return save_figure(lambda: draw_answers(study, answers), path, title)
+    return save_study_figure(
+        lambda: draw_answers(study, answers),
+        study,
+        directory,
+        "fig3_answer_place",
+        "{}: where answers come",
+    )
 
 
 def draw_answers(study: Study, answers: AnswerPlace) -> Figure:

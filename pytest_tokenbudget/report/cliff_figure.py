@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.report import style
-from pytest_tokenbudget.report.drawing import new_figure, save_figure, titles
-from pytest_tokenbudget.report.json_files import file_stem
+from pytest_tokenbudget.report.drawing import line_by_token, new_figure, save_study_figure, titles
 from pytest_tokenbudget.report.study import Study
 
 if TYPE_CHECKING:
@@ -35,9 +34,9 @@ def cliff_figure(study: Study, directory: Path) -> list[Path]:
 
     if not study.complete or not cliff_budgets(study) or not analyse_cliff(study).cliff.steps:
         return []
-    path = directory / "figures" / f"fig3_cliff_detail_{file_stem(study)}"
-    title = f"{style.visible(study.alias)} on {style.visible(study.task.name)}: cliff"
-    return save_figure(lambda: draw_cliff(study), path, title)
+    return save_study_figure(
+        lambda: draw_cliff(study), study, directory, "fig3_cliff_detail", "{}: cliff"
+    )
 
 
 def draw_cliff(study: Study) -> Figure:
@@ -61,16 +60,7 @@ def _draw_accuracy(axes: Axes, study: Study, result: CliffStudy) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     if result.answers is not None:
-        counts, by_token = study.accuracy_by_token()
-        axes.step(
-            counts,
-            by_token,
-            where="post",
-            color=style.GREY,
-            linewidth=0.9,
-            label="accuracy at every token count",
-            zorder=2,
-        )
+        line_by_token(axes, study)
     look = style.ACCURACY
     estimates = [point.accuracy for point in result.points]
     axes.vlines(

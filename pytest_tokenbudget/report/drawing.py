@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.report import style
-from pytest_tokenbudget.report.files import write_bytes
+from pytest_tokenbudget.report.files import safe_name, write_bytes
+from pytest_tokenbudget.report.json_files import file_stem
 from pytest_tokenbudget.report.study import PLAIN, Study
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pytest_tokenbudget.analysis.intervals import Estimate
+    from pytest_tokenbudget.report.thinking_study import ThinkingStudy
 
 LINE = 82  # characters that fit under the title of a figure 6.8 inches wide
 
@@ -46,6 +48,30 @@ def save_figure(draw: Callable[[], Figure], path: Path, title: str) -> list[Path
             # Appended, not with_suffix: a model's name has dots of its own.
             written.append(write_bytes(path.with_name(path.name + suffix), buffer.getvalue()))
     return written
+
+
+def save_study_figure(
+    draw: Callable[[], Figure],
+    study: Study | ThinkingStudy,
+    directory: Path,
+    name: str,
+    title: str,
+) -> list[Path]:
+    """Draw a figure of a study, as PNG for print and as SVG.
+
+    Args:
+        draw: Makes the figure.
+        study: The study.
+        directory: The reports directory; files go to its ``figures``.
+        name: What the figure is called in the names of its files.
+        title: Title in the files' metadata, ``{}`` for the model and the task.
+
+    Returns:
+        The two files.
+    """
+    stem = file_stem(study) if isinstance(study, Study) else safe_name(study.alias)
+    about = f"{style.visible(study.alias)} on {style.visible(study.task.name)}"
+    return save_figure(draw, directory / "figures" / f"{name}_{stem}", title.format(about))
 
 
 def new_figure(size: tuple[float, float]) -> Figure:
@@ -86,6 +112,20 @@ def series(
         label=label,
         zorder=4,
         clip_on=False,
+    )
+
+
+def line_by_token(axes: Axes, study: Study) -> None:
+    """The accuracy at every token count, behind what is drawn at the budgets."""
+    counts, by_token = study.accuracy_by_token()
+    axes.step(
+        counts,
+        by_token,
+        where="post",
+        color=style.GREY,
+        linewidth=0.9,
+        label="accuracy at every token count",
+        zorder=2,
     )
 
 

@@ -15,9 +15,8 @@ from pytest_tokenbudget.report.drawing import (
     head_over,
     new_figure,
     sample_size,
-    save_figure,
+    save_study_figure,
 )
-from pytest_tokenbudget.report.json_files import file_stem
 from pytest_tokenbudget.report.study import Study
 
 if TYPE_CHECKING:
@@ -57,9 +56,13 @@ def errors_figure(study: Study, report: ErrorReport, directory: Path) -> list[Pa
     """
     if not any(one.errors for one in report.budgets):
         return []
-    path = directory / "figures" / f"fig2_error_distribution_{file_stem(study)}"
-    title = f"Errors of {style.visible(study.alias)} on {style.visible(study.task.name)}"
-    return save_figure(lambda: draw_errors(study, report), path, title)
+    return save_study_figure(
+        lambda: draw_errors(study, report),
+        study,
+        directory,
+        "fig2_error_distribution",
+        "Errors of {}",
+    )
 
 
 def draw_errors(study: Study, report: ErrorReport) -> Figure:

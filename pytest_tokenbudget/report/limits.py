@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.report.study import PLAIN, Study
+from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.scoring import Judged
 from pytest_tokenbudget.traces.trace import Outcome
 
@@ -33,48 +34,64 @@ def recommended_limits(
 
     def make() -> dict[str, dict[str, Recommendation]]:
         judged = study.judged(study.largest)
-        kind = "standard" if study.mode == PLAIN else "thinking"
-        found = {"all_tokens": _limits(study, target, kind, lambda j: j.cut.tokens_used, _ended)}
-        if any(j.cut.opened and j.cut.thinking_tokens for j in judged):
-            found["thinking_tokens"] = _limits(
-                study, target, "thinking", lambda j: j.cut.thinking_tokens, _thought
+
+        def limits(kind: str, tokens: list[int], of_thinking: bool) -> dict[str, Recommendation]:
+            return limits_of(
+                study.complete,
+                judged,
+                tokens,
+                kind=kind,
+                target=target,
+                of_thinking=of_thinking,
+                fit_each=False,
             )
+
+        kind = "standard" if study.mode == PLAIN else "thinking"
+        found = {"all_tokens": limits(kind, [j.cut.tokens_used for j in judged], False)}
+        if any(j.cut.opened and j.cut.thinking_tokens for j in judged):
+            thought = [j.cut.thinking_tokens for j in judged]
+            found["thinking_tokens"] = limits("thinking", thought, True)
         return found
 
     return study.once(f"limits at {target}", make)
 
 
-def _ended(judged: Judged) -> bool:
-    return not judged.cut.truncated
-
-
-def _thought(judged: Judged) -> bool:
-    return not judged.cut.truncated or not judged.cut.in_thinking
-
-
-def _limits(
-    study: Study,
-    target: float,
+def limits_of(
+    problems: Sequence[Problem],
+    answers: Sequence[Judged],
+    tokens: Sequence[int],
+    *,
     kind: str,
-    tokens: Callable[[Judged], int],
-    complete: Callable[[Judged], bool],
+    target: float,
+    of_thinking: bool = False,
+    fit_each: bool = True,
 ) -> dict[str, Recommendation]:
+    """Recommended limits over all answers and for each category.
+
+    Args:
+        problems: What was asked.
+        answers: As many of each problem, in order; errors are missing.
+        tokens: What each took of what is limited; one that was cut needed more.
+        kind: Which rules of thumb apply.
+        target: Share of answers that may be truncated.
+        of_thinking: Whether the thinking is limited, so that a cut after it does not matter.
+        fit_each: Whether to fit distributions to each category, too.
+    """
     import numpy as np
 
-    from pytest_tokenbudget.analysis.limits import recommend
+    from pytest_tokenbudget.analysis.limits import recommend_by_category
 
-    judged = study.judged(study.largest)
-    shape = len(study.complete), study.samples
-    needs = np.array(
-        [np.nan if j.outcome is Outcome.ERROR else tokens(j) for j in judged], dtype=float
-    ).reshape(shape)
-    ended = np.array([complete(j) for j in judged], dtype=bool).reshape(shape)
-    found = {"all": recommend(needs, ended, kind=kind, target=target)}
-    categories = np.array([problem.category for problem in study.complete], dtype=object)
-    names = list(dict.fromkeys(categories.tolist()))
-    for name in names if len(names) > 1 else ():
-        rows = categories == name
-        found[name] = recommend(
-            needs[rows], ended[rows], name=name, kind=kind, target=target, fit=False
-        )
-    return found
+    needs = [
+        np.nan if j.outcome is Outcome.ERROR else count
+        for j, count in zip(answers, tokens, strict=True)
+    ]
+    whole = [not j.cut.truncated or (of_thinking and not j.cut.in_thinking) for j in answers]
+    shape = len(problems), -1
+    return recommend_by_category(
+        np.array(needs, dtype=float).reshape(shape),
+        np.array(whole, dtype=bool).reshape(shape),
+        [problem.category for problem in problems],
+        kind=kind,
+        target=target,
+        fit_each=fit_each,
+    )

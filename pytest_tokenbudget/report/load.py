@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from pytest_tokenbudget.report.study import Study
 from pytest_tokenbudget.tasks.base import Task
@@ -11,8 +13,22 @@ from pytest_tokenbudget.traces.plan import Plan
 from pytest_tokenbudget.traces.store import StoredPrompt, TraceStore
 
 
+class _Loaded(NamedTuple):
+    """A study, and what of it its plan does not say."""
+
+    plan: Plan
+    task: Task
+    study: Study
+
+
+# Whoever loads a study again, as the report does after the tests, finds what was computed for it.
+_LOADED: WeakKeyDictionary[TraceStore, list[_Loaded]] = WeakKeyDictionary()
+
+
 def load_study(store: TraceStore, plan: Plan, task: Task, problems: Sequence[Problem]) -> Study:
     """The study of a plan with the traces that are there, all or not.
+
+    It is the same object as before where nothing has changed since.
 
     Args:
         store: Holds prompts and traces.
@@ -22,7 +38,15 @@ def load_study(store: TraceStore, plan: Plan, task: Task, problems: Sequence[Pro
     """
     prompts = _prompts(store, plan, problems)
     traces = store.load(plan.names(problems, prompts), prompts)
-    return Study(
+    loaded = _LOADED.setdefault(store, [])
+    for one in loaded:
+        study = one.study
+        if one.plan == plan and one.task is task and study.problems == tuple(problems):
+            if study.traces == traces:
+                return study
+            loaded.remove(one)
+            break
+    study = Study(
         alias=plan.alias,
         identity=plan.identity,
         task=task,
@@ -39,6 +63,8 @@ def load_study(store: TraceStore, plan: Plan, task: Task, problems: Sequence[Pro
         kind=plan.kind,
         cliff_budgets=plan.cliff_budgets,
     )
+    loaded.append(_Loaded(plan, task, study))
+    return study
 
 
 def tokens_generated(store: TraceStore, plan: Plan, problems: Sequence[Problem]) -> int:

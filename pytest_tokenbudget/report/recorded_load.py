@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pytest_tokenbudget.report.recorded_study import RecordedStudy
-from pytest_tokenbudget.tasks import judges
 from pytest_tokenbudget.tasks.answers import parse_number
-from pytest_tokenbudget.tasks.base import Task, Verdict, check_limit
+from pytest_tokenbudget.tasks.base import Task, Verdict
 from pytest_tokenbudget.tasks.problem import Problem
+from pytest_tokenbudget.tasks.ruled import ANSWER, NUMBER, GivenTask
+from pytest_tokenbudget.tasks.unsettled import Stretch, merged
 from pytest_tokenbudget.traces.recorded import Recording, RecordingError, Runs
 from pytest_tokenbudget.traces.recorded_traces import (
     UNKNOWN_ID,
@@ -24,7 +25,7 @@ from pytest_tokenbudget.traces.trace import StopReason, Trace
 SMALLEST_CUT = 32
 
 
-class RecordedTask:
+class RecordedTask(GivenTask):
     """The problems of a recording, judged by number where all answers are, else by text.
 
     Args:
@@ -32,26 +33,18 @@ class RecordedTask:
     """
 
     def __init__(self, recording: Recording) -> None:
-        self.name = recording.task
-        self._problems = recording.problems
-        answers = (a for problem in self._problems for a in _answers(problem))
-        self._numbers = all(parse_number(answer) is not None for answer in answers)
-        self.extractor = judges.NUMBERS if self._numbers else judges.ANSWERS
-
-    @property
-    def size(self) -> int:
-        return len(self._problems)
-
-    def problems(self, limit: int | None = None) -> tuple[Problem, ...]:
-        """The first ``limit`` problems, or as many as there are."""
-        check_limit(limit)
-        return self._problems[:limit]
+        answers = (a for problem in recording.problems for a in _answers(problem))
+        numbers = all(parse_number(answer) is not None for answer in answers)
+        super().__init__(recording.task, NUMBER if numbers else ANSWER, recording.problems)
 
     def judge_text(self, problem: Problem, text: str, truncated: bool) -> Verdict:
         """Right where it is one of the expected answers."""
-        rule = judges.judge_number if self._numbers else judges.judge_answer
-        verdicts = [rule(answer, text, truncated) for answer in _answers(problem)]
+        verdicts = [self.rule.judge(answer, text, truncated) for answer in _answers(problem)]
         return next((verdict for verdict in verdicts if verdict.correct), verdicts[0])
+
+    def unsettled(self, problem: Problem, text: str) -> Sequence[Stretch]:
+        """Where the verdict by any of the expected answers can change."""
+        return merged(each for a in _answers(problem) for each in self.rule.unsettled(a, text))
 
 
 def _answers(problem: Problem) -> list[str]:

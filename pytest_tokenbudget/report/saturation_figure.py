@@ -12,13 +12,14 @@ from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     budget_axis,
     head_over,
+    line_by_token,
     new_figure,
     percent_axis,
     save_figure,
+    save_study_figure,
     series,
     titles,
 )
-from pytest_tokenbudget.report.json_files import file_stem
 from pytest_tokenbudget.report.study import PLAIN, Study
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ def saturation_figure(study: Study, directory: Path) -> list[Path]:
     """
     if not study.complete:
         return []
-    path = directory / "figures" / f"fig1_saturation_curve_{file_stem(study)}"
-    title = f"{style.visible(study.alias)} on {style.visible(study.task.name)}"
-    return save_figure(lambda: draw_saturation(study), path, title)
+    return save_study_figure(
+        lambda: draw_saturation(study), study, directory, "fig1_saturation_curve", "{}"
+    )
 
 
 def draw_saturation(study: Study) -> Figure:
@@ -77,16 +78,7 @@ def draw_saturation(study: Study) -> Figure:
 def _draw_accuracy(axes: Axes, study: Study) -> None:
     points = study.curve.points
     if study.by_token_available:
-        counts, by_token = study.accuracy_by_token()
-        axes.step(
-            counts,
-            by_token,
-            where="post",
-            color=style.GREY,
-            linewidth=0.9,
-            label="accuracy at every token count",
-            zorder=2,
-        )
+        line_by_token(axes, study)
     done = [p.completed for p in points]
     if any(estimate is not None for estimate in done):
         axes.plot(

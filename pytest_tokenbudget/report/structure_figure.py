@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.report import drawing, style
-from pytest_tokenbudget.report.json_files import file_stem
 from pytest_tokenbudget.report.structure import StructureStudy, analyse_structure
 from pytest_tokenbudget.report.study import Study
 
@@ -54,18 +53,20 @@ def structure_figures(study: Study, directory: Path) -> list[Path]:
     """
     if not study.complete or not analyse_structure(study).traces:
         return []
-    figures, stem = directory / "figures", file_stem(study)
-    name = f"{style.visible(study.alias)} on {style.visible(study.task.name)}"
     return [
-        *drawing.save_figure(
+        *drawing.save_study_figure(
             lambda: draw_structure(study),
-            figures / f"fig4_solution_structure_{stem}",
-            f"structure of solutions: {name}",
+            study,
+            directory,
+            "fig4_solution_structure",
+            "structure of solutions: {}",
         ),
-        *drawing.save_figure(
+        *drawing.save_study_figure(
             lambda: draw_verification(study),
-            figures / f"fig5_verification_accuracy_{stem}",
-            f"accuracy with and without verification: {name}",
+            study,
+            directory,
+            "fig5_verification_accuracy",
+            "accuracy with and without verification: {}",
         ),
     ]
 

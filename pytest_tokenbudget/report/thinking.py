@@ -28,6 +28,7 @@ from pytest_tokenbudget.report.thinking_study import Answer, Enforcement, Thinki
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.limits import Recommendation
+    from pytest_tokenbudget.analysis.truncation import Verdict
 
 SCHEMA = "tokenbudget-thinking/1"
 _WIDTHS = (8, 7, 21, 8, 6, 8, 9)
@@ -249,15 +250,24 @@ def _sentences(study: ThinkingStudy, report: ThinkingReport) -> list[str]:
 
 
 def _rules(recommendation: Recommendation) -> list[str]:
-    judged: dict[str, list[str]] = {}
+    judged: dict[Verdict, list[str]] = {}
     for check in recommendation.rules:
         if check.applies:
-            judged.setdefault(check.verdict.value, []).append(count(check.rule.limit))
+            judged.setdefault(check.verdict, []).append(count(check.rule.limit))
     if not judged:
         return []
-    parts = [f"{', '.join(limits)} {verdict}" for verdict, limits in judged.items()]
+    parts = [_judged(limits, verdict) for verdict, limits in judged.items()]
     goal = f"{100 * recommendation.target:g} %"
     return [f"rules of thumb, as limits that truncate at most {goal}: {'; '.join(parts)}"]
+
+
+def _judged(limits: list[str], verdict: Verdict) -> str:
+    """Limits with what is said of them: "1,200 and 1,500 hold", "1,800 is refuted"."""
+    one = len(limits) == 1
+    named = limits[0] if one else f"{', '.join(limits[:-1])} and {limits[-1]}"
+    if verdict == "holds":
+        return f"{named} {'holds' if one else 'hold'}"
+    return f"{named} {'is' if one else 'are'} {verdict}"
 
 
 def _omissions(study: ThinkingStudy, run: RunInfo) -> list[str]:

@@ -17,10 +17,9 @@ from pytest_tokenbudget.report.drawing import (
     head_over,
     new_figure,
     percent_axis,
-    save_figure,
+    save_study_figure,
     series,
 )
-from pytest_tokenbudget.report.files import safe_name
 from pytest_tokenbudget.report.thinking_points import (
     ThinkingPoint,
     ThinkingReport,
@@ -53,17 +52,15 @@ def thinking_figures(study: ThinkingStudy, directory: Path) -> list[Path]:
     Returns:
         The files.
     """
-    stem = safe_name(study.alias)
-    about = f"{style.visible(study.alias)} on {style.visible(study.task.name)}"
     drawn: list[tuple[str, str, Callable[[], Figure]]] = [
-        ("fig6_thinking_curve", "accuracy against thinking", lambda: draw_curve(study)),
-        ("fig7_thinking_tokens", "thinking and answer tokens", lambda: draw_tokens(study)),
-        ("fig8_thinking_usefulness", "use of thinking", lambda: draw_usefulness(study)),
+        ("fig6_thinking_curve", "{}: accuracy against thinking", lambda: draw_curve(study)),
+        ("fig7_thinking_tokens", "{}: thinking and answer tokens", lambda: draw_tokens(study)),
+        ("fig8_thinking_usefulness", "{}: use of thinking", lambda: draw_usefulness(study)),
     ]
     return [
         file
         for name, title, draw in drawn
-        for file in save_figure(draw, directory / "figures" / f"{name}_{stem}", f"{about}: {title}")
+        for file in save_study_figure(draw, study, directory, name, title)
     ]
 
 

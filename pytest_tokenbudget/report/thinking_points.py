@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.report.limits import limits_of
 from pytest_tokenbudget.report.thinking_study import Answer, Enforcement, ThinkingStudy
 from pytest_tokenbudget.traces.trace import Outcome
 
@@ -162,6 +163,7 @@ def _analyse(study: ThinkingStudy) -> ThinkingReport:
             "is nothing to analyse"
         )
     natural = study.unlimited()
+    off = () if study.off is None else study.switched_off()
     lengths = [float("nan") if a.correct != a.correct else float(a.thinking) for a in natural]
     free = study.correct([natural])[:, 0]
     forced = study.forced_correct()
@@ -188,12 +190,12 @@ def _analyse(study: ThinkingStudy) -> ThinkingReport:
             if hard is None
             else compare_ways(positive, {"forced": forced[:, places], "hard": hard})
         ),
-        limits=_limits(study, natural, "thinking", lambda a: a.tokens),
-        thinking_limits=_limits(study, natural, "thinking", lambda a: a.thinking, in_thinking=True),
+        limits=_limits(study, natural, "thinking", [a.tokens for a in natural]),
+        thinking_limits=_limits(
+            study, natural, "thinking", [a.thinking for a in natural], of_thinking=True
+        ),
         off_limits=(
-            {}
-            if study.off is None
-            else _limits(study, study.switched_off(), "standard", lambda a: a.tokens)
+            {} if study.off is None else _limits(study, off, "standard", [a.tokens for a in off])
         ),
         signs=_signs(study),
         off=_off(study),
@@ -293,21 +295,16 @@ def _limits(
     study: ThinkingStudy,
     answers: Sequence[Answer],
     kind: str,
-    tokens: Callable[[Answer], int],
-    in_thinking: bool = False,
+    tokens: Sequence[int],
+    of_thinking: bool = False,
 ) -> dict[str, Recommendation]:
-    from pytest_tokenbudget.analysis.limits import recommend_by_category
-
-    needs = [float("nan") if a.correct != a.correct else float(tokens(a)) for a in answers]
-    complete = [
-        not a.judged.cut.truncated or (in_thinking and not a.judged.cut.in_thinking)
-        for a in answers
-    ]
-    categories = [problem.category for problem in study.complete]
-    if len(set(categories)) == 1:
-        categories = ["all"] * len(categories)
-    return recommend_by_category(
-        needs, complete, categories, kind=kind, target=study.forcing.target
+    return limits_of(
+        study.complete,
+        [a.judged for a in answers],
+        tokens,
+        kind=kind,
+        target=study.forcing.target,
+        of_thinking=of_thinking,
     )
 
 
@@ -330,14 +327,4 @@ def _signs(study: ThinkingStudy) -> tuple[SignCount, ...]:
     columns = [study.hard(budget) for budget in study.positive]
     judged = [a.judged for column in (*columns, study.unlimited()) for a in column]
     judged = [j for j in judged if j.outcome is not Outcome.ERROR]
-    return count_signs(
-        [
-            signs_of(
-                j.cut.thinking if j.cut.in_thinking else j.cut.answer,
-                unclosed_tag=j.cut.in_thinking,
-                cap_reached=j.cut.tokens_used >= j.cut.budget,
-            )
-            for j in judged
-        ],
-        [j.cut.truncated for j in judged],
-    )
+    return count_signs([signs_of(j.cut) for j in judged], [j.cut.truncated for j in judged])

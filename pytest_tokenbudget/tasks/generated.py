@@ -3,33 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
 
-from pytest_tokenbudget.tasks import games, judges, recall, word_problems
-from pytest_tokenbudget.tasks.base import TaskError, Verdict, check_limit
+from pytest_tokenbudget.tasks import games, recall, word_problems
+from pytest_tokenbudget.tasks.base import TaskError, check_limit
 from pytest_tokenbudget.tasks.problem import Problem
+from pytest_tokenbudget.tasks.ruled import CHOICE, CONTAINS, NUMBER, Rule, RuledTask
 
-Judge = Callable[[str, str, bool], Verdict]
+
+class Generator(NamedTuple):
+    """How the problems of a task are made.
+
+    Attributes:
+        rule: How answers are judged.
+        size: How many problems make the full set; more can be had.
+        stream: Makes the problems of a seed.
+    """
+
+    rule: Rule
+    size: int
+    stream: Callable[[int], Iterator[Problem]]
 
 
-class GeneratedTask:
+GENERATORS = {
+    # Arithmetic word problems of 1 to 8 steps.
+    "word-problems": Generator(NUMBER, word_problems.DEFAULT_SIZE, word_problems.held_out),
+    # A fact told earlier in a conversation, and a question that needs two such facts.
+    "recall": Generator(CONTAINS, recall.DEFAULT_SIZE, recall.held_out),
+    "multi-hop": Generator(CONTAINS, recall.DEFAULT_SIZE, partial(recall.held_out, hops=2)),
+    # Decisions in games, answered as a JSON object.
+    "games": Generator(CHOICE, games.DEFAULT_SIZE, games.held_out),
+}
+
+
+class GeneratedTask(RuledTask):
     """Problems of one generator and seed, made as they are asked for.
 
     Args:
-        name: Name of the task.
-        extractor: Name and version of the way answers are found.
-        judge: The way itself.
-        size: How many problems make the full set; more can be had.
-        stream: The generator's problems. One that comes again is passed over.
+        name: Name of the task, one of `GENERATORS`.
+        seed: Which set of problems is made. One that comes again is passed over.
     """
 
-    def __init__(
-        self, name: str, extractor: str, judge: Judge, size: int, stream: Iterator[Problem]
-    ) -> None:
-        self.name = name
-        self.extractor = extractor
-        self.size = size
-        self._judge = judge
-        self._stream = stream
+    def __init__(self, name: str, seed: int = 0) -> None:
+        rule, self.size, stream = GENERATORS[name]
+        super().__init__(name, rule)
+        self._stream = stream(seed)
         self._made: dict[str, Problem] = {}
 
     def problems(self, limit: int | None = None) -> tuple[Problem, ...]:
@@ -49,50 +68,3 @@ class GeneratedTask:
                 )
             self._made.setdefault(problem.id, problem)
         return tuple(self._made.values())[:wanted]
-
-    def judge_text(self, problem: Problem, text: str, truncated: bool) -> Verdict:
-        return self._judge(problem.answer, text, truncated)
-
-
-def word_problem_task(seed: int = 0) -> GeneratedTask:
-    """Arithmetic word problems of 1 to 8 steps."""
-    return GeneratedTask(
-        "word-problems",
-        judges.NUMBERS,
-        judges.judge_number,
-        word_problems.DEFAULT_SIZE,
-        word_problems.held_out(seed),
-    )
-
-
-def recall_task(seed: int = 0) -> GeneratedTask:
-    """A fact told earlier in a conversation."""
-    return GeneratedTask(
-        "recall",
-        judges.CONTAINS,
-        judges.judge_contains,
-        recall.DEFAULT_SIZE,
-        recall.held_out(seed),
-    )
-
-
-def multi_hop_task(seed: int = 0) -> GeneratedTask:
-    """A question that needs two facts told earlier."""
-    return GeneratedTask(
-        "multi-hop",
-        judges.CONTAINS,
-        judges.judge_contains,
-        recall.DEFAULT_SIZE,
-        recall.held_out(seed, hops=2),
-    )
-
-
-def game_task(seed: int = 0) -> GeneratedTask:
-    """Decisions in games, answered as a JSON object."""
-    return GeneratedTask(
-        "games",
-        judges.JSON_CHOICE,
-        judges.judge_choice,
-        games.DEFAULT_SIZE,
-        games.held_out(seed),
-    )

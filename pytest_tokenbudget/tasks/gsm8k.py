@@ -7,18 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from pytest_tokenbudget.tasks import judges
 from pytest_tokenbudget.tasks.answers import parse_number
-from pytest_tokenbudget.tasks.base import TaskError, Verdict, check_limit
+from pytest_tokenbudget.tasks.base import TaskError
 from pytest_tokenbudget.tasks.jsonl import Row, read_rows, to_problems
 from pytest_tokenbudget.tasks.problem import Problem
+from pytest_tokenbudget.tasks.ruled import NUMBER, GivenTask
 
 HUB_ID = "openai/gsm8k"
 CONFIG = "main"
 SPLIT = "test"
 
 
-class Gsm8kTask:
+class Gsm8kTask(GivenTask):
     """GSM8K, from a file or from the hub.
 
     The category of a problem is the number of lines of its reference solution (``"3-step"``),
@@ -31,28 +31,13 @@ class Gsm8kTask:
         TaskError: If the data cannot be had, or a problem has no number after ``####``.
     """
 
-    name = "gsm8k"
-    extractor = judges.NUMBERS
-
     def __init__(self, path: Path | None = None) -> None:
         source = str(path) if path else HUB_ID
         rows = [_prepared(source, row) for row in (read_rows(path) if path else _hub_rows())]
-        self._problems = to_problems(source, "gsm8k", rows)
+        super().__init__("gsm8k", NUMBER, to_problems(source, "gsm8k", rows))
         self._solutions = {
             problem.id: row.solution for problem, row in zip(self._problems, rows, strict=True)
         }
-
-    @property
-    def size(self) -> int:
-        return len(self._problems)
-
-    def problems(self, limit: int | None = None) -> tuple[Problem, ...]:
-        """The first ``limit`` problems, or as many as there are."""
-        check_limit(limit)
-        return self._problems[:limit]
-
-    def judge_text(self, problem: Problem, text: str, truncated: bool) -> Verdict:
-        return judges.judge_number(problem.answer, text, truncated)
 
     def reference_solution(self, problem: Problem) -> str:
         """The solution that the data set gives, ``####`` and the answer included."""

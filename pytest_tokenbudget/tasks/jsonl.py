@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from pytest_tokenbudget.tasks import judges
 from pytest_tokenbudget.tasks.answers import parse_number
-from pytest_tokenbudget.tasks.base import TaskError, Verdict, check_limit
+from pytest_tokenbudget.tasks.base import TaskError
 from pytest_tokenbudget.tasks.problem import SOLVE_INSTRUCTION, Message, Problem, content_id
+from pytest_tokenbudget.tasks.ruled import ANSWER, GivenTask
 
 ANSWER_INSTRUCTION = "Answer the question. End with #### and the answer."
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -122,7 +122,7 @@ def _parse(raw: bytes) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         raise TaskError(f"not valid JSON: {error}") from None
     if not isinstance(found, dict):
-        raise TaskError(f"a JSON object is needed, this is {_kind(found)}")
+        raise TaskError(f"a JSON object is needed, this is {kind_of(found)}")
     try:
         json.dumps(found, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
@@ -134,7 +134,8 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What kind of JSON value it is, for people."""
     return _KINDS.get(type(value), type(value).__name__)
 
 
@@ -145,7 +146,7 @@ def _listed(found: Mapping[str, object]) -> str:
 def _text(found: Mapping[str, object], field: str) -> str:
     value = found[field]
     if not isinstance(value, str):
-        raise TaskError(f'"{field}" must be a string, this is {_kind(value)}')
+        raise TaskError(f'"{field}" must be a string, this is {kind_of(value)}')
     if not value.strip():
         raise TaskError(f'"{field}" is empty')
     return value
@@ -157,7 +158,7 @@ def _answer(value: object) -> str:
         plain = isinstance(value, Decimal) and abs(value.adjusted()) < 50
         return format(value, "f") if plain else str(value)
     if not isinstance(value, str):
-        raise TaskError(f'"answer" must be a string or a number, this is {_kind(value)}')
+        raise TaskError(f'"answer" must be a string or a number, this is {kind_of(value)}')
     if not value.strip():
         raise TaskError('"answer" is empty')
     return value.strip()
@@ -167,19 +168,19 @@ def _messages(value: object) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
         raise TaskError(
             '"messages" must be a list of objects with "role" and "content", '
-            f"this is {'empty' if value == [] else _kind(value)}"
+            f"this is {'empty' if value == [] else kind_of(value)}"
         )
     messages: list[Message] = []
     for number, message in enumerate(value, 1):
         where = f'"messages", message {number}'
         if not isinstance(message, dict):
-            raise TaskError(f"{where}: an object is needed, this is {_kind(message)}")
+            raise TaskError(f"{where}: an object is needed, this is {kind_of(message)}")
         for field in ("role", "content"):
             if field not in message:
                 raise TaskError(f'{where}: "{field}" is missing')
             if not isinstance(message[field], str):
                 raise TaskError(
-                    f'{where}: "{field}" must be a string, this is {_kind(message[field])}'
+                    f'{where}: "{field}" must be a string, this is {kind_of(message[field])}'
                 )
         if message["role"] not in ROLES:
             raise TaskError(
@@ -237,7 +238,7 @@ def default_messages(row: Row) -> tuple[Message, ...]:
     )
 
 
-class JsonlTask:
+class JsonlTask(GivenTask):
     """The problems of one JSON Lines file, named after it.
 
     Args:
@@ -247,21 +248,6 @@ class JsonlTask:
         TaskError: If the file is missing, bad or empty, or has duplicates.
     """
 
-    extractor = judges.ANSWERS
-
     def __init__(self, path: Path) -> None:
-        self.name = path.stem
+        super().__init__(path.stem, ANSWER, to_problems(str(path), "jsonl", read_rows(path)))
         self.path = path
-        self._problems = to_problems(str(path), "jsonl", read_rows(path))
-
-    @property
-    def size(self) -> int:
-        return len(self._problems)
-
-    def problems(self, limit: int | None = None) -> tuple[Problem, ...]:
-        """The first ``limit`` problems, or as many as there are."""
-        check_limit(limit)
-        return self._problems[:limit]
-
-    def judge_text(self, problem: Problem, text: str, truncated: bool) -> Verdict:
-        return judges.judge_answer(problem.answer, text, truncated)

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
 from pathlib import Path
 
-from pytest_tokenbudget.tasks import generated
+from pytest_tokenbudget.config_file import nearest
 from pytest_tokenbudget.tasks.base import Task, TaskError
+from pytest_tokenbudget.tasks.generated import GENERATORS, GeneratedTask
 from pytest_tokenbudget.tasks.gsm8k import Gsm8kTask
 from pytest_tokenbudget.tasks.jsonl import JsonlTask
 
 DEFAULT_TASK = "word-problems"
-_GENERATED: dict[str, Callable[[int], Task]] = {
-    "word-problems": generated.word_problem_task,
-    "recall": generated.recall_task,
-    "multi-hop": generated.multi_hop_task,
-    "games": generated.game_task,
-}
-TASK_NAMES = (*_GENERATED, "gsm8k")
+TASK_NAMES = (*GENERATORS, "gsm8k")
 _FILE_SUFFIXES = (".jsonl", ".ndjson")
 
 
@@ -34,8 +27,8 @@ def load_task(spec: str, seed: int = 0) -> Task:
         TaskError: If there is no such task, or its data cannot be had.
     """
     spec = spec.strip()
-    if spec in _GENERATED:
-        return _GENERATED[spec](seed)
+    if spec in GENERATORS:
+        return GeneratedTask(spec, seed)
     if spec == "gsm8k":
         return Gsm8kTask()
     name, equals, path = spec.partition("=")
@@ -43,7 +36,7 @@ def load_task(spec: str, seed: int = 0) -> Task:
         if not path:
             raise TaskError("gsm8k= needs a file: gsm8k=PATH.jsonl")
         return Gsm8kTask(_file(path))
-    if equals and name in _GENERATED:
+    if equals and name in GENERATORS:
         raise TaskError(f"{name} is generated and takes no file; only gsm8k=PATH.jsonl does")
     if spec.lower().endswith(_FILE_SUFFIXES):
         return JsonlTask(_file(spec))
@@ -59,13 +52,13 @@ def _file(name: str) -> Path:
     if path.is_dir():
         raise TaskError(f"{path} is a directory, a JSON Lines file is needed")
     beside = sorted(found.name for found in path.parent.glob("*") if found.is_file())
-    near = difflib.get_close_matches(path.name, beside, n=1)
+    near = nearest(path.name, beside, count=1)
     hint = f"; did you mean {path.parent / near[0]}?" if near else ""
     raise TaskError(f"there is no file {path}{hint}")
 
 
 def _unknown(spec: str, name: str) -> str:
-    near = difflib.get_close_matches(name.lower(), TASK_NAMES, n=2, cutoff=0.5)
+    near = nearest(name, TASK_NAMES, count=2)
     hint = f"; did you mean {' or '.join(near)}?" if near else "."
     return (
         f"there is no task {spec!r}{hint} Allowed are {', '.join(TASK_NAMES)}, gsm8k=PATH.jsonl, "

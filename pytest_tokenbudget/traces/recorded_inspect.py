@@ -7,8 +7,9 @@ from decimal import Decimal
 from pathlib import Path
 
 from pytest_tokenbudget.engines.base import Decoding
+from pytest_tokenbudget.tasks.jsonl import kind_of
 from pytest_tokenbudget.traces.recorded import Record, RecordingError, Source
-from pytest_tokenbudget.traces.recorded_values import Fields, expected, kind, number_text
+from pytest_tokenbudget.traces.recorded_values import Fields, expected, number_text
 from pytest_tokenbudget.traces.trace import ThinkingFormat
 
 INSPECT = "inspect"
@@ -174,7 +175,7 @@ def _targets(row: Fields) -> tuple[str, ...]:
     for each in values:
         text = number_text(each) or (each.strip() if isinstance(each, str) else "")
         if not text:
-            found = "empty" if isinstance(each, str) else kind(each)
+            found = "empty" if isinstance(each, str) else kind_of(each)
             raise row.bad("target", found, "a string that is not empty, or a list of such")
         targets.append(expected(text))
     if not targets:

@@ -15,8 +15,9 @@ from decimal import Decimal
 from pathlib import Path
 
 from pytest_tokenbudget.engines.base import Decoding
+from pytest_tokenbudget.tasks.jsonl import kind_of
 from pytest_tokenbudget.traces.recorded import Record, RecordingError, Source
-from pytest_tokenbudget.traces.recorded_values import Fields, expected, kind
+from pytest_tokenbudget.traces.recorded_values import Fields, expected
 from pytest_tokenbudget.traces.trace import ThinkingFormat
 
 LM_EVAL = "lm-eval"
@@ -118,7 +119,7 @@ def _arguments(row: Fields) -> tuple[str, bool, Fields]:
     if settings is not None and not isinstance(settings, Mapping):
         raise row.bad(
             "arguments",
-            f"{kind(settings)} where the settings of generation are expected",
+            f"{kind_of(settings)} where the settings of generation are expected",
             "a task of the type generate_until",
         )
     opened = isinstance(prompt, str) and ThinkingFormat().left_open(prompt)
@@ -157,10 +158,10 @@ def _texts(row: Fields) -> list[str]:
     repeats = requests[0]
     allowed = "a list with one list of strings (a task of the type generate_until)"
     if not isinstance(repeats, list):
-        raise row.bad("resps", f"a list with {kind(repeats)}", allowed)
+        raise row.bad("resps", f"a list with {kind_of(repeats)}", allowed)
     if len(requests) > 1 or not all(isinstance(text, str) for text in repeats) or not repeats:
         other = next((each for each in repeats if not isinstance(each, str)), None)
-        inner = f"{len(requests)} lists" if len(requests) > 1 else kind(other)
+        inner = f"{len(requests)} lists" if len(requests) > 1 else kind_of(other)
         found = f"a list with {inner}" if repeats else "a list with an empty list"
         raise row.bad("resps", found, allowed)
     return [str(text) for text in repeats]

@@ -5,23 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from pytest_tokenbudget.tasks.jsonl import kind_of
 from pytest_tokenbudget.traces.recorded import RecordingError
 
-_KINDS = {
-    str: "a string",
-    bool: "true or false",
-    int: "a number",
-    Decimal: "a number",
-    list: "a list",
-    dict: "an object",
-    type(None): "null",
-}
 _NEEDED = "\0needed"
-
-
-def kind(value: object) -> str:
-    """What kind of JSON value it is, for people."""
-    return _KINDS.get(type(value), type(value).__name__)
 
 
 def expected(answer: str) -> str:
@@ -42,7 +29,7 @@ class Fields:
 
     def __init__(self, where: str, found: object) -> None:
         if not isinstance(found, dict):
-            raise RecordingError(f"{where}: {kind(found)}; an object is needed")
+            raise RecordingError(f"{where}: {kind_of(found)}; an object is needed")
         self.where = where
         self.found: Mapping[str, object] = found
 
@@ -68,7 +55,7 @@ class Fields:
                 raise self.missing(key)
             return otherwise or ""
         if not isinstance(value, str):
-            raise self.bad(key, kind(value), "a string")
+            raise self.bad(key, kind_of(value), "a string")
         if not (empty or value.strip()) and otherwise == _NEEDED:
             raise self.bad(key, "empty", "a string that is not")
         return value
@@ -82,7 +69,7 @@ class Fields:
         if shown is None and isinstance(value, str):
             shown = value.strip()
         if not shown:
-            found = "empty" if shown == "" else kind(value)
+            found = "empty" if shown == "" else kind_of(value)
             raise self.bad(key, found, "a string that is not empty, or a number")
         return shown
 
@@ -102,7 +89,7 @@ class Fields:
             value = int(value)
         whole = isinstance(value, int) and not isinstance(value, bool)
         if not whole or value < at_least:  # type: ignore[operator]
-            found = str(value) if isinstance(value, int | Decimal) else kind(value)
+            found = str(value) if isinstance(value, int | Decimal) else kind_of(value)
             raise self.bad(key, found.lower(), f"a whole number from {at_least}")
         return int(value)  # type: ignore[call-overload,no-any-return]
 
@@ -113,7 +100,9 @@ class Fields:
             return value
         if value in (0, 1) and isinstance(value, int | Decimal):
             return bool(value)
-        raise self.bad(key, kind(value) if not _is_number(value) else str(value), "true or false")
+        raise self.bad(
+            key, kind_of(value) if not _is_number(value) else str(value), "true or false"
+        )
 
     def inner(self, key: str) -> Fields | None:
         """An object; None where it is null or not there."""
@@ -121,7 +110,7 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, dict):
-            raise self.bad(key, kind(value), "an object")
+            raise self.bad(key, kind_of(value), "an object")
         return Fields(self.where, value)
 
     def items(self, key: str) -> Sequence[object]:
@@ -130,7 +119,7 @@ class Fields:
         if value is None:
             return ()
         if not isinstance(value, list):
-            raise self.bad(key, kind(value), "a list")
+            raise self.bad(key, kind_of(value), "a list")
         return value
 
 

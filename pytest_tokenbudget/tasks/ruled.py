@@ -1,0 +1,80 @@
+"""What tasks have in common that judge by one of the rules: a way to judge, and when it turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from pytest_tokenbudget.tasks import judges, unsettled
+from pytest_tokenbudget.tasks.base import Verdict, check_limit
+from pytest_tokenbudget.tasks.problem import Problem
+from pytest_tokenbudget.tasks.unsettled import Stretch
+
+
+class Rule(NamedTuple):
+    """A way to judge.
+
+    Attributes:
+        extractor: Its name and version.
+        judge: Takes the expected answer, the text and whether it was truncated.
+        unsettled: Takes the expected answer and a text, and says where the verdict on the text's
+            beginnings can change.
+    """
+
+    extractor: str
+    judge: Callable[[str, str, bool], Verdict]
+    unsettled: Callable[[str, str], Sequence[Stretch]]
+
+
+NUMBER = Rule(judges.NUMBERS, judges.judge_number, unsettled.in_number)
+ANSWER = Rule(judges.ANSWERS, judges.judge_answer, unsettled.in_answer)
+CONTAINS = Rule(judges.CONTAINS, judges.judge_contains, unsettled.in_words)
+CHOICE = Rule(judges.JSON_CHOICE, judges.judge_choice, unsettled.in_choice)
+
+
+class RuledTask:
+    """A task whose answers are judged by a rule.
+
+    Args:
+        name: Name of the task.
+        rule: The rule.
+    """
+
+    def __init__(self, name: str, rule: Rule) -> None:
+        self.name = name
+        self.rule = rule
+
+    @property
+    def extractor(self) -> str:
+        """Name and version of the way answers are found."""
+        return self.rule.extractor
+
+    def judge_text(self, problem: Problem, text: str, truncated: bool) -> Verdict:
+        return self.rule.judge(problem.answer, text, truncated)
+
+    def unsettled(self, problem: Problem, text: str) -> Sequence[Stretch]:
+        """Where in an answer's text the verdict on its beginnings can change."""
+        return self.rule.unsettled(problem.answer, text)
+
+
+class GivenTask(RuledTask):
+    """A task of so many problems and no more.
+
+    Args:
+        name: Name of the task.
+        rule: How it is judged.
+        problems: The problems.
+    """
+
+    def __init__(self, name: str, rule: Rule, problems: tuple[Problem, ...]) -> None:
+        super().__init__(name, rule)
+        self._problems = problems
+
+    @property
+    def size(self) -> int:
+        return len(self._problems)
+
+    def problems(self, limit: int | None = None) -> tuple[Problem, ...]:
+        """The first ``limit`` problems, or as many as there are."""
+        check_limit(limit)
+        return self._problems[:limit]
