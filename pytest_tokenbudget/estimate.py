@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import get_args
 
 from pytest_tokenbudget.config_file import ConfigError
+from pytest_tokenbudget.console import show
 from pytest_tokenbudget.engines.base import EngineError
 from pytest_tokenbudget.engines.estimate import (
     DTYPES,
@@ -97,20 +98,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return UNUSABLE
     if given.json:
-        print(json.dumps([_plain(each, given.memory) for each in estimates], indent=2))
+        show(json.dumps([_plain(each, given.memory) for each in estimates], indent=2))
         return 0
-    print(
+    lines = [
         f"{spec.alias}: {estimates[0].parameters:,} parameters, {given.dtype}, "
-        f"quantization {given.quantization}, prompt {given.prompt:,} tokens"
-    )
-    print(table(estimates, given.memory))
+        f"quantization {given.quantization}, prompt {given.prompt:,} tokens",
+        table(estimates, given.memory),
+    ]
     if given.memory:
-        print(
+        lines.append(
             f"fits: rows on a device of {_show(given.memory)}, {RESERVE:.0%} of it left free; "
             f"rule of thumb: 4, 2 above 4,096 tokens, 1 above 16,384"
         )
-    for note in dict.fromkeys(note for each in estimates for note in each.notes):
-        print(f"note: {note}")
+    notes = dict.fromkeys(note for each in estimates for note in each.notes)
+    show("\n".join([*lines, *(f"note: {note}" for note in notes)]))
     return 0
 
 

@@ -282,6 +282,16 @@ def test_probe_finds_the_model_and_passes_over_servers_that_are_down():
             probe(Endpoint((one.url, two.url)))
 
 
+@pytest.mark.parametrize("not_now", [Mischief.RATE_LIMIT, Mischief.LOADING])
+def test_a_server_that_is_busy_is_asked_again(not_now):
+    with ScriptedServer() as server:
+        plain = probe(Endpoint((server.url,)))
+        plan = first(2, not_now)
+        with FaultyProxy(server.url, plan, paths=("/v1/models",)) as proxy:
+            assert probe(Endpoint((proxy.url,))) == plain
+            assert proxy.counts[not_now] == 2
+
+
 def test_probe_of_plain_openai():
     with ScriptedServer(kind="someone", names=("a", "b")) as server:
         facts = probe(Endpoint((server.url,), "b"))

@@ -6,13 +6,13 @@ Exit codes: 0 written; 2 the command line is wrong; 4 the recipe cannot be used.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from pytest_tokenbudget.config_file import ConfigError
+from pytest_tokenbudget.console import show
 from pytest_tokenbudget.models import ModelError, load_catalogue
 from pytest_tokenbudget.recipes.at_hand import find_template
 from pytest_tokenbudget.recipes.engines import WRITERS as ENGINES
@@ -85,12 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return UNUSABLE
     text = "\n".join([*_head(serving), "", "\n\n".join(settings.show() for settings in written)])
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # Who reads (head, a pager that was left) has read enough. Python flushes once more at its
-        # end, and would complain of that.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    show(text)
     return 0
 
 

@@ -158,10 +158,11 @@ async def _ask_all(endpoint: Endpoint, timeout: float) -> list[Facts | BaseExcep
 
 async def _ask(url: str, wanted: str | None, timeout: float) -> Facts:
     from pytest_tokenbudget.engines.server.http import Key, Server
+    from pytest_tokenbudget.engines.server.patience import patiently
 
     server = Server(url, Key.from_environment(), timeout)
     try:
-        return await look(server, wanted)
+        return await patiently(lambda: look(server, wanted))
     finally:
         await server.close()
 

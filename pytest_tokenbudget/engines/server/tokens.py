@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from pytest_tokenbudget.context.stream import text_and_offsets
@@ -14,6 +14,7 @@ from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.dialects_base import GONE
 from pytest_tokenbudget.engines.server.facts import Facts
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Key, Server
+from pytest_tokenbudget.engines.server.patience import patiently
 from pytest_tokenbudget.engines.text import ModelText
 from pytest_tokenbudget.model_catalogue import ModelSpec
 from pytest_tokenbudget.thinking_formats import detect
@@ -162,7 +163,7 @@ class ServerText:
         for url in self._urls:
             server = Server(url, Key.from_environment(), self._timeout)
             try:
-                return await question(server)
+                return await patiently(partial(question, server))
             except Fault as fault:
                 if fault.kind not in (*GONE, FaultKind.CUT):
                     raise
