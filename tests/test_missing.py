@@ -34,7 +34,7 @@ def test_what_failed_is_no_wrong_answer_and_fails_every_test(run, pytester):
     result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines(
         [
-            "*1 trace is missing for nano-reasoner, of 1 of 3 problems: the server hung up; run the*",
+            "*1 trace is missing for nano-reasoner, of 1 of 3 problems: the server hung up;*",
             "1 trace ended in an error and count* in no rate: the server hung up",
         ]
     )
