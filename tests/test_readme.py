@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -204,3 +205,12 @@ def test_the_output_shown_is_that_of_the_whole_main_job() -> None:
     [output] = block(page("README.md"), "output: main-job")
     assert f"nano-reasoner on word-problems, n = {DEFAULT_SIZE}" in output
     assert "written: reports/results/" in output
+
+
+def test_every_package_is_shipped() -> None:
+    listed = tomllib.loads(page("pyproject.toml"))["tool"]["setuptools"]["packages"]
+    there = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "pytest_tokenbudget").rglob("__init__.py")
+    }
+    assert there == {name for name in listed if not name.endswith((".evals", ".embedded"))}
