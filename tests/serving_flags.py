@@ -9,7 +9,12 @@ from __future__ import annotations
 VLLM = frozenset(
     {
         *("--host", "--port", "--served-model-name", "--max-model-len", "--dtype"),
-        *("--tensor-parallel-size", "--data-parallel-size", "--pipeline-parallel-size"),
+        *(
+            "--tensor-parallel-size",
+            "--data-parallel-size",
+            "--pipeline-parallel-size",
+            "--stream-interval",
+        ),
         *("--distributed-executor-backend", "--nnodes", "--node-rank", "--master-addr"),
         *("--headless", "--api-key", "--generation-config", "--reasoning-parser"),
         *("--reasoning-config", "--default-chat-template-kwargs"),
