@@ -32,6 +32,8 @@ def test_an_engine_that_keeps_all_limits(name: str) -> None:
     assert result.probe == name
     assert result.checked > 0
     assert result.failed == 0
+    assert all("max_tokens" in each["request"] for each in result.evidence)
+    assert 1 <= len(result.evidence) <= 4
 
 
 @pytest.mark.parametrize("name", LIMIT_PROBES)
@@ -238,6 +240,44 @@ def test_an_output_that_is_cut_at_the_context_is_right_if_it_says_so() -> None:
     result = probe(FakeEngine(reply=clip), "overflow")
     assert result.finding is Finding.KEPT
     assert "cut short (to 24)" in result.sentence
+
+
+@pytest.mark.parametrize(
+    ("ids", "finding", "said"),
+    [
+        ((3, 0), Finding.KEPT, "the output ended before, at 2"),
+        ((3,) * 23 + (0,), Finding.KEPT, "the output ended before, at 24"),
+        ((3,) * 24, Finding.BROKEN, "an output cut at the context says 'stop'"),
+        ((3,) * 23, Finding.BROKEN, "an output cut at the context says 'stop'"),
+    ],
+)
+def test_an_output_that_ends_before_the_context_is_not_called_cut(ids, finding, said) -> None:
+    def end(ask: Ask, reply: Reply) -> Reply:
+        if reply.error and ask.max_tokens == 64:
+            choice = Choice(ids, "t", "stop", text="t")
+            return Reply(reply.sent, (choice,), {}, prompt_tokens=len(ask.prompt_ids))
+        return reply
+
+    result = probe(FakeEngine(reply=end), "overflow")
+    assert result.finding is finding
+    assert said in result.sentence
+
+
+def test_a_prompt_that_fills_the_context_ends_in_a_problem() -> None:
+    """Filling alone makes many a model stop at once, and then nothing is seen at the edge."""
+    engine = FakeEngine()
+    tight: list[Ask] = []
+
+    def keep(ask: Ask, reply: Reply) -> Reply:
+        tight.append(ask)
+        return reply
+
+    engine._reply = keep
+    made = bench(engine)
+    LIMIT_PROBES["overflow"](made)
+    ids = tight[-1].prompt_ids
+    assert len(ids) == engine.context - 24
+    assert engine.decode(ids).rstrip().endswith(made.candidates[0][-1]["content"].rstrip())
 
 
 def test_a_crash_at_a_long_prompt() -> None:

@@ -27,7 +27,7 @@ from pytest_tokenbudget.report.conformance import (
     conformance_record,
     write_conformance,
 )
-from pytest_tokenbudget.report.conformance_badge import COLOURS, badge_of
+from pytest_tokenbudget.report.conformance_badge import CAUTION, COLOURS, badge_of
 from pytest_tokenbudget.report.conformance_figure import conformance_figure, draw_conformance
 from pytest_tokenbudget.report.conformance_study import reports_of
 from pytest_tokenbudget.report.files import to_plain
@@ -245,6 +245,44 @@ def test_thinking_outside_of_its_block_is_starred():
     assert found["ways"][0]["budgets"][0]["mean_spill"] == 60
 
 
+def going_on(name, spill=120):
+    """A way that is enforced, and under which the model goes on thinking."""
+    kept = budget_result(32, (33, 33))
+    first, second = kept.observations
+    changed = replace(kept, observations=(replace(first, spill=spill, spilled=True), second))
+    return replace(way(name), budgets=(changed, budget_result(None)))
+
+
+def test_neither_badge_nor_sentence_hides_that_thinking_goes_on():
+    """The tokens are paid for, inside of the block or outside."""
+    one = make_report(ways=(going_on("first"),), limits=LIMITS[:3])
+    assert badge_of(one).message == "enforced by first, thinks on after its close"
+    assert badge_of(one).colour not in {COLOURS[Verdict.ENFORCED], COLOURS[Verdict.IGNORED]}
+    sentence = "thinking budget enforced by first, but the model goes on thinking after the close"
+    assert one.thinking_sentence() == sentence
+    broken = badge_of(make_report(ways=(going_on("first"),)))
+    assert broken.message == "enforced by first, thinks on after its close, 1 limit broken"
+    assert broken.colour == COLOURS[Verdict.IGNORED]
+
+
+def test_a_way_under_which_thinking_ends_is_named_first():
+    both = make_report(ways=(going_on("first"), way("second")), limits=LIMITS[:3])
+    assert badge_of(both).message == "enforced by second"
+    assert both.thinking_sentence() == (
+        "thinking budget enforced by first and second, but the model goes on thinking after the "
+        "close with first"
+    )
+    assert make_report(ways=(going_on("first"), way("soft", Verdict.SOFT))).best.way == "first"
+
+
+def test_what_a_model_does_without_a_budget_is_not_held_against_one():
+    kept, without = way("first").budgets[2], budget_result(None)
+    first, *rest = without.observations
+    natural = replace(without, observations=(replace(first, spill=9), *rest))
+    report = make_report(ways=(replace(way("first"), budgets=(kept, natural)),), limits=LIMITS[:3])
+    assert badge_of(report).message == "enforced by first"
+
+
 def test_many_remarks_are_counted():
     remarked = replace(WAYS[0], remarks=("first", "second", "third", "fourth"))
     shown = conformance_lines(make_report(ways=(remarked,)), RunInfo())
@@ -327,7 +365,7 @@ def luminance(colour: str) -> float:
 
 
 def test_white_letters_can_be_read_on_every_badge():
-    for colour in {*COLOURS.values(), "#333333"}:
+    for colour in {*COLOURS.values(), CAUTION, "#333333"}:
         assert 1.05 / (luminance(colour) + 0.05) >= 4.5, colour
 
 

@@ -29,7 +29,8 @@ def max_tokens(bench: Bench) -> LimitResult:
     checked = failed = 0
     evidence: list[Mapping[str, Any]] = []
     said: list[str] = []
-    for ask, reply in zip(asks, bench.ask(asks), strict=True):
+    replies = bench.ask(asks)
+    for ask, reply in zip(asks, replies, strict=True):
         if not reply.choices:
             said.append(f"max_tokens {ask.max_tokens} failed: {reply.error}")
             failed, checked = failed + 1, checked + 1
@@ -53,7 +54,8 @@ def max_tokens(bench: Bench) -> LimitResult:
     sentence = (
         f"{checked} of {checked} outputs have just as many tokens as max_tokens of {caps} allow"
     )
-    return LimitResult("max_tokens", Finding.KEPT, sentence, checked)
+    seen = tuple(map(shown, replies[::_MANY]))
+    return LimitResult("max_tokens", Finding.KEPT, sentence, checked, evidence=seen)
 
 
 def boundary(bench: Bench) -> LimitResult:
@@ -174,6 +176,7 @@ class _Counts:
 
     def __init__(self) -> None:
         self.checked = self.failed = self.differing = 0
+        self.kept: list[Reply] = []
         self.said: list[str] = []
         self.evidence: list[Mapping[str, Any]] = []
 
@@ -183,6 +186,8 @@ class _Counts:
         if failed:
             self.said.append(what)
             self.evidence.append(shown(reply))
+        else:
+            self.kept.append(reply)
 
     def differ(self, what: str, reply: Reply) -> None:
         self.checked += 1
@@ -197,8 +202,9 @@ class _Counts:
         if bad:
             finding = Finding.BROKEN if self.failed else Finding.DIFFERS
             sentence = f"{bad} of {self.checked}: {'; '.join(_once(self.said)[:4])}"
+        evidence = self.evidence or map(shown, self.kept)
         return LimitResult(
-            probe, finding, sentence, self.checked, bad, evidence=tuple(self.evidence[:4])
+            probe, finding, sentence, self.checked, bad, evidence=tuple(evidence)[:4]
         )
 
 

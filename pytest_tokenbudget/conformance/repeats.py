@@ -53,7 +53,8 @@ def several(bench: Bench) -> LimitResult:
             evidence=tuple(map(shown, copies[:4])),
         )
     sentence = f"3 outputs came for each of {len(replies)} requests, and they differ"
-    return LimitResult("n", Finding.KEPT, sentence, len(replies))
+    seen = (shown(replies[0]),)
+    return LimitResult("n", Finding.KEPT, sentence, len(replies), evidence=seen)
 
 
 def seeds(bench: Bench) -> LimitResult:
@@ -100,7 +101,8 @@ def seeds(bench: Bench) -> LimitResult:
             (shown(changed[0][0]), shown(changed[0][1])),
         )
     sentence = f"the same seed gave the same output {n} of {n} times, another seed another one"
-    return LimitResult("seeds", Finding.KEPT, sentence, n, 0, span)
+    seen = (shown(pairs[0][0]), shown(pairs[0][2]))
+    return LimitResult("seeds", Finding.KEPT, sentence, n, 0, span, seen)
 
 
 _SURE = f"the model writes the same at temperature {HOT} as greedily"
@@ -152,7 +154,8 @@ def _prefix(bench: Bench, probe: str, at_once: int, how: str) -> LimitResult:
             f"{n} of {n} runs of {SHORT} tokens are the beginnings of those of {LONG}, {how}; "
             f"divergence rate {_percent(span)}"
         )
-        return LimitResult(probe, Finding.KEPT, sentence, n, 0, span)
+        seen = (shown(pairs[0][0]), shown(pairs[0][1]))
+        return LimitResult(probe, Finding.KEPT, sentence, n, 0, span, seen)
     first = min(place for place, _, _ in apart)
     sentence = (
         f"{len(apart)} of {n} runs of {SHORT} tokens part from those of {LONG}, {how}; divergence "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,8 @@ from pytest_tokenbudget.conformance.shown import not_possible, shown
 CUT = 8
 # A prompt beyond a longer context would be a test of the network.
 LONGEST_CONTEXT = 65_536
+# Output tokens that are left behind a prompt, and that are asked for there.
+ROOM, TOO_MUCH = 24, 64
 _FILLER = "One two three four five six seven eight nine ten. "
 
 
@@ -48,7 +50,7 @@ def usage(bench: Bench) -> LimitResult:
         )
     by = "ids" if given[0].choices[0].ids is not None else "text"
     sentence = f"the engine's counts are those of the {by} in {n} of {n} replies"
-    return LimitResult("usage", Finding.KEPT, sentence, n)
+    return LimitResult("usage", Finding.KEPT, sentence, n, evidence=_one_of_each(given))
 
 
 def finish_reason(bench: Bench) -> LimitResult:
@@ -59,18 +61,19 @@ def finish_reason(bench: Bench) -> LimitResult:
         return not_possible("finish_reason", f"no output came: {replies[0].error}", replies[0])
     caps = {id(reply): cap for reply, cap in zip(replies, _caps(bench), strict=True)}
     failed, evidence, said = 0, [], []
-    cuts = 0
+    n = cuts = 0
     for reply, choice in outputs:
         cut = _is_cut(bench, reply, choice, caps[id(reply)])
         if cut is None:
             continue
-        cuts += cut
+        n, cuts = n + 1, cuts + cut
         if choice.finish_reason not in (LENGTH_WORDS if cut else STOP_WORDS):
             failed += 1
             was = "was cut" if cut else "had ended by itself"
             said.append(f"says {choice.finish_reason!r} of an output that {was}")
             evidence.append(shown(reply))
-    n = len(outputs)
+    if not n:
+        return not_possible("finish_reason", "nobody can tell cut outputs here", replies[0])
     words = {choice.finish_reason for _, choice in outputs}
     if failed:
         sentence = f"{failed} of {n} outputs: {'; '.join(dict.fromkeys(said))}"
@@ -80,7 +83,8 @@ def finish_reason(bench: Bench) -> LimitResult:
             "finish_reason", Finding.BROKEN, sentence, n, failed, evidence=tuple(evidence[:4])
         )
     sentence = f"{n} of {n} outputs say rightly how they ended ({cuts} were cut)"
-    return LimitResult("finish_reason", Finding.KEPT, sentence, n)
+    seen = _one_of_each(replies)
+    return LimitResult("finish_reason", Finding.KEPT, sentence, n, evidence=seen)
 
 
 def overflow(bench: Bench) -> LimitResult:
@@ -93,7 +97,7 @@ def overflow(bench: Bench) -> LimitResult:
     context = bench.engine.context
     if context > LONGEST_CONTEXT:
         return not_possible("overflow", f"a prompt beyond {context:,} tokens is not sent")
-    beyond, tight = _filled(bench, context + 64), _filled(bench, context - 24)
+    beyond, tight = _filled(bench, context + 64), _filled(bench, context - ROOM)
     (reply,) = bench.ask([replace(beyond, max_tokens=8)])
     evidence = [shown(reply)]
     problem = ""
@@ -103,16 +107,18 @@ def overflow(bench: Bench) -> LimitResult:
         problem = f"a prompt beyond the context of {context} was answered{told}"
     elif not reply.refused:
         problem = f"a prompt beyond the context ended in: {reply.error}"
-    (other,) = bench.ask([replace(tight, max_tokens=64)])
+    (other,) = bench.ask([replace(tight, max_tokens=TOO_MUCH)])
     evidence.append(shown(other))
     if other.choices:
         choice = other.choices[0]
-        length = bench.length(choice, other)
+        length, word = bench.length(choice, other), choice.finish_reason
         does = f"max_tokens beyond the context is cut short (to {length})"
-        if length < 64 and choice.finish_reason not in LENGTH_WORDS | STOP_WORDS:
-            problem = problem or f"an output cut at the context says {choice.finish_reason!r}"
-        elif length >= 64:
+        if length >= TOO_MUCH:
             does = f"max_tokens beyond the stated context of {context} is given in full"
+        elif word not in LENGTH_WORDS and (word not in STOP_WORDS or _ran_full(bench, other)):
+            problem = problem or f"an output cut at the context says {word!r}"
+        elif word in STOP_WORDS:
+            does = f"max_tokens beyond the context is taken (the output ended before, at {length})"
     elif other.refused:
         does = "max_tokens beyond the context is refused"
     else:
@@ -136,6 +142,11 @@ def _mixed(bench: Bench) -> list[Reply]:
     prompts = bench.easy[:AT_ONCE]
     asks = [bench.plain(each, cap) for each, cap in zip(prompts, _caps(bench), strict=True)]
     return bench.ask_again(asks, times=1)[0]
+
+
+def _one_of_each(replies: Sequence[Reply]) -> tuple[dict[str, Any], ...]:
+    """Of a batch of whole and cut outputs in turn."""
+    return tuple(map(shown, replies[:2]))
 
 
 def _is_cut(bench: Bench, reply: Reply, choice: Choice, cap: int) -> bool | None:
@@ -173,19 +184,32 @@ def _miscounted(bench: Bench, reply: Reply) -> str:
     return ""
 
 
+def _ran_full(bench: Bench, reply: Reply) -> bool:
+    """Whether an output fills the context without an end of its own; False if nobody can tell."""
+    ids = reply.choices[0].ids
+    if not ids or reply.prompt_tokens is None or not bench.engine.eos_ids:
+        return False
+    # Engines keep a place free or not.
+    full = reply.prompt_tokens + len(ids) >= bench.engine.context - 1
+    return full and ids[-1] not in bench.engine.eos_ids
+
+
 def _filled(bench: Bench, tokens: int) -> Ask:
-    """An ask whose prompt has about that many tokens."""
+    """An ask whose prompt has about that many tokens; a problem at its end, to be thought about."""
+    nothing = ({"role": "user", "content": ""},)
+    *before, last = next(iter(bench.candidates), nothing)
     unit = max(bench.engine.count(_FILLER * 10) or 100, 10) / 10
 
     def ask(times: int) -> Ask:
-        content: Any = _FILLER * max(times, 1)
-        return bench.plain(({"role": "user", "content": content},), 8)
+        content = f"{_FILLER * max(times, 1)}\n\n{last['content']}"
+        return bench.plain((*before, {**last, "content": content}), 8)
 
     if not bench.takes_ids:
-        return ask(int((tokens - 32) / unit))
+        rest = sum(bench.engine.count(each["content"]) or 0 for each in (*before, last))
+        return ask(int((tokens - 32 - rest) / unit))
     made = ask(int(tokens / unit) + 2)
     spare = len(made.prompt_ids) - tokens
-    # The middle is left out, so that the prompt still begins and ends as the template wants.
-    middle = len(made.prompt_ids) // 2
+    # Some of the filling is left out, so that the prompt begins and ends as the template wants.
+    middle = (len(made.prompt_ids) - spare) // 2
     ids = made.prompt_ids[:middle] + made.prompt_ids[middle + spare :] if spare > 0 else None
     return replace(made, prompt_ids=ids) if ids else made

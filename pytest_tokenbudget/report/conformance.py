@@ -14,7 +14,7 @@ from pytest_tokenbudget.conformance.results import (
     WayResult,
 )
 from pytest_tokenbudget.report.conformance_badge import badge_of, write_badge
-from pytest_tokenbudget.report.conformance_study import ConformanceReport
+from pytest_tokenbudget.report.conformance_study import ConformanceReport, goes_on
 from pytest_tokenbudget.report.files import safe_name, to_record, write_json
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.report.style import (
@@ -197,11 +197,6 @@ def mean_thinking(result: BudgetResult) -> str:
         return "-"
     shown = f"{mean:,.1f}" if mean < 1000 else f"{mean:,.0f}"
     return shown + ("*" if goes_on(result) else "")
-
-
-def goes_on(result: BudgetResult) -> bool:
-    """Whether thinking went on outside of its block."""
-    return any(each.spill for each in result.observations)
 
 
 def star_sentence(report: ConformanceReport) -> str:

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from pytest_tokenbudget.conformance.results import Finding, Verdict
 from pytest_tokenbudget.report import style
-from pytest_tokenbudget.report.conformance_study import ConformanceReport
+from pytest_tokenbudget.report.conformance_study import ConformanceReport, goes_on_under
 from pytest_tokenbudget.report.files import write_json, write_text
 
 # Dark enough for white letters (4.5 to 1 at least); what is meant stands in words beside them.
@@ -25,8 +25,11 @@ COLOURS: Mapping[Verdict, str] = MappingProxyType(
     }
 )
 GOOD, BAD, OPEN = COLOURS[Verdict.ENFORCED], COLOURS[Verdict.IGNORED], "#5a5a5a"
+# The engine keeps its word, and fewer tokens are saved than it says.
+CAUTION = "#7d5a00"
 LABEL = "#333333"
 MAX_MESSAGE = 60
+GOES_ON = "thinks on after its close"
 # About the widths of Verdana's characters at 11 pixels.
 _WIDTHS = (
     ("ijlI.,'|:;!/ ", 3.5),
@@ -84,6 +87,9 @@ class Badge:
 def badge_of(report: ConformanceReport) -> Badge:
     """The one sentence about an engine: how a thinking budget is kept, and what is broken.
 
+    Whoever reads "enforced" expects to pay for no more thinking than that. So it is said where the
+    model, its block closed by force, goes on thinking in the answer.
+
     Where no way to set a thinking budget was tried, it is about the token limits.
     """
     broken = report.limits_that(Finding.BROKEN)
@@ -92,13 +98,16 @@ def badge_of(report: ConformanceReport) -> Badge:
         if not report.limits:
             return Badge("token limits", "not measured", OPEN)
         return Badge("token limits", _broken(broken) or "kept", BAD if broken else GOOD)
-    message = str(best.verdict)
-    if best.verdict in (Verdict.ENFORCED, Verdict.SOFT):
+    message, colour = str(best.verdict), COLOURS[best.verdict]
+    kept = best.verdict in (Verdict.ENFORCED, Verdict.SOFT)
+    if kept:
         message += f" by {best.way}"
     message = style.shorten(style.visible(message), MAX_MESSAGE)
+    if kept and goes_on_under(best):
+        message, colour = f"{message}, {GOES_ON}", CAUTION
     if broken:
-        message += f", {_broken(broken)}"
-    return Badge("thinking budget", message, BAD if broken else COLOURS[best.verdict])
+        message, colour = f"{message}, {_broken(broken)}", BAD
+    return Badge("thinking budget", message, colour)
 
 
 def _broken(names: tuple[str, ...]) -> str:

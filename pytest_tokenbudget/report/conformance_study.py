@@ -84,8 +84,15 @@ class ConformanceReport:
 
     @property
     def best(self) -> WayResult | None:
-        """The first of these with the verdict that counts most; None where none was tried."""
-        return min(self.setting, key=lambda way: BY_WEIGHT.index(way.verdict), default=None)
+        """The first of these with the verdict that counts most; None where none was tried.
+
+        Where several have it, one under which the model does not go on thinking comes first.
+        """
+        return min(
+            self.setting,
+            key=lambda way: (BY_WEIGHT.index(way.verdict), goes_on_under(way)),
+            default=None,
+        )
 
     def limits_that(self, finding: Finding) -> tuple[str, ...]:
         """Names of the probes of limits that found this."""
@@ -104,7 +111,7 @@ class ConformanceReport:
         same = _names([way.way for way in self.setting if way.verdict is best.verdict])
         match best.verdict:
             case Verdict.ENFORCED | Verdict.SOFT:
-                return f"thinking budget {best.verdict} by {same}"
+                return f"thinking budget {best.verdict} by {same}{self._but(best.verdict)}"
             case Verdict.NOT_RESOLVED:
                 return (
                     f"thinking budget not resolved: of {many} none is shown to keep one, and "
@@ -113,6 +120,15 @@ class ConformanceReport:
             case Verdict.REFUSED:
                 return f"thinking budget refused: {many} tried, none is taken"
         return f"thinking budget {best.verdict}: {many} tried, none keeps one"
+
+    def _but(self, verdict: Verdict) -> str:
+        """Which of the ways with a verdict save less than it sounds like; empty if none does."""
+        same = [way for way in self.setting if way.verdict is verdict]
+        on = [way.way for way in same if goes_on_under(way)]
+        if not on:
+            return ""
+        which = "" if len(on) == len(same) else f" with {_names(on)}"
+        return f", but the model goes on thinking after the close{which}"
 
     def switch_sentence(self) -> str:
         """Which switches turn thinking off; empty where none was tried."""
@@ -136,6 +152,16 @@ class ConformanceReport:
         differs = self.limits_that(Finding.DIFFERS)
         also = f"; outputs differ in {', '.join(differs)}" if differs else ""
         return f"no limit broken, {len(kept)} of {len(self.limits)} kept{also}"
+
+
+def goes_on(result: BudgetResult) -> bool:
+    """Whether thinking went on outside of its block, where no budget reaches."""
+    return any(each.spill for each in result.observations)
+
+
+def goes_on_under(way: WayResult) -> bool:
+    """Whether it did so under any budget."""
+    return any(goes_on(each) for each in way.budgets if each.budget is not None)
 
 
 def is_switch(way: WayResult) -> bool:
