@@ -9,7 +9,8 @@ import pytest
 
 from pytest_tokenbudget import fixtures, missing, options, selection
 from pytest_tokenbudget.report import reporter
-from pytest_tokenbudget.session import SESSION, start
+from pytest_tokenbudget.session import SESSION
+from pytest_tokenbudget.start import start
 
 MARKERS = {
     "phase1": "accuracy, truncation and tokens used against budget; the saturation point",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from pytest_tokenbudget import engine_makers, xdist
-from pytest_tokenbudget.config_file import ConfigError, UserConfig, read_config
-from pytest_tokenbudget.options import NAMES, Settings, read_settings
+from pytest_tokenbudget.config_file import ConfigError, UserConfig
+from pytest_tokenbudget.options import Settings
 from pytest_tokenbudget.planning import (
     Kind,
     Need,
@@ -41,20 +41,6 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.traces.store import TraceStore
 
 Made = TypeVar("Made")
-
-# Where one of these was set, models are looked up before anything is collected.
-CHECKED = frozenset(
-    (
-        "model",
-        "budgets",
-        "recorded",
-        "tokenizer",
-        "engine",
-        "base_url",
-        "served_model",
-        "server_api",
-    )
-)
 
 
 class Session:
@@ -377,51 +363,3 @@ class Session:
 
 
 SESSION = pytest.StashKey[Session]()
-
-
-def start(config: pytest.Config) -> Session:
-    """Read the configuration and make the session's state, once.
-
-    Models and tasks are resolved at once where somebody named them, so that a wrong name ends the
-    run before anything is loaded; otherwise nothing is looked at.
-
-    Raises:
-        pytest.UsageError: If an option or the configuration file cannot be used.
-    """
-    if SESSION in config.stash:
-        return config.stash[SESSION]
-    try:
-        user = read_config(config.rootpath, NAMES)
-    except ConfigError as error:
-        raise pytest.UsageError(str(error)) from None
-    settings = read_settings(config, user.options, user.where)
-    session = Session(settings, user, run_identifier(config))
-    if settings.explicit & CHECKED:
-        session.check_budgets()
-    if session.recordings is None and settings.explicit & {"closers", "max_thinking_tokens"}:
-        from pytest_tokenbudget.thinking_plan import check_asked
-
-        try:
-            for spec in session.specs:
-                check_asked(settings, spec)
-        except SetupError as error:
-            raise pytest.UsageError(str(error)) from None
-    if "task" in settings.explicit:
-        assert session.task
-    for directory in settings.annotations:
-        # Preparation makes the reports' own directory; any other holds what somebody wrote.
-        own = directory.resolve() == (settings.reports / "annotations").resolve()
-        if not own and not directory.is_dir():
-            raise pytest.UsageError(f"--annotations: there is no directory {directory}")
-    config.stash[SESSION] = session
-    return session
-
-
-def run_identifier(config: pytest.Config) -> str:
-    """One identifier for all processes of a pytest session; pytest-xdist hands it to workers."""
-    given = os.environ.get("PYTEST_XDIST_TESTRUNUID") if xdist.worker_id() else None
-    given = given or config.getoption("testrunuid", default=None)
-    run = str(given or uuid.uuid4().hex)
-    if hasattr(config.option, "testrunuid"):
-        config.option.testrunuid = run
-    return run

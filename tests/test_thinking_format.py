@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.thinking_formats import builtin_formats, detect
-from pytest_tokenbudget.traces.thinking import Part, ThinkingFormat, parse
-from pytest_tokenbudget.traces.trace import StopReason, Trace, thinking_spans
+from pytest_tokenbudget.traces.thinking import Part, ThinkingFormat, parse, walk
+from pytest_tokenbudget.traces.trace import StopReason, Trace
 
 TOKENS = {"<think>": 1, "</think>": 2}
 HARMONY = {
@@ -325,7 +325,7 @@ FORMS = st.sampled_from([THINK, BY_TEXT, MINIMAX, NESTED, GPT_OSS, ThinkingForma
 @given(PIECES, st.booleans(), st.booleans(), FORMS)
 def test_every_cut_is_its_parts(pieces, ended, opened, form):
     trace = make(*(pieces or ["a"]), *([EOS] if ended else []), opened=opened)
-    spans = thinking_spans(trace, form)
+    spans = walk(trace.tags(form), trace.text, form, opened).open_at
     for budget in range(1, len(trace.output_ids) + 1):
         cut = trace.cut(budget, form)
         blocks = cut.blocks

@@ -8,25 +8,19 @@ scheduling needs no other coordination.
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
-import threading
 import time
 from array import array
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from pytest_tokenbudget.engines.base import Generated, Request
 from pytest_tokenbudget.tasks.problem import Message
-from pytest_tokenbudget.traces.store_file import StoreError, connect, damaged, explained
+from pytest_tokenbudget.traces.journal import Journal, PlanRow
+from pytest_tokenbudget.traces.store_file import StoreError, damaged
 from pytest_tokenbudget.traces.trace import StopReason, Trace
 
 __all__ = ["PlanRow", "StoreError", "StoredPrompt", "TraceStore", "Want", "pack", "unpack"]
-
-KEEP_PLANS = 30 * 86_400.0
 
 # For a fresh start: a trace that was there before the run began. What another run beside it makes
 # is fresh enough; if each wanted its own, two of them would replace each other's for ever.
@@ -69,23 +63,6 @@ class Want:
 
 
 @dataclass(frozen=True)
-class PlanRow:
-    """A plan of this run and how far it is.
-
-    Attributes:
-        name: Distinguishes the plans of a run.
-        plan: As it was put.
-        to_generate: Traces that were missing when the run began.
-        missing: Traces that are missing now.
-    """
-
-    name: str
-    plan: dict[str, object]
-    to_generate: int
-    missing: int
-
-
-@dataclass(frozen=True)
 class StoredPrompt:
     """A rendered prompt as the store keeps it."""
 
@@ -110,43 +87,8 @@ def unpack(blob: bytes) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-class TraceStore:
-    """An open trace store.
-
-    Args:
-        path: The SQLite file; made with its directory where it is missing.
-        run: Identifier of this pytest session, shared by its workers.
-        owner: Identifier of this process within the run.
-        check: Whether to read the whole file first, to see whether it is damaged.
-
-    Raises:
-        StoreError: If the file is not a trace store, is damaged, or has another schema version. It
-            is left untouched.
-    """
-
-    def __init__(self, path: Path, run: str = "", owner: str = "", *, check: bool = False) -> None:
-        self.path, self.run, self.owner = path, run, owner
-        self._thread = threading.get_ident()
-        self._db = connect(path, check)
-
-    def _errors(self) -> AbstractContextManager[None]:
-        return explained(self.path)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._errors():
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # SQLite may have rolled back itself
-                    self._db.execute("ROLLBACK")
-                raise
-
-    def close(self) -> None:
-        """Close the file; the store cannot be used afterwards."""
-        self._db.close()
+class TraceStore(Journal):
+    """An open trace store: a journal with the prompts and traces that runs have made."""
 
     # Prompts
 
@@ -366,61 +308,6 @@ class TraceStore:
                 raise damaged(self.path, error) from error
         return traces
 
-    # Runs
-
-    def put_plan(self, name: str, plan: Mapping[str, object], missing: int) -> None:
-        """Say what this run is about; the first worker's word counts.
-
-        Args:
-            name: Distinguishes the plans of a run.
-            plan: JSON-compatible; the controller reads it for its reports.
-            missing: Traces that are still to be generated.
-        """
-        with self._transaction() as db:
-            db.execute(
-                "INSERT OR IGNORE INTO plans VALUES (?, ?, ?, ?, ?, ?)",
-                (self.run, name, json.dumps(plan), missing, missing, time.time()),
-            )
-            for table, age in (("plans", "created"), ("runs", "began")):
-                db.execute(f"DELETE FROM {table} WHERE {age} < ?", (time.time() - KEEP_PLANS,))
-            db.execute("DELETE FROM notes WHERE run NOT IN (SELECT run FROM runs)")
-
-    def note_missing(self, name: str, missing: int) -> None:
-        """Say how many traces of a plan are left, for whoever shows progress."""
-        with self._transaction() as db:
-            db.execute(
-                "UPDATE plans SET missing = min(missing, ?) WHERE run = ? AND name = ?",
-                (missing, self.run, name),
-            )
-
-    def plans(self) -> list[PlanRow]:
-        """What this run planned so far, in the order in which it began."""
-        with self._errors():
-            rows = self._db.execute(
-                "SELECT name, plan, to_generate, missing FROM plans WHERE run = ?"
-                " ORDER BY created, name",
-                (self.run,),
-            ).fetchall()
-        return [PlanRow(name, json.loads(plan), *counts) for name, plan, *counts in rows]
-
-    def note(self, text: str) -> None:
-        """Leave a line for whoever shows this run's progress; from any thread."""
-        if threading.get_ident() != self._thread:
-            # SQLite connections do not cross threads.
-            with closing(TraceStore(self.path, self.run, self.owner)) as own:
-                own.note(text)
-            return
-        with self._transaction() as db:
-            db.execute("INSERT INTO notes (run, text) VALUES (?, ?)", (self.run, text))
-
-    def notes(self, after: int = 0) -> list[tuple[int, str]]:
-        """Lines left by this run's processes, with their numbers, those after ``after``."""
-        with self._errors():
-            return self._db.execute(
-                "SELECT id, text FROM notes WHERE run = ? AND id > ? ORDER BY id",
-                (self.run, after),
-            ).fetchall()
-
     def generated(self, model: str, keys: Collection[str] | None = None) -> tuple[int, int]:
         """Traces and output tokens that this run generated with ``model``, of ``keys`` or all."""
         some = "" if keys is None else " AND key IN (SELECT value FROM json_each(?))"
@@ -432,42 +319,3 @@ class TraceStore:
                 (self.run, model, *given),
             ).fetchone()
         return int(row[0]), int(row[1])
-
-    # What servers said of themselves
-
-    def server(self, urls: Sequence[str], served: str | None) -> dict[str, Any] | None:
-        """What was noted of the model that servers serve, None where nothing was."""
-        with self._errors():
-            row = self._db.execute(
-                "SELECT facts FROM servers WHERE urls = ? AND served = ?",
-                (json.dumps(list(urls)), served or ""),
-            ).fetchone()
-        return json.loads(row[0]) if row else None
-
-    def put_server(
-        self, urls: Sequence[str], served: str | None, facts: Mapping[str, object]
-    ) -> None:
-        """Note what servers say of the model that they serve, for runs in which they are down."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO servers VALUES (?, ?, ?)",
-                (json.dumps(list(urls)), served or "", json.dumps(dict(facts))),
-            )
-
-    # Hashes of model files
-
-    def get(self, path: str, size: int, mtime_ns: int) -> str | None:
-        """The SHA-256 of a file hashed before and not changed since."""
-        with self._errors():
-            row = self._db.execute(
-                "SELECT sha256 FROM files WHERE path = ? AND size = ? AND mtime_ns = ?",
-                (path, size, mtime_ns),
-            ).fetchone()
-        return str(row[0]) if row else None
-
-    def put(self, path: str, size: int, mtime_ns: int, sha256: str) -> None:
-        """Remember the SHA-256 of a file."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (path, size, mtime_ns, sha256)
-            )

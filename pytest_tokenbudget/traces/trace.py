@@ -29,7 +29,6 @@ __all__ = [
     "Trace",
     "check_budgets",
     "split_thinking",
-    "thinking_spans",
 ]
 
 
@@ -253,15 +252,6 @@ def split_thinking(
     """
     cut = Cut(trace, max(trace.cap, 1), len(trace.output_ids), text, False, thinking)
     return cut.thinking, cut.answer, cut.in_thinking
-
-
-def thinking_spans(trace: Trace, thinking: ThinkingFormat | None) -> list[tuple[int, int]]:
-    """Where in a trace's text a cut ends inside an open thinking block.
-
-    Returns:
-        From how many characters, to below how many, in rising order.
-    """
-    return list(walk(trace.tags(thinking), trace.text, thinking, trace.opened_by_prompt).open_at)
 
 
 def check_budgets(budgets: Sequence[int]) -> tuple[int, ...]:
