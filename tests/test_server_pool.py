@@ -186,6 +186,39 @@ def test_only_refusals_come_to_an_end(tiny):
     assert "nothing got through for 0.6 s" in str(fault)
 
 
+def test_a_server_that_takes_requests_and_never_answers_ends_the_run(tiny):
+    """It passes every look; each of many requests would else wait for all of its tries."""
+    with FaultyProxy(tiny.url, always(Mischief.TIMEOUT)) as proxy:
+
+        async def use(pool):
+            asked = [asyncio.ensure_future(asking(pool, f"p{n}")) for n in range(40)]
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+        begun = time.monotonic()
+        faults = pooled(proxy.url, use, timeout=0.1)
+    assert time.monotonic() - begun < 8
+    assert any(fault.fatal for fault in faults)
+    assert all(fault.kind is FaultKind.TIMEOUT for fault in faults)
+    assert any("nothing got through for 0.6 s" in str(fault) for fault in faults)
+
+
+def test_one_that_writes_for_long_while_others_are_refused_ends_nothing():
+    """Nothing is done for longer than refusals are endured, but words come all the time."""
+    with TinyServer(delay=0.05) as slow, FaultyProxy(slow.url) as proxy:
+
+        async def use(pool):
+            long = asyncio.ensure_future(asking(pool, "long", tokens=40))
+            await asyncio.sleep(0.2)
+            proxy.plan = always(Mischief.RATE_LIMIT)
+            other = asyncio.ensure_future(asking(pool, "other", tries=50))
+            await asyncio.sleep(1.4)
+            proxy.plan = in_order()
+            return await asyncio.gather(long, other)
+
+        (_, words), _ = pooled(proxy.url, use)
+    assert len(words) == 40
+
+
 def test_one_request_that_is_always_refused_does_not_wait_for_ever(tiny):
     """Others get through, this one is too much for the server's limit."""
     with FaultyProxy(tiny.url, always(Mischief.RATE_LIMIT), retry_after=0) as proxy:

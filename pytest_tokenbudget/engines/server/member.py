@@ -23,7 +23,7 @@ class Timing:
         look: Between two looks at a server that is down.
         look_timeout: How long a look may take.
         all_down: How long all servers may be down before the run is given up.
-        overloaded: How long all servers may refuse everything, or load their models, before that.
+        overloaded: How long they may refuse everything, or load their models, before that.
         window: Over which a rate is measured to choose the number in flight.
     """
 
@@ -75,7 +75,6 @@ class Member:
     # In a row, without a success between.
     breaks: int = 0
     refusals: int = 0
-    refused_since: float | None = None
     paused_until: float = 0.0
 
     @property

@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 # Refusals for too much work that one request may meet, in multiples of the tries it has.
 _REFUSALS = 4
+# Timeouts in a row, with nothing from any server between, after which others would be no better.
+_SILENCES = 6
 # Shares of a server's limit by which another one must be less busy to get a prompt not its own.
 _BUSIER = 0.5
 _BUSIER_AND_FULL = 0.25
@@ -84,6 +86,9 @@ class Pool:
             self._members.setdefault(server.url, Member(server, throttle))
         self._homes: dict[Hashable, Member] = {}
         self._waiting: dict[_Work, None] = {}
+        self._running = 0
+        self._came = 0.0  # when something came last, from any of them
+        self._silence = max(self._timing.overloaded, _SILENCES * timeout)
 
     def _say(self, line: str) -> None:
         # Whoever shows lines may fail; the tasks that look at servers must not end by that.
@@ -131,6 +136,8 @@ class Pool:
         """Tell that tokens came from a server: the number in flight is chosen by it."""
         member = self._members[server.url]
         member.tokens += tokens
+        if tokens:
+            self._came = self._now()
         before = member.throttle.limit
         if not self._waiting and member.outstanding < before:
             member.throttle.spare()
@@ -162,7 +169,13 @@ class Pool:
             stop=lambda state: work.spent,
             reraise=True,
         )
-        return await retrying(self._once, job, work)
+        if not self._running:
+            self._came = self._now()
+        self._running += 1
+        try:
+            return await retrying(self._once, job, work)
+        finally:
+            self._running -= 1
 
     async def _once(self, job: Callable[[Server], Awaitable[T]], work: _Work) -> T:
         member = await self._place(work)
@@ -174,9 +187,9 @@ class Pool:
             self._failed(member, work, fault)
             raise
         else:
+            self._came = self._now()
             member.done += 1
             member.breaks = member.refusals = 0
-            member.refused_since = None
             member.throttle.ended()
             return result
         finally:
@@ -247,6 +260,12 @@ class Pool:
         member.faults[str(fault.kind)] += 1
         if not fault.retryable:
             return
+        overloaded = fault.kind is FaultKind.OVERLOADED
+        patience = self._timing.overloaded if overloaded else self._silence
+        if self._now() - self._came > patience:
+            fault.fatal = True
+            fault.message += f"; nothing got through for {patience:g} s"
+            return
         work.avoid = member
         work.at_once = False
         if fault.kind in _DOUBTFUL or fault.loading:
@@ -268,14 +287,6 @@ class Pool:
     def _pause(self, member: Member, fault: Fault) -> None:
         """Leave a server alone for the time it asks for, or for one that grows."""
         now = self._now()
-        if member.refused_since is None:
-            member.refused_since = now
-        elif all(
-            m.refused_since is not None and now - m.refused_since > self._timing.overloaded
-            for m in self._members.values()
-        ):
-            fault.fatal = True
-            fault.message += f"; nothing got through for {self._timing.overloaded:g} s"
         if fault.retry_after is None:
             seconds = self._timing.pause(member.refusals)
         else:
