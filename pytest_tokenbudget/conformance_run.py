@@ -159,7 +159,8 @@ def _or_fail(make: Callable[[], Made]) -> Made:
     try:
         return make()
     except (SetupError, EngineError, ModelError, StoreError) as error:
-        return pytest.fail(str(error), pytrace=False)
+        # Without the error behind it, which would be shown as the same sentence once more.
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 def probed(engine: Engine) -> Probed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,18 @@ def test_what_was_recorded_cannot_be_probed(run, pytester):
     )
     assert result.ret == 0
     assert result.parseoutcomes()["skipped"] == len(LIMIT_PROBES) + len(WAYS) + 1
+
+
+def test_a_server_that_is_not_there_is_named_once(run):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        given = ("--model", "nano-reasoner", "--base-url", url, "-k", "max_tokens and test_limit")
+        result = run(*given, base=CONFORMANCE, engines=RealEngines())
+    result.assert_outcomes(failed=1)
+    said = [line for line in result.outlines if line.startswith(f"nothing answers at {url}")]
+    assert len(said) == 1
+    assert "During handling" not in result.stdout.str()
 
 
 def test_the_embedded_model(run, pytester, quick_figures):
