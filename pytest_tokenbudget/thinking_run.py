@@ -62,7 +62,7 @@ def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
     run = _Run(session, engine)
     run.gather(plan, plan.wants(problems, prompts))
     off = run.off(plan, spec)
-    natural = store.load(plan.names(problems, prompts), prompts)
+    natural = store.load(plan.names(problems, prompts), prompts, plan.cap)
     ids = text_ids(store, plan, plan_texts(plan), engine)
     forced = forced_of(plan, problems, natural, ids)
     assert plan.forcing is not None

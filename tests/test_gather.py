@@ -33,7 +33,7 @@ def no_engine():
 def everything(store, count=8, cap=16, **changes):
     plan, problems = make_plan(cap, **changes), make_problems(count)
     prompts = render(store, plan, problems, no_engine)
-    return store.load(plan.names(problems, prompts), prompts)
+    return store.load(plan.names(problems, prompts), prompts, cap)
 
 
 def check_all(store, count=8, cap=16):
@@ -171,6 +171,45 @@ def test_an_error_row_ends_the_gathering_and_the_next_run_tries_again(path):
         gather_all(store, again, 8)
         check_all(store)
     assert len(again.seen) == 1
+
+
+@pytest.mark.parametrize("continues", [True, False], ids=["ids", "chat"])
+@pytest.mark.parametrize("came", [0, 5])
+def test_a_capped_trace_outlives_what_fails_to_go_on_from_it(path, continues, came):
+    class Failing(FakeEngine):
+        def generate(self, requests, decoding):
+            for made in super().generate(requests, decoding):
+                kept = made.output_ids[: len(made.request.prefix_ids) + came]
+                counted = not self.continues and came > 0
+                yield fake_engine.Generated(
+                    made.request, kept, StopReason.ERROR, error="refused", counted=counted
+                )
+
+    with closing(TraceStore(path, "one", "a")) as store:
+        gather_all(store, FakeEngine(), 8, cap=10)
+        before = everything(store, 8, 10)
+        capped = {key for key, trace in before.items() if trace.capped}
+    failing = Failing()
+    failing.continues = continues
+    with closing(TraceStore(path, "two", "a")) as store:
+        gather_all(store, failing, 8, cap=30)
+        assert len(failing.seen) == len(capped) > 0
+        errors = {k: t.error for k, t in everything(store, 8, 30).items() if t.error}
+        assert errors == dict.fromkeys(capped, "refused")
+        new = sum(len(written(r.prompt_ids)[: 10 + came]) - 10 for r in failing.seen)
+        assert store.generated("fake-model") == (len(capped), new if continues else 0)
+    with closing(TraceStore(path, "three", "a")) as store:
+        plan, problems = make_plan(10), make_problems(8)
+        prompts = render(store, plan, problems, no_engine)
+        gather(store, plan, plan.wants(problems, prompts), no_engine)
+        for key, trace in check_all(store, 8, 10).items():
+            assert trace.output_ids[:10] == before[key].output_ids
+            assert not trace.error
+    engine = FakeEngine()
+    with closing(TraceStore(path, "four", "a")) as store:
+        gather_all(store, engine, 8, cap=30)
+        assert len(engine.seen) == len(capped)
+        check_all(store, 8, 30)
 
 
 def test_a_share_leaves_something_for_the_other_workers(path):

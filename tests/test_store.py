@@ -219,8 +219,18 @@ def test_an_error_while_extending_loses_nothing(path):
         store.want([large])
         assert store.claim(1, 60) == {"k0": (1, 2, 3, 4)}
         store.release()
+        store.want([small])
+        assert store.missing() == 0, "what was there can be judged as before"
+
+
+def test_a_claim_gives_no_more_ids_than_the_cap(path):
+    with closing(TraceStore(path, "one", "a")) as store:
+        (want,) = asked = wants(1, cap=9)
+        store.want(asked)
+        commit(store, result(want, ids=4, reason=StopReason.ERROR, error="boom"))
+    with closing(TraceStore(path, "two", "a")) as store:
         store.want(wants(1, cap=2))
-        assert store.claim(1, 60) == {"k0": (1, 2)}, "never more than the cap"
+        assert store.claim(1, 60) == {"k0": (1, 2)}
 
 
 def rows(path, table, columns="*"):

@@ -37,7 +37,7 @@ def load_study(store: TraceStore, plan: Plan, task: Task, problems: Sequence[Pro
         problems: The problems of the plan.
     """
     prompts = _prompts(store, plan, problems)
-    traces = store.load(plan.names(problems, prompts), prompts)
+    traces = store.load(plan.names(problems, prompts), prompts, plan.cap)
     loaded = _LOADED.setdefault(store, [])
     for one in loaded:
         study = one.study

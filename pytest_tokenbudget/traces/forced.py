@@ -165,8 +165,11 @@ def load_going(store: TraceStore, goings: Mapping[str, Going], opens: bool) -> d
         opens: Whether their prompts end inside a thinking block.
     """
     prompts = {key: StoredPrompt(going.branch.prompt_ids, opens) for key, going in goings.items()}
-    found = store.load({key: (key, 0) for key in goings}, prompts)
-    return {key: trace for (key, _), trace in found.items()}
+    found: dict[str, Trace] = {}
+    for cap in {going.cap for going in goings.values()}:
+        names = {key: (key, 0) for key, going in goings.items() if going.cap == cap}
+        found |= {key: trace for (key, _), trace in store.load(names, prompts, cap).items()}
+    return found
 
 
 def named(trace: Trace, problem_id: str) -> Trace:

@@ -13,12 +13,16 @@ import time
 from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.engines.base import Generated, Request
 from pytest_tokenbudget.tasks.problem import Message
 from pytest_tokenbudget.traces.journal import Journal, PlanRow
 from pytest_tokenbudget.traces.store_file import StoreError, damaged
 from pytest_tokenbudget.traces.trace import StopReason, Trace
+
+if TYPE_CHECKING:
+    import sqlite3
 
 __all__ = ["PlanRow", "StoreError", "StoredPrompt", "TraceStore", "Want", "pack", "unpack"]
 
@@ -29,13 +33,16 @@ STALE = """
 """
 
 # What still has to be generated: nothing there, an error of an earlier run, a trace whose cap was
-# too low, or, for a fresh start, a trace of an earlier run.
+# too low and that this run has not failed to go on from, or, for a fresh start, one of an earlier
+# run.
 MISSING = f"""
     (t.key IS NULL
      OR (t.stop_reason = 'error' AND t.run != :run)
-     OR (t.stop_reason = 'length' AND t.cap < w.cap)
+     OR (t.stop_reason = 'length' AND t.cap < w.cap AND (t.error = '' OR t.run != :run))
      OR {STALE})
 """
+# What could not be gone on from as far as is needed.
+FAILED = "(t.stop_reason = 'length' AND t.error != '' AND t.cap < :reach)"
 FREE = "(c.key IS NULL OR c.deadline < :now)"
 
 
@@ -208,8 +215,9 @@ class TraceStore(Journal):
         """Keep one trace and give up the claim on it.
 
         Where two processes generated the same one (a lease ran out), the first stays, unless the
-        second reaches further. A trace that a fresh start supersedes is moved to the table
-        ``replaced``.
+        second reaches further. An error never takes the place of what was generated: it is noted
+        beside a trace that could not be gone on from, which stays what it is up to its cap. A trace
+        that a fresh start supersedes is moved to the table ``replaced``.
 
         Args:
             model: Hash of the model's identity.
@@ -231,6 +239,9 @@ class TraceStore(Journal):
                     (request.key,),
                 )
                 db.execute("DELETE FROM traces WHERE key = ?", (request.key,))
+            db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (request.key, self.owner))
+            if self._noted(db, result, text, offsets):
+                return
             db.execute(
                 "INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (key) DO UPDATE SET model = excluded.model,"
@@ -263,25 +274,65 @@ class TraceStore(Journal):
                     json.dumps(dict(result.usage)) if result.usage else "",
                 ),
             )
-            db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (request.key, self.owner))
+
+    def _noted(
+        self, db: sqlite3.Connection, result: Generated, text: str, offsets: Sequence[int]
+    ) -> bool:
+        """Note an error beside the capped trace that was to be gone on from, if that is what it is.
+
+        Ids that came before the error are kept: the trace then has a higher cap.
+        """
+        if result.stop_reason is not StopReason.ERROR:
+            return False
+        key, ids = result.request.key, result.output_ids
+        found = db.execute(
+            "SELECT cap FROM traces WHERE key = ? AND stop_reason = 'length' AND cap < ?",
+            (key, result.request.cap),
+        ).fetchone()
+        if found is None:
+            return False
+        longer = len(ids) > found[0] and not result.counted
+        db.execute(
+            "UPDATE traces SET error = :error, run = :run, owner = :owner, new_tokens = :new"
+            " + CASE WHEN run = :run THEN new_tokens ELSE 0 END WHERE key = :key",
+            {
+                "error": result.error,
+                "run": self.run,
+                "owner": self.owner,
+                "new": len(ids) - len(result.request.prefix_ids) if longer else 0,
+                "key": key,
+            },
+        )
+        if longer:
+            db.execute(
+                "UPDATE traces SET output_ids = ?, offsets = ?, text = ?, cap = ? WHERE key = ?",
+                (pack(ids), pack(offsets), text, len(ids), key),
+            )
+        return True
 
     def load(
-        self, names: Mapping[str, tuple[str, int]], prompts: Mapping[str, StoredPrompt]
+        self,
+        names: Mapping[str, tuple[str, int]],
+        prompts: Mapping[str, StoredPrompt],
+        reach: int = 0,
     ) -> dict[tuple[str, int], Trace]:
         """Traces that are there.
 
         Args:
             names: For each key, the problem id and sample that it stands for.
             prompts: For each problem id, its rendered prompt.
+            reach: Output tokens that are to be judged; a trace that could not be gone on from as
+                far as that counts as one that ended in an error.
 
         Returns:
             Traces by problem id and sample.
         """
         with self._errors():
             rows = self._db.execute(
-                "SELECT t.key, output_ids, offsets, text, stop_reason, engine_reason, error, cap,"
-                " seconds, counted, usage FROM json_each(?) j JOIN traces t ON t.key = j.value",
-                (json.dumps(list(names)),),
+                f"SELECT t.key, output_ids, offsets, text, iif({FAILED}, 'error', stop_reason),"
+                f" engine_reason, iif({FAILED} OR stop_reason = 'error', error, ''), cap, seconds,"
+                " counted, usage FROM json_each(:keys) j JOIN traces t ON t.key = j.value",
+                {"keys": json.dumps(list(names)), "reach": reach},
             ).fetchall()
         traces = {}
         for key, ids, offsets, text, stop, word, error, cap, seconds, counted, usage in rows:
