@@ -22,8 +22,8 @@ class Listener:
         self._host = host
         self._port = 0
         self._loop = asyncio.new_event_loop()
-        self._server: asyncio.Server | None = None
-        self._open: dict[asyncio.StreamWriter, asyncio.Task] = {}
+        self._listening: socket.socket | None = None
+        self._open: dict[asyncio.Task, socket.socket] = {}
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     @property
@@ -58,31 +58,55 @@ class Listener:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     async def _listen(self):
-        self._server = await asyncio.start_server(self._serve, self._host, self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setblocking(False)
+        listening.bind((self._host, self._port))
+        listening.listen(256)
+        self._port = listening.getsockname()[1]
+        self._listening = listening
+        self._loop.add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening):
+        # asyncio's own server forgets the connections that it has accepted and not yet begun to
+        # serve when it is closed: they stay open, and whoever opened them waits for ever.
+        with suppress(BlockingIOError):
+            while True:
+                raw, _ = listening.accept()
+                raw.setblocking(False)
+                self._open[self._loop.create_task(self._serve(raw))] = raw
 
     async def _die(self):
-        if self._server:
-            self._server.close()
-            self._server = None
-        tasks = list(self._open.values())
-        for writer, task in list(self._open.items()):
-            reset(writer)
+        if self._listening:
+            self._loop.remove_reader(self._listening)
+            self._listening.close()
+            self._listening = None
+        dropped = dict(self._open)
+        self._open.clear()
+        for task in dropped:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*dropped, return_exceptions=True)
+        for raw in dropped.values():
+            raw.close()
 
-    async def _serve(self, reader, writer):
-        self._open[writer] = asyncio.current_task()
+    async def _serve(self, raw):
         self.now += 1
         self.most_at_once = max(self.most_at_once, self.now)
+        writer = None
         try:
+            reader, writer = await asyncio.open_connection(sock=raw)
             await self.answer(reader, writer)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        except asyncio.CancelledError:
+            if writer:
+                reset(writer)
+        except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
             self.now -= 1
-            self._open.pop(writer, None)
-            writer.close()
+            self._open.pop(asyncio.current_task(), None)
+            if writer:
+                writer.close()
 
 
 async def lines(reader) -> list[bytes]:

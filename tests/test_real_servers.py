@@ -5,10 +5,13 @@ Which servers there are, and how they are installed: real_servers.py.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 import pytest
 from faulty_proxy import FaultyProxy, Mischief, always, in_order
@@ -379,6 +382,18 @@ def test_no_process_is_left_behind(tmp_path, monkeypatch, how):
     process.send_signal(signal.SIGTERM if how == "asked" else signal.SIGKILL)
     process.wait(20)
     assert all(map(gone, pids))
+
+
+def test_a_proxy_that_dies_drops_what_it_has_only_just_accepted():
+    for _ in range(20):
+        with FaultyProxy("http://127.0.0.1:9", always(Mischief.TIMEOUT)) as proxy:
+            address = ("127.0.0.1", urlsplit(proxy.url).port)
+            clients = [socket.create_connection(address) for _ in range(4)]
+            proxy.die()
+        for client in clients:
+            with client, suppress(ConnectionResetError):
+                client.settimeout(5)
+                assert client.recv(1) == b""
 
 
 def test_a_server_that_does_not_start_shows_its_output(tmp_path):
