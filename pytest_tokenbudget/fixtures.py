@@ -76,7 +76,7 @@ def _study(session: Session, spec: ModelSpec, kind: Kind) -> Study:
     try:
         return session.study(spec, kind)
     except SetupError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +133,7 @@ def prepared(tokenbudget: Session, model: ModelSpec, study: Study) -> Prepared:
             others=study.others,
         )
     except AnnotationError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.fixture(scope="session")
@@ -176,7 +176,7 @@ def thinking_study(tokenbudget: Session, model: ModelSpec) -> ThinkingStudy:
     except NoThinkingError as error:
         pytest.skip(str(error))
     except SetupError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.fixture(scope="session")

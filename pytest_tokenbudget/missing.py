@@ -49,8 +49,10 @@ def sentence(alias: str, errors: tuple[Trace, ...], problems: int) -> str:
     reason, times = reasons.most_common(1)[0]
     hit = len({trace.problem_id for trace in errors})
     of = "trace is" if len(errors) == 1 else "traces are"
-    often = "" if len(reasons) == 1 else f" ({times:,} times; {len(reasons) - 1:,} other reasons)"
+    others = "1 other reason" if len(reasons) == 2 else f"{len(reasons) - 1:,} other reasons"
+    often = "" if len(reasons) == 1 else f" ({times:,} times; {others})"
     return (
-        f"{len(errors):,} {of} missing for {alias}, of {hit:,} of {problems:,} problems: {reason}"
+        f"{len(errors):,} {of} missing for {alias}, of {hit:,} of {problems:,} problems: "
+        f"{reason.rstrip('.')}"
         f"{often}; {AGAIN}"
     )

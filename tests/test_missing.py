@@ -3,7 +3,8 @@ from fake_engine import FakeEngine, written
 from runs import Engines, combined
 
 from pytest_tokenbudget.engines.base import EngineError, Generated
-from pytest_tokenbudget.traces.trace import StopReason
+from pytest_tokenbudget.missing import sentence
+from pytest_tokenbudget.traces.trace import StopReason, Trace
 
 pytest_plugins = ["run_fixtures"]
 pytestmark = pytest.mark.usefixtures("quick_figures")
@@ -56,7 +57,19 @@ def test_a_dead_engine_tells_how_many_are_missing(run, pytester):
     result.stdout.fnmatch_lines(
         ["*no server answers at http://a:8000/v1. 2 of 3 traces are missing: run the same*"]
     )
+    result.stdout.no_fnmatch_line("*During handling*")
+    result.stdout.no_fnmatch_line("*Traceback*")
     assert combined(pytester.path)["missing"] == 2
     fine = Engines(lambda *given: FakeEngine(rows=9))
     run(engines=fine).assert_outcomes(passed=3)
     assert len(fine.seen) == 2
+
+
+def test_what_is_missing_is_one_sentence():
+    def failed(problem, error):
+        return Trace(problem, 0, (1,), (), StopReason.ERROR, 8, "", (), error=error)
+
+    three = (failed("a", "too long."), failed("b", "too long."), failed("b", "refused"))
+    assert sentence("m", three, 9).startswith(
+        "3 traces are missing for m, of 2 of 9 problems: too long (2 times; 1 other reason); run"
+    )

@@ -202,6 +202,15 @@ def test_a_server_that_takes_requests_and_never_answers_ends_the_run(tiny):
     assert any("nothing got through for 0.6 s" in str(fault) for fault in faults)
 
 
+def test_a_person_is_told_once_what_is_tried_again_and_again(tiny):
+    told = []
+    with FaultyProxy(tiny.url, always(Mischief.SERVER_ERROR)) as proxy:
+        failing(proxy.url, say=told.append)
+    assert len(told) == 1
+    assert told[0].startswith(f"{proxy.url} failed at completions (500)")
+    assert told[0].endswith("; it is tried again")
+
+
 def test_one_that_writes_for_long_while_others_are_refused_ends_nothing():
     """Nothing is done for longer than refusals are endured, but words come all the time."""
     with TinyServer(delay=0.05) as slow, FaultyProxy(slow.url) as proxy:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pytest_tokenbudget.engines.server.http import Fault, Server
+from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Server
 from pytest_tokenbudget.engines.server.throttle import Throttle
 
 
@@ -68,6 +68,8 @@ class Member:
     done: int = 0
     tokens: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    # Kinds of faults that a person was told of.
+    told: set[FaultKind] = field(default_factory=set)
     # Down: why, since when, and the task that looks at it.
     down: Fault | None = None
     down_since: float = 0.0

@@ -283,6 +283,10 @@ class Pool:
             work.at_once = True
         else:
             work.counted += 1
+        # Once is usual; who waits shall know of what goes on.
+        if work.counted + work.refused == 2 and fault.kind not in member.told:
+            member.told.add(fault.kind)
+            self._say(f"{fault.message}; it is tried again")
 
     def _pause(self, member: Member, fault: Fault) -> None:
         """Leave a server alone for the time it asks for, or for one that grows."""
