@@ -13,7 +13,7 @@ from pytest_tokenbudget.engines.server.chat import as_written
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.dialects_base import Body, Heard, read_usage
 from pytest_tokenbudget.engines.server.http import Fault, Key, Server
-from pytest_tokenbudget.engines.server.tokens import end_texts
+from pytest_tokenbudget.engines.server.tokens import ServerText, end_texts
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.background import Background
@@ -46,10 +46,22 @@ def ask_all(
         except ValueError as error:
             requests.append(error)
     answers = background.run(_post_all(requests, at_once, engine))
-    return [
-        _reply(engine, ask, request, answer)
-        for ask, request, answer in zip(asks, requests, answers, strict=True)
-    ]
+    own = _own_text(engine)
+    try:
+        return [
+            _reply(engine, own, ask, request, answer)
+            for ask, request, answer in zip(asks, requests, answers, strict=True)
+        ]
+    finally:
+        if own is not None:
+            own.close()
+
+
+def _own_text(engine: ServerEngine) -> ServerText | None:
+    """What renders chat messages as the server does, whose template may be another than here."""
+    if engine.spec.kind == "server" or not engine.facts.tokenizes:
+        return None
+    return ServerText(engine.spec, engine.facts, engine.timeout)
 
 
 async def _post_all(
@@ -93,7 +105,11 @@ async def _post(server: Server, path: str, body: Body) -> Answer:
 
 
 def _reply(
-    engine: ServerEngine, ask: Ask, request: tuple[str, Body] | ValueError, answer: Answer
+    engine: ServerEngine,
+    own: ServerText | None,
+    ask: Ask,
+    request: tuple[str, Body] | ValueError,
+    answer: Answer,
 ) -> Reply:
     if isinstance(request, ValueError):
         return Reply({}, error=str(request))
@@ -105,7 +121,7 @@ def _reply(
         return Reply(sent, error=str(answer), prompt_tokens=known)
     outputs = DIALECTS[engine.facts.kind].read_reply(answer)
     prompt_ids = next((heard.prompt_ids for heard in outputs if heard.prompt_ids), None)
-    prompt = _prompt(engine, ask, prompt_ids)
+    prompt = _prompt(engine, own, ask, prompt_ids)
     return Reply(
         sent,
         tuple(_choice(engine, heard, prompt) for heard in outputs),
@@ -115,11 +131,16 @@ def _reply(
     )
 
 
-def _prompt(engine: ServerEngine, ask: Ask, prompt_ids: Sequence[int] | None) -> str:
+def _prompt(
+    engine: ServerEngine, own: ServerText | None, ask: Ask, prompt_ids: Sequence[int] | None
+) -> str:
     """Text of the rendered prompt; empty where it cannot be known."""
     try:
         if ids := prompt_ids or ask.prompt_ids:
             return engine.tokens.decode_prompt(ids)
+        if own is not None:
+            with suppress(EngineError):
+                return own.render(ask.messages, variables=ask.template).text
         return engine.tokens.render(ask.messages, variables=ask.template).text
     except EngineError:
         return ""
