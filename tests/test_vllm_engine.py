@@ -3,7 +3,9 @@
 import importlib.util
 import itertools
 import json
+import multiprocessing
 import os
+import sys
 from dataclasses import replace
 
 import psutil
@@ -14,6 +16,7 @@ from pytest_tokenbudget.conformance.asking import Ask, Askable
 from pytest_tokenbudget.engines.base import Decoding, EngineError, Request
 from pytest_tokenbudget.engines.sampling import seed_of
 from pytest_tokenbudget.engines.vllm import VllmEngine, asked_parameters, parameters
+from pytest_tokenbudget.engines.vllm_process import _output_to
 from pytest_tokenbudget.models import ModelSpec
 from pytest_tokenbudget.tasks.word_problems import held_out
 from pytest_tokenbudget.traces.trace import StopReason
@@ -95,6 +98,22 @@ def test_where_vllm_is_missing_the_error_says_how_to_get_it():
     with pytest.raises(EngineError, match=r"pip install pytest-tokenbudget\[vllm\]"):
         list(engine.generate([request], GREEDY))
     engine.close()
+
+
+def test_only_what_vllm_writes_while_it_starts_goes_into_its_log(tmp_path, capfd):
+    """Somebody shows progress on the terminal meanwhile."""
+    log = tmp_path / "log"
+    shown = sys.stderr
+    with _output_to(log):
+        shown.write("generating 0/40\n")
+        os.write(1, b"40 traces to generate\n")
+        print("by vLLM here")
+        process = multiprocessing.get_context("spawn").Process(target=print, args=("by another",))
+        process.start()
+        process.join()
+    print("after it")
+    assert capfd.readouterr() == ("40 traces to generate\nafter it\n", "generating 0/40\n")
+    assert log.read_text() == "by vLLM here\nby another\n"
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import multiprocessing
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,7 @@ class VllmProcess:
         self._log = self._directory / "vllm.log"
         self._named = False
         self._llm: Any = None
+        say(f"{spec.alias}: vLLM starts, which takes a minute or more")
         os.environ.update(ALWAYS)
         try:
             settings = self._settings(memory_share / (tensor_parallel * data_parallel))
@@ -298,19 +299,37 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """Let this process, and those it starts meanwhile for good, write into a file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with path.open("ab") as file:
-        kept = [(number, os.dup(number)) for number in (1, 2)]
+    """Write what vLLM prints here, and all that its processes write, into a file.
+
+    This process's own output stays where it is: progress is shown there meanwhile.
+    """
+    plain = BaseProcess.start
+    with path.open("a", buffering=1, encoding="utf-8") as file:
+
+        def start(process: BaseProcess) -> None:
+            with _descriptors_of(file.fileno()):
+                plain(process)
+
+        BaseProcess.start = start  # type: ignore[method-assign, assignment]
         try:
-            for number, _ in kept:
-                os.dup2(file.fileno(), number)
-            yield
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                yield
         finally:
-            for number, copy in kept:
-                os.dup2(copy, number)
-                os.close(copy)
+            BaseProcess.start = plain  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _descriptors_of(file: int) -> Iterator[None]:
+    """Let processes that are started meanwhile inherit a file as their output."""
+    kept = [(number, os.dup(number)) for number in (1, 2)]
+    try:
+        for number, _ in kept:
+            os.dup2(file, number)
+        yield
+    finally:
+        for number, copy in kept:
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 def _cause(error: BaseException, log: str) -> str:
