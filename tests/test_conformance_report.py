@@ -283,6 +283,13 @@ def test_what_a_model_does_without_a_budget_is_not_held_against_one():
     assert badge_of(report).message == "enforced by first"
 
 
+def test_a_name_with_a_hyphen_stays_on_one_line():
+    ways = tuple(going_on(name) for name in ("thinking_token_budget", f"{'x' * 16}-opened"))
+    for width in range(60, 81):
+        shown = conformance_lines(make_report(ways=ways), RunInfo(), width)
+        assert not [line for line in shown if line.endswith("x-")]
+
+
 def test_many_remarks_are_counted():
     remarked = replace(WAYS[0], remarks=("first", "second", "third", "fourth"))
     shown = conformance_lines(make_report(ways=(remarked,)), RunInfo())

@@ -153,10 +153,10 @@ def plural(number: int, one: str, many: str | None = None) -> str:
 def wrapped(sentence: str, width: int, indent: str = "  ") -> list[str]:
     """Lines of at most ``width`` columns, the further ones indented.
 
-    What belongs together stays on one line: ``95 %``, ``n = 40``.
+    What belongs together stays on one line: ``95 %``, ``n = 40``, names with hyphens.
     """
     tied = re.sub(r"(?<=\d) %|(?<=\bn) = ", lambda m: m[0].replace(" ", "\u00a0"), sentence)
-    lines = textwrap.wrap(tied, width, subsequent_indent=indent)
+    lines = textwrap.wrap(tied, width, subsequent_indent=indent, break_on_hyphens=False)
     return [line.replace("\u00a0", " ") for line in lines]
 
 
