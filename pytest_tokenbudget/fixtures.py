@@ -72,7 +72,7 @@ def stochastic_study(tokenbudget: Session, model: ModelSpec) -> Study:
 
 
 def _study(session: Session, spec: ModelSpec, kind: Kind) -> Study:
-    __tracebackhide__ = True
+    # Not hidden: pytest would speak of hidden entries where it has none to show.
     try:
         return session.study(spec, kind)
     except SetupError as error:

@@ -97,8 +97,9 @@ def gather(
             missing = store.missing(fresh)
             store.note_missing(plan.name, missing)
     except EngineError as error:
+        lacking = store.missing(fresh) + store.failed()
         raise EngineError(
-            f"{str(error).rstrip('.')}. {store.missing(fresh):,} of {len(wants):,} traces are "
+            f"{str(error).rstrip('.')}. {lacking:,} of {len(wants):,} traces are "
             "missing: run the same command again, it goes on with those only"
         ) from error
     finally:

@@ -144,6 +144,17 @@ class TraceStore(Journal):
             ).fetchone()
         return int(row[0])
 
+    def failed(self) -> int:
+        """How many wanted traces this run has failed on: it does not try them again."""
+        with self._errors():
+            row = self._db.execute(
+                "SELECT count(*) FROM wanted w JOIN traces t ON t.key = w.key"
+                " WHERE t.run = :run"
+                " AND (t.stop_reason = 'error' OR (t.error != '' AND t.cap < w.cap))",
+                {"run": self.run},
+            ).fetchone()
+        return int(row[0])
+
     def unclaimed(self, fresh: bool = False) -> int:
         """How many of the missing ones nobody is working on."""
         with self._errors():

@@ -273,7 +273,7 @@ class Server:
         kind = FaultKind.CUT if began else FaultKind.CONNECTION
         what = self._key.hide(" ".join(str(error).split())) or type(error).__name__
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
-            message = f"nothing answers at {self.url}: {what}; is the server started?"
+            message = f"nothing answers at {self.url}: {what} (is the server started?)"
         elif isinstance(error, httpx2.TimeoutException):
             kind = FaultKind.TIMEOUT
             seconds = self._timeout if timeout is None else timeout
