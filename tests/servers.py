@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_servers import KINDS, RealServer, Servers, absent, find_environment
+from real_servers import (
+    KINDS,
+    Environment,
+    RealServer,
+    Servers,
+    absent,
+    find_environment,
+    need_environment,
+)
 from runs import NANO
 
 
@@ -60,6 +68,12 @@ def servers(request, tmp_path_factory) -> Iterator[Servers]:
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def llamacpp_environment() -> Environment:
+    """For fixtures that are much work and of use to llama.cpp only: they are skipped first."""
+    return need_environment("llamacpp")
 
 
 @pytest.fixture(scope="session", params=KINDS)

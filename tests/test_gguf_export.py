@@ -62,7 +62,7 @@ def outputs(engine, prompts, cap=CAP):
 
 
 @pytest.fixture(scope="module")
-def written(engine):
+def written(llamacpp_environment, engine):
     """Prompts and what Transformers writes after them, by thinking."""
     problems = list(islice(word_problems.held_out(), 50))
     pairs = {}
