@@ -17,17 +17,17 @@ from pytest_tokenbudget.engines.base import EngineError
 __all__ = ["WAYS", "probe_way"]
 
 
-def probe_way(bench: Bench, name: str) -> WayResult:
+def probe_way(bench: Bench, way: str | Way) -> WayResult:
     """Measure one way to set a thinking budget, and judge it.
 
     Args:
         bench: The engine with its prompts.
-        name: Name of the way, a key of :data:`WAYS`.
+        way: Its name, a key of :data:`WAYS`; or a way of one's own.
 
     Raises:
         EngineError: If the engine cannot be used at all.
     """
-    way = WAYS[name]
+    way = WAYS[way] if isinstance(way, str) else way
     before = bench.generations
     if way.server_wide:
         return _server_wide(bench, way)
