@@ -263,6 +263,22 @@ def test_an_output_that_ends_before_the_context_is_not_called_cut(ids, finding, 
     assert said in result.sentence
 
 
+@pytest.mark.parametrize(("apart", "more", "finding"), [
+    (True, 5, Finding.KEPT),
+    (True, 30, Finding.BROKEN),
+    (False, 5, Finding.BROKEN),
+])  # fmt: skip
+def test_line_ends_that_are_lost_with_the_tags_are_no_miscount(apart, more, finding) -> None:
+    """A server whose reasoning comes apart gives it without them, and counts them rightly."""
+
+    def count_more(ask: Ask, reply: Reply) -> Reply:
+        counts = {name: count + more for name, count in reply.usage.items() if "comp" in name}
+        return replace(reply, usage=counts)
+
+    engine = FakeEngine(reply=count_more, apart=apart, ids=False)
+    assert probe(engine, "usage").finding is finding
+
+
 def test_a_prompt_that_fills_the_context_ends_in_a_problem() -> None:
     """Filling alone makes many a model stop at once, and then nothing is seen at the edge."""
     engine = FakeEngine()
