@@ -35,12 +35,13 @@ def ask_servers(endpoint: Endpoint, store: TraceStore, timeout: float) -> Facts:
     Raises:
         EngineError: If they cannot be used, and were not before.
     """
-    from pytest_tokenbudget.engines.base import EngineError
-    from pytest_tokenbudget.engines.server.facts import Facts, probe
+    from pytest_tokenbudget.engines.server.facts import Facts, NoWordError, probe
 
+    # Servers that have another model by now are not taken at their former word: they would
+    # generate what is missing.
     try:
         facts = probe(endpoint, timeout)
-    except EngineError as error:
+    except NoWordError as error:
         known = store.server(endpoint.urls, endpoint.served)
         if known is None:
             raise

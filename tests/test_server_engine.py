@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -24,6 +25,8 @@ from pytest_tokenbudget.engines.server.tokens import (
     count_tokens,
     put_in,
 )
+from pytest_tokenbudget.served import ask_servers
+from pytest_tokenbudget.traces.store import TraceStore
 from pytest_tokenbudget.traces.thinking import ThinkingFormat
 from pytest_tokenbudget.traces.trace import StopReason, Trace
 
@@ -280,6 +283,21 @@ def test_probe_finds_the_model_and_passes_over_servers_that_are_down():
         one.die()
         with pytest.raises(EngineError, match=r"nothing answers at .* \(is the server started"):
             probe(Endpoint((one.url, two.url)))
+
+
+def test_what_servers_said_counts_only_while_none_says_otherwise(tmp_path):
+    """A server that has another model by now would generate what is missing of the former one."""
+    with (
+        closing(TraceStore(tmp_path / "traces.sqlite", "run", "a")) as store,
+        ScriptedServer(names=("m",)) as server,
+    ):
+        endpoint = Endpoint((server.url,), "m")
+        facts = ask_servers(endpoint, store, 5)
+        server.names = ("other",)
+        with pytest.raises(EngineError, match="does not serve 'm'"):
+            ask_servers(endpoint, store, 5)
+        server.die()
+        assert ask_servers(endpoint, store, 5) == facts
 
 
 @pytest.mark.parametrize("not_now", [Mischief.RATE_LIMIT, Mischief.LOADING])

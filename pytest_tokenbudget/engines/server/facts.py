@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 MOST_SHOWN = 10
 
 
+class NoWordError(EngineError):
+    """Servers that say nothing of themselves: they do not answer, or not without the right key."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What one or several servers say of the one model that they serve.
@@ -66,13 +70,13 @@ def probe(endpoint: Endpoint, timeout: float = 10.0) -> Facts:
         timeout: Seconds that each answer may take.
 
     Raises:
-        EngineError: If no server answers, one is no OpenAI-compatible server or refuses the key,
-            the model is not among those served, which one is meant is not said, or they serve
-            different models.
+        NoWordError: If no server answers, or one refuses the key.
+        EngineError: If one is no OpenAI-compatible server, the model is not among those served,
+            which one is meant is not said, or they serve different models.
     """
     from pytest_tokenbudget.engines.background import Background
     from pytest_tokenbudget.engines.server.dialects_base import GONE
-    from pytest_tokenbudget.engines.server.http import Fault
+    from pytest_tokenbudget.engines.server.http import Fault, FaultKind
 
     with Background("tokenbudget-probe") as background:
         answers = background.run(_ask_all(endpoint, timeout))
@@ -86,11 +90,12 @@ def probe(endpoint: Endpoint, timeout: float = 10.0) -> Facts:
         elif isinstance(answer, EngineError):
             raise answer
         elif isinstance(answer, Fault):
-            raise EngineError(answer.message)
+            error = NoWordError if answer.kind is FaultKind.KEY else EngineError
+            raise error(answer.message)
         else:
             raise answer
     if not found:
-        raise EngineError("; ".join(fault.message for fault in silent))
+        raise NoWordError("; ".join(fault.message for fault in silent))
     return agreed(found)
 
 
@@ -189,7 +194,8 @@ async def look(server: Server, wanted: str | None) -> Facts:
         facts = await dialect.look(server, models, wanted)
         if facts is not None:
             return facts
-    message = listing.message if listing else f"{server.url} lists its models in an unknown form"
+    none = f"{server.url} lists no model; name the one that is meant with --served-model"
+    message = listing.message if listing else none
     raise EngineError(
         f"{message}; is it the base URL of an OpenAI-compatible server, such as "
         f"http://localhost:8000/v1?"
