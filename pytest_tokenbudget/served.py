@@ -45,7 +45,7 @@ def ask_servers(endpoint: Endpoint, store: TraceStore, timeout: float) -> Facts:
         known = store.server(endpoint.urls, endpoint.served)
         if known is None:
             raise
-        store.note(f"{error} What was stored of it can be judged all the same.")
+        store.note(f"{str(error).rstrip('.')}. What was stored of it can be judged all the same.")
         return Facts.from_json(known)
     store.put_server(endpoint.urls, endpoint.served, facts.to_json())
     return facts
