@@ -69,14 +69,16 @@ def _read(path: Path) -> tuple[dict[str, Value], dict[str, int]]:
             raise ValueError("it does not begin with the letters GGUF")
         with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             try:
-                reader = _Reader(data)
+                reader = GgufReader(data)
                 return reader.metadata(), reader.whole_tokens()
             # A length beyond all measure overflows instead of missing the end.
             except (struct.error, OverflowError) as error:
                 raise ValueError("it ends in the middle of its metadata") from error
 
 
-class _Reader:
+class GgufReader:
+    """Reads the metadata of a GGUF file from memory, and of its arrays only what is asked for."""
+
     def __init__(self, data: mmap) -> None:
         self.data = data
         self.place = len(MAGIC)
@@ -101,7 +103,7 @@ class _Reader:
             elif kind == _STRING:
                 values[name] = self.string()
             else:
-                values[name] = self.number(_code(kind))
+                values[name] = self.number(struct_code(kind))
         return values
 
     def whole_tokens(self) -> dict[str, int]:
@@ -110,7 +112,7 @@ class _Reader:
             return {}
         self.place = self.arrays[_TOKEN_TYPES]
         kind, count = int(self.number("I")), int(self.number("Q"))
-        types = struct.unpack_from(f"{self.order}{count}{_code(kind)}", self.data, self.place)
+        types = struct.unpack_from(f"{self.order}{count}{struct_code(kind)}", self.data, self.place)
         self.place = self.arrays[_TOKENS]
         kind, count = int(self.number("I")), int(self.number("Q"))
         if kind != _STRING:
@@ -151,7 +153,12 @@ class _Reader:
         self.place = place
 
 
-def _code(kind: int) -> str:
+def struct_code(kind: int) -> str:
+    """The letter by which ``struct`` knows a value type of GGUF.
+
+    Raises:
+        ValueError: If it has no fixed size, or is unknown.
+    """
     if kind not in _FIXED:
         raise ValueError(f"a value has the unknown type {kind}")
     return _FIXED[kind]

@@ -511,3 +511,11 @@ class TestStyle:
 
     def test_short_text_is_kept(self):
         assert style.shorten("qwen", 4) == "qwen"
+
+
+def test_a_study_of_errors_only_shows_no_numbers():
+    lines = "\n".join(saturation_lines(make_study(3, errors=3), RunInfo()))
+    assert "every trace ended in an error: nothing to show" in lines
+    assert "3 traces ended in an error" in lines
+    assert "nan" not in lines
+    assert "%" not in lines

@@ -10,6 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pytest_tokenbudget.context.gguf import (
+    GgufTokenizerError,
+    extract_eos_ids,
+    load_gguf_tokenizer,
+)
 from pytest_tokenbudget.engines.base import EngineError
 from pytest_tokenbudget.engines.memory import free_bytes, is_out_of_memory, release
 from pytest_tokenbudget.gguf_header import read_gguf_header
@@ -158,7 +163,28 @@ def load_tokenizer(spec: ModelSpec) -> Tokenizer:
 
     source, options = where(spec)
     with explained(spec, "tokenizer"), quiet():
+        if spec.kind == "gguf":
+            return _gguf_tokenizer(spec)
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+
+
+def _gguf_tokenizer(spec: ModelSpec) -> Tokenizer:
+    """A GGUF file's own; Transformers' rebuild does not heed which pre-tokenizer the file names."""
+    import transformers
+
+    try:
+        own = load_gguf_tokenizer(Path(spec.source))
+    except GgufTokenizerError as error:
+        raise EngineError(
+            f"model {spec.alias}: {error} ({error.reason}); use the model's directory or hub id"
+        ) from error
+    factory: Factory = transformers.PreTrainedTokenizerFast
+    return factory(
+        tokenizer_object=own.tokenizer,
+        chat_template=own.chat_template,
+        clean_up_tokenization_spaces=False,
+        **{f"{role}_token": token for role, token in own.special.items()},
+    )
 
 
 def load_generation_config(spec: ModelSpec) -> Config | None:
@@ -244,6 +270,8 @@ def end_ids(spec: ModelSpec, config: Config, tokenizer: Tokenizer) -> frozenset[
         if value is not None:
             ids.update(value if isinstance(value, list | tuple) else [value])
     added = tokenizer.get_added_vocab()
+    if spec.kind == "gguf":
+        return extract_eos_ids(read_gguf_header(Path(spec.source)), added) | ids
     ids.update(added[token] for token in END_OF_TURN if token in added)
     return frozenset(ids)
 

@@ -49,12 +49,16 @@ def saturation_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list
     width = columns(width)
     lines = [_rule(study, width)]
     sentences: list[str] = []
-    if study.complete:
+    if study.scored:
         lines += _table(study)
         sentences += [study.saturation.sentence(), *_bounds(study), _limit(study, run)]
         sentences += [*([_cost(study)] if study.source is None else []), *study.notes]
     else:
-        sentences.append("no problem has all its traces yet: nothing to show")
+        sentences.append(
+            "every trace ended in an error: nothing to show"
+            if study.complete
+            else "no problem has all its traces yet: nothing to show"
+        )
     if study.source is None and study.complete and run.generated_tokens < study.tokens_generated:
         sentences.append(
             f"this run generated {count(run.generated_tokens)} of these tokens; the rest was stored"

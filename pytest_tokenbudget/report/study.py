@@ -165,6 +165,11 @@ class Study:
         """Traces that ended in an error."""
         return tuple(t for _, t in self._rows if t.stop_reason is StopReason.ERROR)
 
+    @property
+    def scored(self) -> bool:
+        """Whether there is a complete problem with a trace that did not end in an error."""
+        return len(self.errors) < len(self._rows)
+
     def judged(self, budget: int) -> tuple[Judged, ...]:
         """Every trace of the complete problems cut at ``budget`` and judged.
 

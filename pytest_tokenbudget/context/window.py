@@ -1,0 +1,279 @@
+"""Context windows: what of a prompt is left where it must fit a limit, and what is lost.
+
+A window is made of token ids or of chat messages, by a strategy (`window_strategies`):
+
+    chat = Chat(model.render, model.decode_prompt, bos_id=bos_id)
+    window = ContextWindow.of_messages(messages, chat, limit=prompt_room(4096), strategy=strategy)
+
+Limit 0 means no truncation. A message, or a part of one, counts as whole where every token of what
+it says is there; the template's signs around it are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pytest_tokenbudget.context.window_alignment import (
+    Range,
+    complement,
+    merged,
+)
+from pytest_tokenbudget.context.window_chat import Chat, Decode, Message
+from pytest_tokenbudget.context.window_conversation import (
+    Conversation,
+)
+from pytest_tokenbudget.context.window_limits import (
+    ContextError,
+    check_limit,
+    check_room,
+    generation_cap,
+    generation_room,
+    prompt_room,
+)
+
+__all__ = [
+    "Chat",
+    "ContextError",
+    "ContextWindow",
+    "Conversation",
+    "Dropped",
+    "Message",
+    "Strategy",
+    "TokenStrategy",
+    "generation_cap",
+    "prompt_room",
+]
+
+
+class Strategy(Protocol):
+    """A way to make a conversation fit."""
+
+    @property
+    def name(self) -> str:
+        """As it is shown and chosen."""
+        ...
+
+    def window(
+        self, conversation: Conversation, limit: int, context: int | None = None
+    ) -> ContextWindow:
+        """What is left of a conversation.
+
+        Args:
+            conversation: Messages, or a document with a question.
+            limit: Tokens that the prompt may have; 0 means no truncation.
+            context: Tokens that prompt and output may have together, if it is known.
+
+        Raises:
+            ContextError: If the limit is too small for what must stay, or no room is left for a
+                new token.
+        """
+        ...
+
+
+class TokenStrategy(Strategy, Protocol):
+    """A strategy that looks at token ids alone."""
+
+    def ranges(self, length: int, limit: int) -> Sequence[Range]:
+        """Which of ``length`` tokens stay, at most ``limit``; ``length`` is above it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What a window has not of the whole prompt.
+
+    Attributes:
+        ranges: Ranges of the whole prompt's tokens.
+        messages: Indexes of messages of which nothing is left.
+        shortened: Indexes of messages of which a part is left.
+    """
+
+    ranges: tuple[Range, ...] = ()
+    messages: tuple[int, ...] = ()
+    shortened: tuple[int, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens of the whole prompt are gone."""
+        return sum(end - start for start, end in self.ranges)
+
+
+@dataclass(frozen=True)
+class ContextWindow:
+    """A prompt that fits, and what it cost.
+
+    Attributes:
+        strategy: Name of the strategy.
+        limit: Tokens that the prompt may have; 0 means no truncation.
+        context: Tokens that prompt and output may have together; None where it is not known.
+        original_length: Tokens of the whole prompt.
+        ids: Token ids of the prompt as it is posed.
+        text: Its text; None where only ids were given.
+        messages: Messages that it was rendered from; empty where ids were cut, which no messages
+            would render to.
+        dropped: What is gone.
+        bos_whole: Whether it begins with the id that begins a sequence; None where the whole
+            prompt did not.
+        system_whole: Whether the system prompt is all there; None where there was none, or its
+            place in the prompt cannot be told.
+        question_whole: The same of the newest user message, or the question about a document.
+        summary: What stands in for the messages that are gone; usually nothing.
+    """
+
+    strategy: str
+    limit: int
+    context: int | None
+    original_length: int
+    ids: tuple[int, ...]
+    text: str | None
+    messages: tuple[Message, ...] = ()
+    dropped: Dropped = Dropped()
+    bos_whole: bool | None = None
+    system_whole: bool | None = None
+    question_whole: bool | None = None
+    summary: str = ""
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+        if self.limit and len(self.ids) > self.limit:
+            raise ContextError(
+                f"strategy {self.strategy} made a prompt of {len(self.ids):,} tokens; the limit "
+                f"is {self.limit:,}"
+            )
+        if self.context is not None:
+            check_room(self.context, len(self.ids))
+
+    @property
+    def room(self) -> int | None:
+        """Output tokens that still fit into the context, at least 1; None where it is unknown."""
+        return None if self.context is None else generation_room(self.context, len(self.ids))
+
+    @property
+    def kept(self) -> tuple[Range, ...]:
+        """Ranges of the whole prompt's tokens that are still there."""
+        return complement(self.dropped.ranges, self.original_length)
+
+    @property
+    def added(self) -> int:
+        """Tokens that the whole prompt has not: a summary, signs around shortened messages."""
+        return len(self.ids) - (self.original_length - self.dropped.tokens)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether anything is gone."""
+        return bool(self.dropped.ranges or self.dropped.messages or self.dropped.shortened)
+
+    @classmethod
+    def of_ids(
+        cls,
+        ids: Sequence[int],
+        *,
+        limit: int,
+        strategy: TokenStrategy,
+        context: int | None = None,
+        bos_id: int | None = None,
+        decode: Decode | None = None,
+    ) -> ContextWindow:
+        """A window over token ids, of whatever text.
+
+        Args:
+            ids: The whole prompt.
+            limit: Tokens that the prompt may have; 0 means no truncation.
+            strategy: Which of them stay.
+            context: Tokens that prompt and output may have together, if it is known.
+            bos_id: The id that begins a sequence, where the tokenizer has one.
+            decode: Text of ids; without it the window has none.
+
+        Raises:
+            ContextError: If no room is left for a new token.
+        """
+        check_limit(limit)
+        original = tuple(ids)
+        length = len(original)
+        kept = merged(strategy.ranges(length, limit) if 0 < limit < length else [(0, length)])
+        chosen = chosen_ids(original, kept)
+        return cls(
+            strategy=strategy.name,
+            limit=limit,
+            context=context,
+            original_length=length,
+            ids=chosen,
+            text=None if decode is None else decode(chosen),
+            dropped=Dropped(complement(kept, length)),
+            bos_whole=bos_kept(original, bos_id, kept),
+        )
+
+    @classmethod
+    def of_messages(
+        cls,
+        messages: Sequence[Message],
+        chat: Chat,
+        *,
+        limit: int,
+        strategy: Strategy,
+        context: int | None = None,
+    ) -> ContextWindow:
+        """A window over chat messages.
+
+        Args:
+            messages: Chat messages with ``role`` and ``content``.
+            chat: The model's renderer.
+            limit: Tokens that the prompt may have; 0 means no truncation.
+            strategy: What stays.
+            context: Tokens that prompt and output may have together, if it is known.
+
+        Raises:
+            ContextError: If the limit is too small for what the strategy must keep, or no room
+                is left for a new token.
+        """
+        return strategy.window(Conversation(messages, chat), limit, context)
+
+    @classmethod
+    def of_document(
+        cls,
+        document: str,
+        question: str,
+        chat: Chat,
+        *,
+        limit: int,
+        strategy: Strategy,
+        context: int | None = None,
+        system: str = "",
+        layout: str = "{document}\n\n{question}",
+    ) -> ContextWindow:
+        """A window over a long text with a question about it.
+
+        Strategies that keep whole turns of a conversation keep whole passages of a document.
+
+        Args:
+            document: The text.
+            question: What is asked about it.
+            chat: The model's renderer.
+            limit: Tokens that the prompt may have; 0 means no truncation.
+            strategy: What stays.
+            context: Tokens that prompt and output may have together, if it is known.
+            system: What the system message says; none where it is empty.
+            layout: Where ``{document}`` and ``{question}`` stand in the user message.
+
+        Raises:
+            ContextError: If the limit is too small for what the strategy must keep, no room is
+                left for a new token, or the layout does not name both.
+        """
+        conversation = Conversation.of_document(
+            document, question, chat, system=system, layout=layout
+        )
+        return strategy.window(conversation, limit, context)
+
+
+def chosen_ids(ids: tuple[int, ...], kept: Iterable[Range]) -> tuple[int, ...]:
+    """The ids in some ranges."""
+    return tuple(token_id for start, end in kept for token_id in ids[start:end])
+
+
+def bos_kept(original: tuple[int, ...], bos_id: int | None, kept: Sequence[Range]) -> bool | None:
+    """Whether the id that begins a sequence is still there; None where it was not."""
+    if bos_id is None or original[:1] != (bos_id,):
+        return None
+    return bool(kept) and kept[0][0] == 0

@@ -1,0 +1,187 @@
+"""Where messages stand in a rendered prompt, and which of its tokens another prompt lacks."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+Range = tuple[int, int]
+
+THINK_END = "</think>"
+
+
+class Place(NamedTuple):
+    """Where a message's content stands in the text of a prompt.
+
+    Attributes:
+        start: First character.
+        end: Behind the last character.
+        skipped: How many characters of the content the template has left out before ``start``;
+            None where what it wrote is not a part of the content.
+    """
+
+    start: int
+    end: int
+    skipped: int | None
+
+
+# Signs of private use: no template and hardly a text has them.
+_MARK = re.compile("\ue000([0-9]+)\ue001")
+
+
+def mark(index: int) -> str:
+    """What stands for the content of message ``index`` while a template is looked at."""
+    return f"\ue000{index}\ue001"
+
+
+def places(text: str, skeleton: str, contents: Sequence[str]) -> dict[int, Place]:
+    """Find each message's content in a rendered prompt.
+
+    Args:
+        text: The prompt.
+        skeleton: The same prompt with `mark` in place of every content.
+        contents: What the messages say.
+
+    Returns:
+        Place by index of the message, without those that the template does not write; empty where
+        the template writes something else around other contents.
+    """
+    gaps = _MARK.split(skeleton)
+    found: dict[int, Place] = {}
+    at = len(gaps[0])
+    if not text.startswith(gaps[0]):
+        return {}
+    last = len(gaps) - 1
+    for number in range(1, len(gaps), 2):
+        index, gap = int(gaps[number]), gaps[number + 1]
+        place = _place(text, at, contents[index], gap, number + 1 == last)
+        if place is None:
+            return {}
+        found.setdefault(index, place)
+        at = place.end + len(gap)
+    return found
+
+
+def _place(text: str, at: int, content: str, gap: str, is_last: bool) -> Place | None:
+    for written in dict.fromkeys(_forms(content)):
+        end = at + len(written)
+        if (
+            text.startswith(written, at)
+            and text.startswith(gap, end)
+            and (not is_last or end + len(gap) == len(text))
+        ):
+            return Place(at, end, content.rfind(written))
+    if is_last:
+        end = len(text) - len(gap) if text.endswith(gap) else -1
+    else:
+        end = text.find(gap, at) if gap else -1
+    return Place(at, end, None) if end >= at else None
+
+
+def _forms(content: str) -> Iterator[str]:
+    """What templates make of a content: white space or an earlier thought is left out."""
+    for base in (content, content.rpartition(THINK_END)[2]):
+        yield from (base, base.lstrip("\n"), base.strip("\n"))
+        yield from (base.strip(), base.lstrip(), base.rstrip())
+
+
+def token_range(offsets: Sequence[int], start: int, end: int) -> Range:
+    """The tokens that hold any part of some characters.
+
+    Args:
+        offsets: For each token, how many characters stand after it.
+        start: First character.
+        end: Behind the last character.
+    """
+    if end <= start:
+        first = bisect_left(offsets, start) + 1 if start else 0
+        return first, first
+    first = bisect_left(offsets, start) if start else 0
+    if start and offsets[first] == start:
+        first += 1
+    return first, bisect_left(offsets, end) + 1
+
+
+def dropped_ranges(
+    original: tuple[int, ...], kept: tuple[int, ...], anchors: Iterable[Range]
+) -> tuple[Range, ...]:
+    """Which ids of a prompt another one lacks.
+
+    What remains of ``original`` without the ranges comes in the same order in ``kept``.
+
+    Args:
+        original: Ids of the whole prompt.
+        kept: Ids of the one that was made of its parts.
+        anchors: Ranges of ``original`` that should be found in ``kept`` as they are, in order.
+    """
+    ranges: list[Range] = []
+    left = right = 0
+    for start, end in anchors:
+        found = _find(original, max(start, left), end, kept, right)
+        if found is None:
+            continue
+        begin, at, length = found
+        ranges += _gap(original[left:begin], left, kept[right:at])
+        left, right = begin + length, at + length
+    ranges += _gap(original[left:], left, kept[right:])
+    return merged(ranges)
+
+
+def _find(
+    original: tuple[int, ...], start: int, end: int, kept: tuple[int, ...], begin: int
+) -> tuple[int, int, int] | None:
+    """Where a range of ``original`` comes again: where it begins in both, and its length.
+
+    The first or the last token may differ: it may have been merged with what stood beside it.
+    """
+    for front, back in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        part = original[start + front : end - back]
+        at = begin - 1
+        while part:
+            try:
+                at = kept.index(part[0], at + 1)
+            except ValueError:
+                break
+            if kept[at : at + len(part)] == part:
+                return start + front, at, len(part)
+    return None
+
+
+def _gap(original: tuple[int, ...], start: int, between: tuple[int, ...]) -> list[Range]:
+    """A stretch of a prompt without what its ends share with what is there now.
+
+    Args:
+        original: The stretch.
+        start: Where it begins.
+        between: What is there now.
+    """
+    left, end, stop = 0, len(original), len(between)
+    while left < min(end, stop) and original[left] == between[left]:
+        left += 1
+    while left < min(end, stop) and original[end - 1] == between[stop - 1]:
+        end, stop = end - 1, stop - 1
+    return [(start + left, start + end)] if left < end else []
+
+
+def merged(ranges: Iterable[Range]) -> tuple[Range, ...]:
+    """Ranges in order, those that touch as one, empty ones left out."""
+    result: list[Range] = []
+    for start, end in sorted(ranges):
+        if end <= start:
+            continue
+        if result and start <= result[-1][1]:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((start, end))
+    return tuple(result)
+
+
+def complement(ranges: Iterable[Range], length: int) -> tuple[Range, ...]:
+    """What ``ranges``, in order and apart, leave of ``length`` places."""
+    edges = [0, *chain.from_iterable(ranges), length]
+    return tuple(
+        (start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end
+    )

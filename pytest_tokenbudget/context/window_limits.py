@@ -1,0 +1,97 @@
+"""How many tokens a prompt and an output may have, and the error where none is left."""
+
+from __future__ import annotations
+
+DEFAULT_NEW = 512
+LEAST_RESERVE = 64
+
+
+class ContextError(ValueError):
+    """A context window that cannot be made; the message is for people."""
+
+
+def prompt_room(context: int, max_new: int | None = None) -> int:
+    """Tokens that a prompt may have so that a useful output still fits behind it.
+
+    Two fifths of the context at most are reserved for the output, and 64 tokens at least.
+
+    Args:
+        context: Tokens that prompt and output may have together.
+        max_new: Output tokens wanted; 512 where it is None or 0.
+
+    Returns:
+        Tokens, at least 1. In a context of 64 tokens or fewer that promises no room for the
+        output: `generation_cap` tells.
+
+    Raises:
+        ContextError: If ``context`` is below 1 or ``max_new`` below 0.
+    """
+    _check(context, max_new)
+    # In integers: 0.4 is no binary fraction.
+    reserve = max(LEAST_RESERVE, min(max_new or DEFAULT_NEW, context * 2 // 5))
+    return max(1, context - reserve)
+
+
+def generation_room(context: int, used: int) -> int:
+    """Output tokens that fit behind a prompt; below 1 where none does.
+
+    Args:
+        context: Tokens that prompt and output may have together.
+        used: Tokens of the prompt.
+    """
+    return context - used - 1
+
+
+def generation_cap(context: int, used: int, max_new: int) -> int:
+    """Output tokens that are really allowed.
+
+    Args:
+        context: Tokens that prompt and output may have together.
+        used: Tokens of the prompt.
+        max_new: Output tokens wanted.
+
+    Returns:
+        Tokens, at least 1.
+
+    Raises:
+        ContextError: If not one new token fits, or none is wanted.
+    """
+    _check(context, max_new)
+    if max_new < 1:
+        raise ContextError("max_new is 0: at least one new token must be wanted")
+    check_room(context, used)
+    return min(max_new, generation_room(context, used))
+
+
+def check_room(context: int, used: int) -> None:
+    """Make sure that a new token fits behind a prompt.
+
+    Raises:
+        ContextError: If none does.
+    """
+    if generation_room(context, used) < 1:
+        raise ContextError(
+            f"the prompt has {used:,} tokens and the context {context:,}: no room is left for a "
+            f"new token; a prompt may have {max(0, context - 2):,} tokens at most, "
+            f"{prompt_room(max(1, context)):,} if a useful output is to fit behind it"
+        )
+
+
+def check_limit(limit: int) -> None:
+    """Make sure that a limit is one.
+
+    Raises:
+        ContextError: If it is negative.
+    """
+    if limit < 0:
+        raise ContextError(
+            f"context limit {limit} is negative; allowed are 0 (no truncation) and any number of "
+            f"tokens from 1"
+        )
+
+
+def _check(context: int, max_new: int | None) -> None:
+    if context < 1:
+        raise ContextError(f"context of {context} tokens; at least 1 is needed")
+    if max_new is not None and max_new < 0:
+        raise ContextError(f"max_new is {max_new}; it cannot be negative")

@@ -1,0 +1,321 @@
+"""Ways to make a conversation fit: which tokens, turns or sentences stay.
+
+Strategies over tokens cut the rendered prompt, wherever that is. The others choose turns (passages
+of a document), render the messages anew and count what comes out. They keep the system prompt and
+the newest turn, and say so where these do not fit.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, NoReturn
+
+from pytest_tokenbudget.context.window import ContextWindow, Strategy
+from pytest_tokenbudget.context.window_alignment import Range
+from pytest_tokenbudget.context.window_conversation import Conversation, Piece, Unit
+from pytest_tokenbudget.context.window_limits import ContextError
+from pytest_tokenbudget.context.window_making import (
+    fits,
+    whole_window,
+    window_of_pieces,
+    window_of_ranges,
+)
+
+ENDS_SHARE = 0.5
+
+
+class Newest(NamedTuple):
+    """The newest part of a conversation.
+
+    Attributes:
+        pieces: What stays.
+        left_out: How many turns went.
+    """
+
+    pieces: list[Piece]
+    left_out: int
+
+
+class _OverTokens(ABC):
+    """Cuts the rendered prompt as a row of tokens."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """As it is shown and chosen."""
+
+    @abstractmethod
+    def ranges(self, length: int, limit: int) -> Sequence[Range]:
+        """Which of ``length`` tokens stay."""
+
+    def window(
+        self, conversation: Conversation, limit: int, context: int | None = None
+    ) -> ContextWindow:
+        """What is left of a conversation; see `window.Strategy`."""
+        if fits(conversation, limit):
+            return whole_window(conversation, self.name, limit, context)
+        ranges = self.ranges(len(conversation.whole.ids), limit)
+        return window_of_ranges(conversation, self.name, limit, context, ranges)
+
+
+@dataclass(frozen=True)
+class KeepNewest(_OverTokens):
+    """The newest tokens, whatever that cuts."""
+
+    @property
+    def name(self) -> str:
+        """As it is shown and chosen."""
+        return "newest"
+
+    def ranges(self, length: int, limit: int) -> Sequence[Range]:
+        """The last ``limit`` of ``length`` tokens."""
+        return [(length - limit, length)]
+
+
+@dataclass(frozen=True)
+class KeepFirst(_OverTokens):
+    """The first tokens: the question, and the signs that it is the model's turn, go first."""
+
+    @property
+    def name(self) -> str:
+        """As it is shown and chosen."""
+        return "first"
+
+    def ranges(self, length: int, limit: int) -> Sequence[Range]:
+        """The first ``limit`` of ``length`` tokens."""
+        return [(0, limit)]
+
+
+@dataclass(frozen=True)
+class KeepEnds(_OverTokens):
+    """The first and the newest tokens; the middle goes.
+
+    Attributes:
+        share: Share of the limit that the beginning has, from 0 to 1.
+
+    Raises:
+        ContextError: If the share is not one.
+    """
+
+    share: float = ENDS_SHARE
+
+    def __post_init__(self) -> None:
+        check_share("ends", self.share)
+
+    @property
+    def name(self) -> str:
+        """As it is shown and chosen, with a share that is not the usual one."""
+        return "ends" if self.share == ENDS_SHARE else f"ends={self.share:g}"
+
+    def ranges(self, length: int, limit: int) -> Sequence[Range]:
+        """The first and the last of ``length`` tokens, ``limit`` together."""
+        first = round(limit * self.share)
+        return [(0, first), (length - (limit - first), length)]
+
+
+@dataclass(frozen=True)
+class SystemNewest:
+    """The system prompt and as many of the newest turns as fit, whole."""
+
+    name: str = "system-newest"
+
+    def window(
+        self, conversation: Conversation, limit: int, context: int | None = None
+    ) -> ContextWindow:
+        """What is left of a conversation; see `window.Strategy`."""
+        if fits(conversation, limit):
+            return whole_window(conversation, self.name, limit, context)
+        pieces = newest_that_fit(conversation, limit, self.name).pieces
+        return window_of_pieces(conversation, self.name, limit, context, pieces)
+
+
+@dataclass(frozen=True)
+class SystemFirstNewest:
+    """The system prompt, the first turn and as many of the newest turns as fit, whole."""
+
+    name: str = "system-first-newest"
+
+    def window(
+        self, conversation: Conversation, limit: int, context: int | None = None
+    ) -> ContextWindow:
+        """What is left of a conversation; see `window.Strategy`."""
+        if fits(conversation, limit):
+            return whole_window(conversation, self.name, limit, context)
+        pieces = newest_that_fit(conversation, limit, self.name, first=1).pieces
+        return window_of_pieces(conversation, self.name, limit, context, pieces)
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """The system prompt and the newest turns; the oldest of them loses its oldest sentences.
+
+    Where not even the newest turn fits, it loses its own. One sentence of each of a turn's
+    messages is the least that stays.
+    """
+
+    name: str = "sentences"
+
+    def window(
+        self, conversation: Conversation, limit: int, context: int | None = None
+    ) -> ContextWindow:
+        """What is left of a conversation; see `window.Strategy`."""
+        if fits(conversation, limit):
+            return whole_window(conversation, self.name, limit, context)
+        pieces: Sequence[Piece]
+        if count(conversation, [*conversation.system, *conversation.last]) > limit:
+            pieces = self._of_newest(conversation, limit)
+        else:
+            pieces, left_out = newest_that_fit(conversation, limit, self.name)
+            if left_out:
+                longest = conversation.units[left_out - 1]
+                pieces = self._largest(conversation, limit, longest, pieces) or pieces
+        return window_of_pieces(conversation, self.name, limit, context, pieces)
+
+    def _of_newest(self, conversation: Conversation, limit: int) -> Sequence[Piece]:
+        found = self._largest(conversation, limit, conversation.last, conversation.system)
+        if found is not None:
+            return found
+        least = [conversation.last, *conversation.shortened(conversation.last)][-1]
+        needed = count(conversation, [*conversation.system, *least])
+        raise ContextError(
+            f"strategy {self.name}: the system prompt and one sentence of each message of the "
+            f"newest turn need {needed:,} tokens by themselves, and the limit is {limit:,}; raise "
+            f"it, or take a strategy that cuts anywhere (newest, first, ends)"
+        )
+
+    def _largest(
+        self, conversation: Conversation, limit: int, unit: Unit, others: Sequence[Piece]
+    ) -> Sequence[Piece] | None:
+        """The others with as many sentences of a unit as fit; None where not even the least."""
+        shorter = [[*unit, *others] for unit in conversation.shortened(unit)]
+        found = _first(len(shorter), lambda i: count(conversation, shorter[i]) <= limit)
+        return shorter[found] if found < len(shorter) else None
+
+
+@dataclass(frozen=True)
+class Importance:
+    """The system prompt, the newest turn and the turns that have most to do with the question.
+
+    By BM25 over the turns; of equals the newest comes first, so that the room is always used.
+    """
+
+    name: str = "importance"
+
+    def window(
+        self, conversation: Conversation, limit: int, context: int | None = None
+    ) -> ContextWindow:
+        """What is left of a conversation; see `window.Strategy`."""
+        if fits(conversation, limit):
+            return whole_window(conversation, self.name, limit, context)
+        units, scores = conversation.units, conversation.relevance
+        order = sorted(range(len(units)), key=lambda i: (scores[i], i), reverse=True)
+        ranked = [units[i] for i in order]
+        fixed = [*conversation.system, *conversation.last]
+
+        def best(left_out: int) -> list[Piece]:
+            return [*_flat(ranked[: len(ranked) - left_out]), *fixed]
+
+        left_out = _first(len(units) + 1, lambda i: count(conversation, best(i)) <= limit)
+        if left_out > len(units):
+            _too_small(self.name, count(conversation, fixed), limit)
+        pieces = self._filled(
+            conversation, limit, best(left_out), ranked[len(ranked) - left_out + 1 :]
+        )
+        return window_of_pieces(conversation, self.name, limit, context, pieces)
+
+    def _filled(
+        self, conversation: Conversation, limit: int, pieces: list[Piece], rest: Sequence[Unit]
+    ) -> list[Piece]:
+        """What fits behind the first turn that was too long, the best first."""
+        used = count(conversation, pieces)
+        # Each try renders a prompt: what the template adds to a turn is learned from those that
+        # failed.
+        added = 0
+        for unit in rest:
+            said = sum(
+                tokens[1] - tokens[0]
+                for piece in unit
+                if (tokens := conversation.layout.tokens(*piece)) is not None
+            )
+            if used + said + added > limit:
+                continue
+            more = [*pieces, *unit]
+            needed = count(conversation, more)
+            if needed <= limit:
+                pieces, used = more, needed
+            else:
+                added = needed - used - said if not added else min(added, needed - used - said)
+        return pieces
+
+
+def newest_that_fit(
+    conversation: Conversation, limit: int, strategy: str, *, first: int = 0
+) -> Newest:
+    """The system prompt, the first turns and as many of the newest turns as fit.
+
+    Args:
+        conversation: Whose whole prompt does not fit.
+        limit: Tokens that the prompt may have.
+        strategy: Name of the strategy, for the error.
+        first: How many turns at the beginning stay.
+
+    Raises:
+        ContextError: If what must stay does not fit.
+    """
+    begin, older = conversation.units[:first], conversation.units[first:]
+    fixed = [*conversation.system, *_flat(begin), *conversation.last]
+
+    def newest(left_out: int) -> list[Piece]:
+        return [*_flat(older[left_out:]), *fixed]
+
+    left_out = _first(len(older) + 1, lambda i: count(conversation, newest(i)) <= limit)
+    if left_out > len(older):
+        _too_small(strategy, count(conversation, fixed), limit, "the first turn, " * bool(begin))
+    return Newest(newest(left_out), left_out)
+
+
+def _too_small(strategy: str, needed: int, limit: int, also: str = "") -> NoReturn:
+    raise ContextError(
+        f"strategy {strategy}: the system prompt, {also}and the newest turn need {needed:,} "
+        f"tokens by themselves, and the limit is {limit:,}; raise it, or take a strategy that "
+        f"cuts inside messages (sentences, newest, first, ends)"
+    )
+
+
+def count(conversation: Conversation, pieces: Sequence[Piece]) -> int:
+    """Tokens of the prompt that some pieces make, special tokens included."""
+    return len(conversation.chat.render(conversation.compose(pieces)).ids)
+
+
+def check_share(strategy: str, share: float) -> None:
+    """Make sure that a share is one.
+
+    Raises:
+        ContextError: If it is not between 0 and 1.
+    """
+    if not (math.isfinite(share) and 0 <= share <= 1):
+        raise ContextError(f"strategy {strategy}: share {share:g} is not between 0 and 1")
+
+
+def _first(length: int, good: Callable[[int], bool]) -> int:
+    """The first of ``length`` that is good, where all after it are; ``length`` if none is."""
+    return bisect_left(range(length), True, key=good)
+
+
+def _flat(units: Sequence[Unit]) -> list[Piece]:
+    return [piece for unit in units for piece in unit]
+
+
+STRATEGIES: dict[str, Callable[[], Strategy]] = {
+    "newest": KeepNewest,
+    "first": KeepFirst,
+    "ends": KeepEnds,
+    "system-newest": SystemNewest,
+    "system-first-newest": SystemFirstNewest,
+    "sentences": Sentences,
+    "importance": Importance,
+}

@@ -1,0 +1,191 @@
+"""A trace as it is being written: its text, thinking dimmed, a mark where each budget cuts.
+
+Only what is known while a trace is written can be shown: text that a later tag turns out to have
+been thinking was shown as an answer by then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from typing import NamedTuple, TextIO
+
+from pytest_tokenbudget.context.stream import Decode, Detokenizer
+from pytest_tokenbudget.traces.thinking import Tag, ThinkingFormat, find_tags, walk
+from pytest_tokenbudget.traces.trace import StopReason
+
+DIM, UNDIM = "\x1b[2m", "\x1b[22m"
+REVERSE, UNREVERSE = "\x1b[7m", "\x1b[27m"
+
+# What a terminal would obey, or what would change the order of what stands around it.
+_OBEYED = (
+    *(code for code in range(0x20) if code not in (0x09, 0x0A)),
+    *range(0x7F, 0xA0),
+    *range(0x200E, 0x2010),
+    *range(0x2028, 0x202F),
+    *range(0x2066, 0x206A),
+)
+_SPELLED = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _OBEYED}
+
+
+def wants_colour(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a stream is a terminal whose owner wants colour, by the usual variables."""
+    if environment.get("NO_COLOR") or environment.get("PY_COLORS") == "0":
+        return False
+    return stream.isatty() and environment.get("TERM") != "dumb"
+
+
+# No header is longer.
+_FIRST = 200
+
+
+class _Place(NamedTuple):
+    """A budget, and behind how many characters of the waiting text it cuts."""
+
+    at: int
+    budget: int
+
+
+class LiveTrace:
+    """Turns the ids of one trace, one by one, into what is to be printed.
+
+    Everything that is returned stands for itself: what others print between two parts of it comes
+    out in their own colours. Control characters in the text are spelled out.
+
+    Args:
+        decode: Text of output ids; with one ``Pieces`` for many traces it is learned once.
+        thinking: How the model marks its thinking; None where it has none.
+        opened_by_prompt: Whether the prompt had opened a block.
+        budgets: Where marks are wanted.
+        colour: Whether to dim and to mark by the terminal's own means.
+    """
+
+    def __init__(
+        self,
+        decode: Decode,
+        thinking: ThinkingFormat | None = None,
+        *,
+        opened_by_prompt: bool = False,
+        budgets: Collection[int] = (),
+        colour: bool = False,
+    ) -> None:
+        self._detokenizer = Detokenizer(decode)
+        self._format = thinking
+        self._opened_by_prompt = opened_by_prompt
+        self._budgets = frozenset(budgets)
+        self._colour = colour
+        self._tokens = 0
+        # What has been printed, its tags; behind it, text that may still become a tag, with the
+        # ids that it comes from and the places of marks in it.
+        self._printed: list[str] = []
+        self._length = 0
+        self._tags: list[Tag] = []
+        self._waiting = ""
+        self._ids: list[int] = []
+        self._offsets: list[int] = []
+        self._marks: list[_Place] = []
+        self._dims = opened_by_prompt
+        self._first = ""
+
+    def next(self, token_id: int) -> str:
+        """Take the next output id.
+
+        Returns:
+            What to print now, often empty.
+        """
+        self._mark_if_cut()
+        self._tokens += 1
+        self._waiting += self._detokenizer.next(token_id) or ""
+        self._ids.append(token_id)
+        self._offsets.append(len(self._waiting))
+        return self._print(self._unfinished())
+
+    def end(self, reason: StopReason) -> str:
+        """Say why no id follows.
+
+        Returns:
+            What is still to be printed, the mark of a budget that has cut just here included.
+        """
+        self._waiting += self._detokenizer.rest()
+        if self._offsets:
+            self._offsets[-1] = len(self._waiting)
+        if reason is StopReason.LENGTH and self._tokens in self._budgets:
+            self._marks.append(_Place(len(self._waiting), self._tokens))
+        return self._print(0)
+
+    def _mark_if_cut(self) -> None:
+        """A budget cuts where one more id comes than it allows."""
+        if self._tokens in self._budgets:
+            # What is complete belongs before the mark, even if it would combine with what follows.
+            self._waiting += self._detokenizer.cut()
+            self._marks.append(_Place(len(self._waiting), self._tokens))
+
+    def _unfinished(self) -> int:
+        """How much of the end of the waiting text may be the beginning of a tag."""
+        if self._format is None:
+            return 0
+        text = self._waiting
+        longest = max(map(len, self._format.tags)) - 1
+        for length in range(min(longest, len(text)), 0, -1):
+            if any(tag.startswith(text[-length:]) for tag in self._format.tags):
+                return length
+        return 0
+
+    def _print(self, kept: int) -> str:
+        """Print the waiting text but for its end."""
+        parts: list[str] = []
+        done = 0
+        for tag in find_tags(self._waiting, self._format, self._ids, self._offsets):
+            parts.append(self._part(done, tag.start, self._dims_before(tag.start)))
+            parts.append(self._part(tag.start, tag.end, True))
+            self._tags.append(Tag(tag.start + self._length, tag.end + self._length, tag.mark))
+            self._dims = self._dims_behind("".join([*self._printed, self._waiting[: tag.end]]))
+            done = tag.end
+        end = max(done, len(self._waiting) - kept)
+        parts.append(self._part(done, end, self._dims_before(end)))
+        parts += [self._marked(mark) for mark in self._marks if mark.at == end]
+        self._forget(end)
+        return "".join(parts)
+
+    def _part(self, start: int, end: int, dims: bool) -> str:
+        """Waiting text between two places, with the marks that stand before its characters."""
+        parts = []
+        for mark in self._marks:
+            if start <= mark.at < end:
+                parts += [self._shown(self._waiting[start : mark.at], dims), self._marked(mark)]
+                start = mark.at
+        return "".join([*parts, self._shown(self._waiting[start:end], dims)])
+
+    def _shown(self, text: str, dims: bool) -> str:
+        text = text.translate(_SPELLED)
+        return f"{DIM}{text}{UNDIM}" if text and dims and self._colour else text
+
+    def _marked(self, mark: _Place) -> str:
+        if self._colour:
+            return f"{REVERSE} {mark.budget} {UNREVERSE}"
+        return f"[|{mark.budget}|]"
+
+    def _dims_before(self, place: int) -> bool:
+        """Whether what stands before a place in the waiting text, behind all tags, is thinking."""
+        if not self._tags:
+            # Only the first few characters say whether a header is on its way.
+            first = "".join(self._printed) if self._length < _FIRST else self._first
+            self._first = first
+            self._dims = self._dims_behind((first + self._waiting[:place])[:_FIRST])
+        return self._dims
+
+    def _dims_behind(self, text: str) -> bool:
+        """Whether what follows a text with the tags so far is no part of an answer."""
+        blocks = walk(self._tags, text, self._format, self._opened_by_prompt)
+        begun = blocks.answer_start is not None and blocks.answer_end == len(text)
+        return blocks.left_open or not begun
+
+    def _forget(self, end: int) -> None:
+        """Keep only what stands behind a place in the waiting text, which is printed."""
+        self._printed.append(self._waiting[:end])
+        self._length += end
+        self._waiting = self._waiting[end:]
+        left = [(i, at - end) for i, at in zip(self._ids, self._offsets, strict=True) if at > end]
+        self._ids = [token_id for token_id, _ in left]
+        self._offsets = [at for _, at in left]
+        self._marks = [_Place(at - end, budget) for at, budget in self._marks if at > end]
