@@ -82,6 +82,24 @@ def test_on_a_terminal_there_is_a_bar(path):
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_line_does_not_begin_where_the_bar_ends(path):
+    stream, before = Terminal(), {}
+    monitor = Monitor(path, "run", lambda line: before.update({line: stream.getvalue()}), stream)
+    with closing(TraceStore(path, "run", "a")) as store, monitor.watching():
+
+        def note(request):
+            if len(engine.seen) == 5:
+                store.note("a server is busy")
+
+        engine = FakeEngine(rows=2, delay=0.05, each=note)
+        gather_all(store, engine, 10)
+    drawn = before["a server is busy"]
+    assert "generating" in drawn
+    assert drawn.endswith("\r"), "the bar was wiped"
+    assert set(drawn.split("\r")[-2]) == {" "}
+
+
+@pytest.mark.usefixtures("quick")
 def test_what_engines_say_is_passed_on_once(path):
     said = []
     monitor = Monitor(path, "run", said.append, io.StringIO())

@@ -103,6 +103,8 @@ class _Shown:
                 self._follow(row)
         for number, text in self.store.notes(self.monitor._noted):
             self.monitor._noted = number
+            if self.bar is not None:
+                self.bar.clear()  # else the line would begin where the bar ends
             self.monitor.announce(text)
 
     def finish(self) -> None:
