@@ -77,11 +77,14 @@ class Listener:
                 raw.setblocking(False)
                 self._open[self._loop.create_task(self._serve(raw))] = raw
 
-    async def _die(self):
+    def _stop_listening(self):
         if self._listening:
             self._loop.remove_reader(self._listening)
             self._listening.close()
             self._listening = None
+
+    async def _die(self):
+        self._stop_listening()
         dropped = dict(self._open)
         self._open.clear()
         for task in dropped:

@@ -466,7 +466,7 @@ class DyingServer(ScriptedServer):
     """Vanishes after three events."""
 
     async def _stream(self, writer, events):
-        self._server.close()
+        self._stop_listening()
         await super()._stream(writer, (event for event, _ in zip(events, range(3), strict=False)))
 
 
