@@ -633,16 +633,21 @@ def test_requests_are_the_measure_where_nobody_counts_tokens():
 
 def test_a_pool_finds_out_what_a_server_sustains():
     """16 places: the pool gets well above its first 4, and the server is kept busy."""
-    with TinyServer(delay=0.01, slots=16) as server:
+    # Where others keep the cores busy, a quick server's rate does not grow with what it is given.
+    for delay in (0.01, 0.03, 0.1):
+        with TinyServer(delay=delay, slots=16) as server:
 
-        async def use(pool):
-            await asyncio.gather(*(asking(pool, tokens=20) for _ in range(160)))
-            return pool.loads[server.url]
+            async def use(pool, server=server):
+                await asyncio.gather(*(asking(pool, tokens=20) for _ in range(160)))
+                return pool.loads[server.url]
 
-        load = pooled(server.url, use, timeout=20)
-    assert load.done == 160
-    assert load.tokens == 3200
-    assert 8 <= server.most_working <= 64
+            load = pooled(server.url, use, timeout=20)
+        assert load.done == 160
+        assert load.tokens == 3200
+        assert server.most_working <= 64
+        if server.most_working >= 8:
+            return
+    raise AssertionError(f"at most {server.most_working} at once, where 16 would do")
 
 
 def test_complaints_make_a_pool_send_less(tiny):
