@@ -24,6 +24,14 @@ Texts = tuple[str, ...]
 
 # Kinds of faults of a server that does not answer.
 GONE = (FaultKind.CONNECTION, FaultKind.TIMEOUT, FaultKind.OVERLOADED)
+# What vLLM and SGLang would else take from the model's files, switched off.
+NEUTRAL: Mapping[str, Any] = {
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
 # By which names servers call text that comes apart as reasoning.
 REASONING = ("reasoning_content", "reasoning")
 
@@ -108,6 +116,11 @@ class Wish(NamedTuple):
     seed: int
     eos_ids: frozenset[int]
 
+    @property
+    def top_p(self) -> float:
+        """Share of probability kept; all of it where the likeliest is taken anyway."""
+        return 1.0 if self.decoding.greedy else self.decoding.top_p
+
 
 class Dialect:
     """A server that speaks the OpenAI protocol and no more; others change what they do otherwise.
@@ -123,6 +136,10 @@ class Dialect:
     takes_template = False
 
     # Recognition
+
+    def owns(self, models: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether a list of models names servers of this kind as their owner."""
+        return any(model.get("owned_by") == self.kind for model in models)
 
     async def look(
         self, server: Server, models: Sequence[Mapping[str, Any]], wanted: str | None
@@ -324,6 +341,16 @@ def chosen(
     """
     name = choose_served([str(model["id"]) for model in models], wanted, server.url)
     return next(model for model in models if model["id"] == name)
+
+
+async def tokenized(server: Server, facts: Facts, text: str) -> list[int]:
+    """Ids of a text by ``/tokenize`` as vLLM and SGLang have it.
+
+    Raises:
+        Fault: If the server does not answer.
+    """
+    body = {"model": facts.served, "prompt": text, "add_special_tokens": False}
+    return list((await server.post("/tokenize", body))["tokens"])
 
 
 async def maybe(server: Server, path: str) -> Mapping[str, Any]:

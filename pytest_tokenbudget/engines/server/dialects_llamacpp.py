@@ -69,7 +69,7 @@ class LlamaCpp(Dialect):
         self, server: Server, models: Sequence[Mapping[str, Any]], wanted: str | None
     ) -> Facts | None:
         """What the server says of itself, None where it is of another kind."""
-        if not any(model.get("owned_by") == "llamacpp" for model in models):
+        if not self.owns(models):
             return None
         model = chosen(models, wanted, server)
         said = await maybe(server, "/props")
@@ -95,7 +95,7 @@ class LlamaCpp(Dialect):
             "prompt": list(ids),
             "n_predict": wish.tokens,
             "temperature": wish.decoding.temperature,
-            "top_p": 1.0 if wish.decoding.greedy else wish.decoding.top_p,
+            "top_p": wish.top_p,
             **SAMPLERS,
             "return_tokens": True,
             "cache_prompt": True,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.conformance.asking import Ask
 from pytest_tokenbudget.engines.server.dialects_base import (
+    NEUTRAL,
     Body,
     Dialect,
     Event,
@@ -34,6 +35,7 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     number,
     read_usage,
     text_of,
+    tokenized,
 )
 from pytest_tokenbudget.engines.server.facts import Facts
 
@@ -52,7 +54,7 @@ class SGLang(Dialect):
         self, server: Server, models: Sequence[Mapping[str, Any]], wanted: str | None
     ) -> Facts | None:
         """What the server says of itself, None where it is of another kind."""
-        if not any(model.get("owned_by") == "sglang" for model in models):
+        if not self.owns(models):
             return None
         model = chosen(models, wanted, server)
         info = await maybe(server, "/get_model_info") or await maybe(server, "/model_info")
@@ -71,12 +73,8 @@ class SGLang(Dialect):
         wanted: Body = {
             "max_new_tokens": wish.tokens,
             "temperature": wish.decoding.temperature,
-            "top_p": 1.0 if wish.decoding.greedy else wish.decoding.top_p,
-            "top_k": -1,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
-            "presence_penalty": 0.0,
-            "frequency_penalty": 0.0,
+            "top_p": wish.top_p,
+            **NEUTRAL,
             "skip_special_tokens": False,
             "stop_token_ids": sorted(wish.eos_ids),
         }
@@ -125,8 +123,7 @@ class SGLang(Dialect):
 
     async def tokenize(self, server: Server, facts: Facts, text: str) -> list[int]:
         """Ids of a text, with no special tokens added and those in it read as such."""
-        body = {"model": facts.served, "prompt": text, "add_special_tokens": False}
-        return list((await server.post("/tokenize", body))["tokens"])
+        return await tokenized(server, facts, text)
 
     async def detokenize(self, server: Server, facts: Facts, ids: Sequence[int]) -> str:
         """Text of ids, special tokens included."""

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.conformance.asking import Ask
 from pytest_tokenbudget.engines.server.dialects_base import (
+    NEUTRAL,
     Body,
     Dialect,
     Event,
@@ -42,20 +43,12 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     maybe,
     read_usage,
     text_of,
+    tokenized,
 )
 from pytest_tokenbudget.engines.server.facts import Facts
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Server
-
-# What vLLM would else take from the model's files, switched off.
-NEUTRAL: Mapping[str, Any] = {
-    "top_k": -1,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-}
 
 
 class Vllm(Dialect):
@@ -69,7 +62,7 @@ class Vllm(Dialect):
         self, server: Server, models: Sequence[Mapping[str, Any]], wanted: str | None
     ) -> Facts | None:
         """What the server says of itself, None where it is of another kind."""
-        if not any(model.get("owned_by") == "vllm" for model in models):
+        if not self.owns(models):
             return None
         model = chosen(models, wanted, server)
         version = await maybe(server, "/version")
@@ -88,7 +81,7 @@ class Vllm(Dialect):
             "prompt": list(ids),
             "max_tokens": wish.tokens,
             "temperature": wish.decoding.temperature,
-            "top_p": 1.0 if wish.decoding.greedy else wish.decoding.top_p,
+            "top_p": wish.top_p,
             **NEUTRAL,
             # Stop strings are looked for in the text with its special tokens, as elsewhere.
             "skip_special_tokens": False,
@@ -144,8 +137,7 @@ class Vllm(Dialect):
 
     async def tokenize(self, server: Server, facts: Facts, text: str) -> list[int]:
         """Ids of a text, with no special tokens added and those in it read as such."""
-        body = {"model": facts.served, "prompt": text, "add_special_tokens": False}
-        return list((await server.post("/tokenize", body))["tokens"])
+        return await tokenized(server, facts, text)
 
     async def detokenize(self, server: Server, facts: Facts, ids: Sequence[int]) -> str:
         """Text of ids, special tokens included."""
