@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from pytest_tokenbudget.engines import loading, memory
 from pytest_tokenbudget.engines.base import (
     Decoding,
-    Engine,
     EngineError,
     Generated,
-    Prompt,
     Request,
 )
 from pytest_tokenbudget.engines.batches import Batch, new_cache
 from pytest_tokenbudget.engines.branches import can_branch, in_families
-from pytest_tokenbudget.engines.rows import Row, generated, impossible
-from pytest_tokenbudget.engines.text import ModelText
+from pytest_tokenbudget.engines.in_process import InProcessEngine
+from pytest_tokenbudget.engines.rows import Row, generated
 from pytest_tokenbudget.models import ModelSpec, choose_quantization
 
 
@@ -27,7 +25,7 @@ def _silent(line: str) -> None:
     """Say nothing."""
 
 
-class TransformersEngine(Engine):
+class TransformersEngine(InProcessEngine):
     """Runs one model in this process.
 
     Rendering and decoding load the tokenizer only; the weights come with the first ``generate``.
@@ -63,8 +61,7 @@ class TransformersEngine(Engine):
     ) -> None:
         if batch_size != "auto" and batch_size < 1:
             raise EngineError(f"a batch size is auto or at least 1, not {batch_size}")
-        self.spec = spec
-        self._text = ModelText(spec)
+        super().__init__(spec)
         self.device = loading.choose_device(device)
         self._dtype = loading.choose_dtype(spec.dtype if dtype == "auto" else dtype, self.device)
         self.quantization = choose_quantization(spec, self.device, quantization)
@@ -81,43 +78,12 @@ class TransformersEngine(Engine):
         return str(self._dtype).removeprefix("torch.")
 
     @property
-    def context(self) -> int:
-        """Tokens that prompt and output may have together."""
-        return self._text.context
-
-    @property
-    def eos_ids(self) -> frozenset[int]:
-        """Ids that end a sequence."""
-        return self._text.eos_ids
-
-    @property
     def _config(self) -> loading.Config:
         return self._text.config
 
     @property
     def _tokenizer(self) -> loading.Tokenizer:
         return self._text.tokenizer
-
-    def render(self, messages: Sequence[Mapping[str, str]], thinking: bool | None = None) -> Prompt:
-        """Render chat messages into a prompt that ends where the model begins to write.
-
-        Args:
-            messages: Chat messages with ``role`` and ``content``.
-            thinking: Whether the model shall think; None leaves it to the chat template, as does
-                a model whose template has no switch for it.
-
-        Raises:
-            EngineError: If the model has no chat template, or its template refuses the messages.
-        """
-        return self._text.render(messages, thinking)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of output ids: thinking tags are kept, end-of-sequence and padding are not."""
-        return self._text.decode(ids)
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text that is put into a prompt; tags in it become their own tokens."""
-        return self._text.encode(text)
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[Generated]:
         """Generate, and yield each result as it ends, longest prompts first.
@@ -132,16 +98,7 @@ class TransformersEngine(Engine):
             EngineError: If the model cannot be loaded, or one row alone does not fit into memory.
         """
         rows: list[Row] = []
-        for request in requests:
-            result = impossible(request, self.spec.alias, self.context)
-            if result is not None:
-                yield result
-                continue
-            row = Row(request, decoding, self.eos_ids, self.decode)
-            if row.stop_reason is None:
-                rows.append(row)
-            else:
-                yield generated(row, 0.0)
+        yield from self.begin(requests, decoding, rows)
         if not rows:
             return
         self._load()

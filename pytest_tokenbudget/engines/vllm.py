@@ -16,23 +16,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_tokenbudget.conformance.asking import Ask, Choice, Reply
 from pytest_tokenbudget.engines.background import Background
 from pytest_tokenbudget.engines.base import (
     Decoding,
-    Engine,
     EngineError,
     Generated,
     Prompt,
     Request,
 )
+from pytest_tokenbudget.engines.in_process import InProcessEngine
 from pytest_tokenbudget.engines.loading import first_line
-from pytest_tokenbudget.engines.rows import Row, generated, impossible
+from pytest_tokenbudget.engines.rows import Row, generated
 from pytest_tokenbudget.engines.sampling import seed_of
-from pytest_tokenbudget.engines.text import ModelText
 from pytest_tokenbudget.models import ModelSpec
 from pytest_tokenbudget.traces.trace import StopReason
 
@@ -64,7 +63,7 @@ class Ended(NamedTuple):
     seconds: float
 
 
-class VllmEngine(Engine):
+class VllmEngine(InProcessEngine):
     """Runs one model with vLLM, on as many GPUs as its parallel sizes take.
 
     Rendering and decoding load the tokenizer only; vLLM starts with the first ``generate`` or
@@ -102,12 +101,11 @@ class VllmEngine(Engine):
                 f"model {spec.alias}: vLLM itself loads no GGUF files; use --engine transformers, "
                 f"the model's safetensors files, or serve it with llama.cpp and name its URL"
             )
-        self.spec = spec
+        super().__init__(spec)
         self.dtype, self.quantization = dtype, quantization
         self.tensor_parallel, self.data_parallel = tensor_parallel, data_parallel
         self.memory_share = memory_share
         self._say = say
-        self._text = ModelText(spec)
         self._numbers = itertools.count()
         self._process: VllmProcess | None = None
         self._background: Background | None = None
@@ -116,32 +114,6 @@ class VllmEngine(Engine):
     def engine_name(self) -> str:
         """Short name, fit for file names."""
         return "vllm"
-
-    @property
-    def context(self) -> int:
-        """Tokens that prompt and output may have together."""
-        return self._text.context
-
-    @property
-    def eos_ids(self) -> frozenset[int]:
-        """Ids that end a sequence."""
-        return self._text.eos_ids
-
-    def render(self, messages: Sequence[Mapping[str, str]], thinking: bool | None = None) -> Prompt:
-        """Render chat messages into a prompt that ends where the model begins to write.
-
-        Raises:
-            EngineError: If the model has no chat template, or its template refuses the messages.
-        """
-        return self._text.render(messages, thinking)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of output ids: thinking tags are kept, end-of-sequence and padding are not."""
-        return self._text.decode(ids)
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text that is put into a prompt; tags in it become their own tokens."""
-        return self._text.encode(text)
 
     def count(self, text: str) -> int:
         """Tokens of a text by the model's tokenizer."""
@@ -159,16 +131,7 @@ class VllmEngine(Engine):
             EngineError: If vLLM cannot be started, or ends while it works.
         """
         rows: list[Row] = []
-        for request in requests:
-            result = impossible(request, self.spec.alias, self.context)
-            if result is not None:
-                yield result
-                continue
-            row = Row(request, decoding, self.eos_ids, self.decode)
-            if row.stop_reason is None:
-                rows.append(row)
-            else:
-                yield generated(row, 0.0)
+        yield from self.begin(requests, decoding, rows)
         if not rows:
             return
         submissions = [(row.ids, parameters(row.request, decoding, self.eos_ids)) for row in rows]

@@ -1,0 +1,72 @@
+"""What engines that run a model in this process share: its text, and how requests begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from pytest_tokenbudget.engines.base import Decoding, Engine, Generated, Prompt, Request
+from pytest_tokenbudget.engines.rows import Row, generated, impossible
+from pytest_tokenbudget.engines.text import ModelText
+from pytest_tokenbudget.models import ModelSpec
+
+
+class InProcessEngine(Engine):
+    """An engine whose tokenizer and chat template lie here.
+
+    Args:
+        spec: The model.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self._text = ModelText(spec)
+
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and output may have together."""
+        return self._text.context
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Ids that end a sequence."""
+        return self._text.eos_ids
+
+    def render(self, messages: Sequence[Mapping[str, str]], thinking: bool | None = None) -> Prompt:
+        """Render chat messages into a prompt that ends where the model begins to write.
+
+        Args:
+            messages: Chat messages with ``role`` and ``content``.
+            thinking: Whether the model shall think; None leaves it to the chat template, as does
+                a model whose template has no switch for it.
+
+        Raises:
+            EngineError: If the model has no chat template, or its template refuses the messages.
+        """
+        return self._text.render(messages, thinking)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of output ids: thinking tags are kept, end-of-sequence and padding are not."""
+        return self._text.decode(ids)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text that is put into a prompt; tags in it become their own tokens."""
+        return self._text.encode(text)
+
+    def begin(
+        self, requests: Sequence[Request], decoding: Decoding, rows: list[Row]
+    ) -> Iterator[Generated]:
+        """Yield what is there without generating, and add the others to ``rows``.
+
+        Raises:
+            ValueError: If a cap reaches beyond the context.
+        """
+        for request in requests:
+            result = impossible(request, self.spec.alias, self.context)
+            if result is not None:
+                yield result
+                continue
+            row = Row(request, decoding, self.eos_ids, self.decode)
+            if row.stop_reason is None:
+                rows.append(row)
+            else:
+                yield generated(row, 0.0)
