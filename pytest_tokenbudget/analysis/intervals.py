@@ -103,7 +103,7 @@ def clustered_rate(scores: ArrayLike, confidence: float = 0.95) -> Estimate:
         return Estimate(rate, *_score_interval(rate, problems, normal), problems)
     error *= math.sqrt(problems / (problems - 1))
     effective = min(rate * (1 - rate) / error**2, float(samples))
-    quantile = _t_quantile((1 + confidence) / 2, problems - 1)
+    quantile = t_quantile((1 + confidence) / 2, problems - 1)
     return Estimate(rate, *_score_interval(rate, effective, quantile), problems)
 
 
@@ -126,7 +126,7 @@ def mean_estimate(values: ArrayLike, confidence: float = 0.95) -> Estimate:
     if problems == 1:
         return Estimate(mean, math.nan, math.nan, 1)
     error = clustered_standard_error(table) * math.sqrt(problems / (problems - 1))
-    half = _t_quantile((1 + confidence) / 2, problems - 1) * error
+    half = t_quantile((1 + confidence) / 2, problems - 1) * error
     return Estimate(mean, mean - half, mean + half, problems)
 
 
@@ -267,7 +267,7 @@ def normal_quantile(probability: float) -> float:
     return float(ndtri(probability))
 
 
-def _t_quantile(probability: float, freedom: int) -> float:
+def t_quantile(probability: float, freedom: int) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, probability))

@@ -9,7 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pytest_tokenbudget.analysis.intervals import Floats, check_confidence, normal_quantile
+from pytest_tokenbudget.analysis.intervals import (
+    Floats,
+    bootstrap_lower,
+    check_confidence,
+    normal_quantile,
+)
 
 EXACT_PAIRS = 5000
 """Up to how many pairs a paired difference is tested exactly."""
@@ -81,6 +86,40 @@ def paired_lower(
         return lowest if lowest == judged_at else -1.0
     bound = float(brentq(excess, lowest, highest, xtol=1e-5))
     return max(bound, lowest) if lowest == judged_at else min(bound, highest)
+
+
+def paired_bounds(
+    values: Floats, single: bool, confidence: float = 0.95, judged_at: float = 0.0
+) -> tuple[float, float]:
+    """One-sided lower and upper bound of a mean difference, one value a problem.
+
+    Args:
+        values: -1 to 1 each; -1, 0 and 1 only where ``single``.
+        single: Whether there is one sample a problem, so that ``paired_lower`` serves. Otherwise
+            the bounds are ``bootstrap_lower``'s.
+        confidence: One-sided confidence of each bound.
+        judged_at: How far below and above 0 the bounds will be held against.
+    """
+    if not values.size:
+        return -1.0, 1.0
+    if not single:
+        lower = bootstrap_lower(values, confidence=confidence)
+        return lower, -bootstrap_lower(-values, confidence=confidence)
+    lost, won = losses_and_wins(values)
+    lower = paired_lower(lost, won, values.size, confidence, -judged_at)
+    return lower, -paired_lower(won, lost, values.size, confidence, judged_at)
+
+
+def losses_and_wins(values: Floats) -> tuple[int, int]:
+    """How many differences are below and above 0, rounding aside."""
+    return int((values < -1e-9).sum()), int((values > 1e-9).sum())
+
+
+def mcnemar(lost: int, won: int) -> float:
+    """Exact two-sided McNemar test: were nothing different, losses and wins were as likely."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
 
 
 # From no more discordance than the difference itself forces to as much as there can be; the worst

@@ -23,7 +23,13 @@ from numpy.typing import ArrayLike
 
 from pytest_tokenbudget.analysis.curve import check_axis
 from pytest_tokenbudget.analysis.intervals import Estimate, Floats, bootstrap_lower, clustered_rate
-from pytest_tokenbudget.analysis.paired import paired_lower, paired_p, tango_score
+from pytest_tokenbudget.analysis.paired import (
+    losses_and_wins,
+    mcnemar,
+    paired_bounds,
+    paired_p,
+    tango_score,
+)
 
 
 class Status(StrEnum):
@@ -234,17 +240,9 @@ def _differences(smaller: Floats, largest: Floats) -> Floats:
 def _compare(
     budget: int, values: Floats, single: bool, margin: float, confidence: float
 ) -> Comparison:
-    from scipy.stats import binomtest
-
-    lost, won = int((values < -1e-9).sum()), int((values > 1e-9).sum())
+    lost, won = losses_and_wins(values)
     n = values.size
-    lower, upper = -1.0, 1.0
-    if n and single:
-        lower = paired_lower(lost, won, n, confidence, -margin)
-        upper = -paired_lower(won, lost, n, confidence, margin)
-    elif n:
-        lower = bootstrap_lower(values, confidence=confidence)
-        upper = -bootstrap_lower(-values, confidence=confidence)
+    lower, upper = paired_bounds(values, single, confidence, margin)
     return Comparison(
         budget=budget,
         problems=n,
@@ -253,7 +251,7 @@ def _compare(
         upper_bound=upper,
         lost=lost,
         won=won,
-        p_mcnemar=float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0,
+        p_mcnemar=mcnemar(lost, won),
         holds=lower > -margin,
         worse=upper < -margin,
     )
