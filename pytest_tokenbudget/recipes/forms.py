@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from typing import Any, Final
+from typing import Final
 
+from pytest_tokenbudget.generation_config import generation_config_text
 from pytest_tokenbudget.recipes.at_hand import TemplateAtHand
 from pytest_tokenbudget.recipes.engines import VLLM_DOCS, off_verdict
 from pytest_tokenbudget.recipes.recipe import Serving
@@ -18,7 +18,6 @@ PUBLISHED: Final = (
 
 def yaml_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSettings:
     """A ``generation_config`` in YAML: one cap for thinking and answer together."""
-    yaml: Any = importlib.import_module("yaml")
     recipe, family, tokens = serving.recipe, serving.family, serving.tokens
     card = (family.sampling_off if tokens == 0 else None) or family.sampling if family else None
     config: dict[str, object] = {
@@ -50,7 +49,7 @@ def yaml_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSet
         said = f"{at_hand.whose}: {verdict.sentence()}" if verdict and at_hand else "no template"
         because = f"enable_thinking is the template's to read. {said}"
     warnings = [] if card or recipe.temperature is not None else ["no sampling is known: set it"]
-    text = yaml.safe_dump({"llm": {"generation_config": config}}, sort_keys=False)
+    text = generation_config_text(config)
     return EngineSettings(
         "yaml", keeping, because, text=text, warnings=tuple(warnings), sources=("model cards",)
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from pytest_tokenbudget.tasks.problem import Message, Problem, content_id
 from pytest_tokenbudget.tasks.word_problems import NAMES
@@ -18,6 +19,11 @@ GAME_INSTRUCTION = (
 )
 DEFAULT_SIZE = 36
 MAX_SIZE = 100_000
+# Games come in turn, and a game with so many options comes late. So that the standard set has 3, 4,
+# 5 and 6 of them, and its first few every category, it takes some from later in the stream and
+# leaves two for later. No problem changes by that, only its place.
+EARLY = (0, 8, 9, 3, 4, 69, 109)
+LATE = (19, 33)
 FRAMINGS = ("neutral", "anger", "happiness", "sadness", "fear", "disgust", "surprise")
 FEELINGS = {
     "anger": "{o} was rude and you are angry.",
@@ -144,14 +150,25 @@ def kinds() -> list[tuple[str, str]]:
     ]
 
 
+def in_order() -> Iterator[int]:
+    """Where in the stream each problem stands, in the order in which they are given."""
+    yield from EARLY
+    standard = (n for n in range(MAX_SIZE) if n not in EARLY and n not in LATE)
+    yield from islice(standard, DEFAULT_SIZE - len(EARLY))
+    yield from LATE
+    yield from standard
+
+
 def held_out(seed: int = 0) -> Iterator[Problem]:
     """Yield the task's problems: every game in turn, framings shifting with each round.
+
+    The first 36 are the standard set, which has every game, framing and number of options.
 
     Args:
         seed: Which set; the default is the one that the suite uses.
     """
     games = kinds()
-    for index in range(MAX_SIZE):
+    for index in in_order():
         rng = random.Random(f"games/{seed}/{index}")
         category, name = games[index % len(games)]
         framing = FRAMINGS[(index + index // len(games)) % len(FRAMINGS)]

@@ -1,0 +1,170 @@
+"""The YAML form of generation settings: read, refused, written, read again."""
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_tokenbudget.config_file import ConfigError
+from pytest_tokenbudget.generation_config import (
+    Given,
+    Limit,
+    generation_config_text,
+    read_generation_config,
+)
+from pytest_tokenbudget.tasks.games import FRAMINGS
+
+WHOLE = """
+llm:
+  generation_config:
+    max_new_tokens: 440
+    enable_thinking: no
+    temperature: 0.7
+    top_p: 0.9
+    do_sample: true
+data:
+  batch_size: 8
+emotions:
+  anger: {max_new_tokens: 1800}
+categories:
+  sequential: {max_new_tokens: 1200}
+"""
+
+
+@pytest.fixture
+def read(tmp_path):
+    def of(text):
+        path = tmp_path / "limits.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_generation_config(path, FRAMINGS)
+
+    return of
+
+
+def test_all_of_the_form_is_read(read, tmp_path):
+    found = read(WHOLE)
+    assert found.path == tmp_path / "limits.yaml"
+    assert found.max_new_tokens == 440
+    assert found.limits == {"framing": {"anger": 1800}, "category": {"sequential": 1200}}
+    assert found.options == {
+        "thinking": Given("off", "llm.generation_config.enable_thinking"),
+        "temperature": Given("0.7", "llm.generation_config.temperature"),
+        "top_p": Given("0.9", "llm.generation_config.top_p"),
+        "batch_size": Given("8", "data.batch_size"),
+    }
+
+
+def test_the_larger_limit_of_a_problem_counts(read):
+    found = read(WHOLE)
+    assert found.limit_of({"framing": "neutral", "category": "simultaneous"}) == 440
+    assert found.limit_of({"framing": "neutral", "category": "sequential"}) == 1200
+    assert found.limit_of({"framing": "anger", "category": "sequential"}) == 1800
+    assert found.largest == 1800
+    assert found.budgets((32, 512, 1800, 2048)) == (32, 440, 512, 1800)
+    # A limit for some says nothing of the others.
+    some = read("emotions: {anger: {max_new_tokens: 9}}")
+    assert (some.largest, some.limit_of({"framing": "fear"})) == (None, None)
+    assert some.budgets((32, 64)) == (32, 64)
+
+
+@pytest.mark.parametrize(
+    ("said", "temperature"),
+    [
+        ("{temperature: 0.7}", "0.7"),
+        ("{temperature: 0.7, do_sample: false}", "0"),
+        ("{do_sample: true}", "1.0"),
+        ("{do_sample: true, temperature: 0.5}", "0.5"),
+    ],
+)
+def test_not_sampled_is_greedy(read, said, temperature):
+    found = read(f"llm: {{generation_config: {said}}}")
+    assert found.options["temperature"].text == temperature
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "llm:\ndata:\n", "llm: {generation_config: }"])
+def test_an_empty_file_says_nothing(read, text):
+    found = read(text)
+    assert (found.largest, found.options) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "llm: {generation_config: {max_new_token: 3}}",
+            "key llm.generation_config.max_new",
+        ),
+        ("llm: {generation_config: {max_new_token: 3}}", "did you mean max_new_tokens?"),
+        ("max_new_tokens: 3", r"max_new_tokens \(its place is llm.generation_config\)"),
+        ("llm: {batch_size: 3}", r"unknown key llm.batch_size \(its place is data\)"),
+        ("lmm: {}", r"unknown key lmm \(did you mean llm\?\); allowed are llm, data, emotions"),
+        ("emotions: {angre: {max_new_tokens: 3}}", r"emotions.angre \(did you mean anger\?\)"),
+        ("emotions: {anger: 3}", "emotions.anger must be a mapping of max_new_tokens, not the num"),
+        ("emotions: {anger: {}}", "emotions.anger: max_new_tokens is missing"),
+        ("categories: {a: {max_new_tokens: 0}}", "categories.a.max_new_tokens must be a whole"),
+        ("categories: {no: {max_new_tokens: 1}}", "the boolean false is no name; write it in quo"),
+        ("llm: {generation_config: {max_new_tokens: true}}", "not the boolean true"),
+        ("llm: {generation_config: {max_new_tokens: 1e3}}", "not the string '1e3'"),
+        ("llm: {generation_config: {max_new_tokens: }}", "at least 1, not nothing"),
+        ("llm: {generation_config: {enable_thinking: 1}}", "must be true or false, not the number"),
+        (
+            "llm: {generation_config: {temperature: warm}}",
+            "temperature must be a number, not",
+        ),
+        (
+            "llm: {generation_config: {temperature: 0, do_sample: true}}",
+            "temperature: 0 cannot be used with do_sample: true",
+        ),
+        ("data: {batch_size: 1.5}", "data.batch_size must be auto, or a whole number, not the"),
+        ("- 1", "the file must hold a mapping of llm, data, emotions, categories, not a list"),
+        ("llm: [", "limits.yaml, line 1, column 7: "),
+        ("llm:\nllm:\n", "limits.yaml, line 2, column 1: the key 'llm' is there twice"),
+        ("a: !!python/object:os.system {}", "could not determine a constructor"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        ("a: \x01", "not YAML"),
+        ("[" * 3000, "limits.yaml"),
+    ],
+)
+def test_what_does_not_belong_is_named_with_file_and_key(read, text, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        read(text)
+    assert "limits.yaml" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", "."])
+def test_a_file_that_is_none(tmp_path, name):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_generation_config(tmp_path / name, FRAMINGS)
+
+
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
+
+
+@given(
+    st.dictionaries(st.sampled_from(FRAMINGS), st.integers(1, 10**6)),
+    st.dictionaries(names, st.integers(1, 10**6), max_size=4),
+    st.lists(names, max_size=2),
+    st.integers(1, 10**6),
+)
+def test_what_is_written_is_read_again(tmp_path_factory, emotions, categories, about, limit):
+    text = generation_config_text(
+        {"max_new_tokens": limit, "temperature": 0.25},
+        data={"batch_size": "auto"},
+        limits={
+            "emotions": {name: Limit(tokens) for name, tokens in emotions.items()},
+            "categories": {name: Limit(t, f"as {name}") for name, t in categories.items()},
+        },
+        about=about,
+    )
+    path = tmp_path_factory.mktemp("written") / "form.yaml"
+    path.write_text(text, encoding="utf-8")
+    found = read_generation_config(path, FRAMINGS)
+    assert found.max_new_tokens == limit
+    assert found.limits.get("framing", {}) == emotions
+    assert found.limits.get("category", {}) == categories
+    assert found.options["batch_size"].text == "auto"
+    assert len(about) == 0 or text.startswith("# ")
+    assert yaml.safe_load(text)["llm"] == {
+        "generation_config": {"max_new_tokens": limit, "temperature": 0.25}
+    }
