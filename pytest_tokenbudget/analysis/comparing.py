@@ -8,7 +8,6 @@ References:
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -268,12 +267,23 @@ def problem_pairs(before: ArrayLike, after: ArrayLike) -> tuple[Floats, Floats, 
     Returns:
         The means before and after, and whether there is one sample a problem in both.
     """
-    tables = [np.asarray(values, dtype=np.float64) for values in (before, after)]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
-        one, other = (np.nanmean(table, axis=1) for table in tables)
+    one, other = problem_means(before), problem_means(after)
     both = np.isfinite(one) & np.isfinite(other)
-    return one[both], other[both], all(table.shape[1] == 1 for table in tables)
+    single = np.shape(before)[1] == np.shape(after)[1] == 1
+    return one[both], other[both], single
+
+
+def problem_means(values: ArrayLike) -> Floats:
+    """Each problem's mean over its samples; NaN where it has none.
+
+    Args:
+        values: Problems x samples.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    seen = np.isfinite(table)
+    sums, counts = np.where(seen, table, 0.0).sum(axis=1), seen.sum(axis=1)
+    means: Floats = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return means
 
 
 def pairwise(changes: Sequence[tuple[str, str, PointChange]]) -> tuple[Pair, ...]:
