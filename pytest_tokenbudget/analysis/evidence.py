@@ -1,0 +1,265 @@
+"""What was measured, as far as a decision about it needs to know: an estimate, and its chances.
+
+Three kinds: a rate over problems, a mean over problems, and the change of a rate between two runs
+on the same problems. Each gives its interval, and the chance that a run of so many problems would
+show it beyond a limit, were something else true.
+
+References:
+    Clopper and Pearson (1934), Biometrika 26:404: the exact interval of a rate.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pytest_tokenbudget.analysis.intervals import (
+    Estimate,
+    clustered_standard_error,
+    mean_estimate,
+    normal_quantile,
+)
+from pytest_tokenbudget.analysis.paired import paired_lower
+
+# Thresholds such as 0.6 have no exact binary form, and neither have shares such as 6 of 10.
+ROUNDING = 1e-12
+
+
+class Evidence(Protocol):
+    """What was measured on some problems.
+
+    Attributes:
+        value: The estimate; NaN where there is none.
+        n: Problems behind it.
+        least: The least that could be true.
+        most: The most that could be true.
+    """
+
+    @property
+    def value(self) -> float: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def least(self) -> float: ...
+    @property
+    def most(self) -> float: ...
+
+    def estimate(self, confidence: float) -> Estimate:
+        """The estimate with its two-sided interval."""
+
+    def chance(
+        self, above: bool, limit: float, truth: float, level: float | None, n: int | None = None
+    ) -> float:
+        """How often a run would show a value beyond a limit.
+
+        Args:
+            above: Whether above the limit counts, or below it.
+            limit: The limit; a value right at it counts.
+            truth: What is true.
+            level: An end of an interval with this one-sided error must be beyond the limit; None
+                for the estimate itself.
+            n: Problems of the run; as many as here without it.
+        """
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A rate with one sample a problem, judged exactly.
+
+    Attributes:
+        successes: Problems that count.
+        n: All problems.
+    """
+
+    successes: int
+    n: int
+    least = 0.0
+    most = 1.0
+
+    @property
+    def value(self) -> float:
+        return self.successes / self.n if self.n else math.nan
+
+    def estimate(self, confidence: float) -> Estimate:
+        """The rate with the interval of Clopper and Pearson, whose error is at most as stated."""
+        from scipy.special import betaincinv
+
+        if not self.n:
+            return Estimate(math.nan, 0.0, 1.0, 0)
+        k, n, tail = self.successes, self.n, (1 - confidence) / 2
+        low = float(betaincinv(k, n - k + 1, tail)) if k else 0.0
+        high = float(betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
+        return Estimate(self.value, low, high, n)
+
+    def chance(
+        self, above: bool, limit: float, truth: float, level: float | None, n: int | None = None
+    ) -> float:
+        """The exact chance."""
+        from scipy.special import bdtr
+
+        count = self.n if n is None else n
+        if not above:
+            return Rate(0, count).chance(True, 1 - limit, 1 - truth, level)
+        if limit <= ROUNDING:
+            return 1.0
+        least = _least_above(count, min(limit, 1.0), level)
+        if least > count:
+            return 0.0
+        chance_of = min(max(truth, 0.0), 1.0)
+        return 1.0 if least == 0 else float(1 - bdtr(least - 1, count, chance_of))
+
+
+def _least_above(n: int, limit: float, level: float | None) -> int:
+    """The fewest successes of ``n`` that show a rate of at least ``limit``; n + 1 if none do."""
+    from scipy.special import bdtr
+
+    if level is None:
+        return math.ceil(n * limit - n * ROUNDING)
+    # As the interval of Clopper and Pearson: so many or more have at most this chance at the limit.
+    low, high = 0, n + 1
+    while low < high:
+        middle = (low + high) // 2
+        tail = 1.0 if middle == 0 else 1 - float(bdtr(middle - 1, n, limit))
+        if tail <= level:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over problems, of anything; also a rate with several samples a problem.
+
+    Attributes:
+        measured: The mean with its interval at 95 %, clustered by problem.
+        deviation: Standard deviation between problems, such that the standard error is this over
+            the root of the number of problems; NaN for one problem alone.
+        least: The least that could be true.
+        most: The most that could be true.
+    """
+
+    measured: Estimate
+    deviation: float
+    least: float = -math.inf
+    most: float = math.inf
+
+    @property
+    def value(self) -> float:
+        return self.measured.value
+
+    @property
+    def n(self) -> int:
+        return self.measured.n
+
+    def estimate(self, confidence: float) -> Estimate:
+        """The mean with the t interval, within what is possible."""
+        if self.n < 2:
+            return Estimate(self.value, self.least, self.most, self.n)
+        half = _t_quantile((1 + confidence) / 2, self.n - 1) * self.deviation / math.sqrt(self.n)
+        low, high = max(self.value - half, self.least), min(self.value + half, self.most)
+        return Estimate(self.value, low, high, self.n)
+
+    def chance(
+        self, above: bool, limit: float, truth: float, level: float | None, n: int | None = None
+    ) -> float:
+        """The chance by the central limit theorem, with the deviation that was seen."""
+        from scipy.special import ndtr
+
+        count = self.n if n is None else n
+        if count < 2 or not math.isfinite(self.deviation):
+            return math.nan
+        away = truth - limit if above else limit - truth
+        if self.deviation == 0:
+            return float(away >= 0)
+        reach = 0.0 if level is None else _t_quantile(1 - level, count - 1)
+        return float(ndtr(away * math.sqrt(count) / self.deviation - reach))
+
+
+@dataclass(frozen=True)
+class Change:
+    """The change of a rate from one run to another on the same problems.
+
+    Attributes:
+        lost: Problems that were right in the first run only.
+        won: Problems that are right in the second run only.
+        n: All problems that both runs have.
+    """
+
+    lost: int
+    won: int
+    n: int
+    least = -1.0
+    most = 1.0
+
+    @property
+    def value(self) -> float:
+        return (self.won - self.lost) / self.n if self.n else math.nan
+
+    def estimate(self, confidence: float) -> Estimate:
+        """The change with an interval whose ends keep their level at every n."""
+        if not self.n:
+            return Estimate(math.nan, -1.0, 1.0, 0)
+        side = (1 + confidence) / 2
+        low = paired_lower(self.lost, self.won, self.n, side)
+        high = -paired_lower(self.won, self.lost, self.n, side)
+        return Estimate(self.value, low, high, self.n)
+
+    def chance(
+        self, above: bool, limit: float, truth: float, level: float | None, n: int | None = None
+    ) -> float:
+        """The chance by the score test, with as many discordant problems as were seen."""
+        from scipy.special import ndtr
+
+        count = self.n if n is None else n
+        if not self.n or not count:
+            return math.nan
+        away = truth - limit if above else limit - truth
+        reach = 0.0 if level is None else normal_quantile(1 - level) * self._deviation(limit)
+        return float(ndtr((away * math.sqrt(count) - reach) / self._deviation(truth)))
+
+    def _deviation(self, truth: float) -> float:
+        # One more pair than was seen: without any, nobody knows that there never is one.
+        discordant = max((self.lost + self.won + 1) / (self.n + 1), abs(truth))
+        return math.sqrt(max(discordant - truth**2, 1e-9))
+
+
+def rate_of(scores: ArrayLike) -> Rate | Mean:
+    """Evidence of a rate.
+
+    Args:
+        scores: Problems x samples, 0 or 1; NaN where missing.
+    """
+    table = np.asarray(scores, dtype=np.float64)
+    seen = np.isfinite(table)
+    if (seen.sum(axis=1) <= 1).all():
+        return Rate(round(float(np.nansum(table))), int(seen.sum()))
+    return mean_of(table, 0.0, 1.0)
+
+
+def mean_of(values: ArrayLike, least: float = -math.inf, most: float = math.inf) -> Mean:
+    """Evidence of a mean, clustered by problem.
+
+    Args:
+        values: Problems x samples; NaN where missing.
+        least: The least that could be true.
+        most: The most that could be true.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    estimate = mean_estimate(table)
+    problems = estimate.n
+    deviation = math.nan
+    if problems > 1:
+        # As in the interval: over the root of one less than the problems.
+        deviation = clustered_standard_error(table) * problems / math.sqrt(problems - 1)
+    return Mean(estimate, deviation, least, most)
+
+
+def _t_quantile(probability: float, freedom: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, probability))

@@ -1,0 +1,195 @@
+"""How thresholds decide, and whether the power and the chances that verdicts state are true."""
+
+import math
+from bisect import bisect_left
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_tokenbudget.analysis.deciding import (
+    Demand,
+    Rule,
+    Ruling,
+    Unit,
+    decide,
+    keeps,
+    not_kept_at,
+    ruling_of,
+)
+from pytest_tokenbudget.analysis.evidence import Change, Mean, Rate, mean_of, rate_of
+
+RULES = (
+    {"rule": Rule.POINT},
+    {"rule": Rule.CONFIDENT},
+    {"rule": Rule.CONFIDENT, "allow_inconclusive": True},
+    {"rule": Rule.NONINFERIOR, "margin": 0.05},
+)
+LEVEL = 0.025
+
+
+def kept(evidence, demand):
+    return keeps(ruling_of(evidence.estimate(demand.confidence), demand), demand)
+
+
+def exactly(demand, n, truth):
+    """How often a rate does not keep a demand: all possible runs, weighted."""
+    from scipy.stats import binom
+
+    # More successes never turn a verdict back.
+    first = bisect_left(
+        range(n + 1), True, key=lambda k: kept(Rate(k, n), demand) is demand.at_least
+    )
+    fewer = float(binom.cdf(first - 1, n, truth))
+    return fewer if demand.at_least else 1 - fewer
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("threshold", "at_least"), [(0.6, True), (0.9, True), (0.05, False)])
+def test_chances_of_a_rate_are_exact(rule, threshold, at_least):
+    demand = Demand(threshold, at_least, **rule)
+    for truth in (0.5, threshold, 0.97):
+        said = not_kept_at(Rate(0, 60), demand, truth)
+        assert exactly(demand, 60, truth) == pytest.approx(said, abs=1e-9)
+
+
+@pytest.mark.parametrize("threshold", [0.02, 0.5, 0.6, 0.9, 0.98])
+@pytest.mark.parametrize("n", [20, 97, 300])
+def test_a_confident_gate_fails_by_chance_no_more_often_than_its_level(threshold, n):
+    for at_least in (True, False):
+        demand = Demand(threshold, at_least, Rule.CONFIDENT, allow_inconclusive=True)
+        assert exactly(demand, n, threshold) <= LEVEL
+        worse = Demand(threshold, at_least, Rule.NONINFERIOR, margin=0.01)
+        bound = worse.bound
+        if 0 < bound < 1:
+            assert 1 - exactly(worse, n, bound) <= LEVEL, "passes what is worse by the margin"
+
+
+@pytest.mark.parametrize("rule", RULES[:3:2])
+def test_the_detectable_change_has_its_power(rule):
+    demand = Demand(0.6, **rule)
+    verdict = decide(Rate(57, 100), demand)
+    assert exactly(demand, 100, 0.6 - verdict.detectable) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_the_detectable_margin_has_its_power():
+    verdict = decide(Rate(57, 100), Demand(0.6, rule=Rule.NONINFERIOR, margin=0.05))
+    wide = Demand(0.6, rule=Rule.NONINFERIOR, margin=verdict.detectable + 1e-9)
+    assert 1 - exactly(wide, 100, 0.6) >= 0.8
+    narrow = Demand(0.6, rule=Rule.NONINFERIOR, margin=verdict.detectable - 0.01)
+    assert 1 - exactly(narrow, 100, 0.6) < 0.8
+
+
+@pytest.mark.parametrize(
+    "demand",
+    [
+        Demand(0.6, rule=Rule.CONFIDENT, change=0.1),
+        Demand(0.6, rule=Rule.NONINFERIOR, margin=0.1),
+        Demand(0.4, at_least=False, rule=Rule.CONFIDENT, change=0.1),
+    ],
+)
+def test_the_needed_number_is_about_the_least_with_the_power(demand):
+    verdict = decide(Rate(60, 100), demand)
+    assert verdict.wanted == 0.1
+    again = decide(Rate(0, verdict.needed), demand)
+    assert again.detectable == pytest.approx(0.1, abs=0.004)
+    assert decide(Rate(0, verdict.needed // 2), demand).detectable > 0.12
+
+
+def test_rules_share_a_threshold_and_differ_in_who_must_prove():
+    for successes, rulings in (
+        (40, ("failed", "failed", "failed")),
+        (57, ("failed", "inconclusive", "failed")),
+        (66, ("passed", "inconclusive", "passed")),
+        (80, ("passed", "passed", "passed")),
+    ):
+        found = [
+            decide(Rate(successes, 100), Demand(0.6, **rule)).ruling
+            for rule in (RULES[0], RULES[1], RULES[3])
+        ]
+        assert tuple(found) == rulings, successes
+
+
+def test_a_threshold_met_exactly_is_kept():
+    for k, n, threshold in ((6, 10, 0.6), (29, 100, 0.29), (57, 100, 0.57)):
+        assert decide(Rate(k, n), Demand(threshold)).ruling is Ruling.PASSED
+        assert decide(Rate(k, n), Demand(threshold, at_least=False)).ruling is Ruling.PASSED
+        assert not_kept_at(Rate(k, n), Demand(threshold), threshold) < 0.6
+    for rule in RULES:
+        assert decide(Rate(0, 9), Demand(0.0, **rule)).kept, "whatever is measured keeps it"
+        assert decide(Rate(9, 9), Demand(1.0, at_least=False, **rule)).kept
+
+
+def test_nothing_measured_is_no_verdict():
+    for nothing in (Rate(0, 0), rate_of(np.full((3, 1), math.nan)), Change(0, 0, 0)):
+        verdict = decide(nothing, Demand(0.5))
+        assert verdict.ruling is Ruling.UNKNOWN
+        assert not verdict.kept
+        assert verdict.sentence("accuracy", Unit.SHARE) == "accuracy was not measured (n = 0)"
+    alone = decide(mean_of([[9.0]]), Demand(10.0, at_least=False, rule=Rule.CONFIDENT))
+    assert alone.ruling is Ruling.INCONCLUSIVE
+    assert alone.detectable is None
+
+
+def test_demands_that_contradict_themselves_are_refused():
+    for wrong in (
+        {"rule": Rule.NONINFERIOR},
+        {"margin": 0.1},
+        {"rule": Rule.POINT, "allow_inconclusive": True},
+        {"rule": Rule.NONINFERIOR, "margin": 0.1, "change": 0.2},
+        {"change": 0.0},
+        {"confidence": 1.0},
+    ):
+        with pytest.raises(ValueError, match=r"."):
+            Demand(0.5, **wrong)
+
+
+def test_sentences_have_all_that_a_verdict_rests_on():
+    def said(rule, successes=57):
+        return decide(Rate(successes, 100), Demand(0.6, **rule)).sentence("accuracy", Unit.SHARE)
+
+    found = "would have been found with 80 % power"
+    assert said(RULES[0]) == (
+        "accuracy 57.0 % [46.7, 66.9] is below the gate's 60 % (n = 100; a change of 4.7 points "
+        f"{found}; about 2,142 problems would tell 57.0 from 60)"
+    )
+    assert said(RULES[1]).startswith(
+        "accuracy 57.0 % [46.7, 66.9] is inconclusive about the gate's 60 % (n = 100; a change of "
+    )
+    assert said(RULES[3]).startswith(
+        "accuracy 57.0 % [46.7, 66.9] may be more than 5.0 points below the gate's 60 % (n = 100; "
+    )
+    assert said(RULES[3], 70).startswith(
+        "accuracy 70.0 % [60.0, 78.8] is shown to be no more than 5.0 points below the gate's 60 %"
+    )
+    assert said(RULES[1], 90).endswith("; 19 are enough to tell 90.0 from 60)")
+    tokens = decide(
+        Mean(mean_of(np.arange(20.0)[:, None]).measured, 5.9, 0.0), Demand(1234.5, at_least=False)
+    )
+    assert " is at most the gate's 1,234.5 tokens (n = 20; " in tokens.sentence("x", Unit.TOKENS)
+
+
+@given(st.integers(1, 60), st.data())
+def test_a_rule_with_more_to_prove_never_passes_more(n, data):
+    rate = Rate(data.draw(st.integers(0, n)), n)
+    threshold = data.draw(st.floats(0.01, 0.99))
+    at_least = data.draw(st.booleans())
+    point = decide(rate, Demand(threshold, at_least))
+    confident = decide(rate, Demand(threshold, at_least, Rule.CONFIDENT))
+    if confident.ruling is Ruling.PASSED:
+        assert point.kept
+    if confident.ruling is Ruling.FAILED:
+        assert not point.kept
+    assert 0 <= point.by_chance <= 1
+
+
+def test_a_mean_states_chances_that_come_true():
+    """Simulated: what is said of one run holds over many."""
+    rng = np.random.default_rng(0)
+    demand = Demand(200.0, False, Rule.CONFIDENT, allow_inconclusive=True)
+    runs = rng.gamma(4.0, 50.0, (800, 150, 1))
+    detectable = np.mean([decide(mean_of(run, 0.0), demand).detectable for run in runs[:10]])
+    assert np.mean([not kept(mean_of(run, 0.0), demand) for run in runs]) <= LEVEL + 0.012
+    found = np.mean([not kept(mean_of(run + detectable, 0.0), demand) for run in runs])
+    assert found == pytest.approx(0.8, abs=0.05)
