@@ -17,6 +17,7 @@ from pytest_tokenbudget.config_file import (
 )
 from pytest_tokenbudget.endpoints import APIS, Endpoint, read_addresses
 from pytest_tokenbudget.model_files import ModelError
+from pytest_tokenbudget.prices import Price, PriceError, read_price
 from pytest_tokenbudget.thinking_formats import (
     Formats,
     builtin_formats,
@@ -35,7 +36,7 @@ HUB_ID = r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
 _SOURCES = ("id", "path", "embedded")
 _SERVER_KEYS = ("base_url", "served", "server_api")
 _KEYS = (
-    *(*_SOURCES, "base", "revision", "quantization", "dtype", "context", "thinking"),
+    *(*_SOURCES, "base", "revision", "quantization", "dtype", "context", "thinking", "price"),
     *_SERVER_KEYS,
 )
 
@@ -55,6 +56,7 @@ class ModelSpec:
         kind: Where the model lies; of one that is served, where its tokenizer lies, ``server``
             where only the server has that.
         endpoint: Where the model is served; None where it runs in this process.
+        price: What its tokens cost; None where nobody has said it.
         detect: Whether nobody has said how it thinks, so that :func:`complete` may look.
     """
 
@@ -67,6 +69,7 @@ class ModelSpec:
     thinking: ThinkingFormat | None = None
     kind: Kind = "hub"
     endpoint: Endpoint | None = None
+    price: Price | None = None
     detect: bool = field(default=False, compare=False, repr=False)
 
     @property
@@ -227,6 +230,8 @@ def _entry(
         if "thinking" in table
         else spec.thinking,
         endpoint=endpoint,
+        # What one model costs says nothing of another one.
+        price=_price(table, spec.price if source == spec.source else None, where),
         detect=spec.detect and "thinking" not in table,
     )
 
@@ -247,6 +252,15 @@ def _endpoint(
     served = _text(table, "served", where) or (inherited.served if inherited else None)
     api = _choice(table, "server_api", APIS, where) or (inherited.api if inherited else "auto")
     return Endpoint(addresses, served, api)
+
+
+def _price(table: Mapping[str, object], inherited: Price | None, where: str) -> Price | None:
+    if "price" not in table:
+        return inherited
+    try:
+        return read_price(table["price"])
+    except PriceError as error:
+        raise ModelError(f"{where}: {error}") from None
 
 
 def _source(table: Mapping[str, object], file: Path, where: str) -> tuple[str, Kind] | None:

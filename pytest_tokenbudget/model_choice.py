@@ -11,6 +11,7 @@ from pytest_tokenbudget.config_file import ConfigError
 from pytest_tokenbudget.endpoints import Endpoint, is_address, read_address
 from pytest_tokenbudget.models import ModelError, ModelSpec, resolve_model, unique_aliases
 from pytest_tokenbudget.options import Settings
+from pytest_tokenbudget.prices import Price
 
 
 def choose_models(settings: Settings, catalogue: Mapping[str, ModelSpec]) -> tuple[ModelSpec, ...]:
@@ -49,7 +50,8 @@ def _all(settings: Settings, catalogue: Mapping[str, ModelSpec]) -> list[ModelSp
                 address = read_address(name)
             except ValueError as error:
                 raise pytest.UsageError(f"--model: an address cannot be used; {error}") from None
-            spec = _served(settings, (address,), _tokenizer(settings, catalogue))
+            served = _served(settings, (address,), _tokenizer(settings, catalogue))
+            spec = replace(served, price=_price_at(served, catalogue))
         else:
             spec = _resolved("--model", name, catalogue)
             if spec.endpoint is not None:
@@ -75,7 +77,22 @@ def _at_base_url(settings: Settings, catalogue: Mapping[str, ModelSpec]) -> Mode
     served = _served(settings, settings.base_url, spec or _tokenizer(settings, catalogue))
     _check_engine(settings, served, settings.base_url[0])
     # A name that was given is how people want to see it.
-    return replace(served, alias=spec.alias) if spec else served
+    if spec is not None:
+        return replace(served, alias=spec.alias)
+    return replace(served, price=_price_at(served, catalogue))
+
+
+def _price_at(spec: ModelSpec, catalogue: Mapping[str, ModelSpec]) -> Price | None:
+    """What the entry says that names the same servers; a tokenizer's own price is not theirs."""
+    endpoint = spec.endpoint
+    assert endpoint is not None
+    for entry in catalogue.values():
+        there = entry.endpoint
+        if there is None or not set(endpoint.urls) <= set(there.urls):
+            continue
+        if None in (endpoint.served, there.served) or endpoint.served == there.served:
+            return entry.price
+    return None
 
 
 def _served(settings: Settings, urls: tuple[str, ...], tokenizer: ModelSpec | None) -> ModelSpec:

@@ -93,7 +93,12 @@ class Recordings:
     def specs(self) -> tuple[ModelSpec, ...]:
         """One spec for each recorded model, which cannot be loaded."""
         return tuple(
-            ModelSpec(alias, str(next(iter(next(iter(kinds.values())).files))), kind="recorded")
+            ModelSpec(
+                alias,
+                str(next(iter(next(iter(kinds.values())).files))),
+                kind="recorded",
+                price=self.catalogue()[alias].price if alias in self.catalogue() else None,
+            )
             for alias, kinds in self.by_alias.items()
         )
 

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.analysis.cost import answer_costs, cost_of
+from pytest_tokenbudget.models import ModelError, load_catalogue
 from pytest_tokenbudget.prices import Price, PriceError, read_price
+from pytest_tokenbudget.session import SESSION
 
 PRICE = Price(input=1.0, output=4.0, reasoning=2.0, currency="EUR")
 
@@ -92,3 +94,67 @@ def test_a_price_is_read():
 def test_prices_that_cannot_be_used(table, words):
     with pytest.raises(PriceError, match=words.replace("?", r"\?")):
         read_price(table)
+
+
+def catalogue(tmp_path, text):
+    (tmp_path / "tokenbudget.toml").write_text(text)
+    return load_catalogue(tmp_path)
+
+
+def test_entries_have_prices(tmp_path):
+    models = catalogue(
+        tmp_path,
+        """
+        [models.served]
+        base_url = "http://127.0.0.1:9/v1"
+        [models.served.price]
+        input = 0.5
+        output = 1.5
+        currency = "EUR"
+        [models.nano-reasoner]
+        price = { input = 0.1, output = 0.4, reasoning = 0.2 }
+        [models.other]
+        base = "nano-reasoner"
+        quantization = "8bit"
+        [models.another]
+        base = "nano-reasoner"
+        id = "someone/another"
+        """,
+    )
+    assert models["served"].price == Price(0.5, 1.5, 1.5, "EUR")
+    assert models["nano-reasoner"].price == Price(0.1, 0.4, 0.2)
+    assert models["other"].price == models["nano-reasoner"].price
+    assert models["another"].price is None  # what one model costs says nothing of another
+    assert models["qwen-1.5b"].price is None
+
+
+def test_a_price_that_cannot_be_used_names_its_entry(tmp_path):
+    with pytest.raises(ModelError, match=r"tokenbudget\.toml: models\.a: price lacks output"):
+        catalogue(tmp_path, '[models.a]\nid = "a/b"\nprice = { input = 1 }')
+
+
+def test_an_address_costs_what_the_entry_says_that_names_it(pytester):
+    pytester.makefile(
+        ".toml",
+        tokenbudget="""
+        [models.served]
+        base_url = ["http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1"]
+        served = "big"
+        price = { input = 1, output = 2 }
+        [models.nano-reasoner]
+        price = { input = 5, output = 5 }
+        """,
+    )
+
+    def price(*options):
+        config = pytester.parseconfigure("-p", "no:cacheprovider", *options)
+        (spec,) = config.stash[SESSION].specs
+        return spec.price
+
+    address = ("--model", "http://127.0.0.1:10/v1")
+    assert price(*address) == Price(1, 2, 2)
+    assert price(*address, "--served-model", "small") is None
+    assert price("--model", "http://127.0.0.1:11/v1", "--tokenizer", "nano-reasoner") is None
+    base = ("--base-url", "http://127.0.0.1:9/v1")
+    assert price(*base) == Price(1, 2, 2)
+    assert price(*base, "--model", "nano-reasoner") == Price(5, 5, 5)
