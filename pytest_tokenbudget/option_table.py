@@ -223,6 +223,13 @@ OPTIONS: tuple[Option, ...] = (
         "Share of responses that a recommended limit may truncate.",
     ),
     Option(
+        "requests_per_day",
+        ("--requests-per-day",),
+        values.number(int, 1, 10**12),
+        "",
+        "Say what the recommended limit saves a day at so many requests.",
+    ),
+    Option(
         "annotations",
         ("--annotations",),
         values.paths,
@@ -302,6 +309,14 @@ OPTIONS: tuple[Option, ...] = (
         values.optional_path,
         "",
         "SQLite file of the traces; without it, traces.sqlite in the reports directory.",
+    ),
+    Option(
+        "dry_run",
+        ("--dry-run",),
+        values.onoff,
+        "off",
+        "Say what would be generated, in tokens, time, cost and memory; no test is run.",
+        switch=True,
     ),
     Option(
         "min_accuracy",

@@ -76,6 +76,7 @@ class Settings:
         thinking_modes: Modes of the allocation table whose budgets join the thinking eval.
         max_thinking_tokens: An explicit budget that joins it, or None.
         target_truncation: Share of responses that a recommended limit may truncate.
+        requests_per_day: Requests for which it is said what a recommended limit saves, or None.
         annotations: Directories with annotated files; the first annotator's, and others'.
         seed: Seed of the sampling noise.
         quantization: ``none``, ``8bit``, ``4bit``, or None for what the model's entry says.
@@ -89,6 +90,7 @@ class Settings:
         recorded: Files and directories that are read instead of generating.
         tokenizer: Model whose tokenizer counts recorded texts, or renders and counts for a server.
         trace_store: SQLite file of the traces.
+        dry_run: Whether it is only said what would be generated.
         min_accuracy: Gates on accuracy.
         max_truncation: Gates on the truncation rate.
         min_conformance: What an engine must keep.
@@ -121,6 +123,7 @@ class Settings:
     thinking_modes: tuple[str, ...]
     max_thinking_tokens: int | None
     target_truncation: float
+    requests_per_day: int | None
     annotations: tuple[Path, ...]
     seed: int
     quantization: str | None
@@ -134,6 +137,7 @@ class Settings:
     recorded: tuple[Path, ...]
     tokenizer: str | None
     trace_store: Path
+    dry_run: bool
     min_accuracy: tuple[Threshold, ...]
     max_truncation: tuple[Threshold, ...]
     min_conformance: tuple[str, ...]

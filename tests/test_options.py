@@ -43,6 +43,7 @@ GIVEN = {
     "thinking_modes": ("auto,disabled", "thinking_modes", ("auto", "disabled")),
     "max_thinking_tokens": ("0", "max_thinking_tokens", 0),
     "target_truncation": ("0.05", "target_truncation", 0.05),
+    "requests_per_day": ("5000", "requests_per_day", 5000),
     "annotations": ("first,second", "annotations", (Path("first"), Path("second"))),
     "seed": (str(2**63 - 1), "seed", 2**63 - 1),
     "quantization": ("4bit", "quantization", "4bit"),
@@ -56,6 +57,7 @@ GIVEN = {
     "recorded": ("a.json,logs", "recorded", (Path("a.json"), Path("logs"))),
     "tokenizer": ("qwen3-0.6b", "tokenizer", "qwen3-0.6b"),
     "trace_store": ("some.sqlite", "trace_store", Path("some.sqlite")),
+    "dry_run": ("on", "dry_run", True),
     "min_accuracy": ("0.6,512:0.5", "min_accuracy", (Threshold(0.6), Threshold(0.5, 512))),
     "max_truncation": ("256:0", "max_truncation", (Threshold(0.0, 256),)),
     "min_conformance": ("limits,enforced", "min_conformance", ("limits", "enforced")),
@@ -63,6 +65,7 @@ GIVEN = {
     "fresh": ("on", "fresh", True),
     "lease": ("2.5", "lease", 2.5),
 }
+SWITCHES = {option.name for option in OPTIONS if option.switch}
 DEFAULTS = {
     "models": ("nano-reasoner",),
     "engine": "auto",
@@ -87,6 +90,8 @@ DEFAULTS = {
     "thinking_modes": (),
     "max_thinking_tokens": None,
     "target_truncation": 0.01,
+    "requests_per_day": None,
+    "dry_run": False,
     "annotations": (),
     "seed": 0,
     "quantization": None,
@@ -151,7 +156,7 @@ def test_defaults(read, pytester):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_flag_sets_it(read, pytester, name):
     text = GIVEN[name][0]
-    settings = read(flag(name)) if name == "fresh" else read(flag(name), text)
+    settings = read(flag(name)) if name in SWITCHES else read(flag(name), text)
     field, value = expected(name, pytester)
     assert getattr(settings, field) == value
     assert settings.explicit == {name}
@@ -333,9 +338,9 @@ def test_bad_values_are_told_with_what_is_allowed(pytester, option, value, words
 
 @pytest.mark.parametrize("option", NAMES)
 def test_every_option_refuses_what_is_empty_or_nonsense(pytester, option):
-    """But texts, whose meaning shows later, and the switch, which takes none."""
-    if option == "fresh":
-        result = pytester.runpytest_inprocess("--fresh=perhaps")
+    """But texts, whose meaning shows later, and switches, which take none."""
+    if option in SWITCHES:
+        result = pytester.runpytest_inprocess(f"{flag(option)}=perhaps")
     elif option in ("reports", "trace_store", "annotations", "recorded", "tokenizer"):
         result = pytester.runpytest_inprocess(f"{flag(option)}=")
     else:
