@@ -3,6 +3,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -202,6 +203,25 @@ def test_errors_are_tried_again_by_the_next_run_only(path):
         commit(store, result(want))
         assert load(store, asked)["k0"].error == ""
         assert rows(path, "replaced") == []
+
+
+@pytest.mark.parametrize("later", ["r", "another run"])
+def test_seconds_are_of_the_tokens_that_took_them(path, later):
+    small, large = wants(1, cap=4)[0], wants(1, cap=9)[0]
+    with closing(TraceStore(path, "r", "a")) as store:
+        before = time.time()
+        store.want([small])
+        store.claim(1, 60)
+        commit(store, result(small, ids=4))
+        trace = load(store, [small])["k0"]
+        assert (trace.seconds, trace.timed) == (0.5, 4)
+        assert before <= trace.ended <= time.time()
+    with closing(TraceStore(path, later, "a")) as store:
+        store.want([large])
+        store.claim(1, 60)
+        commit(store, result(large, prefix=(1, 2, 3, 4), ids=9))
+        trace = load(store, [large])["k0"]
+        assert (trace.seconds, trace.timed) == ((1.0, 9) if later == "r" else (0.5, 5))
 
 
 def test_an_error_while_extending_loses_nothing(path):

@@ -261,7 +261,9 @@ class TraceStore(Journal):
                 " engine_reason = excluded.engine_reason, error = excluded.error,"
                 " cap = excluded.cap, new_tokens = excluded.new_tokens"
                 " + CASE WHEN run = excluded.run THEN new_tokens ELSE 0 END,"
-                " seconds = excluded.seconds, created = excluded.created,"
+                # What was generated in this run so far took its time, too.
+                " seconds = excluded.seconds + CASE WHEN run = excluded.run AND new_tokens > 0"
+                " THEN seconds ELSE 0 END, created = excluded.created,"
                 " run = excluded.run, owner = excluded.owner,"
                 " counted = excluded.counted, usage = excluded.usage"
                 " WHERE traces.stop_reason = 'error'"
@@ -342,11 +344,13 @@ class TraceStore(Journal):
             rows = self._db.execute(
                 f"SELECT t.key, output_ids, offsets, text, iif({FAILED}, 'error', stop_reason),"
                 f" engine_reason, iif({FAILED} OR stop_reason = 'error', error, ''), cap, seconds,"
-                " counted, usage FROM json_each(:keys) j JOIN traces t ON t.key = j.value",
+                " counted, usage, new_tokens, created"
+                " FROM json_each(:keys) j JOIN traces t ON t.key = j.value",
                 {"keys": json.dumps(list(names)), "reach": reach},
             ).fetchall()
         traces = {}
-        for key, ids, offsets, text, stop, word, error, cap, seconds, counted, usage in rows:
+        for key, ids, offsets, text, stop, word, error, cap, seconds, *more in rows:
+            counted, usage, new_tokens, created = more
             problem_id, sample = names[key]
             prompt = prompts[problem_id]
             try:
@@ -365,6 +369,8 @@ class TraceStore(Journal):
                     error=error,
                     counted=bool(counted),
                     usage=json.loads(usage) if usage else {},
+                    timed=new_tokens if seconds > 0 else 0,
+                    ended=created,
                 )
             except ValueError as error:
                 raise damaged(self.path, error) from error

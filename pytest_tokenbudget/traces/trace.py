@@ -68,11 +68,14 @@ class Trace:
         offsets: For each output id, how many characters of ``text`` stand after it.
         opened_by_prompt: Whether the rendered prompt itself opened a thinking block.
         engine_reason: The engine's own word for why it stopped.
-        seconds: Wall time from the start of its batch to its end.
+        seconds: Wall time from the start of its batch, or of its request, to its end. Of one that
+            was gone on from in a later run, that of its last part.
         error: What went wrong, where ``stop_reason`` is ``error``.
         counted: Whether the ids were counted from text that a server gave without ids. Its own
             count may differ by a few, so one that was capped may have fewer ids than the cap.
         usage: The engine's own counts by name; empty where it gave none.
+        timed: Output tokens that were generated in these seconds; 0 where that is not known.
+        ended: When it ended, as Unix time; 0 where that is not known.
     """
 
     problem_id: str
@@ -89,6 +92,8 @@ class Trace:
     error: str = field(default="", compare=False)
     counted: bool = False
     usage: Mapping[str, int] = field(default_factory=dict, compare=False)
+    timed: int = field(default=0, compare=False)
+    ended: float = field(default=0.0, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.offsets) != len(self.output_ids):
