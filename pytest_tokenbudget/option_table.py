@@ -358,6 +358,14 @@ OPTIONS: tuple[Option, ...] = (
         switch=True,
     ),
     Option(
+        "stream",
+        ("--stream",),
+        values.onoff,
+        "off",
+        "Show one trace at a time while it is being written, with a mark where each budget cuts.",
+        switch=True,
+    ),
+    Option(
         "lease",
         ("--tokenbudget-lease",),
         values.number(float, 0.5, 86_400),

@@ -96,6 +96,7 @@ class Settings:
         min_conformance: What an engine must keep.
         margin: Non-inferiority margin of the saturation point, as a share.
         fresh: Whether traces of earlier runs are ignored.
+        stream: Whether traces are shown while they are being written.
         lease: Seconds after which a silent worker's share is taken over.
         explicit: Names of the settings that somebody set.
     """
@@ -143,6 +144,7 @@ class Settings:
     min_conformance: tuple[str, ...]
     margin: float
     fresh: bool
+    stream: bool
     lease: float
     explicit: frozenset[str]
 

@@ -44,6 +44,11 @@ def start(config: pytest.Config) -> Session:
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
     settings = read_settings(config, user.options, user.where)
+    if settings.stream and (workers := config.getoption("numprocesses", default=None)):
+        raise pytest.UsageError(
+            f"--stream: cannot be used with -n {workers}, whose workers have no terminal to show "
+            "traces on; leave out one of the two: -n 0, or the setting stream = off"
+        )
     session = Session(settings, user, run_identifier(config))
     if settings.explicit & CHECKED:
         session.check_budgets()

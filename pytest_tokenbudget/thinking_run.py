@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget import xdist
 from pytest_tokenbudget.endpoints import speaks_ids
 from pytest_tokenbudget.planning import Kind, Need, make_plan
 from pytest_tokenbudget.thinking_plan import NoThinkingError, choose_closers, fit_thinking
@@ -81,18 +80,7 @@ class _Run:
         self.session, self.engine = session, engine
 
     def gather(self, plan: Plan, wants: Sequence[Want]) -> None:
-        from pytest_tokenbudget.traces.gather import gather
-
-        settings = self.session.settings
-        gather(
-            self.session.store,
-            plan,
-            wants,
-            self.engine,
-            lease=settings.lease,
-            fresh=settings.fresh,
-            workers=xdist.worker_count(),
-        )
+        self.session.gather(plan, wants, self.engine)
 
     def off(self, natural: Plan, spec: ModelSpec) -> Plan | None:
         """Answers with thinking switched off, where the template has a switch."""
@@ -125,7 +113,8 @@ class _Run:
             most = max((going.cap for going in goings.values()), default=1)
             stage = replace(plan, kind=Kind.WAIT.value, budgets=(most,), reach=0, forcing=None)
             if goings:
-                self.gather(stage, [going.want for going in goings.values()])
+                wants = [replace(going.want, opens_thinking=True) for going in goings.values()]
+                self.gather(stage, wants)
 
         session = self.session
         for _ in rounds(session.store, plan, session.problems, natural, ids, gather=one):

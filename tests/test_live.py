@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from functools import cache
 
@@ -13,7 +12,7 @@ from tokenizers import Tokenizer
 
 from pytest_tokenbudget.context.stream import Pieces, text_and_offsets
 from pytest_tokenbudget.models import DEFAULT_MODEL, load_catalogue
-from pytest_tokenbudget.report.live import DIM, REVERSE, UNDIM, UNREVERSE, LiveTrace, wants_colour
+from pytest_tokenbudget.report.live import DIM, REVERSE, UNDIM, UNREVERSE, LiveTrace
 from pytest_tokenbudget.traces.thinking import Part, ThinkingFormat, parse
 from pytest_tokenbudget.traces.trace import StopReason
 
@@ -174,22 +173,31 @@ def test_what_a_terminal_would_obey_is_spelled_out():
     assert shown == "\\x1b[2Ja\\x0db\\x9b\\u202e\tc\n"
 
 
-class Screen(io.StringIO):
-    def isatty(self):
-        return True
+@settings(max_examples=100, deadline=None)
+@given(any_ids, st.booleans(), st.sets(st.integers(1, 60), max_size=6), st.booleans())
+def test_texts_that_come_with_their_ids_are_shown_as_if_they_had_been_decoded(
+    ids, opened, budgets, colour
+):
+    options = {"opened_by_prompt": opened, "budgets": budgets, "colour": colour}
+    text, offsets = text_and_offsets(decode, ids)
+    texts = [text[a:b] for a, b in zip((0, *offsets), offsets, strict=False)]
+    live = LiveTrace(None, PLAIN, **options)
+    shown = "".join([*map(live.next, ids, texts), live.end(StopReason.EOS)])
+    # Where a character is never whole, the decoded one shows what is there of it earlier.
+    if "\ufffd" not in text:
+        assert bare(shown) == bare(show(ids, **options))
 
 
-@pytest.mark.parametrize(
-    ("stream", "environment", "wanted"),
-    [
-        (Screen(), {"TERM": "xterm"}, True),
-        (Screen(), {}, True),
-        (Screen(), {"TERM": "dumb"}, False),
-        (Screen(), {"NO_COLOR": "1"}, False),
-        (Screen(), {"NO_COLOR": ""}, True),
-        (Screen(), {"PY_COLORS": "0"}, False),
-        (io.StringIO(), {"TERM": "xterm"}, False),
-    ],
-)
-def test_colour_is_for_terminals_whose_owners_want_it(stream, environment, wanted):
-    assert wants_colour(stream, environment) is wanted
+def bare(shown):
+    """What is shown without the places where colours go on as they were."""
+    return shown.replace(UNDIM + DIM, "")
+
+
+def test_text_without_ids_and_marks_that_somebody_else_has_counted():
+    live = LiveTrace(None, PLAIN, colour=True)
+    parts = [live.write("<thi"), live.write("nk>so"), live.mark(8), live.write(" 7</think>7")]
+    shown = "".join([*parts, live.end(StopReason.EOS)])
+    assert parts[0] == ""
+    assert f"so{UNDIM}{REVERSE} 8 {UNREVERSE}{DIM} 7" in shown
+    assert dimmed(shown)[0].startswith("<think>so")
+    assert shown.endswith("</think>\x1b[22m7")

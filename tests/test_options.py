@@ -63,6 +63,7 @@ GIVEN = {
     "min_conformance": ("limits,enforced", "min_conformance", ("limits", "enforced")),
     "margin": ("0.05", "margin", 0.05),
     "fresh": ("on", "fresh", True),
+    "stream": ("on", "stream", True),
     "lease": ("2.5", "lease", 2.5),
 }
 SWITCHES = {option.name for option in OPTIONS if option.switch}
@@ -108,6 +109,7 @@ DEFAULTS = {
     "min_conformance": (),
     "margin": 0.02,
     "fresh": False,
+    "stream": False,
     "lease": 60.0,
 }
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pytest_tokenbudget.traces.trace import StopReason
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.context.pieces import Pieces
 
 
 class EngineError(Exception):
@@ -70,6 +73,7 @@ class Request:
             themselves; empty where the prompt goes on from an output.
         thinking: What was asked of the chat template.
         problem_id: The problem that it belongs to: prompts of one problem begin alike.
+        opens_thinking: Whether the prompt ends inside a thinking block.
     """
 
     key: str
@@ -80,6 +84,7 @@ class Request:
     messages: tuple[Mapping[str, str], ...] = field(default=(), compare=False, repr=False)
     thinking: bool | None = None
     problem_id: str = ""
+    opens_thinking: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,15 +116,43 @@ class Generated:
     usage: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
+class Watch(Protocol):
+    """Is told of outputs while they are being written, from any thread; it raises nothing."""
+
+    def follows(self, request: Request) -> bool:
+        """Whether it would take something of this output now; to ask is cheap."""
+
+    def wrote(
+        self, request: Request, ids: Sequence[int], texts: Sequence[str] | None = None
+    ) -> None:
+        """Take what there is of an output.
+
+        Args:
+            request: What was asked for.
+            ids: All output ids so far, those of the request's prefix included.
+            texts: What each of them added to the text, from an engine without ``pieces``.
+        """
+
+    def wrote_text(self, request: Request, text: str) -> None:
+        """Take what there is of an output that comes without ids: all of its text so far."""
+
+
 class Engine(Protocol):
     """Turns prompts into traces.
 
     Attributes:
         continues: Whether a prompt may end inside an output, so that one can be gone on from. An
             engine that takes chat messages only generates such an output again from its start.
+        watch: Who is told of outputs while they are being written, by engines that can.
     """
 
     continues: bool = True
+    watch: Watch | None = None
+
+    @property
+    def pieces(self) -> Pieces | None:
+        """``decode`` with what is learned of it; None where it is not to be asked often."""
+        return None
 
     @property
     def context(self) -> int:

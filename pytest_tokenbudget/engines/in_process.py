@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
+from pytest_tokenbudget.context.pieces import Pieces
 from pytest_tokenbudget.engines.base import Decoding, Engine, Generated, Prompt, Request
 from pytest_tokenbudget.engines.rows import Row, generated, impossible
 from pytest_tokenbudget.engines.text import ModelText
@@ -47,6 +49,11 @@ class InProcessEngine(Engine):
     def decode(self, ids: Sequence[int]) -> str:
         """Text of output ids: thinking tags are kept, end-of-sequence and padding are not."""
         return self._text.decode(ids)
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """``decode`` with what is learned of it."""
+        return Pieces(self.decode)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a text that is put into a prompt; tags in it become their own tokens."""

@@ -173,6 +173,9 @@ class TransformersEngine(InProcessEngine):
                 if not memory.is_out_of_memory(error):
                     raise
                 failure = loading.first_line(error)
+            if self.watch is not None:
+                for row in waiting:
+                    self.watch.wrote(row.request, row.output)
             width = len(waiting)
             for row in [row for row in waiting if row.stop_reason is not None]:
                 del waiting[row]

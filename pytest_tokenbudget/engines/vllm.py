@@ -17,6 +17,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_tokenbudget.conformance.asking import Ask, Choice, Reply
@@ -44,6 +45,8 @@ MOST_AT_ONCE = 4096
 PROMPT_SHOWN = 8
 
 Ids = Sequence[int]
+# Told the place of a submission, and its output ids so far.
+Came = Callable[[int, Ids], None]
 # vLLM's own types differ from version to version.
 Output = Any
 Parameters = dict[str, Any]
@@ -135,7 +138,14 @@ class VllmEngine(InProcessEngine):
         if not rows:
             return
         submissions = [(row.ids, parameters(row.request, decoding, self.eos_ids)) for row in rows]
-        for ended in self._run(submissions):
+        watch = self.watch
+
+        def came(place: int, ids: Ids) -> None:
+            request = rows[place].request
+            if watch is not None and watch.follows(request):
+                watch.wrote(request, [*request.prefix_ids, *map(int, ids)])
+
+        for ended in self._run(submissions, came=came if watch is not None else None):
             yield _settled(rows[ended.place], ended)
 
     def ask(self, asks: Sequence[Ask], at_once: int = 1) -> list[Reply]:
@@ -173,7 +183,10 @@ class VllmEngine(InProcessEngine):
                 background.close()
 
     def _run(
-        self, submissions: Sequence[tuple[Ids, Parameters]], at_once: int | None = None
+        self,
+        submissions: Sequence[tuple[Ids, Parameters]],
+        at_once: int | None = None,
+        came: Came | None = None,
     ) -> Iterator[Ended]:
         """Submit all, ``at_once`` at a time where that is said, and give each as it ends.
 
@@ -181,7 +194,7 @@ class VllmEngine(InProcessEngine):
             EngineError: If vLLM cannot be started, or ends while it works.
         """
         process, background = self._started()
-        for ended in background.stream(self._submitted(process, submissions, at_once)):
+        for ended in background.stream(self._submitted(process, submissions, at_once, came)):
             if process.is_dead(ended.output):
                 message = process.explain("ended while it generated", ended.output)
                 self.close()
@@ -210,6 +223,7 @@ class VllmEngine(InProcessEngine):
         process: VllmProcess,
         submissions: Sequence[tuple[Ids, Parameters]],
         at_once: int | None,
+        came: Came | None,
     ) -> AsyncIterator[Ended]:
         ended: asyncio.Queue[Ended] = asyncio.Queue()
         gate = asyncio.Semaphore(at_once or len(submissions))
@@ -220,7 +234,8 @@ class VllmEngine(InProcessEngine):
                 output: Output
                 try:
                     name = f"tokenbudget-{next(self._numbers)}"
-                    output = await process.generate(ids, wanted, name)
+                    so_far = partial(came, place) if came is not None else None
+                    output = await process.generate(ids, wanted, name, so_far)
                 except Exception as error:
                     output = error
                 ended.put_nowait(Ended(place, output, time.monotonic() - started))

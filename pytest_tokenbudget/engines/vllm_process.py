@@ -104,8 +104,20 @@ class VllmProcess:
             self._forget_log()
             raise
 
-    async def generate(self, ids: Sequence[int], wanted: dict[str, Any], name: str) -> Any:  # noqa: ANN401
+    async def generate(
+        self,
+        ids: Sequence[int],
+        wanted: dict[str, Any],
+        name: str,
+        came: Callable[[Sequence[int]], None] | None = None,
+    ) -> Any:  # noqa: ANN401
         """Generate from prompt ids; what vLLM gives in the end.
+
+        Args:
+            ids: The prompt.
+            wanted: Sampling parameters.
+            name: Of the request.
+            came: Told the output ids so far, as they come.
 
         Raises:
             ValueError: If a parameter is unknown to vLLM.
@@ -118,12 +130,15 @@ class VllmProcess:
         unknown = sorted(set(wanted) - set(known))
         if unknown:
             raise ValueError(f"vLLM's sampling parameters have no {', '.join(unknown)}")
-        chosen = SamplingParams(**(wanted | {"output_kind": RequestOutputKind.FINAL_ONLY}))
+        kind = RequestOutputKind.CUMULATIVE if came else RequestOutputKind.FINAL_ONLY
+        chosen = SamplingParams(**(wanted | {"output_kind": kind}))
         # With its type a prompt counts as rendered, and vLLM has nothing to do with it.
         prompt = {"type": "token", "prompt_token_ids": list(ids)}
         last = None
         async for output in self._llm.generate(prompt, chosen, name):
             last = output
+            if came:
+                came(output.outputs[0].token_ids)
         if last is None:
             raise RuntimeError("vLLM gave no output")
         return last

@@ -6,11 +6,10 @@ been thinking was shown as an answer by then.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Mapping
-from typing import NamedTuple, TextIO
+from collections.abc import Collection
+from typing import NamedTuple
 
-from pytest_tokenbudget.context.stream import Decode, Detokenizer
+from pytest_tokenbudget.context.stream import Decode, Detokenizer, Pieces
 from pytest_tokenbudget.traces.thinking import Tag, ThinkingFormat, find_tags, walk
 from pytest_tokenbudget.traces.trace import StopReason
 
@@ -26,13 +25,6 @@ _OBEYED = (
     *range(0x2066, 0x206A),
 )
 _SPELLED = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _OBEYED}
-
-
-def wants_colour(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a stream is a terminal whose owner wants colour, by the usual variables."""
-    if environment.get("NO_COLOR") or environment.get("PY_COLORS") == "0":
-        return False
-    return stream.isatty() and environment.get("TERM") != "dumb"
 
 
 # No header is longer.
@@ -53,7 +45,8 @@ class LiveTrace:
     out in their own colours. Control characters in the text are spelled out.
 
     Args:
-        decode: Text of output ids; with one ``Pieces`` for many traces it is learned once.
+        decode: Text of output ids; with one ``Pieces`` for many traces it is learned once. None
+            where texts are given beside the ids, or without any.
         thinking: How the model marks its thinking; None where it has none.
         opened_by_prompt: Whether the prompt had opened a block.
         budgets: Where marks are wanted.
@@ -62,14 +55,14 @@ class LiveTrace:
 
     def __init__(
         self,
-        decode: Decode,
+        decode: Decode | Pieces | None,
         thinking: ThinkingFormat | None = None,
         *,
         opened_by_prompt: bool = False,
         budgets: Collection[int] = (),
         colour: bool = False,
     ) -> None:
-        self._detokenizer = Detokenizer(decode)
+        self._detokenizer = None if decode is None else Detokenizer(decode)
         self._format = thinking
         self._opened_by_prompt = opened_by_prompt
         self._budgets = frozenset(budgets)
@@ -87,17 +80,43 @@ class LiveTrace:
         self._dims = opened_by_prompt
         self._first = ""
 
-    def next(self, token_id: int) -> str:
+    def next(self, token_id: int, text: str = "") -> str:
         """Take the next output id.
+
+        Args:
+            token_id: The id.
+            text: What it adds to the text, where that is not decoded here.
 
         Returns:
             What to print now, often empty.
         """
-        self._mark_if_cut()
+        if self._tokens in self._budgets:
+            # A budget cuts where one more id comes than it allows.
+            self._mark(self._tokens)
         self._tokens += 1
-        self._waiting += self._detokenizer.next(token_id) or ""
+        if self._detokenizer is not None:
+            text = self._detokenizer.next(token_id) or ""
+        self._waiting += text
         self._ids.append(token_id)
         self._offsets.append(len(self._waiting))
+        return self._print(self._unfinished())
+
+    def write(self, text: str) -> str:
+        """Take text of which no ids are known.
+
+        Returns:
+            What to print now.
+        """
+        self._waiting += text
+        return self._print(self._unfinished())
+
+    def mark(self, budget: int) -> str:
+        """Say that a budget cuts here.
+
+        Returns:
+            What to print now.
+        """
+        self._mark(budget)
         return self._print(self._unfinished())
 
     def end(self, reason: StopReason) -> str:
@@ -106,19 +125,19 @@ class LiveTrace:
         Returns:
             What is still to be printed, the mark of a budget that has cut just here included.
         """
-        self._waiting += self._detokenizer.rest()
+        if self._detokenizer is not None:
+            self._waiting += self._detokenizer.rest()
         if self._offsets:
             self._offsets[-1] = len(self._waiting)
         if reason is StopReason.LENGTH and self._tokens in self._budgets:
             self._marks.append(_Place(len(self._waiting), self._tokens))
         return self._print(0)
 
-    def _mark_if_cut(self) -> None:
-        """A budget cuts where one more id comes than it allows."""
-        if self._tokens in self._budgets:
+    def _mark(self, budget: int) -> None:
+        if self._detokenizer is not None:
             # What is complete belongs before the mark, even if it would combine with what follows.
             self._waiting += self._detokenizer.cut()
-            self._marks.append(_Place(len(self._waiting), self._tokens))
+        self._marks.append(_Place(len(self._waiting), budget))
 
     def _unfinished(self) -> int:
         """How much of the end of the waiting text may be the beginning of a tag."""

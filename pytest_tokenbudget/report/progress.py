@@ -32,6 +32,7 @@ class Monitor:
         run: The run whose plans are shown.
         announce: Called with a line of text for people.
         stream: Where the bar goes; a bar is drawn only if it is a terminal.
+        counts: Whether to show how far the traces are, too.
     """
 
     def __init__(
@@ -40,10 +41,14 @@ class Monitor:
         run: str,
         announce: Callable[[str], None],
         stream: TextIO | None = None,
+        *,
+        counts: bool = True,
     ) -> None:
         self.path, self.run, self.announce = path, run, announce
         self.stream = stream or sys.stderr
+        self.counts = counts
         self._shown: set[str] = set()
+        self._changed = threading.Condition()
         self._finished: set[str] = set()
         self._noted = 0
 
@@ -60,6 +65,16 @@ class Monitor:
         finally:
             stop.set()
             thread.join()
+
+    def wait_for(self, plan: str, seconds: float = 2.0) -> None:
+        """Wait until a plan has been announced, ``seconds`` at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: plan in self._shown, seconds)
+
+    def _note_shown(self, plan: str) -> None:
+        with self._changed:
+            self._shown.add(plan)
+            self._changed.notify_all()
 
     def _watch(self, stop: threading.Event) -> None:
         while not self.path.exists():
@@ -97,9 +112,9 @@ class _Shown:
     def refresh(self) -> None:
         for row in self.store.plans():
             if row.name not in self.monitor._shown:
-                self.monitor._shown.add(row.name)
                 self._announce(row)
-            if row.to_generate and row.name not in self.monitor._finished:
+                self.monitor._note_shown(row.name)
+            if self.monitor.counts and row.to_generate and row.name not in self.monitor._finished:
                 self._follow(row)
         for number, text in self.store.notes(self.monitor._noted):
             self.monitor._noted = number

@@ -24,6 +24,7 @@ from pytest_tokenbudget.session import SESSION, Session
 if TYPE_CHECKING:
     from pytest_tokenbudget.report.conformance_study import ConformanceReport
     from pytest_tokenbudget.report.json_files import RunInfo
+    from pytest_tokenbudget.report.live_display import LiveDisplay
     from pytest_tokenbudget.report.sections import Section
     from pytest_tokenbudget.report.study import Study
     from pytest_tokenbudget.report.thinking_study import ThinkingStudy
@@ -130,23 +131,48 @@ class Reporter:
         self.started = time.time()
         self._watching = ExitStack()
         self._monitor: Any = None
+        self._display: LiveDisplay | None = None
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Show progress while the block runs."""
+        """Show progress while the block runs, or the traces themselves."""
         if self._monitor is None:
             from pytest_tokenbudget.report.progress import Monitor
 
             settings = self.session.settings
-            self._monitor = Monitor(settings.trace_store, self.session.run, self._announce)
+            self._monitor = Monitor(
+                settings.trace_store, self.session.run, self._announce, counts=not settings.stream
+            )
+            self._display = self._make_display() if settings.stream else None
         with self._monitor.watching():
-            yield
+            self.session.audience = self._display
+            try:
+                yield
+            finally:
+                self.session.audience = None
+
+    def _make_display(self) -> LiveDisplay | None:
+        from pytest_tokenbudget.report.live_display import LiveDisplay
+
+        terminal = self.config.pluginmanager.getplugin("terminalreporter")
+        if terminal is None:
+            return None
+
+        def write(text: str) -> None:
+            terminal.ensure_newline()
+            terminal.write(text, flush=True)
+
+        def ready(plan: Plan) -> None:
+            self._monitor.wait_for(plan.name)
+
+        return LiveDisplay(write, terminal.hasmarkup, ready, self.session.say)
 
     def _announce(self, line: str) -> None:
         terminal = self.config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None and not self.config.option.verbose < -1:
-            terminal.ensure_newline()
-            terminal.write_line(f"tokenbudget: {line}")
+            with self._display.interrupted() if self._display else ExitStack():
+                terminal.ensure_newline()
+                terminal.write_line(f"tokenbudget: {line}")
 
     def pytest_sessionstart(self) -> None:
         # With pytest-xdist the workers generate, and only the controller can show how far they are.

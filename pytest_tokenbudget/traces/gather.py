@@ -12,14 +12,28 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from typing import Protocol
 
 from pytest_tokenbudget.context.stream import text_and_offsets
-from pytest_tokenbudget.engines.base import Engine, EngineError, Request
+from pytest_tokenbudget.engines.base import Engine, EngineError, Generated, Request, Watch
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.traces.plan import Plan
 from pytest_tokenbudget.traces.store import StoredPrompt, StoreError, TraceStore, Want
 
 POLL_SECONDS = 0.1
+
+
+class Audience(Watch, Protocol):
+    """Who is shown traces while they are being written."""
+
+    def begin(self, plan: Plan, engine: Engine, missing: int) -> None:
+        """Be told what the next outputs are for, and how many traces are missing."""
+
+    def ended(self, result: Generated, text: str, offsets: Sequence[int]) -> None:
+        """Take a result as it is stored."""
+
+    def leave(self) -> None:
+        """Be told that nothing more comes for now."""
 
 
 def render(
@@ -58,6 +72,7 @@ def gather(
     lease: float = 60.0,
     fresh: bool = False,
     workers: int = 1,
+    audience: Audience | None = None,
 ) -> None:
     """See to it that every wanted trace is in the store.
 
@@ -69,6 +84,7 @@ def gather(
         lease: Seconds after which others take over the share of a process that went silent.
         fresh: Whether traces of earlier runs count as missing.
         workers: How many processes of this run are expected to help.
+        audience: Who is shown the traces that this process generates while they are being written.
 
     Raises:
         EngineError: If the engine cannot generate; claims are given up first.
@@ -91,7 +107,8 @@ def gather(
                 requests = [
                     _request(by_key[key], ids if goes_on else ()) for key, ids in claimed.items()
                 ]
-                _generate(store, plan, engine(), requests, lease=lease, fresh=fresh)
+                with _kept(store, lease), _watched(engine(), plan, missing, audience):
+                    _generate(store, plan, engine(), requests, fresh=fresh, audience=audience)
             else:
                 time.sleep(POLL_SECONDS)
             missing = store.missing(fresh)
@@ -117,6 +134,7 @@ def _request(want: Want, prefix: tuple[int, ...]) -> Request:
         messages=want.messages,
         thinking=want.thinking,
         problem_id=want.problem_id,
+        opens_thinking=want.opens_thinking,
     )
 
 
@@ -136,17 +154,33 @@ def _generate(
     engine: Engine,
     requests: Sequence[Request],
     *,
-    lease: float,
     fresh: bool,
+    audience: Audience | None,
 ) -> None:
-    with _kept(store, lease):
-        for result in engine.generate(requests, plan.decoding):
-            if result.text is None or result.offsets is None:
-                text, offsets = text_and_offsets(engine.decode, result.output_ids)
-            else:
-                text, offsets = result.text, result.offsets
-            store.commit(plan.model, result, text, offsets, fresh)
-            store.note_missing(plan.name, store.missing(fresh))
+    for result in engine.generate(requests, plan.decoding):
+        if result.text is None or result.offsets is None:
+            text, offsets = text_and_offsets(engine.pieces or engine.decode, result.output_ids)
+        else:
+            text, offsets = result.text, result.offsets
+        store.commit(plan.model, result, text, offsets, fresh)
+        store.note_missing(plan.name, store.missing(fresh))
+        if audience is not None:
+            audience.ended(result, text, offsets)
+
+
+@contextmanager
+def _watched(engine: Engine, plan: Plan, missing: int, audience: Audience | None) -> Iterator[None]:
+    """Let an audience watch an engine."""
+    if audience is None:
+        yield
+        return
+    audience.begin(plan, engine, missing)
+    engine.watch = audience
+    try:
+        yield
+    finally:
+        engine.watch = None
+        audience.leave()
 
 
 @contextmanager

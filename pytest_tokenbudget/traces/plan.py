@@ -122,7 +122,16 @@ class Plan:
         """All traces needed, longest prompt first so that batches are of like length."""
         posed = {problem.id: problem.messages for problem in problems}
         wants = [
-            Want(key, prompts[pid].ids, sample, self.cap, posed[pid], self.thinking, pid)
+            Want(
+                key,
+                prompts[pid].ids,
+                sample,
+                self.cap,
+                posed[pid],
+                self.thinking,
+                pid,
+                prompts[pid].opens_thinking,
+            )
             for key, (pid, sample) in self.names(problems, prompts).items()
         ]
         return sorted(wants, key=lambda want: -len(want.prompt_ids))

@@ -62,6 +62,7 @@ class Heard:
         usage: The server's own counts.
         prompt_ids: Ids of the prompt as the server says.
         given: How many ids the server counts up to here, where it says so with each event.
+        added: Text that the last event of an ids stream added.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -72,6 +73,7 @@ class Heard:
     usage: dict[str, int] = field(default_factory=dict)
     prompt_ids: tuple[int, ...] | None = None
     given: int | None = None
+    added: str = ""
 
     def add(self, delta: Mapping[str, Any]) -> None:
         """Take the text of one delta or message."""

@@ -115,7 +115,8 @@ class LlamaCpp(Dialect):
     def read_ids(self, event: Event, heard: Heard) -> None:
         """Take one event of the answer to :meth:`ids_request`."""
         ids = ids_of(event.get("tokens"))
-        if not ids and text_of(event.get("content")) and not event.get("stop"):
+        heard.added = text_of(event.get("content"))
+        if not ids and heard.added and not event.get("stop"):
             raise NoIdsError
         heard.ids += ids or []
         heard.given = number(event.get("tokens_predicted"))

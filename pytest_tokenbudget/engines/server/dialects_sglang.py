@@ -88,7 +88,8 @@ class SGLang(Dialect):
         """Take one event of the answer to :meth:`ids_request`."""
         meta = mapping(event.get("meta_info"))
         ids = ids_of(event.get("output_ids"))
-        if ids is None and text_of(event.get("text")):
+        text = text_of(event.get("text"))
+        if ids is None and text:
             raise NoIdsError
         total = number(meta.get("completion_tokens"))
         # All so far, or new ones: the count says which, and so does what has come before.
@@ -98,6 +99,9 @@ class SGLang(Dialect):
         else:
             whole = not known
         heard.ids = list(ids or known) if whole else known + (ids or [])
+        heard.added = text
+        if whole:
+            heard.added, heard.content = text[len(heard.content) :], text
         reason = mapping(meta.get("finish_reason"))
         matched = reason.get("matched")
         heard.finish(reason.get("type"), matched)

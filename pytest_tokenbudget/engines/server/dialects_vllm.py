@@ -99,9 +99,11 @@ class Vllm(Dialect):
     def read_ids(self, event: Event, heard: Heard) -> None:
         """Take one event of the answer to :meth:`ids_request`."""
         heard.usage |= read_usage(event.get("usage"))
+        heard.added = ""
         for choice in choices_of(event):
             ids = ids_of(choice.get("token_ids"))
-            if ids is None and text_of(choice.get("text")):
+            heard.added = text_of(choice.get("text"))
+            if ids is None and heard.added:
                 raise NoIdsError
             heard.ids += ids or []
             matched = choice.get("stop_reason")

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.context.pieces import Pieces
 from pytest_tokenbudget.engines.background import Background
 from pytest_tokenbudget.engines.base import (
     Decoding,
@@ -124,6 +125,11 @@ class ServerEngine(Engine):
     def decode(self, ids: Sequence[int]) -> str:
         """Text of output ids: thinking tags are kept, end-of-sequence and padding are not."""
         return self.tokens.decode(ids)
+
+    @cached_property
+    def pieces(self) -> Pieces | None:
+        """``decode`` with what is learned of it; None where each decoding is a request."""
+        return None if isinstance(self.tokens, ServerText) else Pieces(self.decode)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a text that is put into a prompt; tags in it become their own tokens."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.engines.base import Decoding, EngineError, Generated, Request
@@ -88,6 +89,13 @@ class IdsJob(Job):
     ) -> None:
         super().__init__(engine, pool, request, decoding)
         self.row = Row(request, decoding, engine.eos_ids, engine.decode)
+        # What each id after the prefix added to the text, where somebody watches who cannot decode.
+        self.texts: list[str] = []
+
+    @cached_property
+    def prefix_texts(self) -> list[str]:
+        """The same for the ids of the prefix, all of it with the first one."""
+        return self._text_of(self.request.prefix_ids)
 
     async def attempt(self, server: Server) -> Generated:
         self.start()
@@ -118,7 +126,9 @@ class IdsJob(Job):
                     raise _gives_no_ids(server, self.engine.facts) from None
                 if heard.given is not None and heard.given > len(heard.ids):
                     break
-                if not self._take(heard.ids[len(row.output) - before :], server):
+                goes_on = self._take(heard.ids[len(row.output) - before :], server)
+                self._tell(heard.added)
+                if not goes_on:
                     return True
             else:
                 return True
@@ -133,6 +143,9 @@ class IdsJob(Job):
         # Where it does not repeat itself to the letter, this is the output.
         del row.output[before:]
         self._take(ids, server)
+        if self.engine.watch is not None and self.engine.pieces is None:
+            del self.texts[before - len(self.request.prefix_ids) :]
+            self._tell("".join(self._text_of(row.output[before:])))
         return False
 
     def _take(self, ids: Sequence[int], server: Server) -> bool:
@@ -143,6 +156,27 @@ class IdsJob(Job):
                 return False
             self.row.append(token_id)
         return True
+
+    def _tell(self, added: str) -> None:
+        """Tell who watches what there is, with the text that came last."""
+        watch, row, request = self.engine.watch, self.row, self.request
+        if watch is None:
+            return
+        if self.engine.pieces is not None:
+            watch.wrote(request, row.output)
+            return
+        new = len(row.output) - len(request.prefix_ids) - len(self.texts)
+        if new > 0:
+            self.texts += [added, *[""] * (new - 1)]
+        if watch.follows(request):
+            watch.wrote(request, row.output, [*self.prefix_texts, *self.texts])
+
+    def _text_of(self, ids: Sequence[int]) -> list[str]:
+        """The text of ids, with the first of them; nothing where it cannot be had."""
+        text = ""
+        with suppress(EngineError):
+            text = self.engine.decode(ids)
+        return [text, *[""] * (len(ids) - 1)] if ids else []
 
     def _judge(self, heard: Heard, server: Server) -> None:
         """What the server's word for the end means where the ids do not tell.
@@ -209,13 +243,16 @@ class ChatJob(Job):
                     server, int(len(heard.content) + len(heard.reasoning or "") > before)
                 )
                 self.heard = max(self.heard, heard, key=_length)
+                watch = engine.watch
+                if watch is not None and watch.follows(request):
+                    watch.wrote_text(request, self._written(heard).text)
         if heard.end is None:
             raise server.fault(FaultKind.CUT, "ended its answer without an end")
         if heard.end is End.OTHER:
             raise server.fault(FaultKind.SERVER, f"ended an output with {heard.word!r}")
         self.heard = heard
         engine.note_prompt(request, heard, server)
-        written = self._written()
+        written = self._written(heard)
         return self._counted(written, stop_of(heard, written))
 
     def _template(self) -> dict[str, Any]:
@@ -232,11 +269,11 @@ class ChatJob(Job):
     def so_far(self, error: str) -> Generated | None:
         if not _length(self.heard):
             return None
-        return self._counted(self._written(), StopReason.ERROR, error)
+        return self._counted(self._written(self.heard), StopReason.ERROR, error)
 
-    def _written(self) -> Written:
+    def _written(self, heard: Heard) -> Written:
         ends = end_texts(self.engine.tokens)
-        return as_written(self.heard, self.engine.spec.thinking, self.prompt, ends)
+        return as_written(heard, self.engine.spec.thinking, self.prompt, ends)
 
     def _counted(self, written: Written, reason: StopReason, error: str = "") -> Generated:
         cap = self.request.cap
