@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.report.thinking_study import ThinkingStudy
     from pytest_tokenbudget.tasks.base import Task
     from pytest_tokenbudget.tasks.problem import Problem
+    from pytest_tokenbudget.traces.gather import Audience
     from pytest_tokenbudget.traces.plan import Plan
-    from pytest_tokenbudget.traces.store import TraceStore
+    from pytest_tokenbudget.traces.store import TraceStore, Want
 
 Made = TypeVar("Made")
 
@@ -64,6 +65,8 @@ class Session:
         self.every_mode = False
         self.needs: dict[tuple[str, Kind], Need] = {}
         self.make_engine = make_engine or engine_makers.make_engine
+        # Who is shown traces while they are being written; there only where somebody can look.
+        self.audience: Audience | None = None
         self._engine: tuple[str, Engine] | None = None
         self._studies: dict[tuple[str, Kind], Any] = {}
         self._facts: dict[Endpoint, Facts] = {}
@@ -241,7 +244,7 @@ class Session:
 
     def _make_study(self, spec: ModelSpec, kind: Kind) -> Study:
         from pytest_tokenbudget.report.load import load_study
-        from pytest_tokenbudget.traces.gather import gather, render
+        from pytest_tokenbudget.traces.gather import render
 
         spec = self._looked_up(spec)
         need = self.needs.get((spec.alias, kind), Need(all_budgets=True))
@@ -249,16 +252,29 @@ class Session:
         engine = self.engine_maker(spec, plan)
         prompts = render(self.store, plan, self.problems, engine)
         plan = fit(plan, spec, prompts, engine)
+        self.gather(plan, plan.wants(self.problems, prompts), engine)
+        return load_study(self.store, plan, self.task, self.problems)
+
+    def gather(self, plan: Plan, wants: Sequence[Want], engine: Callable[[], Engine]) -> None:
+        """See to it that every wanted trace is in the store, as the settings say.
+
+        Args:
+            plan: What they are for.
+            wants: The traces that are needed.
+            engine: Gives the engine; called only if this process has to generate.
+        """
+        from pytest_tokenbudget.traces.gather import gather
+
         gather(
             self.store,
             plan,
-            plan.wants(self.problems, prompts),
+            wants,
             engine,
             lease=self.settings.lease,
             fresh=self.settings.fresh,
             workers=xdist.worker_count(),
+            audience=self.audience,
         )
-        return load_study(self.store, plan, self.task, self.problems)
 
     def stored(self, spec: ModelSpec, kind: Kind) -> Study | None:
         """A study of what is there already; nothing is generated, and None where there is nothing.

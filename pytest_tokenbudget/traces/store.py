@@ -58,6 +58,7 @@ class Want:
         messages: What the prompt was rendered from; empty where it goes on from an output.
         thinking: What was asked of the chat template.
         problem_id: The problem that it belongs to.
+        opens_thinking: Whether the prompt ends inside a thinking block.
     """
 
     key: str
@@ -67,6 +68,7 @@ class Want:
     messages: tuple[Message, ...] = ()
     thinking: bool | None = None
     problem_id: str = ""
+    opens_thinking: bool = False
 
 
 @dataclass(frozen=True)
