@@ -13,6 +13,8 @@ PYPROJECT = "pyproject.toml"
 TABLE = "[tool.tokenbudget]"
 MODELS = "models"
 FORMATS = "formats"
+GATES = "gates"
+TABLES = (MODELS, FORMATS, GATES)
 
 
 class ConfigError(Exception):
@@ -28,6 +30,7 @@ class UserConfig:
         where: The same for messages, with the table's name where it is part of another file.
         models: Tables of the user's model aliases, unchecked.
         formats: Tables of the user's thinking formats, unchecked.
+        gates: Tables of gates, unchecked.
         options: Option names and values, the names checked, the values not.
     """
 
@@ -35,6 +38,7 @@ class UserConfig:
     where: str = ""
     models: Mapping[str, object] = field(default_factory=dict)
     formats: Mapping[str, object] = field(default_factory=dict)
+    gates: tuple[Mapping[str, object], ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -43,8 +47,8 @@ def read_config(rootdir: Path, option_names: Collection[str] | None = None) -> U
 
     Args:
         rootdir: pytest's root directory; no other one is searched.
-        option_names: Keys that are allowed beside ``models`` and ``formats``; None leaves them
-            unchecked.
+        option_names: Keys that are allowed beside ``models``, ``formats`` and ``gates``; None
+            leaves them unchecked.
 
     Raises:
         ConfigError: If both places are used, a file cannot be read, or a key is unknown.
@@ -127,16 +131,23 @@ def _checked(
             f"{where}: formats must be a table of thinking formats, such as "
             f'[formats.mine] with open = "<think>", not {kind_of(formats)}'
         )
-    options = {key: value for key, value in table.items() if key not in (MODELS, FORMATS)}
+    gates = table.get(GATES, [])
+    if not isinstance(gates, list) or not all(isinstance(gate, Mapping) for gate in gates):
+        header = "[[gates]]" if path.name == FILE_NAME else "[[tool.tokenbudget.gates]]"
+        raise ConfigError(
+            f"{where}: gates must be an array of tables, such as {header} with "
+            f"min_accuracy = 0.6, not {kind_of(gates)}"
+        )
+    options = {key: value for key, value in table.items() if key not in TABLES}
     if option_names is not None:
         unknown = [key for key in options if key not in option_names]
         if unknown:
             raise ConfigError(_unknown_keys(path, where, unknown, option_names))
-    return UserConfig(path, where, models, formats, options)
+    return UserConfig(path, where, models, formats, tuple(gates), options)
 
 
 def _unknown_keys(path: Path, where: str, unknown: list[str], option_names: Collection[str]) -> str:
-    allowed = sorted({MODELS, FORMATS, *option_names})
+    allowed = sorted({*TABLES, *option_names})
     parts = []
     for key in unknown:
         close = nearest(key, allowed, count=1)

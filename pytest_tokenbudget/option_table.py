@@ -373,5 +373,42 @@ OPTIONS: tuple[Option, ...] = (
         "Seconds after which the share of a worker that went silent is taken over.",
     ),
 )
+    Option(
+        "gate_rule",
+        ("--gate-rule",),
+        values.choice(values.GATE_RULES),
+        "point",
+        f"{', '.join(values.GATE_RULES)}: how gates decide that do not say so themselves.",
+    ),
+    Option(
+        "gate_margin",
+        ("--gate-margin",),
+        values.number(float, 0.0001, 0.5),
+        "",
+        "Share by which noninferior lets a gate on a share be missed.",
+    ),
+    Option(
+        "gate_confidence",
+        ("--gate-confidence",),
+        values.number(float, 0.5, 0.9999),
+        "0.95",
+        "Two-sided confidence of the intervals that gates decide by.",
+    ),
+    Option(
+        "allow_inconclusive",
+        ("--allow-inconclusive",),
+        values.onoff,
+        "off",
+        "Whether gates that confident leaves undecided are kept.",
+        switch=True,
+    ),
+    Option(
+        "list_gates",
+        ("--tokenbudget-gates",),
+        values.onoff,
+        "off",
+        "Say which gates the selected tests would judge; no test is run.",
+        switch=True,
+    ),
 
 NAMES = tuple(option.name for option in OPTIONS)

@@ -15,6 +15,7 @@ from pytest_tokenbudget.endpoints import read_addresses
 QUANTIZATIONS = ("none", "8bit", "4bit")
 DEMANDED = ("enforced", "soft")
 THINKING_MODES = ("auto", "conservative", "balanced", "aggressive", "disabled")
+GATE_RULES = ("point", "confident", "noninferior")
 
 T = TypeVar("T")
 

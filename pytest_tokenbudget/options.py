@@ -108,6 +108,11 @@ class Settings:
     server_api: str
     task: str
     num_samples: int | None
+        gate_rule: How gates decide that do not say so themselves.
+        gate_margin: By how much ``noninferior`` lets a gate on a share be missed, or None.
+        gate_confidence: Two-sided confidence of the intervals that gates decide by.
+        allow_inconclusive: Whether gates that ``confident`` leaves undecided are kept.
+        list_gates: Whether it is only said which gates would be judged.
     budgets: tuple[int, ...]
     thinking: bool
     temperature: float
@@ -160,6 +165,11 @@ def add_options(parser: pytest.Parser) -> None:
             extra.update(action="append", metavar=option.name.upper())
         else:
             extra["metavar"] = option.name.upper()
+    gate_rule: str
+    gate_margin: float | None
+    gate_confidence: float
+    allow_inconclusive: bool
+    list_gates: bool
         group.addoption(*option.flags, **extra)
         parser.addini(option.ini, option.help, type="string", default="")
 

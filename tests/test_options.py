@@ -67,6 +67,11 @@ GIVEN = {
     "lease": ("2.5", "lease", 2.5),
 }
 SWITCHES = {option.name for option in OPTIONS if option.switch}
+    "gate_rule": ("confident", "gate_rule", "confident"),
+    "gate_margin": ("0.03", "gate_margin", 0.03),
+    "gate_confidence": ("0.9", "gate_confidence", 0.9),
+    "allow_inconclusive": ("on", "allow_inconclusive", True),
+    "list_gates": ("on", "list_gates", True),
 DEFAULTS = {
     "models": ("nano-reasoner",),
     "engine": "auto",
@@ -114,6 +119,11 @@ DEFAULTS = {
 }
 
 
+    "gate_rule": "point",
+    "gate_margin": None,
+    "gate_confidence": 0.95,
+    "allow_inconclusive": False,
+    "list_gates": False,
 @pytest.fixture(autouse=True)
 def no_worker(monkeypatch):
     """What runs inside is no worker, also where this runs in one."""
