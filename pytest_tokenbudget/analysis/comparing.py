@@ -40,6 +40,10 @@ class Scores(NamedTuple):
     truncated: Floats
     tokens: Floats
 
+    def completed(self) -> Floats:
+        """Right answers among those that the budget did not cut; NaN for the others."""
+        return np.where(self.truncated > 0, np.nan, self.correct)
+
 
 @dataclass(frozen=True)
 class RateChange:
@@ -61,10 +65,6 @@ class RateChange:
     rose: int
     p_mcnemar: float
 
-    def shown(self, level: float = 0.05) -> bool:
-        """Whether a difference is shown."""
-        return self.p_mcnemar <= level
-
     def sentence(self, what: str) -> str:
         """What is known of the rate of this name, for people."""
         if not self.difference.n:
@@ -77,8 +77,7 @@ class RateChange:
         )
         if not self.fell + self.rose:
             return f"{text}: no problem differs"
-        verdict = "" if self.shown() else "no difference is shown, "
-        return f"{text}: {verdict}exact McNemar {p_words(self.p_mcnemar)}"
+        return f"{text}: exact McNemar {p_words(self.p_mcnemar)}"
 
 
 @dataclass(frozen=True)
@@ -189,14 +188,10 @@ def _point(budget: int, before: Scores, after: Scores, confidence: float) -> Poi
         budget=budget,
         problems=accuracy.difference.n,
         accuracy=accuracy,
-        completed=rate_change(_completed(before), _completed(after), confidence),
+        completed=rate_change(before.completed(), after.completed(), confidence),
         truncation=rate_change(before.truncated, after.truncated, confidence),
         tokens=token_change(before.tokens, after.tokens, confidence),
     )
-
-
-def _completed(run: Scores) -> Floats:
-    return np.where(run.truncated > 0, np.nan, run.correct)
 
 
 def rate_change(before: ArrayLike, after: ArrayLike, confidence: float = 0.95) -> RateChange:

@@ -1,0 +1,150 @@
+"""What ``--tokenbudget-compare-fail`` tolerates, held against a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from pytest_tokenbudget.analysis.comparing import Scores, problem_pairs
+from pytest_tokenbudget.analysis.deciding import Demand, Rule, Ruling, Unit, Verdict, decide
+from pytest_tokenbudget.analysis.evidence import Change, Evidence, mean_of
+from pytest_tokenbudget.analysis.intervals import Floats
+from pytest_tokenbudget.analysis.paired import losses_and_wins
+from pytest_tokenbudget.baselines.comparison import Comparison
+from pytest_tokenbudget.baselines.values import Tolerance
+
+NAMES = {
+    "accuracy": "change of accuracy",
+    "completed": "change of the accuracy of the completed",
+    "truncation": "change of truncation",
+    "tokens": "change of mean tokens",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One tolerance, judged.
+
+    Attributes:
+        tolerance: What is tolerated, as it was given.
+        budget: At which budget it was judged.
+        verdict: What was decided.
+    """
+
+    tolerance: Tolerance
+    budget: int
+    verdict: Verdict
+
+    @property
+    def failed(self) -> bool:
+        """Whether the test of this budget fails."""
+        return not self.verdict.kept
+
+    def sentence(self) -> str:
+        """The verdict with its evidence, for people."""
+        tolerance = self.tolerance
+        margin = self.verdict.demand.rule is Rule.NONINFERIOR
+        than = "a change of" if margin else "the tolerated"
+        said = self.verdict.sentence(NAMES[tolerance.metric], _unit(tolerance), than)
+        return f"{said} at {self.budget:,} tokens"
+
+    def record(self) -> dict[str, object]:
+        """As plain values."""
+        return {
+            "check": str(self.tolerance),
+            "budget": self.budget,
+            "failed": self.failed,
+            "ruling": self.verdict.ruling,
+            "sentence": self.sentence(),
+            "verdict": self.verdict,
+        }
+
+
+class BaselineGates:
+    """The tolerances of a run, as they apply to one comparison.
+
+    Args:
+        tolerances: What is tolerated.
+        comparison: What was compared.
+    """
+
+    def __init__(self, tolerances: Sequence[Tolerance], comparison: Comparison) -> None:
+        self.tolerances, self.comparison = tuple(tolerances), comparison
+
+    def applying(self, budget: int) -> list[Tolerance]:
+        """Those that judge a budget; without one of their own they are for the largest."""
+        largest = self.comparison.largest
+        return [t for t in self.tolerances if (t.budget or largest) == budget]
+
+    def judge(self, budget: int) -> tuple[Check, ...]:
+        """Every tolerance that applies to a budget, judged."""
+        return tuple(judge(self.comparison, each, budget) for each in self.applying(budget))
+
+    def check(self, budget: int) -> None:
+        """Fail the test if the change at a budget goes beyond what is tolerated there.
+
+        Raises:
+            pytest.fail.Exception: With each verdict and its evidence.
+        """
+        __tracebackhide__ = True
+        if found := [each.sentence() for each in self.judge(budget) if each.failed]:
+            pytest.fail("; ".join(found), pytrace=False)
+
+
+def judge(comparison: Comparison, tolerance: Tolerance, budget: int) -> Check:
+    """Hold the change at a budget against what is tolerated."""
+    evidence = _evidence(comparison.scores(budget), tolerance)
+    return Check(tolerance, budget, decide(evidence, _demand(tolerance)))
+
+
+def _unit(tolerance: Tolerance) -> Unit:
+    if tolerance.metric != "tokens":
+        return Unit.CHANGE
+    return Unit.SHARE if tolerance.relative else Unit.TOKENS
+
+
+def _demand(tolerance: Tolerance) -> Demand:
+    rule, least = Rule(tolerance.rule), tolerance.falls
+    if rule is Rule.NONINFERIOR and tolerance.value:
+        return Demand(0.0, least, rule, margin=abs(tolerance.value))
+    # Without a margin "not shown to be kept" is what remains of it.
+    if rule is Rule.NONINFERIOR:
+        return Demand(tolerance.value, least, Rule.CONFIDENT)
+    return Demand(tolerance.value, least, rule, allow_inconclusive=rule is Rule.CONFIDENT)
+
+
+def _evidence(scores: tuple[Scores, Scores], tolerance: Tolerance) -> Evidence:
+    before, after = scores
+    match tolerance.metric:
+        case "tokens":
+            return _of_tokens(before.tokens, after.tokens, tolerance)
+        case "truncation":
+            return _of_rates(before.truncated, after.truncated)
+        case "completed":
+            return _of_rates(before.completed(), after.completed())
+    return _of_rates(before.correct, after.correct)
+
+
+def _of_rates(before: Floats, after: Floats) -> Evidence:
+    one, other, single = problem_pairs(before, after)
+    values = other - one
+    if single:
+        return Change(*losses_and_wins(values), values.size)
+    return mean_of(values.reshape(-1, 1), -1.0, 1.0)
+
+
+def _of_tokens(before: Floats, after: Floats, tolerance: Tolerance) -> Evidence:
+    one, other, _ = problem_pairs(before, after)
+    if not tolerance.relative:
+        return mean_of((other - one).reshape(-1, 1))
+    # As in Fieller's interval: what is left of each problem once the tolerated ratio is taken off.
+    mean = one.mean() if one.any() else float("nan")
+    left = (other - (1 + tolerance.value) * one) / mean + tolerance.value
+    return mean_of(left.reshape(-1, 1), -1.0)
+
+
+def unresolved(checks: Sequence[Check]) -> list[Check]:
+    """Those that could not be decided."""
+    return [each for each in checks if each.verdict.ruling is Ruling.INCONCLUSIVE]

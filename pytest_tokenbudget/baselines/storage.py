@@ -1,0 +1,160 @@
+"""The storage directory: numbered files, one a saved run, none of which is ever written over."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from pytest_tokenbudget.baselines.facts import commit_facts, machine_facts
+from pytest_tokenbudget.baselines.reading import Baseline, read_baseline
+from pytest_tokenbudget.baselines.run import SCHEMA, BaselineError
+from pytest_tokenbudget.baselines.values import LATEST
+from pytest_tokenbudget.config_file import nearest
+from pytest_tokenbudget.report.files import to_plain
+
+SHOWN = 8
+_FILE = re.compile(r"(?P<number>\d{4,})_(?P<name>[A-Za-z][\w.-]*)\.json\Z", re.ASCII)
+
+
+class Saved(NamedTuple):
+    """A file of the storage directory."""
+
+    number: int
+    name: str
+    path: Path
+
+
+def saved_runs(directory: Path) -> list[Saved]:
+    """What a storage directory holds, in the order in which it was saved."""
+    found = []
+    for path in directory.iterdir() if directory.is_dir() else ():
+        if match := _FILE.fullmatch(path.name):
+            found.append(Saved(int(match["number"]), match["name"], path))
+    return sorted(found)
+
+
+def find_baseline(asked: str | Path, directory: Path) -> Baseline:
+    """The stored runs that somebody names.
+
+    Args:
+        asked: A path; or ``latest``, a number, a name (its newest file counts), or both as in
+            ``0003_main``.
+        directory: The storage directory.
+
+    Raises:
+        BaselineError: If there are none, or they cannot be read.
+    """
+    if isinstance(asked, Path):
+        return read_baseline(asked)
+    there = saved_runs(directory)
+    if asked == LATEST:
+        fitting = there
+    elif asked.isdecimal():
+        fitting = [each for each in there if each.number == int(asked)]
+    else:
+        fitting = [each for each in there if asked in (each.name, each.path.stem)]
+    if not fitting:
+        raise BaselineError(_nothing(asked, directory, there))
+    newest = fitting[-1]
+    return read_baseline(newest.path, newest.path.stem)
+
+
+def _nothing(asked: str, directory: Path, there: Sequence[Saved]) -> str:
+    if not there:
+        return f"nothing is saved in {directory}; save a run there with --tokenbudget-save NAME"
+    names = list(dict.fromkeys(each.name for each in there))
+    close = nearest(asked, [*names, LATEST], count=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    shown = ", ".join(each.path.stem for each in there[-SHOWN:])
+    are = f"{'are' if len(there) > 1 else 'is'} {'..., ' if len(there) > SHOWN else ''}{shown}"
+    return (
+        f"there is no {asked!r} in {directory}; there {are}{hint or '; a path has a slash in it'}"
+    )
+
+
+def save_baseline(
+    directory: Path, name: str, runs: Sequence[Mapping[str, object]], repository: Path
+) -> Path:
+    """Save runs under the next number.
+
+    Args:
+        directory: The storage directory; made where it is missing.
+        name: What the runs are called.
+        runs: Their records.
+        repository: Where to look for the commit.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    record = {
+        "schema": SCHEMA,
+        "name": name,
+        "saved": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "machine": machine_facts(),
+        "commit": commit_facts(repository),
+        "runs": runs,
+    }
+    data = _text(record).encode("utf-8")
+    temporary = directory / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        while True:
+            last = max((each.number for each in saved_runs(directory)), default=0)
+            path = directory / f"{last + 1:04}_{name}.json"
+            # Another run may have been faster.
+            with suppress(FileExistsError):
+                _put(temporary, path)
+                return path
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Give a file its name, unless one has it already."""
+    try:
+        os.link(temporary, path)  # unlike a rename, this fails where there is a file
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with path.open("xb") as stream:
+            stream.write(temporary.read_bytes())
+
+
+def _text(record: Mapping[str, object]) -> str:
+    """JSON with an answer a line, so that versions of it can be compared."""
+    plain = to_plain(record)
+    assert isinstance(plain, dict)
+    runs = plain.pop("runs")
+    parts = []
+    for run in runs:
+        lines = ",\n".join(_line(answer) for answer in run.pop("answers"))
+        parts.append(f'{_block(run)[:-2]},\n "answers": [\n{lines}\n ]\n}}')
+    whole = ",\n".join(parts)
+    return f'{_block(plain)[:-2]},\n "runs": [\n{whole}\n ]\n}}\n'
+
+
+def _block(value: object) -> str:
+    return _utf8(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1))
+
+
+def _line(value: object) -> str:
+    return _utf8(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def _utf8(text: str) -> str:
+    # A lone surrogate, which broken model output can hold, has no UTF-8; its escape is valid JSON.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,104 @@
+"""The figure of a comparison: both runs' curves, and how far they are apart."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_tokenbudget.report import style
+from pytest_tokenbudget.report.drawing import (
+    LINE,
+    budget_axis,
+    head_over,
+    new_figure,
+    percent_axis,
+    save_study_figure,
+    series,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pytest_tokenbudget.baselines.comparison import Comparison, Curves
+    from pytest_tokenbudget.report.study import Study
+
+SIZE = (6.8, 8.4)
+BEFORE = style.Look(style.GREY, "s", "--")
+AFTER = style.ACCURACY
+
+
+def compare_figure(study: Study, comparison: Comparison, directory: Path) -> list[Path]:
+    """Draw a comparison below ``directory``, as PNG for print and as SVG; returns the files."""
+    return save_study_figure(
+        lambda: draw_comparison(comparison), study, directory, "compare", "{} against a stored run"
+    )
+
+
+def draw_comparison(comparison: Comparison) -> Figure:
+    """The figure itself; draw it inside `style.figure_style`."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(SIZE)
+    accuracy, change, truncation, tokens = figure.subplots(
+        4, 1, sharex=True, gridspec_kw={"height_ratios": (2.6, 1.4, 1.0, 1.0)}
+    )
+    budgets, curves = comparison.budgets, comparison.curves()
+    names = (comparison.label, "this run")
+    for curve, look, name in zip(curves, (BEFORE, AFTER), names, strict=True):
+        label = style.shorten(style.visible(name), 34).replace("$", r"\$")
+        series(accuracy, budgets, curve.accuracy, look, label)
+        series(truncation, budgets, curve.truncation, look)
+        series(tokens, budgets, curve.tokens, look)
+    percent_axis(accuracy, "accuracy", (0, 0.2, 0.4, 0.6, 0.8, 1))
+    percent_axis(truncation, "truncated", (0, 0.5, 1))
+    _draw_change(change, comparison)
+    tokens.set_ylim(0, _top(curves) * 1.12)
+    tokens.set_ylabel("mean tokens\nused")
+    tokens.yaxis.set_major_formatter(lambda value, _: style.count(value))
+    tokens.yaxis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 5, 10], integer=True))
+    budget_axis(tokens, budgets)
+    _title(figure, accuracy, comparison)
+    figure.align_ylabels()
+    return figure
+
+
+def _draw_change(axes: Axes, comparison: Comparison) -> None:
+    differences = [point.accuracy.difference for point in comparison.points]
+    axes.axhline(0, color=style.INK, linewidth=0.9, zorder=1.5)
+    shown = [
+        d._replace(value=100 * d.value, low=100 * d.low, high=100 * d.high) for d in differences
+    ]
+    series(axes, comparison.budgets, shown, style.Look(style.ORANGE, "D", "-"))
+    ends = [abs(end) for d in shown for end in (d.low, d.high) if math.isfinite(end)]
+    top = max([*ends, 1.0]) * 1.15
+    axes.set_ylim(-top, top)
+    axes.set_ylabel("change of\naccuracy, points")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value + 0.0:+.3g}" if value else "0")
+
+
+def _top(curves: tuple[Curves, Curves]) -> float:
+    ends = [end for curve in curves for e in curve.tokens for end in (e.value, e.high)]
+    return max([end for end in ends if math.isfinite(end)] + [1.0])
+
+
+def _title(figure: Figure, top: Axes, comparison: Comparison) -> None:
+    from pytest_tokenbudget.analysis.resampling import p_words
+
+    point = comparison.at(comparison.largest)
+    name = style.shorten(style.visible(comparison.after.task), 40)
+    about = (
+        f"{name}, {style.plural(len(comparison.problems), 'problem')} in both runs; 95 % intervals"
+    )
+    accuracy = point.accuracy
+    value, low, high = (100 * x + 0.0 for x in accuracy.difference[:3])
+    found = (
+        f"at {style.count(point.budget)}: {value:+.1f} points [{low:+.1f}, {high:+.1f}], "
+        f"{accuracy.fell:,} lost, {accuracy.rose:,} won, exact McNemar "
+        f"{p_words(accuracy.p_mcnemar)}"
+    )
+    lines = [line for text in (about, found) for line in style.wrapped(text, LINE, "")]
+    after, before = (style.visible(run.model) for run in (comparison.after, comparison.before))
+    title = after if after == before else f"{after} against {before}"
+    head_over(figure, top, style.shorten(title, 54), lines)
