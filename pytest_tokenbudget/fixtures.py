@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -17,21 +17,26 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.saturation import Saturation
     from pytest_tokenbudget.analysis.stochastic import Stochastic
     from pytest_tokenbudget.conformance_run import Conformance
+    from pytest_tokenbudget.counting import TokenCounter
     from pytest_tokenbudget.models import ModelSpec
     from pytest_tokenbudget.report.allocation_study import AllocationReport
     from pytest_tokenbudget.report.annotations import Prepared
     from pytest_tokenbudget.report.cliff import CliffStudy
+    from pytest_tokenbudget.report.context_points import ContextReport
+    from pytest_tokenbudget.report.context_study import ContextStudy
     from pytest_tokenbudget.report.error_analysis import ErrorReport
+    from pytest_tokenbudget.report.scenarios_study import ScenarioReport
     from pytest_tokenbudget.report.structure import StructureStudy
     from pytest_tokenbudget.report.study import Study
     from pytest_tokenbudget.report.thinking_points import ThinkingReport
     from pytest_tokenbudget.report.thinking_study import ThinkingStudy
     from pytest_tokenbudget.tasks.base import Task
     from pytest_tokenbudget.tasks.scoring import Judged
+    from pytest_tokenbudget.tokenizers_run import Tokenization
     from pytest_tokenbudget.traces.trace import Trace
 
 # A test that asks for one of these makes its section of the report appear.
-REPORTED = ("stochastic", "errors", "cliff", "structure", "thinking", "allocation")
+REPORTED = ("stochastic", "errors", "cliff", "structure", "thinking", "allocation", "context", "scenarios")
 RECORDS = pytest.StashKey[list[dict[str, Any]]]()
 
 
@@ -163,6 +168,21 @@ def structure(study: Study) -> StructureStudy:
 
 
 @pytest.fixture(scope="session")
+def scenarios(tokenbudget: Session, study: Study) -> ScenarioReport:
+    """Answers, tokens needed and limits by game, framing and category.
+
+    Tests of tasks whose problems are all of one kind are skipped.
+    """
+    from pytest_tokenbudget.report.scenarios_study import NoScenariosError, analyse_scenarios
+
+    settings = tokenbudget.settings
+    try:
+        return analyse_scenarios(study, settings.target_truncation, settings.generation_config)
+    except NoScenariosError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def thinking_study(tokenbudget: Session, model: ModelSpec) -> ThinkingStudy:
     """What the model does with its thinking: cut, ended by force, left alone, switched off.
 
@@ -197,6 +217,53 @@ def allocation(model: ModelSpec, thinking_study: ThinkingStudy) -> AllocationRep
 
 
 @pytest.fixture(scope="session")
+def context_study(tokenbudget: Session, model: ModelSpec) -> ContextStudy:
+    """Conversations posed whole and truncated, and the model's answers.
+
+    What was recorded cannot be posed again: its tests are skipped.
+    """
+    __tracebackhide__ = True
+    if tokenbudget.recordings is not None:
+        pytest.skip("what was recorded cannot be posed again: name the model or its server")
+    try:
+        return tokenbudget.context(model)
+    except SetupError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
+@pytest.fixture(scope="session")
+def context(context_study: ContextStudy) -> ContextReport:
+    """What that amounts to: a point for each arm, strategy and limit, and what is recommended.
+
+    Fails where no conversation has all its answers.
+    """
+    __tracebackhide__ = True
+    from pytest_tokenbudget.report.context_points import analyse_context
+
+    try:
+        return analyse_context(context_study)
+    except ValueError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
+@pytest.fixture
+def truncation(request: pytest.FixtureRequest) -> str:
+    """The truncation strategy under test; one run of the test for each of ``--truncation``."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def context_limit(request: pytest.FixtureRequest) -> str:
+    """The context limit under test; one run of the test for each of ``--context-limits``.
+
+    The whole conversation, ``100%``, is always among them.
+    """
+    limit: str = request.param
+    return limit
+
+
+@pytest.fixture(scope="session")
 def conformance(
     tokenbudget: Session, model: ModelSpec, tmp_path_factory: pytest.TempPathFactory
 ) -> Conformance:
@@ -218,6 +285,37 @@ def conformance(
 def conformance_gates(tokenbudget: Session) -> ConformanceGates:
     """What ``--min-conformance`` demands."""
     return ConformanceGates(tokenbudget.settings.min_conformance)
+
+
+@pytest.fixture(scope="session")
+def count_tokens(tokenbudget: Session, model: ModelSpec) -> Iterator[TokenCounter]:
+    """A function from chat messages to the tokens of their prompt, exact before it is sent.
+
+    Special tokens and the generation prompt are counted, and thinking is as ``--thinking`` says.
+    Its tests are skipped where nothing can count.
+    """
+    __tracebackhide__ = True
+    from pytest_tokenbudget.counting import NoTokenizerError
+    from pytest_tokenbudget.engines.base import EngineError
+    from pytest_tokenbudget.models import ModelError
+    from pytest_tokenbudget.traces.store import StoreError
+
+    try:
+        counter = tokenbudget.counter(model)
+    except NoTokenizerError as error:
+        pytest.skip(str(error))
+    except (EngineError, ModelError, StoreError) as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+    with counter:
+        yield counter
+
+
+@pytest.fixture(scope="session")
+def tokenization(tokenbudget: Session, count_tokens: TokenCounter) -> Tokenization:
+    """What the model's tokenizer makes of texts, and what its chat template costs."""
+    from pytest_tokenbudget.tokenizers_run import Tokenization
+
+    return Tokenization(tokenbudget, count_tokens)
 
 
 @pytest.fixture

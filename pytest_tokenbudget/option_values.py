@@ -10,12 +10,26 @@ from pathlib import Path
 from typing import TypeVar
 
 from pytest_tokenbudget.config_file import nearest
+from pytest_tokenbudget.context.window_limits import WHOLE, ContextError, Limit
 from pytest_tokenbudget.endpoints import read_addresses
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
 DEMANDED = ("enforced", "soft")
-THINKING_MODES = ("auto", "conservative", "balanced", "aggressive", "disabled")
 GATE_RULES = ("point", "confident", "noninferior")
+THINKING_MODES = ("auto", "conservative", "balanced", "aggressive", "disabled")
+
+# In the order in which they are shown; `context.window_summary.named_strategy` makes them.
+STRATEGIES = (
+    "newest",
+    "first",
+    "ends",
+    "system-newest",
+    "system-first-newest",
+    "sentences",
+    "importance",
+    "summary",
+)
+WITH_SHARE = ("ends", "summary")
 
 T = TypeVar("T")
 
@@ -88,6 +102,40 @@ def budgets(text: str) -> tuple[int, ...]:
 def thinking_budgets(text: str) -> tuple[int, ...]:
     parse = number(int, 0, words="token counts, each a whole number of")
     return tuple(sorted({parse(item) for item in _items(text)} or {parse(text)}))
+
+
+def turns(text: str) -> tuple[int, ...]:
+    parse = number(int, 1, words="numbers of turns, each a whole number of")
+    return tuple(sorted({parse(item) for item in _items(text)} or {parse(text)}))
+
+
+def strategies(text: str) -> tuple[str, ...]:
+    """Ways to truncate; those with a share take it behind an equals sign."""
+    return tuple(_strategy(name) for name in names(text))
+
+
+def _strategy(text: str) -> str:
+    name, equals, share = text.partition("=")
+    if name not in STRATEGIES or (equals and name not in WITH_SHARE):
+        raise ValueError(
+            f"allowed: {', '.join(STRATEGIES)}, and a share for {' and '.join(WITH_SHARE)} "
+            f"(ends=0.25){_nearest(name, STRATEGIES)}"
+        )
+    return f"{name}={number(float, 0, 1)(share):g}" if equals else name
+
+
+def context_limits(text: str) -> tuple[str, ...]:
+    """Limits as they are written, tokens before shares, each rising; none for the whole."""
+    try:
+        read = {Limit.read(item) for item in _items(text) or [text]} - {WHOLE}
+    except ContextError as error:
+        raise ValueError(str(error).partition("; ")[2]) from None
+    rising = sorted(read, key=lambda limit: (limit.share or 0, limit.tokens or 0))
+    if not rising:
+        raise ValueError(
+            "allowed: at least one limit below the whole conversation, which is always posed"
+        )
+    return tuple(map(str, rising))
 
 
 def closers(text: str) -> tuple[str, ...]:

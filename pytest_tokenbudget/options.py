@@ -1,7 +1,8 @@
 """Every option of a run: registered, read from wherever it was set, and made into Settings.
 
-A value comes from the command line, else from pytest's ini or TOML file (``tokenbudget_NAME``),
-else from ``tokenbudget.toml`` or ``[tool.tokenbudget]`` (``NAME``), else from the table.
+A value comes from the command line, else from the file of ``--generation-config``, else from
+pytest's ini or TOML file (``tokenbudget_NAME``), else from ``tokenbudget.toml`` or
+``[tool.tokenbudget]`` (``NAME``), else from the table.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from pytest_tokenbudget.config_file import ConfigError
 from pytest_tokenbudget.endpoints import shown_address
+from pytest_tokenbudget.generation_config import GenerationConfig, read_generation_config
 from pytest_tokenbudget.option_table import (
     DEFAULT_BUDGETS,
     DEFAULT_CLIFF_BUDGETS,
@@ -41,11 +44,16 @@ NONE_IS_EMPTY = (
     "annotations",
     "recorded",
     "thinking_budgets",
+    "context_turns",
     "closers",
     "thinking_modes",
     "base_url",
     "min_conformance",
 )
+
+GENERATION_CONFIG = "generation_config"
+# Budgets of which the file's limits are the largest.
+LIMITED = ("budgets", "sample_budgets")
 
 
 @dataclass(frozen=True)
@@ -64,13 +72,19 @@ class Settings:
         thinking: Whether models that can switch their thinking shall think.
         temperature: 0 is greedy. Where nobody set it, phase 1b has a value of its own.
         top_p: Nucleus, 1 keeps all. Where nobody set it, phase 1b has a value of its own.
+        generation_config: What the file of that name says, None without one; where the command
+            line does not say otherwise, it is in the other fields already.
         samples: Samples a problem in phase 1b.
         sample_budgets: Budgets of phase 1b, rising.
         cliff_budgets: Budgets of the cliff, rising.
         error_samples: For each budget of phase 2, how many errors are picked for annotation.
         controls: How many right answers are picked at each of these budgets.
         thinking_budgets: Budgets of the thinking eval, rising, from 0; empty for the default.
-        answer_tokens: Output tokens of an answer after thinking that was ended by force.
+        answer_tokens: Output tokens of an answer in the context eval, and after thinking that was
+            ended by force.
+        truncation: Ways to truncate conversations, by name.
+        context_limits: Limits of the context eval as they are written, without the whole.
+        context_turns: Filler turns of its conversations, rising; empty for the default.
         closers: What ends it: names of the format's closers, or NAME=TEXT; empty for the default.
         wait: How often thinking that ends is sent on by "Wait".
         thinking_modes: Modes of the allocation table whose budgets join the thinking eval.
@@ -94,6 +108,11 @@ class Settings:
         min_accuracy: Gates on accuracy.
         max_truncation: Gates on the truncation rate.
         min_conformance: What an engine must keep.
+        gate_rule: How gates decide that do not say so themselves.
+        gate_margin: By how much ``noninferior`` lets a gate on a share be missed, or None.
+        gate_confidence: Two-sided confidence of the intervals that gates decide by.
+        allow_inconclusive: Whether gates that ``confident`` leaves undecided are kept.
+        list_gates: Whether it is only said which gates would be judged.
         margin: Non-inferiority margin of the saturation point, as a share.
         fresh: Whether traces of earlier runs are ignored.
         stream: Whether traces are shown while they are being written.
@@ -108,15 +127,11 @@ class Settings:
     server_api: str
     task: str
     num_samples: int | None
-        gate_rule: How gates decide that do not say so themselves.
-        gate_margin: By how much ``noninferior`` lets a gate on a share be missed, or None.
-        gate_confidence: Two-sided confidence of the intervals that gates decide by.
-        allow_inconclusive: Whether gates that ``confident`` leaves undecided are kept.
-        list_gates: Whether it is only said which gates would be judged.
     budgets: tuple[int, ...]
     thinking: bool
     temperature: float
     top_p: float
+    generation_config: GenerationConfig | None
     samples: int
     sample_budgets: tuple[int, ...]
     cliff_budgets: tuple[int, ...]
@@ -124,6 +139,9 @@ class Settings:
     controls: int
     thinking_budgets: tuple[int, ...]
     answer_tokens: int
+    truncation: tuple[str, ...]
+    context_limits: tuple[str, ...]
+    context_turns: tuple[int, ...]
     closers: tuple[str, ...]
     wait: int
     thinking_modes: tuple[str, ...]
@@ -147,6 +165,11 @@ class Settings:
     min_accuracy: tuple[Threshold, ...]
     max_truncation: tuple[Threshold, ...]
     min_conformance: tuple[str, ...]
+    gate_rule: str
+    gate_margin: float | None
+    gate_confidence: float
+    allow_inconclusive: bool
+    list_gates: bool
     margin: float
     fresh: bool
     stream: bool
@@ -165,11 +188,6 @@ def add_options(parser: pytest.Parser) -> None:
             extra.update(action="append", metavar=option.name.upper())
         else:
             extra["metavar"] = option.name.upper()
-    gate_rule: str
-    gate_margin: float | None
-    gate_confidence: float
-    allow_inconclusive: bool
-    list_gates: bool
         group.addoption(*option.flags, **extra)
         parser.addini(option.ini, option.help, type="string", default="")
 
@@ -206,10 +224,14 @@ def read_settings(config: pytest.Config, file_values: Mapping[str, object], file
     """
     values: dict[str, Any] = {}
     explicit: set[str] = set()
-    for option in OPTIONS:
+    given: GenerationConfig | None = None
+    # This one first: what its file says stands above settings files.
+    for option in sorted(OPTIONS, key=lambda option: option.name != GENERATION_CONFIG):
         origin, base = option.flags[0], config.invocation_params.dir
-        raw = config.getoption(option.ini)
-        text = ",".join(raw) if isinstance(raw, list) else raw
+        text = _from_command_line(config, option)
+        if text is None and given is not None and option.name in given.options:
+            text, key = given.options[option.name]
+            origin = f"{given.path}: {key}"
         if text is None:
             origin, base = f"{option.ini} in {config.inipath}", config.rootpath
             text = _from_ini(config, option)
@@ -229,7 +251,30 @@ def read_settings(config: pytest.Config, file_values: Mapping[str, object], file
             shown = shown_address(text)
             raise pytest.UsageError(f"{origin}: {shown!r} cannot be used; {error}") from None
         values[option.name] = _placed(base, value)
+        if option.name == GENERATION_CONFIG:
+            given = values[option.name] = _generation_config(values[option.name], origin)
+    if given is not None and given.largest is not None:
+        for name in LIMITED:
+            if config.getoption(f"tokenbudget_{name}") is None:
+                values[name] = given.budgets(values[name])
+                explicit.add(name)
     return _settle(values, frozenset(explicit))
+
+
+def _from_command_line(config: pytest.Config, option: Option) -> str | None:
+    raw = config.getoption(option.ini)
+    return ",".join(raw) if isinstance(raw, list) else raw
+
+
+def _generation_config(path: Path | None, origin: str) -> GenerationConfig | None:
+    if path is None:
+        return None
+    from pytest_tokenbudget.tasks.games import FRAMINGS
+
+    try:
+        return read_generation_config(path, FRAMINGS)
+    except ConfigError as error:
+        raise pytest.UsageError(f"{origin}: {error}") from None
 
 
 def _placed(base: Path, value: object) -> object:

@@ -31,6 +31,8 @@ class Kind(StrEnum):
     ``main`` is one sample a problem with the decoding that was asked for, ``stochastic`` several
     with noise. ``thinking`` is one that thinks, ``off`` one with thinking switched off, ``forced``
     are answers after thinking that was ended by force, ``wait`` thinking that was sent on.
+    ``context`` are answers after whole and truncated conversations, ``summary`` the summaries that
+    stand in for parts of them.
     """
 
     MAIN = "main"
@@ -39,6 +41,8 @@ class Kind(StrEnum):
     OFF = "off"
     FORCED = "forced"
     WAIT = "wait"
+    CONTEXT = "context"
+    SUMMARY = "summary"
 
 
 OPTIONS = {
@@ -94,9 +98,9 @@ def switched(settings: Settings, spec: ModelSpec, kind: Kind) -> bool | None:
     """What a kind of study asks of the chat template; None leaves it to the template."""
     if spec.thinking is None or spec.thinking.switch is None:
         return None
-    if kind in (Kind.MAIN, Kind.STOCHASTIC):
+    if kind in (Kind.MAIN, Kind.STOCHASTIC, Kind.CONTEXT):
         return settings.thinking
-    return kind is not Kind.OFF
+    return kind not in (Kind.OFF, Kind.SUMMARY)
 
 
 def decoding_of(settings: Settings, kind: Kind) -> Decoding:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_tokenbudget.context.window_limits import WHOLE
 from pytest_tokenbudget.planning import Kind, Need, SetupError
 from pytest_tokenbudget.session import SESSION, Session
 
@@ -89,11 +90,14 @@ PARAMETERS: dict[str, Callable[[Session, ModelSpec], Sequence[object]]] = {
     "sample_budget": lambda session, spec: session.budgets(spec, Kind.STOCHASTIC),
     "cliff_budget": cliff_budgets,
     "thinking_budget": thinking_budgets,
+    "truncation": lambda session, spec: session.settings.truncation,
+    "context_limit": lambda session, spec: (*session.settings.context_limits, str(WHOLE)),
 }
 STUDIES = {
     "study": Kind.MAIN,
     "stochastic_study": Kind.STOCHASTIC,
     "thinking_study": Kind.THINKING,
+    "context_study": Kind.CONTEXT,
 }
 BUDGETS = {Kind.MAIN: "budget", Kind.STOCHASTIC: "sample_budget"}
 

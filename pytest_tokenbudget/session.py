@@ -25,14 +25,17 @@ from pytest_tokenbudget.planning import (
     gpus_of,
     make_plan,
     placed,
+    switched,
 )
 
 if TYPE_CHECKING:
+    from pytest_tokenbudget.counting import TokenCounter
     from pytest_tokenbudget.endpoints import Endpoint
     from pytest_tokenbudget.engines.base import Engine
     from pytest_tokenbudget.engines.server.facts import Facts
     from pytest_tokenbudget.models import ModelSpec
     from pytest_tokenbudget.recordings import Recordings
+    from pytest_tokenbudget.report.context_study import ContextStudy
     from pytest_tokenbudget.report.study import Study
     from pytest_tokenbudget.report.thinking_study import ThinkingStudy
     from pytest_tokenbudget.tasks.base import Task
@@ -208,7 +211,22 @@ class Session:
 
         return self._once((spec.alias, Kind.THINKING), make)
 
-    def made(self, spec: ModelSpec, kind: Kind) -> Study | ThinkingStudy | None:
+    def context(self, spec: ModelSpec) -> ContextStudy:
+        """The context study of one model: its missing traces are generated first.
+
+        Raises:
+            SetupError: If it cannot be made. It is raised again on every further call.
+        """
+        from pytest_tokenbudget.context_run import make_context
+
+        def make() -> ContextStudy:
+            if self.recordings is not None:
+                raise SetupError("what was recorded cannot be posed again: name the model")
+            return make_context(self, self._looked_up(spec))
+
+        return self._once((spec.alias, Kind.CONTEXT), make)
+
+    def made(self, spec: ModelSpec, kind: Kind) -> Study | ThinkingStudy | ContextStudy | None:
         """A study that was made already, None where it was not or could not be."""
         found = self._studies.get((spec.alias, kind))
         return None if isinstance(found, Exception) else found
@@ -219,6 +237,8 @@ class Session:
         with suppress(Exception):
             if kind is Kind.THINKING:
                 self.thinking(spec)
+            elif kind is Kind.CONTEXT:
+                self.context(spec)
             else:
                 self.study(spec, kind)
 
@@ -331,6 +351,20 @@ class Session:
 
         with suppress(StoreError):
             self.store.note(line)
+
+    def counter(self, spec: ModelSpec) -> TokenCounter:
+        """What counts the tokens of a model's prompts, with thinking as in its main study.
+
+        Raises:
+            EngineError: If there is no tokenizer, or no server answers.
+            ModelError: If the model's files cannot be used.
+        """
+        from pytest_tokenbudget.counting import TokenCounter
+
+        if self.recordings is None:
+            spec = self._looked_up(spec)
+        thinking = switched(self.settings, spec, Kind.MAIN)
+        return TokenCounter(spec, thinking, self.settings.request_timeout)
 
     def engine_for(self, spec: ModelSpec) -> tuple[Engine, ModelSpec]:
         """The engine of a model, and the model with all that is known of it.

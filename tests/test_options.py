@@ -1,9 +1,11 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from pytest_tokenbudget.config_file import read_config
+from pytest_tokenbudget.generation_config import GenerationConfig
+from pytest_tokenbudget.option_values import STRATEGIES
 from pytest_tokenbudget.options import (
     DEFAULT_BUDGETS,
     NAMES,
@@ -31,6 +33,11 @@ GIVEN = {
     "thinking": ("On", "thinking", True),
     "temperature": ("0.7", "temperature", 0.7),
     "top_p": ("0.95", "top_p", 0.95),
+    "generation_config": (
+        "limits.yaml",
+        "generation_config",
+        GenerationConfig(Path("limits.yaml")),
+    ),
     "samples": ("3", "samples", 3),
     "sample_budgets": ("64,32", "sample_budgets", (32, 64)),
     "cliff_budgets": ("40,32,36", "cliff_budgets", (32, 36, 40)),
@@ -38,6 +45,9 @@ GIVEN = {
     "controls": ("4", "controls", 4),
     "thinking_budgets": ("64, 0,32,64", "thinking_budgets", (0, 32, 64)),
     "answer_tokens": ("64", "answer_tokens", 64),
+    "truncation": ("first, ends=0.250", "truncation", ("first", "ends=0.25")),
+    "context_limits": ("50%,0, 512,25.5 %,100%", "context_limits", ("512", "25.5%", "50%")),
+    "context_turns": ("16, 4,16", "context_turns", (4, 16)),
     "closers": ("bare,mine=</think>", "closers", ("bare", "mine=</think>")),
     "wait": ("2", "wait", 2),
     "thinking_modes": ("auto,disabled", "thinking_modes", ("auto", "disabled")),
@@ -61,17 +71,17 @@ GIVEN = {
     "min_accuracy": ("0.6,512:0.5", "min_accuracy", (Threshold(0.6), Threshold(0.5, 512))),
     "max_truncation": ("256:0", "max_truncation", (Threshold(0.0, 256),)),
     "min_conformance": ("limits,enforced", "min_conformance", ("limits", "enforced")),
+    "gate_rule": ("confident", "gate_rule", "confident"),
+    "gate_margin": ("0.03", "gate_margin", 0.03),
+    "gate_confidence": ("0.9", "gate_confidence", 0.9),
+    "allow_inconclusive": ("on", "allow_inconclusive", True),
+    "list_gates": ("on", "list_gates", True),
     "margin": ("0.05", "margin", 0.05),
     "fresh": ("on", "fresh", True),
     "stream": ("on", "stream", True),
     "lease": ("2.5", "lease", 2.5),
 }
 SWITCHES = {option.name for option in OPTIONS if option.switch}
-    "gate_rule": ("confident", "gate_rule", "confident"),
-    "gate_margin": ("0.03", "gate_margin", 0.03),
-    "gate_confidence": ("0.9", "gate_confidence", 0.9),
-    "allow_inconclusive": ("on", "allow_inconclusive", True),
-    "list_gates": ("on", "list_gates", True),
 DEFAULTS = {
     "models": ("nano-reasoner",),
     "engine": "auto",
@@ -84,6 +94,7 @@ DEFAULTS = {
     "thinking": False,
     "temperature": 0.0,
     "top_p": 1.0,
+    "generation_config": None,
     "samples": 5,
     "sample_budgets": (512, 1024),
     "cliff_budgets": tuple(range(96, 257, 16)),
@@ -91,6 +102,9 @@ DEFAULTS = {
     "controls": 10,
     "thinking_budgets": (),
     "answer_tokens": 256,
+    "truncation": STRATEGIES[:-1],
+    "context_limits": ("25%", "50%", "75%"),
+    "context_turns": (),
     "closers": (),
     "wait": 0,
     "thinking_modes": (),
@@ -112,6 +126,11 @@ DEFAULTS = {
     "min_accuracy": (),
     "max_truncation": (),
     "min_conformance": (),
+    "gate_rule": "point",
+    "gate_margin": None,
+    "gate_confidence": 0.95,
+    "allow_inconclusive": False,
+    "list_gates": False,
     "margin": 0.02,
     "fresh": False,
     "stream": False,
@@ -119,11 +138,6 @@ DEFAULTS = {
 }
 
 
-    "gate_rule": "point",
-    "gate_margin": None,
-    "gate_confidence": 0.95,
-    "allow_inconclusive": False,
-    "list_gates": False,
 @pytest.fixture(autouse=True)
 def no_worker(monkeypatch):
     """What runs inside is no worker, also where this runs in one."""
@@ -133,6 +147,8 @@ def no_worker(monkeypatch):
 
 @pytest.fixture
 def read(pytester):
+    (pytester.path / "limits.yaml").touch()
+
     def settings_of(*arguments) -> Settings:
         config = pytester.parseconfig(*arguments)
         user = read_config(config.rootpath, NAMES)
@@ -149,6 +165,8 @@ def expected(name: str, pytester) -> tuple[str, object]:
     _, field, value = GIVEN[name]
     if isinstance(value, tuple):
         value = tuple(pytester.path / v if isinstance(v, Path) else v for v in value)
+    if isinstance(value, GenerationConfig):
+        value = replace(value, path=pytester.path / value.path)
     return field, pytester.path / value if isinstance(value, Path) else value
 
 
@@ -275,6 +293,13 @@ def test_help_names_every_option(pytester):
 WHOLE = "a whole number"
 SHARE = "a share"
 BAD = [
+    ("--truncation", "newst", ["'newest'", "importance", "ends=0.25"]),
+    ("--truncation", "newest=0.5", ["a share for ends and summary"]),
+    ("--truncation", "ends=1.5", ["from 0 to 1"]),
+    ("--context-limits", "half", ["tokens (512)", "25%", "no truncation"]),
+    ("--context-limits", "120%", ["25%"]),
+    ("--context-limits", "100%,0", ["at least one limit below"]),
+    ("--context-turns", "8,0", ["a whole number of at least 1"]),
     ("--num-samples", "0", [WHOLE, "at least 1"]),
     ("--num-samples", "-3", [WHOLE]),
     ("--num-samples", "1.5", [WHOLE]),
@@ -410,3 +435,46 @@ def test_nothing_is_loaded_before_a_bad_option_is_told(pytester):
     result = pytester.runpytest_subprocess("--model=nano-reasoner", "--task=recal")
     told(result, "--task", "'recal'", "recall")
     assert "checked" in result.stdout.str()
+
+
+FORM = """
+llm:
+  generation_config: {max_new_tokens: 100, enable_thinking: true, temperature: 0.5, top_p: 0.8}
+data: {batch_size: 4}
+emotions: {anger: {max_new_tokens: 300}}
+"""
+
+
+def test_a_generation_config_sets_what_the_command_line_does_not(read, pytester):
+    (pytester.path / "form.yaml").write_text(FORM)
+    (pytester.path / "tokenbudget.toml").write_text(
+        'generation_config = "form.yaml"\nbudgets = [64, 100, 512]\ntemperature = 0.9\nseed = 3\n'
+    )
+    settings = read("--rootdir", ".", "--top-p=0.6")
+    # Its limits are budgets, the largest is what is generated with; what is smaller stays.
+    assert settings.budgets == (64, 100, 300)
+    assert settings.sample_budgets == (100, 300)
+    assert (settings.thinking, settings.temperature, settings.top_p) == (True, 0.5, 0.6)
+    assert (settings.batch_size, settings.seed) == (4, 3)
+    assert settings.generation_config.limits == {"framing": {"anger": 300}}
+    assert {"budgets", "thinking", "temperature", "batch_size"} < settings.explicit
+    assert read("--rootdir", ".", "--budgets=64,512").budgets == (64, 512)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("llm: {generation_config: {top_k: 3}}", "llm.generation_config.top_k (did you mean top_p"),
+        (
+            "llm: {generation_config: {temperature: 11}}",
+            "form.yaml: llm.generation_config.temperature: '11' cannot be used; allowed: a number",
+        ),
+        ("data: {batch_size: 0}", "form.yaml: data.batch_size: '0' cannot be used; allowed"),
+        ("- 1", "--generation-config: "),
+    ],
+)
+def test_a_generation_config_that_cannot_be_used(read, pytester, text, message):
+    (pytester.path / "form.yaml").write_text(text)
+    with pytest.raises(pytest.UsageError) as refused:
+        read("--generation-config=form.yaml")
+    assert message in str(refused.value)

@@ -3,8 +3,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -367,12 +367,12 @@ def refused(path, *words):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize(("version", "word"), [(0, "older"), (3, "newer"), (77, "newer")])
+@pytest.mark.parametrize(("version", "word"), [(0, "older"), (4, "newer"), (77, "newer")])
 def test_another_schema_is_refused(path, version, word):
     filled(path, 1)
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA user_version = {version}")
-    refused(path, f"an {word}" if word == "older" else f"a {word}", f"schema {version}", "reads 2")
+    refused(path, f"an {word}" if word == "older" else f"a {word}", f"schema {version}", "reads 3")
 
 
 def test_a_file_of_the_first_version_is_brought_up_to_date(path):
@@ -382,6 +382,7 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(path):
             for column in ("counted", "usage"):
                 db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         db.execute("DROP TABLE servers")
+        db.execute("DROP TABLE windows")
         db.execute("PRAGMA user_version = 1")
     with closing(TraceStore(path, "later", "me")) as store:
         assert {t.text for t in load(store, asked).values()} == {"text " * 80}
@@ -397,6 +398,10 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(path):
         store.put_server(("http://a/v1",), None, {"kind": "vllm"})
         assert store.server(("http://a/v1",), None) == {"kind": "vllm"}
         assert store.server(("http://b/v1",), None) is None
+        store.put_windows("m", {"w1": {"tokens": 3}, "w2": {"tokens": 4}})
+        store.put_windows("m", {"w2": {"tokens": 5}})
+        assert store.windows("m", ["w2", "w3"]) == {"w2": {"tokens": 5}}
+        assert store.windows("other", ["w2"]) == {}
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT count(*) FROM replaced").fetchone() == (1,)
 

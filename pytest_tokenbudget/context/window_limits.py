@@ -2,12 +2,60 @@
 
 from __future__ import annotations
 
+import re
+from typing import NamedTuple
+
 DEFAULT_NEW = 512
 LEAST_RESERVE = 64
 
 
 class ContextError(ValueError):
     """A context window that cannot be made; the message is for people."""
+
+
+class Limit(NamedTuple):
+    """How long a prompt may be: so many tokens, or a share of what it is.
+
+    Attributes:
+        tokens: Tokens; None where a share is meant.
+        share: Share of the whole prompt, above 0 and below 1; None where tokens are meant.
+    """
+
+    tokens: int | None = None
+    share: float | None = None
+
+    @classmethod
+    def read(cls, text: str) -> Limit:
+        """A limit such as ``512``, ``25%``, or ``0`` and ``100%`` for no truncation.
+
+        Raises:
+            ContextError: If it is none.
+        """
+        found = re.fullmatch(r"(\d{1,9})|(\d{1,3}(?:\.\d{1,3})?) ?%", text.strip(), re.ASCII)
+        share = float(found[2]) / 100 if found and found[2] else None
+        if found is None or (share is not None and not 0 < share <= 1):
+            raise ContextError(
+                f"context limit {text!r}; allowed are tokens (512), shares of the conversation "
+                f"(25%), and 0 or 100% for no truncation"
+            )
+        if share is None:
+            return cls(tokens=int(found[1]))
+        return WHOLE if share == 1 else cls(share=share)
+
+    def __str__(self) -> str:
+        """As it is written on the command line."""
+        if self.share is not None:
+            return f"{100 * self.share:g}%"
+        return str(self.tokens) if self.tokens else "100%"
+
+    def of(self, length: int) -> int:
+        """Tokens that a prompt may have which has ``length`` as a whole; 0 means all of them."""
+        if self.share is not None:
+            return max(1, round(self.share * length))
+        return self.tokens or 0
+
+
+WHOLE = Limit(tokens=0)
 
 
 def prompt_room(context: int, max_new: int | None = None) -> int:

@@ -155,6 +155,11 @@ class Engine(Protocol):
         return None
 
     @property
+    def bos_id(self) -> int | None:
+        """The id that begins a sequence, where the tokenizer has one."""
+        return None
+
+    @property
     def context(self) -> int:
         """Tokens that prompt and output may have together."""
 
@@ -168,6 +173,10 @@ class Engine(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of output ids: thinking tags are kept, end-of-sequence and padding are not."""
+
+    def decode_prompt(self, ids: Sequence[int]) -> str:
+        """Text of prompt ids, with all of their special tokens."""
+        return self.decode(ids)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a text that is put into a prompt; tags in it become their own tokens."""

@@ -33,6 +33,11 @@ class InProcessEngine(Engine):
         """Ids that end a sequence."""
         return self._text.eos_ids
 
+    @property
+    def bos_id(self) -> int | None:
+        """The id that begins a sequence, where the tokenizer has one."""
+        return self._text.bos_id
+
     def render(self, messages: Sequence[Mapping[str, str]], thinking: bool | None = None) -> Prompt:
         """Render chat messages into a prompt that ends where the model begins to write.
 
@@ -49,6 +54,10 @@ class InProcessEngine(Engine):
     def decode(self, ids: Sequence[int]) -> str:
         """Text of output ids: thinking tags are kept, end-of-sequence and padding are not."""
         return self._text.decode(ids)
+
+    def decode_prompt(self, ids: Sequence[int]) -> str:
+        """Text of prompt ids, with all of their special tokens."""
+        return self._text.decode_prompt(ids)
 
     @cached_property
     def pieces(self) -> Pieces:

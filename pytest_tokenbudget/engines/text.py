@@ -49,6 +49,12 @@ class ModelText:
         """Ids that end a sequence."""
         return loading.end_ids(self.spec, self.config, self.tokenizer)
 
+    @property
+    def bos_id(self) -> int | None:
+        """The id that begins a sequence, where the tokenizer has one."""
+        found: int | None = self.tokenizer.bos_token_id
+        return found
+
     @cached_property
     def _unwritten(self) -> frozenset[int]:
         """Ids that are no part of the text."""
@@ -79,14 +85,14 @@ class ModelText:
                 f"chat_template.jinja"
             )
         switch = self.spec.thinking.switch if self.spec.thinking else None
-        options = {switch: thinking} if switch and thinking is not None else {}
+        options: dict[str, Any] = {"add_generation_prompt": True}
+        if switch and thinking is not None:
+            options[switch] = thinking
         try:
             text = self.tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
                 tokenize=False,
-                add_generation_prompt=True,
-                **options,
-                **(variables or {}),
+                **{**options, **(variables or {})},
             )
         except Exception as error:
             raise EngineError(

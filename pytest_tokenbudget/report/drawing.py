@@ -192,6 +192,7 @@ def head_over(
     # Names are not formulas: "$" and "_" stand for themselves.
     head.set_parse_math(False)
     legend = top.legend(
+        *top.get_legend_handles_labels(),
         loc="lower center",
         bbox_to_anchor=(0.5, 1.01),
         ncols=columns,

@@ -23,17 +23,19 @@ from pytest_tokenbudget.session import SESSION, Session
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.report.conformance_study import ConformanceReport
+    from pytest_tokenbudget.report.context_study import ContextStudy
     from pytest_tokenbudget.report.json_files import RunInfo
     from pytest_tokenbudget.report.live_display import LiveDisplay
     from pytest_tokenbudget.report.sections import Section
     from pytest_tokenbudget.report.study import Study
     from pytest_tokenbudget.report.thinking_study import ThinkingStudy
+    from pytest_tokenbudget.report.tokenizers_study import TokenizerReport
     from pytest_tokenbudget.traces.plan import Plan
 
-    Reported = Study | ThinkingStudy
+    Reported = Study | ThinkingStudy | ContextStudy
 
 # Plans whose traces are parts of another one's study.
-PARTS = (Kind.OFF, Kind.FORCED, Kind.WAIT)
+PARTS = (Kind.OFF, Kind.FORCED, Kind.WAIT, Kind.SUMMARY)
 VERSIONED = (
     "pytest-tokenbudget",
     "pytest",
@@ -126,6 +128,7 @@ class Reporter:
         self.used = False
         self.studies: list[tuple[Reported, RunInfo]] = []
         self.engines: list[tuple[ConformanceReport, RunInfo]] = []
+        self.tokenizers: list[tuple[TokenizerReport, RunInfo]] = []
         self.written: list[Path] = []
         self.problems: list[str] = []
         self.started = time.time()
@@ -195,6 +198,8 @@ class Reporter:
             self._load_studies(complete=exitstatus != pytest.ExitCode.INTERRUPTED)
         with self._noting():
             self._load_conformance(complete=exitstatus != pytest.ExitCode.INTERRUPTED)
+        with self._noting():
+            self._load_tokenizers(complete=exitstatus != pytest.ExitCode.INTERRUPTED)
         if self.studies or self.records:
             self._write()
 
@@ -228,15 +233,23 @@ class Reporter:
 
         session = self.session
         spec = next(s for s in session.specs if s.alias == plan.alias)
+        if plan.kind == Kind.CONTEXT:
+            from pytest_tokenbudget.report.load_context import load_context
+
+            made: Any = session.made(spec, Kind.CONTEXT)
+            context = made or load_context(session.store, plan, session.task)
+            return context, context.tokens_in_run
         if plan.kind == Kind.THINKING:
             from pytest_tokenbudget.report.allocation_study import attach_model
             from pytest_tokenbudget.report.load_thinking import load_thinking
 
             off = next((p for p in plans if (p.kind, p.alias) == (Kind.OFF, plan.alias)), None)
             thinking = load_thinking(session.store, plan, off, session.task, session.problems)
+            thinking.natural.price = spec.price
             attach_model(thinking, spec)
             return thinking, thinking.tokens_in_run
         study = load_study(session.store, plan, session.task, session.problems)
+        study.price = spec.price
         if "errors" in self.asked and plan.kind == Kind.MAIN:
             # Samples of phase 1b that are stored say whether another try would have been right.
             study.others = session.stored(spec, Kind.STOCHASTIC)
@@ -254,6 +267,16 @@ class Reporter:
         for report in reports_of(self.records, tuple(LIMIT_PROBES), tuple(WAYS)):
             self.engines.append((report, self._run_info(0, complete)))
 
+    def _load_tokenizers(self, complete: bool) -> None:
+        """What was measured of tokenizers, put together from what the tests recorded."""
+        if not any("tokenizers" in record for record in self.records):
+            return
+        from pytest_tokenbudget.report.tokenizers_study import KIND, reports_of
+
+        self.asked.add(KIND)
+        for report in reports_of(self.records):
+            self.tokenizers.append((report, self._run_info(0, complete)))
+
     def _recorded_studies(self) -> None:
         kinds = [Kind.MAIN, *([Kind.STOCHASTIC] if "stochastic" in self.asked else [])]
         for spec in self.session.specs if self.used else ():
@@ -261,6 +284,7 @@ class Reporter:
                 # What cannot be made failed the tests that asked for it.
                 with suppress(SetupError):
                     study = self.session.study(spec, kind)
+                    study.price = spec.price
                     self.studies.append((study, self._run_info(0, complete=True)))
 
     def _run_info(self, tokens: int, complete: bool) -> RunInfo:
@@ -279,11 +303,13 @@ class Reporter:
             complete=complete,
         )
 
-    def _parts(self) -> Iterator[tuple[Section, Reported | ConformanceReport, RunInfo]]:
+    def _parts(
+        self,
+    ) -> Iterator[tuple[Section, Reported | ConformanceReport | TokenizerReport, RunInfo]]:
         """Which sections are reported, model by model."""
         from pytest_tokenbudget.report.sections import sections
 
-        reported = [*self.studies, *self.engines]
+        reported = [*self.studies, *self.engines, *self.tokenizers]
         for alias in dict.fromkeys(study.alias for study, _ in reported):
             for section in sections() if reported else ():
                 for study, run in reported:
@@ -303,6 +329,11 @@ class Reporter:
         with self._noting():
             main = [s for s, _ in self.studies if isinstance(s, Study)]
             self.written += saturation_overlay(main, reports)
+        if self.tokenizers:
+            from pytest_tokenbudget.report.tokenizers import write_comparison
+
+            with self._noting():
+                self.written += write_comparison([r for r, _ in self.tokenizers], reports)
         if self.records:
             with self._noting():
                 self.written.append(write_json(reports / "results" / "metrics.json", self.records))
@@ -326,16 +357,20 @@ class Reporter:
         if not (self.studies or self.records or self.problems):
             return
         from pytest_tokenbudget.report.conformance_study import ConformanceReport
+        from pytest_tokenbudget.report.tokenizers import comparison_lines
+        from pytest_tokenbudget.report.tokenizers_study import TokenizerReport
 
         terminalreporter.ensure_newline()
         for section, study, run in self._parts():
             with self._noting():
                 for line in section.lines(study, run, 80):
                     terminalreporter.write_line(line)
-            if not section.fixture and not isinstance(study, ConformanceReport):
+            if not section.fixture and not isinstance(study, ConformanceReport | TokenizerReport):
                 settings = self.session.settings
                 for line in unjudged(settings, study.alias, study.budgets, study.left_out):
                     terminalreporter.write_line(line, yellow=True)
+        for line in comparison_lines([report for report, _ in self.tokenizers]):
+            terminalreporter.write_line(line)
         demands = ConformanceGates(self.session.settings.min_conformance)
         for line in demands.unjudged([report for report, _ in self.engines]):
             terminalreporter.write_line(line, yellow=True)

@@ -1,6 +1,7 @@
 """What a run reports: one section an eval, each from one kind of study.
 
-Conformance has no study: its report is put together from what its tests recorded.
+Conformance and tokenizers have no study: their reports are put together from what their tests
+recorded.
 """
 
 from __future__ import annotations
@@ -43,11 +44,15 @@ def sections() -> tuple[Section, ...]:
         cliff,
         conformance,
         conformance_study,
+        context,
         errors,
         saturation,
+        scenarios,
         stochastic,
         structure,
         thinking,
+        tokenizers,
+        tokenizers_study,
     )
 
     return (
@@ -61,6 +66,7 @@ def sections() -> tuple[Section, ...]:
         Section("errors", Kind.MAIN, errors.write_errors, errors.errors_lines),
         Section("cliff", Kind.MAIN, cliff.write_cliff, cliff.cliff_lines),
         Section("structure", Kind.MAIN, structure.write_structure, structure.structure_lines),
+        Section("scenarios", Kind.MAIN, scenarios.write_scenarios, scenarios.scenarios_lines),
         Section("thinking", Kind.THINKING, thinking.write_thinking, thinking.thinking_lines),
         Section(
             "allocation",
@@ -68,10 +74,17 @@ def sections() -> tuple[Section, ...]:
             allocation.write_allocation,
             allocation.allocation_lines,
         ),
+        Section("context", Kind.CONTEXT, context.write_context, context.context_lines),
         Section(
             "conformance",
             conformance_study.KIND,
             conformance.write_conformance,
             conformance.conformance_lines,
+        ),
+        Section(
+            "tokenizers",
+            tokenizers_study.KIND,
+            tokenizers.write_tokenizers,
+            tokenizers.tokenizers_lines,
         ),
     )

@@ -191,19 +191,41 @@ def held_out(seed: int = 0, hops: int = 1) -> Iterator[Problem]:
         seed: Which set; the default is the one that the suite uses.
         hops: Facts needed for the answer, 1 (``recall``) or 2 (``multi-hop``).
     """
-    prefix = "recall" if hops == 1 else "hop"
     for index in range(MAX_SIZE):
-        rng = random.Random(f"{prefix}/{seed}/{index}")
         depth = DEPTHS[index % len(DEPTHS)]
         turns = FILLER_TURNS[index // len(DEPTHS) % len(FILLER_TURNS)]
-        asked, *others = distinct_lookups(rng, 3, (hops,))
-        messages = make_conversation(rng, [asked, *others], turns, depth)
-        messages.append({"role": "user", "content": asked.question})
-        yield Problem(
-            id=content_id(prefix, messages, asked.value),
-            question=asked.question,
-            answer=asked.value,
-            category=f"depth-{depth:.0%}",
-            messages=tuple(messages),
-            metadata={"depth": depth, "filler_turns": turns, "hops": hops},
-        )
+        yield pose(f"{prefix(hops)}/{seed}/{index}", hops, turns, depth)
+
+
+def prefix(hops: int) -> str:
+    """What ids of conversations begin with."""
+    return "recall" if hops == 1 else "hop"
+
+
+def pose(seed: str, hops: int, turns: int, depth: float) -> Problem:
+    """One conversation with its question.
+
+    Args:
+        seed: Decides about everything that is random.
+        hops: Facts needed for the answer, 1 or 2.
+        turns: How many filler turns there are.
+        depth: Where the facts stand, 0 the start and 1 the end.
+    """
+    rng = random.Random(seed)
+    asked, *others = distinct_lookups(rng, 3, (hops,))
+    messages = make_conversation(rng, [asked, *others], turns, depth)
+    messages.append({"role": "user", "content": asked.question})
+    told = {fact.statement for fact in asked.facts}
+    return Problem(
+        id=content_id(prefix(hops), messages, asked.value),
+        question=asked.question,
+        answer=asked.value,
+        category=f"depth-{depth:.0%}",
+        messages=tuple(messages),
+        metadata={
+            "depth": depth,
+            "filler_turns": turns,
+            "hops": hops,
+            "told_in": [i for i, message in enumerate(messages) if message["content"] in told],
+        },
+    )

@@ -151,6 +151,26 @@ class Journal:
                 (json.dumps(list(urls)), served or "", json.dumps(dict(facts))),
             )
 
+    # Windows over conversations
+
+    def windows(self, model: str, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What was noted of windows, by key; those that are there."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT w.key, w.facts FROM json_each(?) j"
+                " JOIN windows w ON w.model = ? AND w.key = j.value",
+                (json.dumps(list(keys)), model),
+            ).fetchall()
+        return {key: json.loads(facts) for key, facts in rows}
+
+    def put_windows(self, model: str, windows: Mapping[str, Mapping[str, object]]) -> None:
+        """Note what windows are, so that later runs need no tokenizer to know it."""
+        with self._transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO windows VALUES (?, ?, ?)",
+                [(model, key, json.dumps(dict(facts))) for key, facts in windows.items()],
+            )
+
     # Hashes of model files
 
     def get(self, path: str, size: int, mtime_ns: int) -> str | None:

@@ -13,6 +13,7 @@ from pytest_tokenbudget.tasks.problem import Message, Problem
 from pytest_tokenbudget.traces.forcing import Forcing
 from pytest_tokenbudget.traces.store import StoredPrompt, Want
 from pytest_tokenbudget.traces.trace import ThinkingFormat
+from pytest_tokenbudget.traces.windowing import Cell, Windowing
 
 
 def digest(value: object) -> str:
@@ -65,6 +66,7 @@ class Plan:
         kind: What the study is made for.
         cliff_budgets: Budgets between which the cliff is looked for.
         forcing: How thinking is ended by force; None for what is not about that.
+        windowing: How conversations are truncated; None for what is not about that.
     """
 
     alias: str
@@ -84,6 +86,7 @@ class Plan:
     kind: str = "main"
     cliff_budgets: tuple[int, ...] = ()
     forcing: Forcing | None = None
+    windowing: Windowing | None = None
 
     @property
     def name(self) -> str:
@@ -136,6 +139,14 @@ class Plan:
         ]
         return sorted(wants, key=lambda want: -len(want.prompt_ids))
 
+    def window_key(self, problem: Problem, cell: Cell) -> str:
+        """Key of what is kept of a conversation posed in one way.
+
+        A summary is written by the model, so how it chooses tokens belongs to it.
+        """
+        said = [render_key(problem.messages, self.thinking), *cell]
+        return digest(["window", *said, self.decoding.identity()])
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-compatible form, read back by :meth:`from_json`."""
         return asdict(self)
@@ -152,6 +163,8 @@ class Plan:
         values["decoding"] = Decoding(**decoding)
         if values.get("forcing") is not None:
             values["forcing"] = Forcing.from_json(values["forcing"])
+        if values.get("windowing") is not None:
+            values["windowing"] = Windowing.from_json(values["windowing"])
         values["budgets"] = tuple(values["budgets"])
         values["left_out"] = tuple(values["left_out"])
         values["cliff_budgets"] = tuple(values["cliff_budgets"])

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 APPLICATION_ID = 0x544B4247  # "TKBG" in SQLite's header tells our files from other people's
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_SECONDS = 60.0
 RETRY_SECONDS = 0.02
 ADVICE = "Name another file with --trace-store, or move this one away"
@@ -78,6 +78,12 @@ CREATE TABLE servers (
     facts TEXT NOT NULL,
     PRIMARY KEY (urls, served)
 ) WITHOUT ROWID;
+CREATE TABLE windows (
+    model TEXT NOT NULL,
+    key TEXT NOT NULL,
+    facts TEXT NOT NULL,
+    PRIMARY KEY (model, key)
+) WITHOUT ROWID;
 """
 
 # What brings a file of each older version one version on.
@@ -89,7 +95,11 @@ MIGRATIONS = {
         "ALTER TABLE replaced ADD COLUMN usage TEXT",
         "CREATE TABLE servers (urls TEXT NOT NULL, served TEXT NOT NULL, facts TEXT NOT NULL,"
         " PRIMARY KEY (urls, served)) WITHOUT ROWID",
-    )
+    ),
+    2: (
+        "CREATE TABLE windows (model TEXT NOT NULL, key TEXT NOT NULL, facts TEXT NOT NULL,"
+        " PRIMARY KEY (model, key)) WITHOUT ROWID",
+    ),
 }
 
 

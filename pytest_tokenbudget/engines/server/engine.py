@@ -114,6 +114,11 @@ class ServerEngine(Engine):
         """Ids that end a sequence."""
         return self.tokens.eos_ids
 
+    @property
+    def bos_id(self) -> int | None:
+        """The id that begins a sequence, where a tokenizer of its own says so."""
+        return getattr(self.tokens, "bos_id", None)
+
     def render(self, messages: Sequence[Mapping[str, str]], thinking: bool | None = None) -> Prompt:
         """Render chat messages into a prompt that ends where the model begins to write.
 
@@ -125,6 +130,10 @@ class ServerEngine(Engine):
     def decode(self, ids: Sequence[int]) -> str:
         """Text of output ids: thinking tags are kept, end-of-sequence and padding are not."""
         return self.tokens.decode(ids)
+
+    def decode_prompt(self, ids: Sequence[int]) -> str:
+        """Text of prompt ids, with all of their special tokens."""
+        return self.tokens.decode_prompt(ids)
 
     @cached_property
     def pieces(self) -> Pieces | None:

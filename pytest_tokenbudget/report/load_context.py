@@ -1,0 +1,76 @@
+"""From a plan of the context eval and the store to its study, without a model or a tokenizer."""
+
+from __future__ import annotations
+
+from pytest_tokenbudget.context_plan import all_posed, arms_task
+from pytest_tokenbudget.report.context_study import ContextStudy
+from pytest_tokenbudget.report.study import Study
+from pytest_tokenbudget.tasks.base import Task
+from pytest_tokenbudget.traces.plan import Plan
+from pytest_tokenbudget.traces.store import StoredPrompt, TraceStore
+from pytest_tokenbudget.traces.trace import Trace
+from pytest_tokenbudget.traces.windowing import WHOLE_CELL, Place, WindowFacts
+
+
+def load_context(store: TraceStore, plan: Plan, task: Task) -> ContextStudy:
+    """The context study of a plan with the traces that are there, all or not.
+
+    Args:
+        store: Holds windows and traces.
+        plan: What was planned.
+        task: The task that is posed after small talk.
+
+    Raises:
+        TaskError: If the task's problems cannot be had.
+    """
+    assert plan.windowing is not None
+    posed = all_posed(plan.windowing, task)
+    keys = {
+        plan.window_key(each.problem, cell): Place(each.problem.id, cell)
+        for each in posed
+        for cell in plan.windowing.cells
+    }
+    noted = store.windows(plan.model, list(keys))
+    facts = {keys[key]: WindowFacts(**values) for key, values in noted.items()}
+    opens = {each.key: each.opens for each in facts.values() if each.key}
+    traces = store.load(
+        {key: (key, 0) for key in opens},
+        # What was asked is known from the window; its ids are not needed to judge an answer.
+        {key: StoredPrompt((), opened) for key, opened in opens.items()},
+        plan.cap,
+    )
+    answered = {
+        place: traces[each.key, 0] for place, each in facts.items() if (each.key, 0) in traces
+    }
+    return ContextStudy(
+        whole=_whole(plan, task, answered),
+        windowing=plan.windowing,
+        posed=posed,
+        facts=facts,
+        traces=answered,
+        tokens_in_run=store.generated(plan.model, list(opens))[1],
+        task_name=task.name,
+    )
+
+
+def _whole(plan: Plan, task: Task, answered: dict[Place, Trace]) -> Study:
+    assert plan.windowing is not None
+    arms = arms_task(plan.windowing, task)
+    return Study(
+        alias=plan.alias,
+        identity=plan.identity,
+        task=arms,
+        problems=arms.problems(),
+        traces={
+            (place.problem_id, 0): trace
+            for place, trace in answered.items()
+            if place.cell == WHOLE_CELL
+        },
+        samples=1,
+        thinking=plan.format,
+        mode=plan.mode,
+        budgets=plan.budgets,
+        margin=plan.margin,
+        decoding=plan.decoding,
+        kind=plan.kind,
+    )
