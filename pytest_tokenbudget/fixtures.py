@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.curve import Curve
     from pytest_tokenbudget.analysis.saturation import Saturation
     from pytest_tokenbudget.analysis.stochastic import Stochastic
+    from pytest_tokenbudget.baselines.checks import BaselineGates
+    from pytest_tokenbudget.baselines.comparison import Comparison
     from pytest_tokenbudget.conformance_run import Conformance
     from pytest_tokenbudget.counting import TokenCounter
     from pytest_tokenbudget.models import ModelSpec
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.traces.trace import Trace
 
 # A test that asks for one of these makes its section of the report appear.
-REPORTED = ("stochastic", "errors", "cliff", "structure", "thinking", "allocation", "context", "scenarios")
+REPORTED = ("compared", "stochastic", "errors", "cliff", "structure", "thinking", "allocation", "context", "scenarios")
 RECORDS = pytest.StashKey[list[dict[str, Any]]]()
 
 
@@ -106,6 +108,33 @@ def curve(study: Study) -> Curve:
 def saturation(study: Study) -> Saturation:
     """The smallest budget that is not worse than the largest, with its evidence."""
     return study.saturation
+
+
+@pytest.fixture(scope="session")
+def compared(tokenbudget: Session, study: Study) -> Comparison:
+    """The study against the stored run that ``--tokenbudget-compare`` names.
+
+    Its tests are skipped where nothing is named, and fail where the two cannot be compared.
+    """
+    __tracebackhide__ = True
+    from pytest_tokenbudget.baselines.attached import comparison_of
+    from pytest_tokenbudget.baselines.run import BaselineError
+
+    if tokenbudget.baseline is None:
+        pytest.skip("no --tokenbudget-compare was given")
+    try:
+        return comparison_of(study, tokenbudget.baseline)
+    except BaselineError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
+@pytest.fixture(scope="session")
+def baseline_gates(tokenbudget: Session, compared: Comparison) -> BaselineGates:
+    """What ``--tokenbudget-compare-fail`` tolerates."""
+    from pytest_tokenbudget.baselines.checks import BaselineGates
+
+    settings = tokenbudget.settings
+    return BaselineGates(settings.compare_fail, compared, settings.gate_confidence)
 
 
 @pytest.fixture(scope="session")

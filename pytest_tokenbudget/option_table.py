@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_tokenbudget import option_values as values
+from pytest_tokenbudget.baselines import values as baseline_values
 from pytest_tokenbudget.endpoints import APIS
 
 DEFAULT_BUDGETS = (32, 64, 128, 256, 512, 1024, 2048)
@@ -409,6 +410,35 @@ OPTIONS: tuple[Option, ...] = (
         "off",
         "Say which gates the selected tests would judge; no test is run.",
         switch=True,
+    ),
+    Option(
+        "save",
+        ("--tokenbudget-save",),
+        baseline_values.baseline_name,
+        "",
+        "Save the run under this name, as the next numbered file of the storage directory.",
+    ),
+    Option(
+        "compare",
+        ("--tokenbudget-compare",),
+        baseline_values.baseline,
+        "",
+        "Compare with a saved run: its name, number or path, latest, or a directory of results.",
+    ),
+    Option(
+        "compare_fail",
+        ("--tokenbudget-compare-fail",),
+        baseline_values.tolerances,
+        "",
+        "Fail beyond a change, [BUDGET:]METRIC:CHANGE[:RULE], such as accuracy:-0.02, tokens:+10%%.",
+        many=True,
+    ),
+    Option(
+        "storage",
+        ("--tokenbudget-storage",),
+        values.optional_path,
+        "",
+        "Directory of saved runs; without it, baselines in the reports directory.",
     ),
     Option(
         "margin",

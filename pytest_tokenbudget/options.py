@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.config_file import ConfigError
+from pytest_tokenbudget.baselines.values import Tolerance
 from pytest_tokenbudget.endpoints import shown_address
 from pytest_tokenbudget.generation_config import GenerationConfig, read_generation_config
 from pytest_tokenbudget.option_table import (
@@ -49,6 +50,7 @@ NONE_IS_EMPTY = (
     "thinking_modes",
     "base_url",
     "min_conformance",
+    "compare_fail",
 )
 
 GENERATION_CONFIG = "generation_config"
@@ -113,6 +115,10 @@ class Settings:
         gate_confidence: Two-sided confidence of the intervals that gates decide by.
         allow_inconclusive: Whether gates that ``confident`` leaves undecided are kept.
         list_gates: Whether it is only said which gates would be judged.
+        save: Name to save the run under, or None.
+        compare: Path, name or number of the saved run to compare with, ``latest``, or None.
+        compare_fail: Changes against it that are tolerated.
+        storage: Directory of saved runs.
         margin: Non-inferiority margin of the saturation point, as a share.
         fresh: Whether traces of earlier runs are ignored.
         stream: Whether traces are shown while they are being written.
@@ -170,6 +176,10 @@ class Settings:
     gate_confidence: float
     allow_inconclusive: bool
     list_gates: bool
+    save: str | None
+    compare: str | Path | None
+    compare_fail: tuple[Tolerance, ...]
+    storage: Path
     margin: float
     fresh: bool
     stream: bool
@@ -307,4 +317,5 @@ def _settle(values: dict[str, Any], explicit: frozenset[str]) -> Settings:
     values["num_samples"] = values["num_samples"] or stage
     values["models"] = values.pop("model")
     values["trace_store"] = values["trace_store"] or values["reports"] / "traces.sqlite"
+    values["storage"] = values["storage"] or values["reports"] / "baselines"
     return Settings(**values, explicit=explicit)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 FIXTURES = "pytest_tokenbudget.fixtures"
+BASELINE = "test_baseline.py"
 
 
 @cache
@@ -29,6 +30,16 @@ def suite() -> Path:
     assert found is not None
     assert found.submodule_search_locations is not None
     return Path(next(iter(found.submodule_search_locations)))
+
+
+def nothing_to_compare(path: Path, config: pytest.Config) -> bool:
+    """Whether a file is the suite's page about baselines, and there is none to compare with.
+
+    One that was named itself is collected all the same, and its tests say why they are skipped.
+    """
+    if path.name != BASELINE or path.parent != suite():
+        return False
+    return config.stash[SESSION].settings.compare is None
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:

@@ -29,6 +29,7 @@ from pytest_tokenbudget.planning import (
 )
 
 if TYPE_CHECKING:
+    from pytest_tokenbudget.baselines.reading import Baseline
     from pytest_tokenbudget.counting import TokenCounter
     from pytest_tokenbudget.endpoints import Endpoint
     from pytest_tokenbudget.engines.base import Engine
@@ -107,6 +108,17 @@ class Session:
             return choose_models(self.settings, self.catalogue)
         except (ModelError, ConfigError) as error:
             raise pytest.UsageError(f"--model: {error}") from None
+
+    @cached_property
+    def baseline(self) -> Baseline | None:
+        """The stored runs that ``--tokenbudget-compare`` names, None where it names nothing.
+
+        Raises:
+            pytest.UsageError: If there are none, or they cannot be read.
+        """
+        from pytest_tokenbudget.baselines.session import chosen_baseline
+
+        return chosen_baseline(self.settings)
 
     @cached_property
     def task(self) -> Task:

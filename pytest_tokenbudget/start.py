@@ -67,6 +67,10 @@ def start(config: pytest.Config) -> Session:
         own = directory.resolve() == (settings.reports / "annotations").resolve()
         if not own and not directory.is_dir():
             raise pytest.UsageError(f"--annotations: there is no directory {directory}")
+    if settings.explicit & {"compare", "compare_fail"}:
+        from pytest_tokenbudget.baselines.session import check_baseline
+
+        check_baseline(session)
     config.stash[SESSION] = session
     return session
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_tokenbudget.baselines.values import Tolerance
 from pytest_tokenbudget.config_file import read_config
 from pytest_tokenbudget.generation_config import GenerationConfig
 from pytest_tokenbudget.option_values import STRATEGIES
@@ -76,6 +77,14 @@ GIVEN = {
     "gate_confidence": ("0.9", "gate_confidence", 0.9),
     "allow_inconclusive": ("on", "allow_inconclusive", True),
     "list_gates": ("on", "list_gates", True),
+    "save": ("before-4bit", "save", "before-4bit"),
+    "compare": ("old/run.json", "compare", Path("old/run.json")),
+    "compare_fail": (
+        "accuracy:-0.02, 512:tokens:+10%:point",
+        "compare_fail",
+        (Tolerance("accuracy", -0.02), Tolerance("tokens", 0.1, True, 512, "point")),
+    ),
+    "storage": ("kept/runs", "storage", Path("kept/runs")),
     "margin": ("0.05", "margin", 0.05),
     "fresh": ("on", "fresh", True),
     "stream": ("on", "stream", True),
@@ -126,6 +135,9 @@ DEFAULTS = {
     "min_accuracy": (),
     "max_truncation": (),
     "min_conformance": (),
+    "save": None,
+    "compare": None,
+    "compare_fail": (),
     "gate_rule": "point",
     "gate_margin": None,
     "gate_confidence": 0.95,
@@ -172,7 +184,7 @@ def expected(name: str, pytester) -> tuple[str, object]:
 
 def test_every_option_is_tested_here():
     assert tuple(GIVEN) == NAMES
-    assert {*DEFAULTS, "reports", "trace_store", "explicit"} == {f.name for f in fields(Settings)}
+    assert {*DEFAULTS, "reports", "trace_store", "storage", "explicit"} == {f.name for f in fields(Settings)}
 
 
 def test_defaults(read, pytester):
@@ -180,6 +192,7 @@ def test_defaults(read, pytester):
     assert {name: getattr(settings, name) for name in DEFAULTS} == DEFAULTS
     assert settings.reports == pytester.path / "reports"
     assert settings.trace_store == pytester.path / "reports" / "traces.sqlite"
+    assert settings.storage == pytester.path / "reports" / "baselines"
     assert settings.explicit == frozenset()
 
 
@@ -378,7 +391,7 @@ def test_every_option_refuses_what_is_empty_or_nonsense(pytester, option):
     """But texts, whose meaning shows later, and switches, which take none."""
     if option in SWITCHES:
         result = pytester.runpytest_inprocess(f"{flag(option)}=perhaps")
-    elif option in ("reports", "trace_store", "annotations", "recorded", "tokenizer"):
+    elif option in ("reports", "trace_store", "storage", "annotations", "recorded", "tokenizer"):
         result = pytester.runpytest_inprocess(f"{flag(option)}=")
     else:
         result = pytester.runpytest_inprocess(f"{flag(option)}=no/such/thing")

@@ -34,12 +34,14 @@ def comparison_of(study: Study, baseline: Baseline) -> Comparison:
     return study.once(_COMPARISON, make)
 
 
-def attach_comparison(study: Study, baseline: Baseline, tolerances: Sequence[Tolerance]) -> None:
+def attach_comparison(
+    study: Study, baseline: Baseline, tolerances: Sequence[Tolerance] = (), confidence: float = 0.95
+) -> None:
     """Keep with a study what its report says of the comparison; nothing where there is none."""
     # The tests that asked for it have failed with the reason.
     with suppress(BaselineError):
         comparison = comparison_of(study, baseline)
-        study.once(_GATES, lambda: BaselineGates(tolerances, comparison))
+        study.once(_GATES, lambda: BaselineGates(tolerances, comparison, confidence))
 
 
 def attached(study: Study) -> BaselineGates | None:

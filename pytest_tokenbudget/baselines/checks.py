@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from pytest_tokenbudget.analysis.comparing import Scores, problem_pairs
-from pytest_tokenbudget.analysis.deciding import Demand, Rule, Ruling, Unit, Verdict, decide
+from pytest_tokenbudget.analysis.deciding import Demand, Rule, Unit, Verdict, decide
 from pytest_tokenbudget.analysis.evidence import Change, Evidence, mean_of
 from pytest_tokenbudget.analysis.intervals import Floats
 from pytest_tokenbudget.analysis.paired import losses_and_wins
@@ -68,10 +68,14 @@ class BaselineGates:
     Args:
         tolerances: What is tolerated.
         comparison: What was compared.
+        confidence: Two-sided confidence of the intervals that decide.
     """
 
-    def __init__(self, tolerances: Sequence[Tolerance], comparison: Comparison) -> None:
+    def __init__(
+        self, tolerances: Sequence[Tolerance], comparison: Comparison, confidence: float = 0.95
+    ) -> None:
         self.tolerances, self.comparison = tuple(tolerances), comparison
+        self.confidence = confidence
 
     def applying(self, budget: int) -> list[Tolerance]:
         """Those that judge a budget; without one of their own they are for the largest."""
@@ -80,7 +84,7 @@ class BaselineGates:
 
     def judge(self, budget: int) -> tuple[Check, ...]:
         """Every tolerance that applies to a budget, judged."""
-        return tuple(judge(self.comparison, each, budget) for each in self.applying(budget))
+        return tuple(self._judge(each, budget) for each in self.applying(budget))
 
     def check(self, budget: int) -> None:
         """Fail the test if the change at a budget goes beyond what is tolerated there.
@@ -92,11 +96,9 @@ class BaselineGates:
         if found := [each.sentence() for each in self.judge(budget) if each.failed]:
             pytest.fail("; ".join(found), pytrace=False)
 
-
-def judge(comparison: Comparison, tolerance: Tolerance, budget: int) -> Check:
-    """Hold the change at a budget against what is tolerated."""
-    evidence = _evidence(comparison.scores(budget), tolerance)
-    return Check(tolerance, budget, decide(evidence, _demand(tolerance)))
+    def _judge(self, tolerance: Tolerance, budget: int) -> Check:
+        evidence = _evidence(self.comparison.scores(budget), tolerance)
+        return Check(tolerance, budget, decide(evidence, _demand(tolerance, self.confidence)))
 
 
 def _unit(tolerance: Tolerance) -> Unit:
@@ -105,14 +107,15 @@ def _unit(tolerance: Tolerance) -> Unit:
     return Unit.SHARE if tolerance.relative else Unit.TOKENS
 
 
-def _demand(tolerance: Tolerance) -> Demand:
-    rule, least = Rule(tolerance.rule), tolerance.falls
-    if rule is Rule.NONINFERIOR and tolerance.value:
-        return Demand(0.0, least, rule, margin=abs(tolerance.value))
-    # Without a margin "not shown to be kept" is what remains of it.
-    if rule is Rule.NONINFERIOR:
-        return Demand(tolerance.value, least, Rule.CONFIDENT)
-    return Demand(tolerance.value, least, rule, allow_inconclusive=rule is Rule.CONFIDENT)
+def _demand(tolerance: Tolerance, confidence: float) -> Demand:
+    rule, least, value = Rule(tolerance.rule), tolerance.falls, tolerance.value
+    if rule is Rule.NONINFERIOR and value:
+        return Demand(0.0, least, rule, margin=abs(value), confidence=confidence)
+    # No change at all leaves no margin: what the interval does not show is then not kept.
+    strict = rule is Rule.NONINFERIOR
+    rule = Rule.CONFIDENT if strict else rule
+    allow = rule is Rule.CONFIDENT and not strict
+    return Demand(value, least, rule, confidence=confidence, allow_inconclusive=allow)
 
 
 def _evidence(scores: tuple[Scores, Scores], tolerance: Tolerance) -> Evidence:
@@ -143,8 +146,3 @@ def _of_tokens(before: Floats, after: Floats, tolerance: Tolerance) -> Evidence:
     mean = one.mean() if one.any() else float("nan")
     left = (other - (1 + tolerance.value) * one) / mean + tolerance.value
     return mean_of(left.reshape(-1, 1), -1.0)
-
-
-def unresolved(checks: Sequence[Check]) -> list[Check]:
-    """Those that could not be decided."""
-    return [each for each in checks if each.verdict.ruling is Ruling.INCONCLUSIVE]

@@ -42,6 +42,7 @@ def sections() -> tuple[Section, ...]:
     from pytest_tokenbudget.report import (
         allocation,
         cliff,
+        compare,
         conformance,
         conformance_study,
         context,
@@ -57,6 +58,7 @@ def sections() -> tuple[Section, ...]:
 
     return (
         Section("", Kind.MAIN, saturation.write_saturation, saturation.saturation_lines),
+        Section("compared", Kind.MAIN, compare.write_compared, compare.compared_lines),
         Section(
             "stochastic",
             Kind.STOCHASTIC,

@@ -1,0 +1,150 @@
+"""Baselines in a session: found and checked before anything is loaded, saved at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_tokenbudget.baselines.comparison import check_alike
+from pytest_tokenbudget.baselines.reading import Baseline
+from pytest_tokenbudget.baselines.run import BaselineError, record_of
+from pytest_tokenbudget.baselines.storage import find_baseline, save_baseline
+from pytest_tokenbudget.planning import Kind
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.options import Settings
+    from pytest_tokenbudget.report.json_files import RunInfo
+    from pytest_tokenbudget.report.study import Study
+    from pytest_tokenbudget.session import Session
+
+SUITE = "evals/test_baseline.py"
+
+
+def chosen_baseline(settings: Settings) -> Baseline | None:
+    """What ``--tokenbudget-compare`` names, None where it names nothing.
+
+    Raises:
+        pytest.UsageError: If there is no such thing, or it cannot be read.
+    """
+    if settings.compare is None:
+        return None
+    try:
+        return find_baseline(settings.compare, settings.storage)
+    except BaselineError as error:
+        raise pytest.UsageError(f"--tokenbudget-compare: {error}") from None
+
+
+def check_baseline(session: Session) -> None:
+    """See to it that every model can be compared, as far as that is known before the run.
+
+    Raises:
+        pytest.UsageError: If one cannot, or a tolerance can never be judged.
+    """
+    settings, baseline = session.settings, session.baseline
+    if baseline is None:
+        if settings.compare_fail:
+            raise pytest.UsageError(
+                f"--tokenbudget-compare-fail: {settings.compare_fail[0]} has nothing to compare "
+                "with; name a saved run with --tokenbudget-compare NAME|PATH|latest"
+            )
+        return
+    for spec in session.specs:
+        try:
+            run = baseline.run_for(spec.alias)
+            if session.recordings is None:
+                check_alike(run, session.task.name, session.task.extractor, baseline.label)
+        except BaselineError as error:
+            raise pytest.UsageError(f"--tokenbudget-compare: {error}") from None
+        _check_budgets(session, baseline, session.budgets(spec, Kind.MAIN), run.budgets)
+
+
+def _check_budgets(
+    session: Session, baseline: Baseline, here: Sequence[int], there: Sequence[int]
+) -> None:
+    both = sorted(set(here) & set(there))
+    if not both:
+        ours, theirs = (", ".join(map(str, budgets)) for budgets in (here, there))
+        raise pytest.UsageError(
+            f"--tokenbudget-compare: {baseline.label} has the budgets {theirs} and this run has "
+            f"{ours}: none in common; choose with --budgets"
+        )
+    for tolerance in session.settings.compare_fail:
+        if tolerance.budget is not None and tolerance.budget not in both:
+            close = min(both, key=lambda b: abs(b - (tolerance.budget or 0)))
+            raise pytest.UsageError(
+                f"--tokenbudget-compare-fail: {str(tolerance)!r} names budget {tolerance.budget}, "
+                f"which this run and {baseline.label} do not both have; the nearest that they have "
+                f"is {close}"
+            )
+
+
+def save(
+    settings: Settings, studies: Iterable[tuple[object, RunInfo]], repository: Path
+) -> Path | None:
+    """Save what a run measured, where ``--tokenbudget-save`` asks for it.
+
+    Args:
+        settings: The settings.
+        studies: What was measured; studies of phase 1 are saved.
+        repository: Where to look for the commit.
+
+    Returns:
+        The file; None where nothing was asked for.
+
+    Raises:
+        BaselineError: If there is nothing that can be saved.
+        OSError: If it cannot be written.
+    """
+    from pytest_tokenbudget.report.study import Study
+
+    if settings.save is None:
+        return None
+    main = [(s, run) for s, run in studies if isinstance(s, Study) and s.kind == Kind.MAIN]
+    if not main:
+        raise BaselineError(f"not saved as {settings.save}: no selected test is of -m phase1")
+    for study, run in main:
+        _check_whole(study, run, settings.save)
+    return save_baseline(
+        settings.storage, settings.save, [record_of(*each) for each in main], repository
+    )
+
+
+def _check_whole(study: Study, run: RunInfo, name: str) -> None:
+    # What was recorded cannot be completed: it is what it is.
+    lacks = (
+        "the run was interrupted"
+        if not run.complete
+        else f"{study.missing:,} problems of {study.alias} lack traces"
+        if study.missing and study.source is None
+        else f"{len(study.errors):,} traces of {study.alias} ended in an error"
+        if study.errors and study.source is None
+        else f"there is no answer of {study.alias}"
+        if not study.scored
+        else ""
+    )
+    if lacks:
+        raise BaselineError(f"not saved as {name}: {lacks}; the same command goes on")
+
+
+def unjudged(settings: Settings, records: Sequence[dict[str, object]]) -> list[str]:
+    """A line for everything that was to be compared and was not.
+
+    Args:
+        settings: The settings.
+        records: What tests recorded.
+    """
+    if settings.compare is None:
+        return []
+    found = [r["baseline"] for r in records if isinstance(r.get("baseline"), dict)]
+    if not found:
+        return [f"nothing was compared with {settings.compare}: no test of {SUITE} ran"]
+    judged = {str(check) for each in found for check in each["checks"]}  # type: ignore[index]
+    return [
+        f"--tokenbudget-compare-fail {tolerance} was not judged: no selected test looks at its "
+        "budget"
+        for tolerance in settings.compare_fail
+        if str(tolerance) not in judged
+    ]
