@@ -430,7 +430,7 @@ OPTIONS: tuple[Option, ...] = (
         ("--tokenbudget-compare-fail",),
         baseline_values.tolerances,
         "",
-        "Fail beyond a change, [BUDGET:]METRIC:CHANGE[:RULE], such as accuracy:-0.02, tokens:+10%%.",
+        "Fail beyond a change, [BUDGET:]METRIC:CHANGE[:RULE], such as accuracy:-0.02.",
         many=True,
     ),
     Option(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.report.context_study import ContextStudy
     from pytest_tokenbudget.report.json_files import RunInfo
     from pytest_tokenbudget.report.live_display import LiveDisplay
+    from pytest_tokenbudget.report.models_compared import ModelsCompared
     from pytest_tokenbudget.report.sections import Section
     from pytest_tokenbudget.report.study import Study
     from pytest_tokenbudget.report.thinking_study import ThinkingStudy
@@ -129,6 +130,7 @@ class Reporter:
         self.studies: list[tuple[Reported, RunInfo]] = []
         self.engines: list[tuple[ConformanceReport, RunInfo]] = []
         self.tokenizers: list[tuple[TokenizerReport, RunInfo]] = []
+        self.models: list[ModelsCompared] = []
         self.written: list[Path] = []
         self.problems: list[str] = []
         self.started = time.time()
@@ -190,7 +192,7 @@ class Reporter:
             self.records.append({"test": report.nodeid, "outcome": report.outcome, **values})
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         self._watching.close()
         if self.session.recordings is not None:
             self._recorded_studies()
@@ -200,8 +202,44 @@ class Reporter:
             self._load_conformance(complete=exitstatus != pytest.ExitCode.INTERRUPTED)
         with self._noting():
             self._load_tokenizers(complete=exitstatus != pytest.ExitCode.INTERRUPTED)
+        if "compared" in self.asked:
+            with self._noting():
+                self._attach_comparisons()
         if self.studies or self.records:
             self._write()
+        if not self.config.option.collectonly and not self._baselines_done():
+            # What was asked for and is not there shall not look like success.
+            if exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _attach_comparisons(self) -> None:
+        from pytest_tokenbudget.baselines.attached import attach_comparison
+
+        settings, baseline = self.session.settings, self.session.baseline
+        for study, _ in self.studies if baseline else ():
+            if study.kind == Kind.MAIN:
+                tolerances, confidence = settings.compare_fail, settings.gate_confidence
+                attach_comparison(study, baseline, tolerances, confidence)
+
+    def _baselines_done(self) -> bool:
+        """Save the run where that was asked for; whether this, and comparing, was done."""
+        settings = self.session.settings
+        if settings.save is None and settings.compare is None:
+            return True
+        from pytest_tokenbudget.baselines.run import BaselineError
+        from pytest_tokenbudget.baselines.session import save, unjudged
+
+        lacking = unjudged(settings, self.records)
+        saved = None
+        with self._noting():
+            try:
+                saved = save(settings, self.studies, self.config.rootpath)
+            except BaselineError as error:
+                lacking.append(str(error))
+        self.written += [saved] if saved else []
+        for sentence in lacking:
+            self._problem(sentence)
+        return not lacking and (saved is not None or settings.save is None)
 
     def _store_changed(self) -> bool:
         """Whether this session can have put a plan into the store; no other one opens it."""
@@ -319,6 +357,7 @@ class Reporter:
 
     def _write(self) -> None:
         from pytest_tokenbudget.report.files import write_json
+        from pytest_tokenbudget.report.models_compared import compare_models, write_models
         from pytest_tokenbudget.report.saturation_figure import saturation_overlay
         from pytest_tokenbudget.report.study import Study
 
@@ -329,6 +368,8 @@ class Reporter:
         with self._noting():
             main = [s for s, _ in self.studies if isinstance(s, Study)]
             self.written += saturation_overlay(main, reports)
+            self.models = compare_models(main)
+            self.written += write_models(self.models, reports)
         if self.tokenizers:
             from pytest_tokenbudget.report.tokenizers import write_comparison
 
@@ -357,6 +398,7 @@ class Reporter:
         if not (self.studies or self.records or self.problems):
             return
         from pytest_tokenbudget.report.conformance_study import ConformanceReport
+        from pytest_tokenbudget.report.models_compared import models_lines
         from pytest_tokenbudget.report.tokenizers import comparison_lines
         from pytest_tokenbudget.report.tokenizers_study import TokenizerReport
 
@@ -371,6 +413,10 @@ class Reporter:
                     terminalreporter.write_line(line, yellow=True)
         for line in comparison_lines([report for report, _ in self.tokenizers]):
             terminalreporter.write_line(line)
+        for compared in self.models:
+            with self._noting():
+                for line in models_lines(compared, 80):
+                    terminalreporter.write_line(line)
         demands = ConformanceGates(self.session.settings.min_conformance)
         for line in demands.unjudged([report for report, _ in self.engines]):
             terminalreporter.write_line(line, yellow=True)
