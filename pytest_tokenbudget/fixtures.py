@@ -38,7 +38,17 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.traces.trace import Trace
 
 # A test that asks for one of these makes its section of the report appear.
-REPORTED = ("compared", "stochastic", "errors", "cliff", "structure", "thinking", "allocation", "context", "scenarios")
+REPORTED = (
+    "compared",
+    "stochastic",
+    "errors",
+    "cliff",
+    "structure",
+    "thinking",
+    "allocation",
+    "context",
+    "scenarios",
+)
 RECORDS = pytest.StashKey[list[dict[str, Any]]]()
 
 

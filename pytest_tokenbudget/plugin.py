@@ -22,6 +22,7 @@ MARKERS = {
     "allocation": "which thinking budget a model gets in a mode",
     "conformance": "whether an engine keeps the limits that it is given",
     "context": "what is lost when a conversation does not fit",
+    "scenarios": "which limits scenarios of each kind need",
     "gpu": "needs a GPU",
 }
 
