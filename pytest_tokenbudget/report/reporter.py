@@ -202,24 +202,20 @@ class Reporter:
             self._load_conformance(complete=exitstatus != pytest.ExitCode.INTERRUPTED)
         with self._noting():
             self._load_tokenizers(complete=exitstatus != pytest.ExitCode.INTERRUPTED)
-        if "compared" in self.asked:
-            with self._noting():
-                self._attach_comparisons()
+        with self._noting():
+            self._attach_comparisons()
         if self.studies or self.records:
             self._write()
-        if not self.config.option.collectonly and not self._baselines_done():
-            # What was asked for and is not there shall not look like success.
-            if exitstatus == pytest.ExitCode.OK:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        done = self.config.option.collectonly or self._baselines_done()
+        # What was asked for and is not there shall not look like success.
+        if not done and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _attach_comparisons(self) -> None:
-        from pytest_tokenbudget.baselines.attached import attach_comparison
+        if "compared" in self.asked:
+            from pytest_tokenbudget.baselines.session import attach
 
-        settings, baseline = self.session.settings, self.session.baseline
-        for study, _ in self.studies if baseline else ():
-            if study.kind == Kind.MAIN:
-                tolerances, confidence = settings.compare_fail, settings.gate_confidence
-                attach_comparison(study, baseline, tolerances, confidence)
+            attach(self.session, self.studies)
 
     def _baselines_done(self) -> bool:
         """Save the run where that was asked for; whether this, and comparing, was done."""
