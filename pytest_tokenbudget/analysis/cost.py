@@ -1,4 +1,4 @@
-"""What answers cost, from their tokens and a price: all together, each, and each right one.
+"""What answers cost, from their tokens and a price, and what a smaller limit saves.
 
 Money is linear in tokens, so what a budget costs follows from the traces as they were cut there. A
 right answer's price is a ratio of means: all money over all right answers, those that are wrong or
@@ -10,6 +10,7 @@ Reference:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,3 +95,48 @@ def cost_of(
             confidence,
         ),
     )
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What one limit saves a request against a larger one, on the same problems.
+
+    Attributes:
+        limit: The limit.
+        against: The larger one.
+        answers: Answers behind it.
+        tokens: Output tokens.
+        money: Money; None without a price.
+        seconds: Time of the answer; None where it is not known.
+        machine_seconds: Time of the machine, which does several at once; None where it is not
+            known.
+        accuracy: Gain of accuracy, below 0 where right answers are lost.
+        truncated: Share of answers that it cuts and the larger one does not.
+    """
+
+    limit: int
+    against: int
+    answers: int
+    tokens: Estimate
+    money: Estimate | None
+    seconds: Estimate | None
+    machine_seconds: float | None
+    accuracy: Estimate
+    truncated: float
+
+
+def saved(more: ArrayLike, less: ArrayLike, confidence: float = 0.95) -> Estimate | None:
+    """Mean of what is saved, never less than nothing; None where nothing is known.
+
+    Args:
+        more: What each answer takes at the larger limit, one a problem or problems x samples; NaN
+            where that is not known.
+        less: The same at the smaller one.
+        confidence: Two-sided confidence.
+    """
+    apart = by_sample(np.asarray(more, np.float64) - np.asarray(less, np.float64))
+    if not np.isfinite(apart).any():
+        return None
+    value, low, high, problems = mean_estimate(apart, confidence)
+    # One problem alone has no interval.
+    return Estimate(value, low if math.isnan(low) else max(low, 0.0), high, problems)

@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.report.cost_figure import cost_figure
+from pytest_tokenbudget.report.cost_words import cost_record, cost_sentences
 from pytest_tokenbudget.report.files import to_plain, to_record, write_json
 from pytest_tokenbudget.report.json_files import (
     RunInfo,
@@ -52,7 +54,8 @@ def saturation_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list
     if study.scored:
         lines += _table(study)
         sentences += [study.saturation.sentence(), *_bounds(study), _limit(study, run)]
-        sentences += [*([_cost(study)] if study.source is None else []), *study.notes]
+        sentences += [*([_cost(study)] if study.source is None else [])]
+        sentences += [*cost_sentences(study, run, target_of(run)), *study.notes]
     else:
         sentences.append(
             "every trace ended in an error: nothing to show"
@@ -153,7 +156,8 @@ def _omissions(study: Study, run: RunInfo) -> list[str]:
 
 def write_saturation(study: Study, run: RunInfo, directory: Path) -> list[Path]:
     """Write results and figure of a study below ``directory``; returns the files."""
-    return write_results(study, run, directory) + saturation_figure(study, directory)
+    written = write_results(study, run, directory) + saturation_figure(study, directory)
+    return written + cost_figure(study, directory, target_of(run))
 
 
 def write_results(study: Study, run: RunInfo, directory: Path) -> list[Path]:
@@ -192,6 +196,7 @@ def combined_record(study: Study, run: RunInfo) -> dict[str, object]:
         "accuracy_by_token": {"from_token": [], "accuracy": []},
         "recommended_limits": {},
         "token_stats": {},
+        "cost": None,
         "tokens": {
             "generated_this_run": run.generated_tokens,
             "generated_in_total": study.tokens_generated,
@@ -217,6 +222,8 @@ def combined_record(study: Study, run: RunInfo) -> dict[str, object]:
         record["token_stats"] = {
             str(budget): token_stats_of(study.judged(budget)) for budget in study.budgets
         }
+    if study.scored:
+        record["cost"] = cost_record(study, run, target_of(run))
     return record
 
 

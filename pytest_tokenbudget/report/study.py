@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pytest_tokenbudget.analysis.curve import Curve
     from pytest_tokenbudget.analysis.saturation import Saturation
+    from pytest_tokenbudget.prices import Price
 
 PLAIN = "plain"
 
@@ -59,6 +60,7 @@ class Study:
         reach: Output tokens that every trace can be cut at; at least the largest budget.
         kind: What it was made for.
         cliff_budgets: Budgets between which the cliff is looked for; empty means the default.
+        price: What its tokens cost; None where nobody has said it.
         others: A study of the same model and task with further samples, where there is one.
     """
 
@@ -77,6 +79,7 @@ class Study:
     reach: int = 0
     kind: str = "main"
     cliff_budgets: tuple[int, ...] = ()
+    price: Price | None = None
     others: Study | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
