@@ -105,7 +105,8 @@ class Saving:
         limit: The limit.
         against: The larger one.
         answers: Answers behind it.
-        tokens: Output tokens.
+        spent: Output tokens of a request at the larger one.
+        tokens: Output tokens that are saved.
         money: Money; None without a price.
         seconds: Time of the answer; None where it is not known.
         machine_seconds: Time of the machine, which does several at once; None where it is not
@@ -117,6 +118,7 @@ class Saving:
     limit: int
     against: int
     answers: int
+    spent: float
     tokens: Estimate
     money: Estimate | None
     seconds: Estimate | None

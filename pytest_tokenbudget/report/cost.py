@@ -145,7 +145,7 @@ def _report(study: Study, target: float) -> CostReport:
         points=tuple(points),
         timing=timing(study.budgets, used, times),
         savings={
-            name: saving(study, limit, times)
+            name: saving(study, limit, study.largest, times)
             for name, limit in limits.items()
             if limit is not None and limit < study.largest and _can_cut(study, limit)
         },
@@ -173,12 +173,13 @@ def cost_point(budget: int, table: Floats, price: Price | None) -> CostPoint:
     )
 
 
-def saving(study: Study, limit: int, times: Times | None = None) -> Saving:
-    """What a limit saves a request against the study's largest budget.
+def saving(study: Study, limit: int, against: int, times: Times | None = None) -> Saving:
+    """What a limit saves a request against a larger one.
 
     Args:
         study: The study.
-        limit: The limit, at most as large as that.
+        limit: The limit.
+        against: The larger one, at most what the traces reach to.
         times: What is known of the traces' time.
     """
     import numpy as np
@@ -186,13 +187,13 @@ def saving(study: Study, limit: int, times: Times | None = None) -> Saving:
     from pytest_tokenbudget.analysis.resampling import bootstrap_mean
 
     times = times or _times(study)
-    largest, smaller = _table(study, study.largest), _table(study, limit)
+    largest, smaller = _table(study, against), _table(study, limit)
     price, money, seconds, machine = study.price, None, None, None
     if price is not None:
         more, less = (answer_costs(price, *table[:3]) for table in (largest, smaller))
         money = saved(more, less)
     seconds = saved(times.cut(largest[1]), times.cut(smaller[1]))
-    found = timing((study.largest, limit), np.stack([largest[1], smaller[1]], axis=-1), times)
+    found = timing((against, limit), np.stack([largest[1], smaller[1]], axis=-1), times)
     answers = int(np.isfinite(largest[1]).sum())
     if found is not None:
         before, after = (point.run_seconds for point in found.points)
@@ -206,14 +207,15 @@ def saving(study: Study, limit: int, times: Times | None = None) -> Saving:
     assert tokens is not None
     return Saving(
         limit=limit,
-        against=study.largest,
+        against=against,
         answers=answers,
+        spent=float(np.nansum(largest[1])) / answers,
         tokens=tokens,
         money=money,
         seconds=seconds,
         machine_seconds=machine,
         accuracy=bootstrap_mean(gains),
-        truncated=_newly_cut(study, limit) / answers,
+        truncated=_newly_cut(study, limit, against) / answers,
     )
 
 
@@ -222,8 +224,8 @@ def _can_cut(study: Study, limit: int) -> bool:
     return study.by_token_available or limit in study.budgets
 
 
-def _newly_cut(study: Study, limit: int) -> int:
-    pairs = zip(study.judged(limit), study.judged(study.largest), strict=True)
+def _newly_cut(study: Study, limit: int, against: int) -> int:
+    pairs = zip(study.judged(limit), study.judged(against), strict=True)
     return sum(
         one.cut.truncated and not other.cut.truncated
         for one, other in pairs

@@ -24,12 +24,12 @@ def requests_of(run: RunInfo) -> int | None:
     return asked if isinstance(asked, int) else None
 
 
-def money(amount: float, currency: str) -> str:
+def money(amount: float, currency: str = "") -> str:
     """An amount with three digits that count, and never in powers of ten."""
     digits = 2
     while digits < 12 and 0 < abs(amount) < 10 ** (2 - digits):
         digits += 1
-    return f"{amount:,.{digits}f} {currency}"
+    return f"{amount:,.{digits}f} {currency}".rstrip()
 
 
 def duration(seconds: float) -> str:
@@ -94,7 +94,8 @@ def cost_sentences(study: Study, run: RunInfo, target: float) -> list[str]:
         said.append(_times(report))
     requests = requests_of(run)
     if requests is not None:
-        said.append(_saved(study, report, requests))
+        saving = report.savings.get(RECOMMENDED)
+        said.append(saving_sentence(saving, study.largest, report.price, requests))
     return said
 
 
@@ -113,7 +114,7 @@ def _costs(report: CostReport, price: Price) -> list[str]:
         where, cheapest = best
         said.append(
             f"right answers are cheapest at {count(where)}: "
-            f"{_thousand(cheapest.value, price)} a thousand {_ends(cheapest, price)}"
+            f"{_thousand(cheapest.value, price)} a thousand {_ends(cheapest)}"
         )
     if report.unknown_prompts:
         said.append(
@@ -127,15 +128,15 @@ def _right(cost: Cost, price: Price) -> str:
     if cost.correct is None:
         return ", none of them right"
     shown = _thousand(cost.correct.value, price)
-    return f", a thousand right ones {shown} {_ends(cost.correct, price)}"
+    return f", a thousand right ones {shown} {_ends(cost.correct)}"
 
 
 def _thousand(amount: float, price: Price) -> str:
     return money(THOUSAND * amount, price.currency)
 
 
-def _ends(estimate: Estimate, price: Price) -> str:
-    low, high = (money(THOUSAND * end, "").strip() for end in (estimate.low, estimate.high))
+def _ends(estimate: Estimate) -> str:
+    low, high = (money(THOUSAND * end) for end in (estimate.low, estimate.high))
     return f"[{low}, {high}]"
 
 
@@ -159,19 +160,25 @@ def _rate(tokens_per_second: float) -> str:
     return f"{tokens_per_second:,.{digits}f} tokens/s"
 
 
-def _saved(study: Study, report: CostReport, requests: int) -> str:
+def saving_sentence(saving: Saving | None, largest: int, price: Price | None, requests: int) -> str:
+    """What the recommended limit saves a day, for people.
+
+    Args:
+        saving: What it saves a request; None where there is none.
+        largest: The limit that it is held against.
+        price: What tokens cost, None where nobody has said it.
+        requests: Requests a day.
+    """
     day = f"{count(requests)} requests a day"
-    saving = report.savings.get(RECOMMENDED)
     if saving is None:
         return (
-            f"at {day}: no limit below {count(study.largest)} can be promised yet, so nothing is "
+            f"at {day}: no limit below {count(largest)} can be promised yet, so nothing is "
             "said to be saved"
         )
-    whole = report.at(saving.against).output_tokens / saving.answers
-    share = saving.tokens.value / whole if whole else 0.0
+    share = saving.tokens.value / saving.spent if saving.spent else 0.0
     parts = [f"{count(requests * saving.tokens.value)} tokens ({percent(share)} %)"]
-    if saving.money is not None and report.price is not None:
-        parts.append(money(requests * saving.money.value, report.price.currency))
+    if saving.money is not None and price is not None:
+        parts.append(money(requests * saving.money.value, price.currency))
     if saving.seconds is not None:
         parts.append(f"{duration(requests * saving.seconds.value)} of answering")
     if saving.machine_seconds is not None:

@@ -6,6 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.report.cost_thinking import (
+    thinking_cost_record,
+    thinking_cost_sentences,
+)
 from pytest_tokenbudget.report.files import safe_name, to_plain, to_record, write_json
 from pytest_tokenbudget.report.json_files import RunInfo, answer_record, header
 from pytest_tokenbudget.report.style import (
@@ -123,6 +127,7 @@ def combined_record(study: ThinkingStudy, run: RunInfo) -> dict[str, object]:
         "generated_this_run": run.generated_tokens,
         "points": [],
         "token_stats": {},
+        "cost": None,
     }
     if not study.complete:
         return record
@@ -139,6 +144,7 @@ def combined_record(study: ThinkingStudy, run: RunInfo) -> dict[str, object]:
             "thinking_tokens": {name: _said(each) for name, each in report.thinking_limits.items()},
             "thinking_off": {name: _said(each) for name, each in report.off_limits.items()},
         },
+        "cost": thinking_cost_record(study, run) if study.natural.scored else None,
         "signs_of_truncation": to_plain(report.signs),
         "switched_off": None if report.off is None else _said(report.off),
     }
@@ -168,7 +174,7 @@ def thinking_lines(study: ThinkingStudy, run: RunInfo, width: int = MAX_WIDTH) -
     if study.complete:
         report = analyse_thinking(study)
         lines += _table(study, report)
-        sentences += _sentences(study, report)
+        sentences += [*_sentences(study, report), *thinking_cost_sentences(study, run)]
     else:
         sentences.append("no problem has all its traces yet: nothing to show")
     sentences += _omissions(study, run)

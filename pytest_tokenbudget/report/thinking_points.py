@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.report.limits import limits_of
 from pytest_tokenbudget.report.thinking_study import Answer, Enforcement, ThinkingStudy
@@ -174,7 +174,7 @@ def _analyse(study: ThinkingStudy) -> ThinkingReport:
     hard = study.correct([study.hard(b) for b in positive]) if positive else None
     return ThinkingReport(
         problems=len(study.complete),
-        points=tuple(_points(study)),
+        points=tuple(point(*way) for way in ways(study)),
         settling=settle(study.budgets, forced, free, lengths, capped=study.unended),
         usefulness=stops_being_useful(
             study.budgets,
@@ -202,27 +202,45 @@ def _analyse(study: ThinkingStudy) -> ThinkingReport:
     )
 
 
-def _points(study: ThinkingStudy) -> list[ThinkingPoint]:
+class Way(NamedTuple):
+    """All problems under one enforcement at one budget.
+
+    Attributes:
+        enforcement: What was done.
+        closer: What ended the thinking, or how often it was sent on.
+        budget: The budget, None for no limit.
+        most: Tokens that an answer could take at the most.
+        answers: One a problem.
+    """
+
+    enforcement: Enforcement
+    closer: str | None
+    budget: int | None
+    most: int
+    answers: Sequence[Answer]
+
+
+def ways(study: ThinkingStudy) -> list[Way]:
+    """Every enforcement at every budget."""
     natural, answer = study.natural.reach, study.forcing.answer_tokens
     found = [
-        point(Enforcement.HARD, None, budget, budget, study.hard(budget))
-        for budget in study.positive
+        Way(Enforcement.HARD, None, budget, budget, study.hard(budget)) for budget in study.positive
     ]
     found += [
-        point(Enforcement.FORCED, name, budget, budget + answer, study.ended(budget, name))
+        Way(Enforcement.FORCED, name, budget, budget + answer, study.ended(budget, name))
         for name in study.closers
         for budget in study.budgets
     ]
-    found.append(point(Enforcement.NATURAL, None, None, natural, study.unlimited()))
+    found.append(Way(Enforcement.NATURAL, None, None, natural, study.unlimited()))
     if study.off is not None:
         found += [
-            point(Enforcement.OFF, None, budget, budget, study.switched_off(budget))
+            Way(Enforcement.OFF, None, budget, budget, study.switched_off(budget))
             for budget in study.positive
             if budget <= study.off.reach
         ]
-        found.append(point(Enforcement.OFF, None, None, study.off.reach, study.switched_off()))
+        found.append(Way(Enforcement.OFF, None, None, study.off.reach, study.switched_off()))
     found += [
-        point(Enforcement.WAIT, str(number), None, natural, study.sent_on(number))
+        Way(Enforcement.WAIT, str(number), None, natural, study.sent_on(number))
         for number in range(1, study.forcing.waits + 1)
     ]
     return found
