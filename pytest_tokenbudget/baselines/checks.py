@@ -94,7 +94,7 @@ class BaselineGates:
         """
         __tracebackhide__ = True
         if found := [each.sentence() for each in self.judge(budget) if each.failed]:
-            pytest.fail("; ".join(found), pytrace=False)
+            pytest.fail(f"against {self.comparison.label}: {'; '.join(found)}", pytrace=False)
 
     def _judge(self, tolerance: Tolerance, budget: int) -> Check:
         evidence = _evidence(self.comparison.scores(budget), tolerance)
@@ -145,4 +145,4 @@ def _of_tokens(before: Floats, after: Floats, tolerance: Tolerance) -> Evidence:
     # As in Fieller's interval: what is left of each problem once the tolerated ratio is taken off.
     mean = one.mean() if one.any() else float("nan")
     left = (other - (1 + tolerance.value) * one) / mean + tolerance.value
-    return mean_of(left.reshape(-1, 1), -1.0)
+    return mean_of(left.round(12).reshape(-1, 1), -1.0)
