@@ -26,7 +26,7 @@ PATIENCE = 5.0
 _ENDS = {
     StopReason.EOS: "ended by the model",
     StopReason.STOP: "ended by a stop text",
-    StopReason.LENGTH: "cut at the largest budget",
+    StopReason.LENGTH: "cut by the cap",
 }
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from pytest_tokenbudget.context.pieces import REPLACEMENT
 from pytest_tokenbudget.engines.base import Decoding, EngineError, Generated, Request
 from pytest_tokenbudget.engines.rows import Row, failed, generated
 from pytest_tokenbudget.engines.sampling import seed_of
@@ -89,13 +90,16 @@ class IdsJob(Job):
     ) -> None:
         super().__init__(engine, pool, request, decoding)
         self.row = Row(request, decoding, engine.eos_ids, engine.decode)
-        # What each id after the prefix added to the text, where somebody watches who cannot decode.
+        # What each id after the prefix added to the text, where somebody watches who cannot decode;
+        # and whether the stream has left out some of it.
         self.texts: list[str] = []
+        self.gap = False
 
     @cached_property
     def prefix_texts(self) -> list[str]:
         """The same for the ids of the prefix, all of it with the first one."""
-        return self._text_of(self.request.prefix_ids)
+        ids = self.request.prefix_ids
+        return [self._decoded(ids), *[""] * (len(ids) - 1)] if ids else []
 
     async def attempt(self, server: Server) -> Generated:
         self.start()
@@ -141,11 +145,12 @@ class IdsJob(Job):
                 f"{len(ids)} when asked again",
             )
         # Where it does not repeat itself to the letter, this is the output.
+        if ids[:had] != row.output[before:]:
+            del self.texts[before - len(self.request.prefix_ids) :]
         del row.output[before:]
         self._take(ids, server)
-        if self.engine.watch is not None and self.engine.pieces is None:
-            del self.texts[before - len(self.request.prefix_ids) :]
-            self._tell("".join(self._text_of(row.output[before:])))
+        self.gap = True
+        self._tell("")
         return False
 
     def _take(self, ids: Sequence[int], server: Server) -> bool:
@@ -167,16 +172,23 @@ class IdsJob(Job):
             return
         new = len(row.output) - len(request.prefix_ids) - len(self.texts)
         if new > 0:
-            self.texts += [added, *[""] * (new - 1)]
+            self.texts += [self._added() if self.gap else added, *[""] * (new - 1)]
         if watch.follows(request):
             watch.wrote(request, row.output, [*self.prefix_texts, *self.texts])
 
-    def _text_of(self, ids: Sequence[int]) -> list[str]:
-        """The text of ids, with the first of them; nothing where it cannot be had."""
-        text = ""
+    def _added(self) -> str:
+        """What is known of the text now and was not before, by asking for all of it."""
+        known = "".join(self.texts)
+        text = self._decoded(self.row.output[len(self.request.prefix_ids) :])
+        settled = text.rstrip(REPLACEMENT)
+        self.gap = settled != text
+        return settled.removeprefix(known) if settled.startswith(known) else ""
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        """Text of ids; nothing where it cannot be had, as it is for show only."""
         with suppress(EngineError):
-            text = self.engine.decode(ids)
-        return [text, *[""] * (len(ids) - 1)] if ids else []
+            return self.engine.decode(ids)
+        return ""
 
     def _judge(self, heard: Heard, server: Server) -> None:
         """What the server's word for the end means where the ids do not tell.
