@@ -12,8 +12,10 @@ from pytest_tokenbudget.analysis.comparing import Pair, Place, pairwise, pareto
 from pytest_tokenbudget.baselines.comparison import compare_runs
 from pytest_tokenbudget.baselines.run import BaselineError, Run, run_of
 from pytest_tokenbudget.planning import Kind
+from pytest_tokenbudget.report.cost import THOUSAND, cost_report
 from pytest_tokenbudget.report.files import safe_name, to_record, write_json
 from pytest_tokenbudget.report.json_files import RunInfo
+from pytest_tokenbudget.report.limits import TARGET
 from pytest_tokenbudget.report.models_figure import pareto_figure
 from pytest_tokenbudget.report.study import PLAIN, Study
 from pytest_tokenbudget.report.style import (
@@ -50,7 +52,19 @@ def _tokens(study: Study, budget: int) -> float:
     return study.curve.at(budget).mean_tokens.value
 
 
-AXES = (Axis("tokens", "mean output tokens of an answer (log scale)", _tokens),)
+def _cost(study: Study, budget: int) -> float | None:
+    cost = cost_report(study, TARGET).at(budget).cost
+    return None if cost is None else THOUSAND * cost.each.value
+
+
+def _axes(studies: Sequence[Study]) -> list[Axis]:
+    """What accuracy takes of all these models, as far as it is known of each."""
+    axes = [Axis("tokens", "mean output tokens of an answer (log scale)", _tokens)]
+    currencies = {study.price.currency if study.price else None for study in studies}
+    if len(currencies) == 1 and None not in currencies:
+        label = f"{currencies.pop()} for {THOUSAND:,} answers (log scale)"
+        axes.append(Axis("cost", label, _cost))
+    return axes
 
 
 @dataclass(frozen=True)
@@ -142,7 +156,7 @@ def _name(study: Study) -> str:
 
 def _planes(studies: Sequence[Study], names: Sequence[str]) -> list[Plane]:
     planes = []
-    for axis in AXES:
+    for axis in _axes(studies):
         prices = [
             (name, point.budget, point.accuracy.value, axis.price(study, point.budget))
             for study, name in zip(studies, names, strict=True)
