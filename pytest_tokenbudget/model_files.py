@@ -96,6 +96,16 @@ def read_details(directory: Path) -> Details:
     )
 
 
+def read_chat_template(directory: Path) -> str:
+    """The chat template in a directory, of several the first; empty where there is none.
+
+    Raises:
+        ModelError: If one of the files is not JSON.
+    """
+    templates = _templates(directory, _read_json(directory / "tokenizer_config.json"))
+    return templates[0] if templates else ""
+
+
 def read_gguf_details(path: Path) -> Details:
     """What the metadata of a GGUF file says.
 
