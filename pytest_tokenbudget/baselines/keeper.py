@@ -1,0 +1,105 @@
+"""Sees to it that what was to be compared was compared, and that what was to be saved is saved.
+
+What no test compared is reported as a test that failed, so that terminal, JUnit file and exit code
+agree. Whether a run can be saved is known only after its last test: there the exit code must do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import pytest
+
+from pytest_tokenbudget.baselines.run import BaselineError
+from pytest_tokenbudget.baselines.session import save
+from pytest_tokenbudget.report.reporter import ATTRIBUTE, Reporter
+from pytest_tokenbudget.session import Session
+
+RECORD = "baseline"
+NOT_COMPARED = "not-compared"
+
+
+class BaselineKeeper:
+    """The plugin object of the process that reports.
+
+    Args:
+        config: pytest's configuration.
+        session: This process's state.
+        reporter: Has the studies, and shows what is written.
+    """
+
+    def __init__(self, config: pytest.Config, session: Session, reporter: Reporter) -> None:
+        self.config, self.settings, self.reporter = config, session.settings, reporter
+        self.found: list[Mapping[str, Any]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.found += [r[RECORD] for r in getattr(report, ATTRIBUTE, ()) if RECORD in r]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        result = yield
+        for sentence in self._unjudged() if self._in_force("compare") else ():
+            session.testscollected += 1
+            report = _failed(sentence)
+            log = {"nodeid": report.nodeid, "location": report.location}
+            self.config.hook.pytest_runtest_logstart(**log)
+            self.config.hook.pytest_runtest_logreport(report=report)
+            self.config.hook.pytest_runtest_logfinish(**log)
+        return result
+
+    def _in_force(self, name: str) -> bool:
+        """Whether an option concerns this session; in a settings file it may be there for others."""
+        if self.config.option.collectonly or self.settings.list_gates or self.settings.dry_run:
+            return False
+        return self.reporter.used or self.config.getoption(f"tokenbudget_{name}") is not None
+
+    def _unjudged(self) -> list[str]:
+        """A sentence for everything that was to be compared and was not."""
+        settings = self.settings
+        if settings.compare is None:
+            return []
+        if not self.found:
+            return [
+                f"--tokenbudget-compare {settings.compare}: nothing was compared, since no test of "
+                "evals/test_baseline.py came to it"
+            ]
+        judged = {check["check"] for each in self.found for check in each["checks"]}
+        return [
+            f"--tokenbudget-compare-fail {tolerance} was not judged: no selected test looks at its "
+            "budget"
+            for tolerance in settings.compare_fail
+            if str(tolerance) not in judged
+        ]
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        # The reporter comes first.
+        if not self._in_force("save"):
+            return
+        try:
+            path = save(self.settings, self.reporter.studies, self.config.rootpath)
+        except BaselineError as error:
+            self._not_saved(session, exitstatus, str(error))
+        except OSError as error:
+            where = f"it cannot be written to {self.settings.storage}"
+            name = f"not saved as {self.settings.save}"
+            self._not_saved(session, exitstatus, f"{name}: {where}: {error}")
+        else:
+            self.reporter.written += [path] if path is not None else []
+
+    def _not_saved(self, session: pytest.Session, exitstatus: int, sentence: str) -> None:
+        self.reporter.problems.append(f"--tokenbudget-save: {sentence}")
+        # What was asked for and is not there shall not look like success.
+        if exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _failed(sentence: str) -> pytest.TestReport:
+    return pytest.TestReport(
+        nodeid=f"baseline::{NOT_COMPARED}",
+        location=("baseline", None, NOT_COMPARED),
+        keywords={},
+        outcome="failed",
+        longrepr=sentence,
+        when="call",
+    )
