@@ -139,12 +139,12 @@ def compared(tokenbudget: Session, study: Study) -> Comparison:
 
 
 @pytest.fixture(scope="session")
-def baseline_gates(tokenbudget: Session, compared: Comparison) -> BaselineGates:
+def baseline_gates(tokenbudget: Session, study: Study, compared: Comparison) -> BaselineGates:
     """What ``--tokenbudget-compare-fail`` tolerates."""
-    from pytest_tokenbudget.baselines.checks import BaselineGates
+    from pytest_tokenbudget.baselines.attached import gates_of
 
-    settings = tokenbudget.settings
-    return BaselineGates(settings.compare_fail, compared, settings.gate_confidence)
+    assert compared
+    return gates_of(tokenbudget, study)
 
 
 @pytest.fixture(scope="session")

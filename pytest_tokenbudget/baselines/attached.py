@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.baselines.checks import BaselineGates
 from pytest_tokenbudget.baselines.comparison import Comparison, compare_with
 from pytest_tokenbudget.baselines.run import BaselineError, run_of
+from pytest_tokenbudget.planning import Kind
 from pytest_tokenbudget.report.json_files import RunInfo
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.baselines.reading import Baseline
-    from pytest_tokenbudget.baselines.values import Tolerance
     from pytest_tokenbudget.report.study import Study
+    from pytest_tokenbudget.session import Session
 
 _COMPARISON = "comparison with a baseline"
 _GATES = "gates of that comparison"
@@ -34,14 +35,35 @@ def comparison_of(study: Study, baseline: Baseline) -> Comparison:
     return study.once(_COMPARISON, make)
 
 
-def attach_comparison(
-    study: Study, baseline: Baseline, tolerances: Sequence[Tolerance] = (), confidence: float = 0.95
-) -> None:
-    """Keep with a study what its report says of the comparison; nothing where there is none."""
-    # The tests that asked for it have failed with the reason.
-    with suppress(BaselineError):
-        comparison = comparison_of(study, baseline)
-        study.once(_GATES, lambda: BaselineGates(tolerances, comparison, confidence))
+def gates_of(session: Session, study: Study) -> BaselineGates:
+    """What a run tolerates, as it applies to a study.
+
+    Raises:
+        BaselineError: If the study cannot be compared.
+    """
+    assert session.baseline is not None
+    comparison, settings = comparison_of(study, session.baseline), session.settings
+    spec = next((spec for spec in session.specs if spec.alias == study.alias), None)
+    # Not only those of the selected tests: -k does not change what a tolerance is for.
+    asked = session.budgets(spec, Kind.MAIN) if spec else comparison.budgets
+    both = (b for b in asked if b in comparison.before.budgets and b not in study.left_out)
+    return study.once(
+        _GATES,
+        lambda: BaselineGates(
+            settings.compare_fail, comparison, settings.gate_confidence, max(both, default=None)
+        ),
+    )
+
+
+def attach(session: Session, studies: Iterable[object]) -> None:
+    """Keep with each study of phase 1 how it differs from the stored run, for its report."""
+    from pytest_tokenbudget.report.study import Study
+
+    for study in studies if session.baseline else ():
+        if isinstance(study, Study) and study.kind == Kind.MAIN:
+            # The tests that asked for it have failed with the reason.
+            with suppress(BaselineError):
+                gates_of(session, study)
 
 
 def attached(study: Study) -> BaselineGates | None:

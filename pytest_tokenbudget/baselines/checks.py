@@ -69,18 +69,22 @@ class BaselineGates:
         tolerances: What is tolerated.
         comparison: What was compared.
         confidence: Two-sided confidence of the intervals that decide.
+        largest: The budget that a tolerance without one means; None for the largest compared.
     """
 
     def __init__(
-        self, tolerances: Sequence[Tolerance], comparison: Comparison, confidence: float = 0.95
+        self,
+        tolerances: Sequence[Tolerance],
+        comparison: Comparison,
+        confidence: float = 0.95,
+        largest: int | None = None,
     ) -> None:
         self.tolerances, self.comparison = tuple(tolerances), comparison
-        self.confidence = confidence
+        self.confidence, self.largest = confidence, largest or comparison.largest
 
     def applying(self, budget: int) -> list[Tolerance]:
         """Those that judge a budget; without one of their own they are for the largest."""
-        largest = self.comparison.largest
-        return [t for t in self.tolerances if (t.budget or largest) == budget]
+        return [t for t in self.tolerances if (t.budget or self.largest) == budget]
 
     def judge(self, budget: int) -> tuple[Check, ...]:
         """Every tolerance that applies to a budget, judged."""

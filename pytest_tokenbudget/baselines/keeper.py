@@ -49,7 +49,7 @@ class BaselineKeeper:
         return result
 
     def _in_force(self, name: str) -> bool:
-        """Whether an option concerns this session; in a settings file it may be there for others."""
+        """Whether an option concerns this session; a settings file may have it for others."""
         if self.config.option.collectonly or self.settings.list_gates or self.settings.dry_run:
             return False
         return self.reporter.used or self.config.getoption(f"tokenbudget_{name}") is not None

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_tokenbudget.baselines.attached import attach_comparison
 from pytest_tokenbudget.baselines.comparison import check_alike
 from pytest_tokenbudget.baselines.reading import Baseline
 from pytest_tokenbudget.baselines.run import BaselineError, record_of
@@ -78,16 +77,6 @@ def _check_budgets(
                 f"which this run and {baseline.label} do not both have; the nearest that they have "
                 f"is {close}"
             )
-
-
-def attach(session: Session, studies: Iterable[tuple[object, RunInfo]]) -> None:
-    """Keep with each study of phase 1 how it differs from the stored run, for its report."""
-    from pytest_tokenbudget.report.study import Study
-
-    settings, baseline = session.settings, session.baseline
-    for study, _ in studies:
-        if baseline is not None and isinstance(study, Study) and study.kind == Kind.MAIN:
-            attach_comparison(study, baseline, settings.compare_fail, settings.gate_confidence)
 
 
 def save(

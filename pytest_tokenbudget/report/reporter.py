@@ -209,9 +209,9 @@ class Reporter:
 
     def _attach_comparisons(self) -> None:
         if "compared" in self.asked:
-            from pytest_tokenbudget.baselines.session import attach
+            from pytest_tokenbudget.baselines.attached import attach
 
-            attach(self.session, self.studies)
+            attach(self.session, [study for study, _ in self.studies])
 
     def _store_changed(self) -> bool:
         """Whether this session can have put a plan into the store; no other one opens it."""
