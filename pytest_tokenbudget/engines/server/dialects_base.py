@@ -24,6 +24,8 @@ Texts = tuple[str, ...]
 
 # Kinds of faults of a server that does not answer.
 GONE = (FaultKind.CONNECTION, FaultKind.TIMEOUT, FaultKind.OVERLOADED)
+# By which name a prompt with or without the head of an answer is asked for.
+ASKED_FOR = "add_generation_prompt"
 # What vLLM and SGLang would else take from the model's files, switched off.
 NEUTRAL: Mapping[str, Any] = {
     "top_k": -1,
@@ -343,6 +345,20 @@ def chosen(
     """
     name = choose_served([str(model["id"]) for model in models], wanted, server.url)
     return next(model for model in models if model["id"] == name)
+
+
+def rendering(messages: Sequence[Mapping[str, str]], template: Mapping[str, Any]) -> Body:
+    """The body that asks llama.cpp or vLLM to render messages.
+
+    Whether an answer is asked for is a field of its own to them, and no variable.
+    """
+    body: Body = {"messages": [dict(message) for message in messages]}
+    variables = dict(template)
+    if ASKED_FOR in variables:
+        body[ASKED_FOR] = variables.pop(ASKED_FOR)
+    if variables:
+        body["chat_template_kwargs"] = variables
+    return body
 
 
 async def tokenized(server: Server, facts: Facts, text: str) -> list[int]:

@@ -44,6 +44,7 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     maybe,
     number,
     read_usage,
+    rendering,
     text_of,
 )
 from pytest_tokenbudget.engines.server.facts import Facts
@@ -189,8 +190,6 @@ class LlamaCpp(Dialect):
         template: Mapping[str, Any],
     ) -> tuple[list[int], str]:
         """Ids and text of rendered messages."""
-        body: Body = {"messages": [dict(each) for each in messages]}
-        if template:
-            body["chat_template_kwargs"] = dict(template)
+        body = rendering(messages, template)
         text = str((await server.post("/apply-template", body))["prompt"])
         return await self.tokenize(server, facts, text), text

@@ -42,6 +42,7 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     ids_of,
     maybe,
     read_usage,
+    rendering,
     text_of,
     tokenized,
 )
@@ -154,8 +155,6 @@ class Vllm(Dialect):
         template: Mapping[str, Any],
     ) -> tuple[list[int], str]:
         """Ids and text of rendered messages."""
-        body: Body = {"model": facts.served, "messages": [dict(each) for each in messages]}
-        if template:
-            body["chat_template_kwargs"] = dict(template)
+        body = {"model": facts.served, **rendering(messages, template)}
         ids = list((await server.post("/tokenize", body))["tokens"])
         return ids, await self.detokenize(server, facts, ids)

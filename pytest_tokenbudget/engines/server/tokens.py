@@ -11,7 +11,7 @@ from pytest_tokenbudget.engines.background import Background
 from pytest_tokenbudget.engines.base import EngineError, Prompt
 from pytest_tokenbudget.engines.loading import END_OF_TURN
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
-from pytest_tokenbudget.engines.server.dialects_base import GONE
+from pytest_tokenbudget.engines.server.dialects_base import GONE, Dialect
 from pytest_tokenbudget.engines.server.facts import Facts
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Key, Server
 from pytest_tokenbudget.engines.server.patience import patiently
@@ -80,6 +80,11 @@ class ServerText:
         self._background = Background("tokenbudget-tokens")
         self._pieces: dict[int, str] = {}
         self._ids: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def renders(self) -> bool:
+        """Whether its kind of server renders messages."""
+        return type(self._dialect).render is not Dialect.render
 
     @property
     def context(self) -> int:
