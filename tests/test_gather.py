@@ -7,12 +7,14 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 
 import fake_engine
 import pytest
 from fake_engine import FakeEngine, gather_all, make_plan, make_problems, written
 
+from pytest_tokenbudget.context.stream import Pieces, text_and_offsets
 from pytest_tokenbudget.engines.base import EngineError, Request
 from pytest_tokenbudget.traces.gather import gather, render
 from pytest_tokenbudget.traces.store import TraceStore
@@ -67,6 +69,31 @@ def test_each_trace_is_generated_once_in_batches_of_the_engines_size(path):
         gather(store, plan, plan.wants(problems, prompts), no_engine)
         assert store.plans()[0].to_generate == 0
         assert store.generated(plan.model) == (0, 0)
+
+
+def test_what_an_engine_learns_of_its_tokens_gives_the_same_offsets(path):
+    class Learning(FakeEngine):
+        asked = 0
+
+        def decode(self, ids):
+            self.asked += 1
+            return super().decode(ids)
+
+        @cached_property
+        def pieces(self):
+            return Pieces(self.decode)
+
+    engine = Learning()
+    with closing(TraceStore(path, "one", "a")) as store:
+        gather_all(store, engine, 8)
+        before = engine.asked
+        gather_all(store, engine, 40)
+        # Once for each text, and some more for the few tokens that are new.
+        assert 32 <= engine.asked - before < 3 * 32
+        for trace in check_all(store, 40).values():
+            assert (trace.text, trace.offsets) == text_and_offsets(
+                FakeEngine().decode, trace.output_ids
+            )
 
 
 def test_samples_have_traces_of_their_own(path):

@@ -100,6 +100,29 @@ def test_a_line_does_not_begin_where_the_bar_ends(path):
 
 
 @pytest.mark.usefixtures("quick")
+def test_where_traces_are_shown_there_is_no_count_of_them(path):
+    said, stream = [], Terminal()
+    monitor = Monitor(path, "run", said.append, stream, counts=False)
+    watched(path, count=10, delay=0.03, monitor=monitor)
+    assert len(said) == 2
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_plan_can_be_waited_for(path):
+    said = []
+    monitor = Monitor(path, "run", said.append, io.StringIO())
+    with closing(TraceStore(path, "run", "a")) as store, monitor.watching():
+        plan = make_plan()
+        store.put_plan(plan.name, plan.to_json(), 3)
+        monitor.wait_for(plan.name, 20)
+        assert said[1].startswith("3 traces to generate")
+        began = time.monotonic()
+        monitor.wait_for("another", 0.05)
+        assert 0.05 <= time.monotonic() - began < 5
+
+
+@pytest.mark.usefixtures("quick")
 def test_what_engines_say_is_passed_on_once(path):
     said = []
     monitor = Monitor(path, "run", said.append, io.StringIO())

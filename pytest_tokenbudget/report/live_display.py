@@ -321,4 +321,4 @@ def _how(result: Generated, whole: bool) -> str:
     if result.stop_reason is StopReason.ERROR:
         return visible(result.error)
     how = f"{plural(len(result.output_ids), 'token')}, {_ENDS[result.stop_reason]}"
-    return how if whole else f"{how}; what is stored differs from this"
+    return how if whole else f"{how}; what is stored differs"
