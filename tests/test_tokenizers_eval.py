@@ -362,13 +362,6 @@ def test_several_models_side_by_side(measure, pytester, tmp_path):
     assert bare_found["limits"][0]["overhead"] == 0
 
 
-def test_workers_and_recordings(measure, pytester):
-    pytest.importorskip("xdist")
-    result = measure("-n2", "-k", "[en- or [zh- or template", engines=RealEngines())
-    result.stdout.fnmatch_lines(["one question costs 12 tokens*"])
-    assert {"en", "zh"} <= {text["name"] for text in read(pytester.path, FILE)["texts"]}
-
-
 def test_servers_without_a_tokenizer_are_skipped(measure):
     with ScriptedServer(kind="openai") as server:
         result = measure(f"--model={server.url}", "-rs", "-k", "[en- or template")

@@ -131,7 +131,8 @@ class TemplateCost:
         if self.turn is not None:
             parts.append(f"each further exchange {self.turn:,}")
         if self.system is not None:
-            parts.append(f"a system message {self.system:,}")
+            less = " less than none" if self.system < 0 else ""
+            parts.append(f"a system message {abs(self.system):,}{less}")
         if self.opening:
             parts.append(f"{self.opening:,} stand before the first message")
         return "; ".join(parts)
