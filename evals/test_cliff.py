@@ -8,13 +8,14 @@ import pytest
 pytestmark = pytest.mark.phase3
 
 
-def test_gain_up_to_budget(cliff, cliff_budget, record_metrics):
+def test_gain_up_to_budget(cliff, cliff_budget, record_metrics, gates):
     """Accuracy at the budget, and what the step from the one before gained, tested by problem."""
     point = cliff.at(cliff_budget)
     record_metrics(point)
     if point.step is not None:
         assert point.step.high == cliff_budget
         assert point.step.gain.low <= point.step.gain.value <= point.step.gain.high
+    gates.check(point)
 
 
 def test_cliff_window(cliff, record_metrics):

@@ -35,7 +35,7 @@ def test_limit(conformance, probe, record_metrics):
 def test_thinking_budget(conformance, way, record_metrics, conformance_gates):
     """One way to set a thinking budget: thinking tokens at each budget, and the verdict.
 
-    A budget that is ignored is a result and passes, unless --min-conformance demands more.
+    A budget that is ignored is a result and passes, unless a gate demands more.
     """
     if reason := conformance.why_not(way):
         not_asked = {"way": way, "label": WAYS[way].label, "reason": reason}
@@ -51,8 +51,8 @@ def test_thinking_budget(conformance, way, record_metrics, conformance_gates):
 
 
 def test_gates(conformance, record_metrics, conformance_gates):
-    """What --min-conformance demands of the engine as a whole; one that is misspelt fails."""
+    """What gates demand of the engine as a whole; one that is misspelt fails."""
     if not conformance_gates.demands:
-        pytest.skip("no --min-conformance was given")
+        pytest.skip("no gate demands anything of the engine: see --min-conformance")
     record_metrics(conformance=conformance.record(judged=conformance_gates.demands))
     conformance_gates.check_all(conformance.whole())

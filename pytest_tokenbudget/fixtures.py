@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from pytest_tokenbudget import xdist
-from pytest_tokenbudget.gates import ConformanceGates, Gates
+from pytest_tokenbudget.gates import ConformanceGates, Gates, judging
 from pytest_tokenbudget.planning import Kind, SetupError
 from pytest_tokenbudget.session import SESSION, Session
 
@@ -320,10 +320,10 @@ def conformance(
     )
 
 
-@pytest.fixture(scope="session")
-def conformance_gates(tokenbudget: Session) -> ConformanceGates:
-    """What ``--min-conformance`` demands."""
-    return ConformanceGates(tokenbudget.settings.min_conformance)
+@pytest.fixture
+def conformance_gates(request: pytest.FixtureRequest, model: ModelSpec) -> ConformanceGates:
+    """What the run's gates demand of the engine."""
+    return ConformanceGates(*judging.of(request, model))
 
 
 @pytest.fixture(scope="session")
@@ -374,11 +374,14 @@ def thinking_budget(request: pytest.FixtureRequest, thinking_study: ThinkingStud
     return asked
 
 
-@pytest.fixture(scope="session")
-def thinking_gates(tokenbudget: Session, thinking_study: ThinkingStudy) -> Gates:
-    """The thresholds as they apply to forced answers."""
-    settings = tokenbudget.settings
-    return Gates(settings.min_accuracy, settings.max_truncation, thinking_study.budgets[-1])
+@pytest.fixture
+def thinking_gates(
+    request: pytest.FixtureRequest, model: ModelSpec, thinking_study: ThinkingStudy
+) -> Gates:
+    """The run's gates as they apply to forced answers, or to those of a mode that a gate names."""
+    gates, place, kept = judging.of(request, model)
+    sources = judging.thinking_answers(thinking_study)
+    return Gates(gates, place, kept, thinking_study.budgets[-1], sources)
 
 
 @pytest.fixture
@@ -412,13 +415,32 @@ def _left_out(budget: int, study: Study) -> NoReturn:
     pytest.skip(f"budget {budget:,} is left out: {study.alias}'s context has no room for it")
 
 
-@pytest.fixture(scope="session")
-def gates(tokenbudget: Session, model: ModelSpec, study: Study) -> Gates:
-    """The thresholds of ``--min-accuracy`` and ``--max-truncation``."""
-    settings = tokenbudget.settings
-    usable = [b for b in tokenbudget.budgets(model, Kind.MAIN) if b not in study.left_out]
+@pytest.fixture
+def gates(
+    request: pytest.FixtureRequest, tokenbudget: Session, model: ModelSpec, study: Study
+) -> Gates:
+    """The run's gates, as they apply to answers of phase 1."""
+    return _gates(request, tokenbudget, model, study, Kind.MAIN)
+
+
+@pytest.fixture
+def stochastic_gates(
+    request: pytest.FixtureRequest,
+    tokenbudget: Session,
+    model: ModelSpec,
+    stochastic_study: Study,
+) -> Gates:
+    """The same for several samples a problem."""
+    return _gates(request, tokenbudget, model, stochastic_study, Kind.STOCHASTIC)
+
+
+def _gates(
+    request: pytest.FixtureRequest, session: Session, spec: ModelSpec, study: Study, kind: Kind
+) -> Gates:
+    usable = [b for b in session.budgets(spec, kind) if b not in study.left_out]
     largest = max(usable, default=study.largest)
-    return Gates(settings.min_accuracy, settings.max_truncation, largest, study.left_out)
+    gates, place, kept = judging.of(request, spec)
+    return Gates(gates, place, kept, largest, {"": judging.main_answers(study)})
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget import fixtures, missing, options, selection
+from pytest_tokenbudget.gates import keeper
 from pytest_tokenbudget.report import reporter
 from pytest_tokenbudget.session import SESSION
 from pytest_tokenbudget.start import start
@@ -36,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: {meaning}")
     config.pluginmanager.register(fixtures, "tokenbudget-fixtures")
     session = start(config)
+    keeper.register(config, session)
     if not hasattr(config, "workerinput"):
         shown = reporter.Reporter(config, session)
         config.pluginmanager.register(shown, "tokenbudget-reporter")

@@ -115,22 +115,22 @@ def test_demands_that_are_not(probe, monkeypatch):
 def test_demands_that_nobody_judged_are_named(probe):
     given = ("--min-conformance", "limits,extra_body:soft,soft")
     result = probe("-k", "extra_body", *given)
-    result.assert_outcomes(failed=1)
+    result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines(
         [
-            "--min-conformance limits was not judged for nano-reasoner: test_gates, *",
-            "--min-conformance soft was not judged for nano-reasoner: test_gates, *",
+            "FAILED gates::--min-conformance limits* was not judged for nano*: test_gates, *",
+            "FAILED gates::--min-conformance soft* was not judged for nano*: test_gates, *",
         ],
         consecutive=True,
     )
-    result.stdout.no_fnmatch_line("--min-conformance extra_body*")
+    result.stdout.no_fnmatch_line("*gates::--min-conformance extra_body*")
 
 
 @pytest.mark.usefixtures("quick_figures")
 def test_demands_without_the_eval_are_named(run):
     result = run("--min-conformance", "enforced")
     result.stdout.fnmatch_lines(
-        ["--min-conformance enforced was not judged: no selected test is of -m conformance"]
+        ["FAILED gates::--min-conformance enforced - *no selected test measures conformance; *"]
     )
 
 

@@ -1,4 +1,4 @@
-"""What the conformance eval found: records, the result file, terminal, figure, badge, gates."""
+"""What the conformance eval found: records, the result file, terminal, figure, badge."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pytest_tokenbudget.conformance.results import Finding, Verdict
 from pytest_tokenbudget.conformance.verdict import LEVEL, MIN_INFORMATIVE
 from pytest_tokenbudget.conformance.ways import BUDGETS, UNKNOWN
 from pytest_tokenbudget.conformance.ways import WAYS as WAYS_THERE_ARE
-from pytest_tokenbudget.gates import ConformanceGates
+from pytest_tokenbudget.gates.conformance import of_engine
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.conformance import (
     conformance_lines,
@@ -129,7 +129,7 @@ def test_a_switch_keeps_no_budget():
     assert report.thinking_sentence() == "thinking budget ignored: 1 way tried, none keeps one"
     assert report.switch_sentence() == "thinking is turned off by template-enable_thinking"
     assert badge_of(report).message == "ignored, 1 limit broken"
-    assert len(ConformanceGates(("enforced",)).violations(report)) == 1
+    assert of_engine("enforced", report)
     off = replace(SWITCH, verdict=Verdict.IGNORED)
     assert make_report(ways=(off,)).switch_sentence() == (
         "no switch is shown to turn thinking off (1 way tried)"
@@ -405,63 +405,6 @@ def test_the_badge_is_a_picture_with_words():
     for text, box in zip((left, right), boxes, strict=True):
         assert int(text.get("textLength")) < int(box.get("width"))
     assert len(badge.message) < 90
-
-
-# Gates
-
-
-@pytest.mark.parametrize(
-    ("demand", "verdict", "kept"),
-    [
-        ("enforced", "enforced", True),
-        ("enforced", "soft", False),
-        ("soft", "enforced", True),
-        ("soft", "soft", True),
-        *((d, v, False) for d in ("enforced", "soft") for v in ("ignored", "inverted")),
-        *((d, v, False) for d in ("enforced", "soft") for v in ("refused", "not resolved")),
-    ],
-)
-def test_what_a_demand_is_reached_by(demand, verdict, kept):
-    tried = way("w", Verdict(verdict))
-    gates = ConformanceGates((demand, f"w:{demand}"))
-    assert (not gates.violations_of(tried)) is kept
-    assert (not gates.violations(make_report(ways=(tried,)))) is kept
-
-
-def test_a_demand_on_one_way_is_not_one_on_others():
-    gates = ConformanceGates(("w:enforced",))
-    assert gates.violations_of(way("v", Verdict.IGNORED)) == []
-    assert gates.violations(make_report(ways=(way("w"), way("v", Verdict.IGNORED)))) == []
-    with pytest.raises(pytest.fail.Exception, match=r"^w was to be enforced, and is ignored: as"):
-        gates.check(way("w", Verdict.IGNORED))
-
-
-def test_limits_are_judged_and_nothing_judged_is_not_kept():
-    gates = ConformanceGates(("limits",))
-    assert gates.violations(make_report()) == [f"finish_reason: {LIMITS[8].sentence}"]
-    assert gates.violations(make_report(limits=LIMITS[:8])) == [], "what differs is not broken"
-    [nothing] = gates.violations(make_report(limits=()))
-    assert nothing == "the gate limits cannot be judged: no limit was probed"
-    [nothing] = ConformanceGates(("enforced",)).violations(make_report(ways=()))
-    assert nothing.endswith("in one way: no way to set a thinking budget was tried")
-
-
-def test_a_way_that_was_not_measured_is_never_passed_over():
-    gates = ConformanceGates(
-        ("thinking_token_buget:enforced", "--reasoning-budget:soft", "later:soft")
-    )
-    misspelt, untried, later = gates.violations(make_report(missing=("later",)))
-    assert misspelt.endswith("; did you mean thinking_token_budget?")
-    assert untried.endswith("it was not tried: only llama.cpp has it")
-    assert later.endswith("it was not tried in this run")
-
-
-def test_what_no_test_judged_is_said():
-    gates = ConformanceGates(("limits", "/no_think:soft", "other:soft"))
-    assert gates.unjudged([make_report(judged=True)]) == []
-    assert [line.split()[1] for line in gates.unjudged([make_report()])] == ["limits", "other:soft"]
-    assert len(gates.unjudged([])) == 3
-    assert ConformanceGates(()).unjudged([]) == []
 
 
 # The page

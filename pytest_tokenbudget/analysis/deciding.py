@@ -168,7 +168,7 @@ class Verdict:
         limit = f"{threshold} {unit.limit(self.demand.threshold)}{unit.after}"
         return (
             f"{name} {value}{unit.after} [{low}, {high}] {self._found(unit)} {limit} "
-            f"({'; '.join(self._evidence(unit))})"
+            f"({self.evidence(unit)})"
         )
 
     def _found(self, unit: Unit) -> str:
@@ -183,7 +183,8 @@ class Verdict:
             return "is inconclusive about"
         return f"is {good if self.ruling is Ruling.PASSED else misses}"
 
-    def _evidence(self, unit: Unit) -> list[str]:
+    def evidence(self, unit: Unit) -> str:
+        """How many problems there were, and what they could have shown, for people."""
         said = [f"n = {self.estimate.n:,}"]
         nonin = self.demand.rule is Rule.NONINFERIOR
         what = "margin" if nonin else "change"
@@ -193,7 +194,7 @@ class Verdict:
             size = unit.distance(self.detectable)
             said.append(f"a {what} of {size} would have been found with 80 % power")
         if self.wanted is None:
-            return said
+            return "; ".join(said)
         if nonin or self.demand.change is not None:
             told = f"find {unit.distance(self.wanted)}"
         else:
@@ -206,7 +207,7 @@ class Verdict:
             said.append(f"about {self.needed:,} problems would {told}")
         else:
             said.append(f"{self.needed:,} are enough to {told}")
-        return said
+        return "; ".join(said)
 
 
 def decide(evidence: Evidence, demand: Demand) -> Verdict:

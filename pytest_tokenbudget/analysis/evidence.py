@@ -228,6 +228,29 @@ class Change:
         return math.sqrt(max(discordant - truth**2, 1e-9))
 
 
+def quantile_estimate(
+    values: ArrayLike, share: float, confidence: float = 0.95, most: float = math.inf
+) -> Estimate:
+    """A quantile with an exact interval between two of the values, whatever their distribution.
+
+    Args:
+        values: The values, one a problem.
+        share: Which quantile.
+        confidence: Two-sided confidence.
+        most: The most that a value can be: the upper end where there are too few values for one.
+    """
+    rising = np.sort(np.asarray(values, dtype=np.float64).ravel())
+    n, level = len(rising), (1 - confidence) / 2
+    if not n:
+        return Estimate(math.nan, 0.0, most, 0)
+    # So many values at or below a number show that the quantile is at or below it, or above it.
+    enough = _least_above(n, share, level)
+    few = n - _least_above(n, 1 - share, level)
+    high = float(rising[enough - 1]) if enough <= n else most
+    low = float(rising[few]) if few >= 0 else 0.0
+    return Estimate(float(np.quantile(rising, share, method="inverted_cdf")), low, high, n)
+
+
 def rate_of(scores: ArrayLike) -> Rate | Mean:
     """Evidence of a rate.
 

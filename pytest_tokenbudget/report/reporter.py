@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_tokenbudget.fixtures import RECORDS, REPORTED
-from pytest_tokenbudget.gates import ConformanceGates, unjudged
 from pytest_tokenbudget.planning import Kind, SetupError
 from pytest_tokenbudget.selection import kinds_of, model_of, suite
 from pytest_tokenbudget.session import SESSION, Session
@@ -369,29 +368,20 @@ class Reporter:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not (self.studies or self.records or self.problems):
             return
-        from pytest_tokenbudget.report.conformance_study import ConformanceReport
         from pytest_tokenbudget.report.models_compared import models_lines
         from pytest_tokenbudget.report.tokenizers import comparison_lines
-        from pytest_tokenbudget.report.tokenizers_study import TokenizerReport
 
         terminalreporter.ensure_newline()
         for section, study, run in self._parts():
             with self._noting():
                 for line in section.lines(study, run, 80):
                     terminalreporter.write_line(line)
-            if not section.fixture and not isinstance(study, ConformanceReport | TokenizerReport):
-                settings = self.session.settings
-                for line in unjudged(settings, study.alias, study.budgets, study.left_out):
-                    terminalreporter.write_line(line, yellow=True)
         for line in comparison_lines([report for report, _ in self.tokenizers]):
             terminalreporter.write_line(line)
         for compared in self.models:
             with self._noting():
                 for line in models_lines(compared, 80):
                     terminalreporter.write_line(line)
-        demands = ConformanceGates(self.session.settings.min_conformance)
-        for line in demands.unjudged([report for report, _ in self.engines]):
-            terminalreporter.write_line(line, yellow=True)
         for problem in self.problems:
             terminalreporter.write_line(f"tokenbudget: {problem}", red=True)
         for line in written_lines(self.written, self.config.invocation_params.dir):

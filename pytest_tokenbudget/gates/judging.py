@@ -1,0 +1,188 @@
+"""What a test judges gates by: the gates that apply to it, and the answers it stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_tokenbudget.gates.places import (
+    ENFORCEMENTS,
+    Place,
+    applies,
+    evals_of,
+    goes_with,
+    place_of,
+)
+from pytest_tokenbudget.gates.table import SATURATION, Gate
+from pytest_tokenbudget.gates.verdicts import Judgement, judge_answers, judge_saturation
+from pytest_tokenbudget.session import SESSION
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.analysis.points import AtBudget
+    from pytest_tokenbudget.analysis.saturation import Saturation
+    from pytest_tokenbudget.gates.metrics import Answers
+    from pytest_tokenbudget.models import ModelSpec
+    from pytest_tokenbudget.report.study import Study
+    from pytest_tokenbudget.report.thinking_study import Answer, ThinkingStudy
+
+GATES = pytest.StashKey[tuple[Gate, ...]]()
+JUDGEMENTS = pytest.StashKey[list[Judgement]]()
+Source = Callable[[int], "Answers"]
+
+
+class Gates:
+    """The gates of a run, as they apply to one test.
+
+    Args:
+        gates: All gates.
+        place: The test.
+        kept: Where judgements are kept.
+        largest: The budget that a gate without one means.
+        sources: By mode, a function from a budget to the answers there; the first mode is judged
+            where a gate names none.
+    """
+
+    def __init__(
+        self,
+        gates: Sequence[Gate],
+        place: Place,
+        kept: list[Judgement],
+        largest: int,
+        sources: Mapping[str, Source],
+    ) -> None:
+        self.gates = tuple(gates)
+        self.place = place
+        self.largest = largest
+        self._sources = sources
+        self._kept = kept
+
+    def judge(self, budget: int) -> list[Judgement]:
+        """Every gate on answers that applies to those at a budget, judged."""
+        found = []
+        for gate in self.gates:
+            if applies(gate, self.place, budget, self.largest):
+                for mode in self._modes(gate):
+                    answers = self._sources[mode](budget)
+                    also = [m for m in gate.modes if m in self.place.modes]
+                    shown = mode if mode in gate.modes else " or ".join(also)
+                    found.append(judge_answers(gate, answers, self._at(gate, budget, shown)))
+        return found
+
+    def check(self, point: AtBudget) -> None:
+        """Fail the test if a gate that applies to the answers at the point's budget is not kept.
+
+        Args:
+            point: Anything with a budget, such as a point of the curve.
+
+        Raises:
+            pytest.fail.Exception: With the verdicts of all gates that are not kept.
+        """
+        __tracebackhide__ = True
+        self._settle(self.judge(point.budget))
+
+    def check_saturation(self, saturation: Saturation) -> None:
+        """Fail the test if a gate on the saturation point is not kept.
+
+        Raises:
+            pytest.fail.Exception: With the verdicts of all gates that are not kept.
+        """
+        __tracebackhide__ = True
+        self._settle(self.judge_saturation(saturation))
+
+    def judge_saturation(self, saturation: Saturation) -> list[Judgement]:
+        """Every gate on the saturation point that applies here, judged."""
+        return [
+            judge_saturation(gate, saturation, self._at(gate, None))
+            for gate in self.gates
+            if gate.metric == SATURATION and goes_with(gate, self.place)
+        ]
+
+    def _modes(self, gate: Gate) -> list[str]:
+        """The modes that a gate means here."""
+        named = [mode for mode in self._sources if mode in gate.modes]
+        return named or [next(iter(self._sources))]
+
+    def _at(self, gate: Gate, budget: int | None, mode: str = "") -> Judgement:
+        return judgement_at(gate, self.place, budget, mode)
+
+    def _settle(self, found: Sequence[Judgement]) -> None:
+        __tracebackhide__ = True
+        settle(found, self._kept)
+
+
+def of(
+    request: pytest.FixtureRequest, spec: ModelSpec
+) -> tuple[tuple[Gate, ...], Place, list[Judgement]]:
+    """The gates of a run, the test that asks, and where it keeps what it judges."""
+    item, config = request.node, request.config
+    place = place_of(item, config.stash[SESSION]) or Place(
+        item.nodeid, "", evals_of(item), spec.alias, spec.source, config.stash[SESSION].task.name
+    )
+    return config.stash[GATES], place, item.stash.setdefault(JUDGEMENTS, [])
+
+
+def judgement_at(gate: Gate, place: Place, budget: int | None = None, mode: str = "") -> Judgement:
+    """A judgement that is still to be made."""
+    return Judgement(
+        gate=gate.label,
+        metric=gate.metric,
+        shown=gate.shown(),
+        model=place.model,
+        task=place.task,
+        eval=place.evals[0],
+        test=place.test,
+        budget=budget,
+        mode=mode,
+        unit=gate.measured.unit,
+        change_unit=gate.measured.unit,
+        threshold=gate.threshold,
+    )
+
+
+def settle(found: Sequence[Judgement], kept: list[Judgement]) -> None:
+    """Keep judgements for the reports, and fail the test if one says so.
+
+    Raises:
+        pytest.fail.Exception: With the verdicts of all gates that are not kept.
+    """
+    __tracebackhide__ = True
+    kept.extend(found)
+    if broken := [each.sentence for each in found if not each.kept]:
+        pytest.fail("; ".join(broken), pytrace=False)
+
+
+def main_answers(study: Study) -> Source:
+    """The answers of a study, by budget."""
+    from pytest_tokenbudget.gates.metrics import Answers
+
+    def at(budget: int) -> Answers:
+        judged = study.judged(budget)
+        return Answers(judged, study.samples, [j.cut.tokens_used for j in judged], budget)
+
+    return at
+
+
+def thinking_answers(study: ThinkingStudy) -> dict[str, Source]:
+    """The answers of a thinking study by enforcement, the forced ones first."""
+    from pytest_tokenbudget.gates.metrics import Answers
+
+    most = study.natural.reach + study.forcing.answer_tokens
+    ways: dict[str, Callable[[int], Sequence[Answer]]] = {
+        "forced": study.ended,
+        "hard": study.hard,
+        "natural": lambda budget: study.unlimited(),
+        "off": study.switched_off,
+    }
+
+    def source(mode: str) -> Source:
+        def at(budget: int) -> Answers:
+            # Nothing can be cut at 0 tokens, and no limit is what an engine means by it.
+            answers = ways[mode](budget) if budget or mode in ("forced", "natural") else ()
+            return Answers([a.judged for a in answers], 1, [a.tokens for a in answers], most)
+
+        return at
+
+    there = [m for m in ENFORCEMENTS if m != "off" or study.off is not None]
+    return {mode: source(mode) for mode in there}

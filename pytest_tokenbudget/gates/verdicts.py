@@ -1,0 +1,269 @@
+"""A gate held against what was measured: the verdict, and the sentence that says it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_tokenbudget.config_file import nearest
+from pytest_tokenbudget.gates.table import P95, Gate
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.analysis.deciding import Verdict
+    from pytest_tokenbudget.analysis.saturation import Saturation
+    from pytest_tokenbudget.gates.metrics import Answers
+
+
+LONGER = 0.05
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a gate decided at one place.
+
+    Attributes:
+        gate: The gate's label.
+        metric: What it is on.
+        shown: Its threshold, for people.
+        model: The model's name.
+        task: The task's name.
+        eval: The eval's name.
+        test: Node id of the test that judged it.
+        category: Categories that it was judged on; empty for all problems.
+        budget: At which budget; None where there is none.
+        mode: In which mode; empty for the eval's own.
+        ruling: ``passed``, ``failed``, ``inconclusive`` or ``unknown``.
+        kept: Whether it is kept.
+        sentence: The verdict with its evidence.
+        errors: Answers that are missing because of engine errors.
+        rule: How it decided.
+        threshold: The threshold.
+        margin: By how much it may be missed.
+        confidence: Two-sided confidence of the interval.
+        value: The measured value, None where there is none; for saturation the difference of
+            accuracy that it rests on.
+        low: Lower end of its interval.
+        high: Upper end.
+        n: Problems behind it.
+        unit: Unit of the value: ``share``, ``change`` (of a share) or ``tokens``; empty for a
+            verdict in words.
+        change_unit: Unit of what follows.
+        detectable: The smallest change that would have been found with 80 % power.
+        wanted: The change that was to be found.
+        needed: Problems that finding it takes.
+        by_chance: How often it would not be kept though the truth is at the threshold.
+    """
+
+    gate: str
+    metric: str
+    shown: str
+    model: str
+    task: str
+    eval: str
+    test: str
+    category: str = ""
+    budget: int | None = None
+    mode: str = ""
+    ruling: str = "unknown"
+    kept: bool = False
+    sentence: str = ""
+    errors: int = 0
+    rule: str = ""
+    threshold: float | str | None = None
+    margin: float | None = None
+    confidence: float | None = None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    unit: str = ""
+    change_unit: str = ""
+    detectable: float | None = None
+    wanted: float | None = None
+    needed: int | None = None
+    by_chance: float | None = None
+
+
+def with_verdict(judgement: Judgement, verdict: Verdict, sentence: str) -> Judgement:
+    """The judgement with all that a verdict says."""
+    demand, estimate = verdict.demand, verdict.estimate
+    return replace(
+        judgement,
+        ruling=verdict.ruling.value,
+        kept=verdict.kept,
+        sentence=sentence,
+        rule=demand.rule.value,
+        threshold=demand.threshold,
+        margin=demand.margin or None,
+        confidence=demand.confidence,
+        value=None if estimate.value != estimate.value else estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        n=estimate.n,
+        detectable=verdict.detectable,
+        wanted=verdict.wanted,
+        needed=verdict.needed,
+        by_chance=verdict.by_chance,
+    )
+
+
+def judge_answers(gate: Gate, answers: Answers, place: Judgement) -> Judgement:
+    """A gate on answers.
+
+    Args:
+        gate: The gate.
+        answers: All answers at its budget.
+        place: Where it is judged.
+    """
+    from pytest_tokenbudget.analysis.deciding import Ruling, decide
+    from pytest_tokenbudget.gates.metrics import evidence_of
+
+    of = " or ".join(gate.categories)
+    name = gate.measured.name + (f" of {of}" if of else "")
+    chosen = answers.of(gate.categories)
+    place = replace(place, category=of, errors=chosen.errors)
+    if not chosen.judged:
+        return replace(place, sentence=f"{name} was not measured: {_no_problem(gate, answers)}")
+    if gate.metric == P95:
+        return _judge_p95(gate, chosen, name, place)
+    verdict = decide(evidence_of(gate.metric, chosen), gate.demand())
+    sentence = verdict.sentence(name, gate.unit, whose(gate))
+    if verdict.ruling is Ruling.UNKNOWN:
+        sentence = f"{name} was not measured: {_nothing(chosen)}"
+    elif chosen.errors and gate.metric != "max_error_rate":
+        sentence += f", {chosen.errors:,} more ended in engine errors"
+    return with_verdict(place, verdict, sentence)
+
+
+def _judge_p95(gate: Gate, answers: Answers, name: str, place: Judgement) -> Judgement:
+    """A gate on the 95th percentile, which is one on the share of answers that are longer."""
+    from pytest_tokenbudget.analysis.deciding import Demand, Rule, Ruling, Unit, decide
+    from pytest_tokenbudget.analysis.evidence import Rate, quantile_estimate
+    from pytest_tokenbudget.gates.metrics import longest_of
+
+    assert not isinstance(gate.threshold, str)
+    tokens = longest_of(answers)
+    if not len(tokens):
+        return replace(place, sentence=f"{name} was not measured: {_nothing(answers)}")
+    most = gate.threshold + gate.margin
+    # What is not shown to be within the margin fails, as ever.
+    rule = Rule.CONFIDENT if gate.rule == "noninferior" else Rule(gate.rule)
+    longer = Rate(int((tokens > most).sum()), len(tokens))
+    demand = Demand(LONGER, False, rule, 0.0, gate.confidence, None, gate.allow_inconclusive)
+    verdict = decide(longer, demand)
+    if gate.rule == "noninferior" and verdict.ruling is Ruling.INCONCLUSIVE:
+        verdict = replace(verdict, ruling=Ruling.FAILED)
+    estimate = quantile_estimate(tokens, 1 - LONGER, gate.confidence, float(answers.most))
+    value, low, high = (Unit.TOKENS.number(each) for each in estimate[:3])
+    verb = {Ruling.PASSED: "is at most", Ruling.FAILED: "is above"}.get(
+        verdict.ruling, "is inconclusive about"
+    )
+    share = Unit.SHARE.number(longer.value)
+    return replace(
+        with_verdict(place, replace(verdict, estimate=estimate), ""),
+        rule=gate.rule,
+        threshold=gate.threshold,
+        margin=gate.margin or None,
+        change_unit="share",
+        sentence=(
+            f"{name} {value} tokens [{low}, {high}] {verb} {whose(gate)} "
+            f"{Unit.TOKENS.limit(most)} tokens: {share} % of the answers are longer, 5 % may be "
+            f"({verdict.evidence(Unit.SHARE)})"
+        ),
+    )
+
+
+def whose(gate: Gate) -> str:
+    """Whose threshold it is, for a sentence."""
+    return "the gate's" if gate.option else f"{gate.label}:"
+
+
+def _no_problem(gate: Gate, answers: Answers) -> str:
+    if not gate.categories:
+        return "there are no answers"
+    there = answers.labels
+    close = nearest(gate.categories[0], there, count=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return (
+        f"no problem is of category {' or '.join(gate.categories)}; there are "
+        f"{', '.join(there) or 'none'}{hint}"
+    )
+
+
+def _nothing(answers: Answers) -> str:
+    if answers.errors == len(answers.judged):
+        return f"all {answers.errors:,} answers ended in engine errors"
+    return "no answer was completed"
+
+
+def judge_saturation(gate: Gate, saturation: Saturation, place: Judgement) -> Judgement:
+    """A gate on the saturation point, which is a matter of a difference that was tested.
+
+    Its budget at most must be shown to lose no more than the margin against the largest. Where that
+    is not shown, ``confident`` fails only if more is shown to be lost.
+
+    Args:
+        gate: The gate.
+        saturation: The saturation point.
+        place: Where it is judged.
+    """
+    from pytest_tokenbudget.analysis.deciding import Demand, Rule, Ruling, Unit, decide
+    from pytest_tokenbudget.analysis.evidence import Change
+
+    assert not isinstance(gate.threshold, str)
+    place = replace(place, threshold=gate.threshold, rule=gate.rule, n=saturation.problems)
+    most = int(gate.threshold)
+    compared = [each for each in saturation.comparisons if each.budget <= most]
+    found = saturation.budget
+    kept = found is not None and found <= most
+    if not compared:
+        there = ", ".join(f"{c.budget:,}" for c in saturation.comparisons) or "no other"
+        sentence = (
+            f"saturation at most at {most:,} tokens was not measured: compared with "
+            f"{saturation.largest:,} are {there}"
+        )
+        if not kept:
+            return replace(place, sentence=sentence)
+    ruling = Ruling.PASSED if kept else Ruling.FAILED
+    evidence = ""
+    if compared:
+        best = max(compared, key=lambda each: each.budget)
+        if gate.rule == "confident" and not kept and not best.worse:
+            ruling = Ruling.INCONCLUSIVE
+        shown = Demand(
+            0.0, True, Rule.NONINFERIOR, saturation.margin, 2 * saturation.confidence - 1
+        )
+        verdict = decide(Change(best.lost, best.won, best.problems), shown)
+        place = with_verdict(place, verdict, "")
+        value, low, high = (Unit.CHANGE.number(each) for each in verdict.estimate[:3])
+        evidence = (
+            f"; at {best.budget:,} accuracy is {value} points [{low}, {high}] from that at "
+            f"{saturation.largest:,} ({verdict.evidence(Unit.CHANGE)})"
+        )
+    allowed = ruling is Ruling.INCONCLUSIVE and gate.allow_inconclusive
+    limit = f"{whose(gate)} {most:,} tokens"
+    if ruling is Ruling.INCONCLUSIVE:
+        said = f"whether saturation is at most {limit} is not resolved"
+    elif found is None:
+        said = f"saturation is not shown to be at most {limit}"
+    else:
+        said = f"saturation at {found:,} tokens is {'at most' if kept else 'above'} {limit}"
+    return replace(
+        place,
+        ruling=ruling.value,
+        kept=kept or allowed,
+        rule=gate.rule,
+        threshold=gate.threshold,
+        margin=saturation.margin,
+        unit="change",
+        change_unit="share",
+        sentence=f"{said}{evidence}",
+    )
+
+
+def records(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
+    """Judgements as plain values."""
+    from pytest_tokenbudget.report.files import to_record
+
+    return [dict(to_record(asdict(each))) for each in judgements]

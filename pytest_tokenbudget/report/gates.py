@@ -1,0 +1,117 @@
+"""What gates decided: a file for machines, and lines for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_tokenbudget.report import github
+from pytest_tokenbudget.report.files import write_json
+from pytest_tokenbudget.report.style import columns, plural, rule, visible, wrapped
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_tokenbudget.gates.accounting import Unjudged
+    from pytest_tokenbudget.gates.keeper import Keeper
+    from pytest_tokenbudget.gates.table import Gate
+    from pytest_tokenbudget.gates.verdicts import Judgement
+
+FILE = "gates.json"
+MARKS = {
+    "passed": "kept",
+    "failed": "FAILED",
+    "inconclusive": "INCONCLUSIVE",
+    "unknown": "NOT MEASURED",
+}
+
+
+def write_gates(keeper: Keeper) -> list[Path]:
+    """Write ``results/gates.json``, and the job summary where one is asked for."""
+    settings = keeper.session.settings
+    path = settings.reports / "results" / FILE
+    record = gates_record(keeper.gates, keeper.judgements, keeper.missing)
+    record |= {"task": settings.task, "models": list(settings.models)}
+    written = [write_json(path, record)]
+    github.write_summary(github.here(), keeper.gates, keeper.judgements, keeper.missing)
+    return written
+
+
+def gates_record(
+    gates: Sequence[Gate], judgements: Sequence[Judgement], missing: Sequence[Unjudged]
+) -> dict[str, Any]:
+    """Every gate with all that was decided by it."""
+    listed = []
+    for gate in gates:
+        mine = [j for j in judgements if j.gate == gate.label]
+        lacking = [each for each in missing if each.gate.label == gate.label]
+        listed.append(
+            {
+                **asdict(gate),
+                "kept": all(j.kept for j in mine) and not any(each.fails for each in lacking)
+                if mine or lacking
+                else None,
+                "judgements": [asdict(j) for j in mine],
+                "not_judged": [
+                    {"model": each.model or None, "reason": each.reason, "fails": each.fails}
+                    for each in lacking
+                ],
+            }
+        )
+    return {
+        "kept": not broken(judgements, missing),
+        "rulings": dict(Counter(j.ruling for j in judgements)),
+        "gates": listed,
+    }
+
+
+def broken(judgements: Sequence[Judgement], missing: Sequence[Unjudged]) -> int:
+    """How many verdicts fail the run."""
+    return sum(not j.kept for j in judgements) + sum(each.fails for each in missing)
+
+
+def headline(judgements: Sequence[Judgement], missing: Sequence[Unjudged]) -> str:
+    """How many verdicts there are, and how many of them fail."""
+    total = len(judgements) + len(missing)
+    fails = broken(judgements, missing)
+    if not fails:
+        return f"gates: {plural(total, 'verdict')}, none fails"
+    return f"gates: {fails:,} of {plural(total, 'verdict')} {'fails' if fails == 1 else 'fail'}"
+
+
+def gate_lines(
+    judgements: Sequence[Judgement], missing: Sequence[Unjudged], width: int = 80
+) -> list[str]:
+    """Every verdict with its evidence."""
+    width = columns(width)
+    lines = [rule(headline(judgements, missing), "", width)]
+    for each in judgements:
+        at = "" if each.budget is None else f" at {each.budget:,}"
+        mode = f" {each.mode}" if each.mode else ""
+        allowed = each.ruling == "inconclusive" and each.kept
+        word = "inconclusive, which is allowed" if allowed else MARKS[each.ruling]
+        where = f"{visible(each.model)}, {each.eval}{at}{mode}"
+        lines += wrapped(f"{word}: {where}: {visible(each.sentence)}", width)
+    for missed in missing:
+        word = "NOT JUDGED" if missed.fails else "not judged, not required"
+        lines += wrapped(f"{word}: {visible(missed.sentence())}", width)
+    return lines
+
+
+def show_gates(keeper: Keeper, terminal: pytest.TerminalReporter) -> None:
+    """Show every verdict on the terminal, and annotate them where they are shown on GitHub."""
+    terminal.ensure_newline()
+    for line in gate_lines(keeper.judgements, keeper.missing):
+        fails = line.startswith(("FAILED", "INCONCLUSIVE", "NOT"))
+        terminal.write_line(line, **({"red": True} if fails else {}))
+    reports = keeper.session.settings.reports
+    base = keeper.config.invocation_params.dir
+    shown = reports.relative_to(base) if reports.is_relative_to(base) else reports
+    terminal.write_line(f"written: {shown / 'results' / FILE}")
+    place = github.here()
+    if place is not None:
+        for line in github.annotation_lines(place, keeper.gates, keeper.judgements, keeper.missing):
+            terminal.write_line(line)
