@@ -184,6 +184,13 @@ def timing(
     )
 
 
+def rate_of(times: Times) -> float | None:
+    """Tokens a second of all traces together, pauses left out; None where it is not known."""
+    known = times.known & (times.ended > 0)
+    busy = _busy(times, times.seconds, known)
+    return float(times.timed[known].sum() / busy) if busy else None
+
+
 def _busy(times: Times, seconds: Floats, which: NDArray[np.bool_]) -> float:
     """Seconds in which at least one of the traces was generated, had each taken so long."""
     starts = (times.ended - times.seconds)[which]

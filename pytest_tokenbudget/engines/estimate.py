@@ -115,20 +115,33 @@ def estimate_memory(
     kind: torch.dtype = getattr(torch, dtype)
     text = config.get_text_config()
     weights, parameters, notes = _weights(config, kind, quantization)
-    # The last token is written and never read again, so it has no place in the cache.
-    total = prompt + budget - 1
-    cache, cache_notes = cache_bytes(text, kind, total)
-    # While a layer's keys grow by one token, the old ones stand beside the new ones.
-    growing = cache // max(1, text.num_hidden_layers) // 2
-    prefilled = cache_bytes(text, kind, prompt)[0] + _prefill_bytes(text, kind, prompt)
-    peak = max(prefilled, cache + growing)
+    cache, working, cache_notes = row_memory(text, kind, prompt=prompt, budget=budget)
     longest = getattr(text, "max_position_embeddings", None)
     if isinstance(longest, int) and prompt + budget > longest:
         notes.append(f"{prompt + budget:,} tokens are more than the model's context of {longest:,}")
-    working = peak - cache + _LOGITS * text.vocab_size
     return MemoryEstimate(
         weights, cache, working, rows, prompt, budget, parameters, (*notes, *cache_notes)
     )
+
+
+def row_memory(
+    config: Config, dtype: torch.dtype, *, prompt: int, budget: int
+) -> tuple[int, int, list[str]]:
+    """Bytes of one row's cache at its full length, what it needs besides, and notes.
+
+    Args:
+        config: The text model's configuration.
+        dtype: Type of cache and activations; only the size of its numbers is looked at.
+        prompt: Tokens of the prompt, prefilled at once.
+        budget: Output tokens.
+    """
+    # The last token is written and never read again, so it has no place in the cache.
+    cache, notes = cache_bytes(config, dtype, prompt + budget - 1)
+    # While a layer's keys grow by one token, the old ones stand beside the new ones.
+    growing = cache // max(1, config.num_hidden_layers) // 2
+    prefilled = cache_bytes(config, dtype, prompt)[0] + _prefill_bytes(config, dtype, prompt)
+    peak = max(prefilled, cache + growing)
+    return cache, peak - cache + _LOGITS * config.vocab_size, notes
 
 
 def cache_bytes(config: Config, dtype: torch.dtype, tokens: int) -> tuple[int, list[str]]:
