@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -205,7 +206,7 @@ def recommend(
     promise = Promise.NO_TRACES
     if seen.any():
         best = truncates(needs, ended, int(needs[seen].max()), confidence)
-        limit = _order_statistic(needs, ended, target, confidence)
+        limit = promised_limit(needs, ended, target, confidence)
         promise = Promise.KEPT
         if limit is not None:
             truncation = truncates(needs, ended, limit, confidence)
@@ -294,9 +295,25 @@ def recommend_by_category(
     return found
 
 
-def _order_statistic(needs: Floats, ended: Bools, target: float, confidence: float) -> int | None:
-    """The smallest length seen whose bound on the truncation keeps to the target."""
+def promised_limit(needs: Floats, ended: Bools, target: float, confidence: float) -> int | None:
+    """The smallest length seen whose bound on the truncation keeps to the target.
+
+    Args:
+        needs: Problems x samples, as in ``recommend``.
+        ended: Whether each ended by itself.
+        target: Share of responses that may be truncated.
+        confidence: One-sided confidence of the promise.
+
+    Returns:
+        None where no length seen can be promised.
+    """
     seen = np.isfinite(needs)
+    if needs.shape[1] == 1 and seen.all():
+        # One sample a problem: it is an order statistic whose place depends on their number alone.
+        lengths = np.sort(np.where(ended, needs, np.inf), axis=None)
+        over = _most_over(lengths.size, target, confidence)
+        found = lengths[lengths.size - 1 - over] if over >= 0 else np.inf
+        return int(found) if np.isfinite(found) else None
     lengths = np.unique(needs[seen & ended])
 
     def kept(place: int) -> bool:
@@ -310,6 +327,18 @@ def _order_statistic(needs: Floats, ended: Bools, target: float, confidence: flo
         middle = (low + high) // 2
         low, high = (low, middle) if kept(middle) else (middle, high)
     return int(lengths[high])
+
+
+@cache
+def _most_over(problems: int, target: float, confidence: float) -> int:
+    """How many problems may need more than a limit so that the target is kept; -1 if none may."""
+    low, high = -1, problems
+    while high - low > 1:
+        middle = (low + high) // 2
+        over = np.arange(problems)[:, None] < middle
+        kept = upper_rate(over.astype(np.float64), confidence) <= target
+        low, high = (middle, high) if kept else (low, middle)
+    return low
 
 
 def _quantile(needs: Floats, ended: Bools, target: float) -> int | None:

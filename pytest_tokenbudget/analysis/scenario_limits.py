@@ -16,13 +16,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from pytest_tokenbudget.analysis.intervals import Estimate, Floats, clustered_rate, mean_estimate
 from pytest_tokenbudget.analysis.judging import advantages
-from pytest_tokenbudget.analysis.limits import Promise, Recommendation, recommend
+from pytest_tokenbudget.analysis.limits import (
+    Promise,
+    Recommendation,
+    promised_limit,
+    recommend,
+)
 from pytest_tokenbudget.analysis.replay import Ints, folds
 from pytest_tokenbudget.analysis.truncation import Bools, as_traces, upper_rate
 
 ONE_LIMIT = "one limit"
 TARGETS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.001)
 """Shares at which the way from small limits to large ones is drawn."""
+
+REDRAWN = 199
+"""How often problems are drawn anew to see how much learned limits change with them."""
 
 FEWEST = 10
 """Problems below which nothing is replayed: each fold would have one of them, or none."""
@@ -124,7 +132,8 @@ class Outcome:
         allowed: Mean limit: the room that is kept free for an answer.
         spent: Mean tokens that answers take.
         accuracy: Share of right answers; None where it is not known.
-        room_saved: Mean of the one limit less this one's, per problem.
+        room_saved: Mean of the one limit less this one's. Limits change with the problems that they
+            are learned on: the interval is that of limits learned on problems drawn anew.
         more_truncated: Share of truncated answers less that under one limit, paired by problem.
     """
 
@@ -150,6 +159,27 @@ class _Traces(NamedTuple):
     @property
     def problems(self) -> int:
         return int(self.needs.shape[0])
+
+    def at(self, rows: Ints) -> _Traces:
+        """Some of the problems, also several times."""
+        names = {split: labels[rows] for split, labels in self.names.items()}
+        return _Traces(self.needs[rows], self.ended[rows], names, None)
+
+    def limit(self, target: float, confidence: float) -> tuple[float, bool]:
+        """The limit of all of them as in ``learn``, and whether it is promised."""
+        found = promised_limit(self.needs, self.ended, target, confidence)
+        return (float(self.needs.max()), False) if found is None else (float(found), True)
+
+    def limits(
+        self, split: str, general: float, target: float, confidence: float
+    ) -> dict[str, float]:
+        """The limits of a split's groups as in ``learn``; ``general`` is that of all."""
+        found = {}
+        for name in set(self.names[split].tolist()):
+            rows = np.flatnonzero(self.names[split] == name)
+            limit, promised = self.at(rows).limit(target, confidence)
+            found[name] = limit if promised else max(general, limit)
+        return found
 
     def parts(self, seed: int) -> list[tuple[Ints, Ints]]:
         """The problems to judge on and those to learn on, fold by fold."""
@@ -261,6 +291,7 @@ def replay_limits(
     learned = _learned_limits(traces, ways, target, confidence, seed)
     tried = {way: _try(traces, limits) for way, limits in learned.items()}
     one = tried[ONE_LIMIT]
+    redrawn = _redrawn(traces, ways, target, confidence, seed)
     together = 1 - (1 - confidence) / max(1, len(ways) - 1)
     gaps = advantages(
         [(each.truncated - one.truncated).mean(axis=1) for each in tried.values()],
@@ -276,7 +307,7 @@ def replay_limits(
             allowed=mean_estimate(each.limits[:, None], confidence),
             spent=mean_estimate(each.spent, confidence),
             accuracy=None if each.correct is None else clustered_rate(each.correct, confidence),
-            room_saved=mean_estimate((one.limits - each.limits)[:, None], together),
+            room_saved=_room_saved(one, each, redrawn[way], together),
             more_truncated=gap,
         )
         for (way, each), gap in zip(tried.items(), gaps, strict=True)
@@ -303,20 +334,41 @@ def _learned_limits(
     """For each way, the limit that each problem gets from the others."""
     found = {way: np.zeros(traces.problems) for way in ways}
     for part, rows in traces.parts(seed):
-        learned = learn(
-            traces.needs[rows],
-            traces.ended[rows],
-            {split: labels[rows].tolist() for split, labels in traces.names.items()},
-            target=target,
-            confidence=confidence,
-        )
-        general = float(learned.overall.limit or 0)
+        learned = traces.at(rows)
+        general, _ = learned.limit(target, confidence)
         for way, split in ways.items():
             found[way][part] = general
             if split is not None:
-                labels = traces.names[split][part]
-                found[way][part] = _each(labels, learned.limits(split), general)
+                own = learned.limits(split, general, target, confidence)
+                found[way][part] = _each(traces.names[split][part], own, general)
     return found
+
+
+def _redrawn(
+    traces: _Traces,
+    ways: Mapping[str, str | None],
+    target: float,
+    confidence: float,
+    seed: int,
+) -> dict[str, Floats]:
+    """For each way, how much less room it takes than one limit, on problems drawn anew."""
+    rng = np.random.default_rng(seed)
+    found = {way: np.zeros(REDRAWN) for way in ways}
+    for draw in range(REDRAWN):
+        drawn = traces.at(rng.integers(0, traces.problems, traces.problems))
+        general, _ = drawn.limit(target, confidence)
+        for way, split in ways.items():
+            if split is not None:
+                own = drawn.limits(split, general, target, confidence)
+                mean = float(_each(drawn.names[split], own, general).mean())
+                found[way][draw] = general - mean
+    return found
+
+
+def _room_saved(one: _Tried, other: _Tried, redrawn: Floats, confidence: float) -> Estimate:
+    value = float((one.limits - other.limits).mean())
+    low, high = np.quantile(redrawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(value, min(float(low), value), max(float(high), value), one.limits.size)
 
 
 def _each(labels: Names, limits: Mapping[str, float], general: float) -> Floats:

@@ -21,6 +21,7 @@ from pytest_tokenbudget.report.scenarios_study import (
     NoScenariosError,
     ScenarioReport,
     analyse_scenarios,
+    choices_made,
 )
 from pytest_tokenbudget.report.study import Study
 from pytest_tokenbudget.report.style import (
@@ -98,6 +99,7 @@ def scenarios_record(study: Study, run: RunInfo) -> dict[str, object]:
         "target": report.target,
         "overall": to_plain(report.overall),
         "groups": to_plain(report.groups),
+        "choices": {} if report.overall.answers is None else choices_made(study),
         "differ": to_plain(report.differ),
         "limits": {
             "all": _choice(report.learned.overall),
@@ -190,9 +192,10 @@ def _tokens(value: float, at_least: bool, digits: int = 0) -> str:
 
 def _sentences(report: ScenarioReport) -> Iterator[str]:
     goal = f"{100 * report.target:g} %"
+    shares = "cut" if report.overall.answers is None else "JSON, legal and cut"
     yield (
-        f"JSON, legal and cut in %, at {count(report.budget)} tokens; a limit in brackets is not "
-        f"promised to truncate at most {goal}"
+        f"{shares} in %, at {count(report.budget)} tokens; a limit in brackets is not promised to "
+        f"truncate at most {goal}"
     )
     if report.overall.answers is not None:
         yield from _answer_sentences(report, report.overall.answers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -127,6 +128,17 @@ def unknown_names(given: GenerationConfig, problems: Sequence[Problem]) -> dict[
     return found
 
 
+def choices_made(study: Study) -> dict[str, dict[str, dict[str, int]]]:
+    """How often each legal choice was made, by game, then by framing."""
+    found: dict[str, dict[str, Counter[str]]] = {}
+    for judged in study.judged(study.largest):
+        game, framing = (name_of(judged.problem, split) for split in (GAME, FRAMING))
+        if judged.correct and game and framing:
+            own = found.setdefault(game, {}).setdefault(framing, Counter())
+            own[str(judged.predicted)] += 1
+    return {game: {name: dict(own) for name, own in by.items()} for game, by in found.items()}
+
+
 class _Needs(NamedTuple):
     """Problems x samples: tokens taken, NaN after an error, and whether each ended by itself."""
 
@@ -170,7 +182,7 @@ def _analyse(study: Study, target: float, given: GenerationConfig | None) -> Sce
         replay=replay_limits(
             needs.tokens, needs.ended, limited, target=target, correct_by_token=right
         ),
-        given=_given(study, needs, splits, given, target),
+        given=_given(study, needs, limited, given, target),
     )
 
 
@@ -218,7 +230,8 @@ def _differ(needs: _Needs, splits: Mapping[str, Sequence[str]]) -> tuple[Differ,
     found = []
     for split, names in splits.items():
         p, explained = lengths_differ(one, names, splits.get(STRATA[split]))
-        if np.isfinite(p):
+        # A test needs a group with two problems: else all there is lies between groups.
+        if np.isfinite(p) and len(set(names)) < len(names):
             known = int((~np.isnan(one)).sum())
             found.append(Differ(split, len(set(names)), known, p, p, explained))
     adjusted = holm([each.p for each in found])
