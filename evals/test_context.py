@@ -8,17 +8,12 @@ takes from it are separate numbers.
 
 import pytest
 
-from pytest_tokenbudget.tasks.histories import Arm
-
 pytestmark = pytest.mark.context
 
 
-@pytest.mark.parametrize("arm", [arm.value for arm in Arm])
-def test_truncated(context, arm, truncation, context_limit, record_metrics):
+def test_truncated(context, context_arm, truncation, context_limit, record_metrics):
     """One arm (one fact, two facts, the task after small talk) in one window."""
-    if arm not in context.arms:
-        pytest.skip("--task is one of the other two by itself")
-    point = context.at(arm, truncation, context_limit)
+    point = context.at(context_arm, truncation, context_limit)
     record_metrics(point)
     groups = [point.if_kept, point.if_lost, point.if_unasked]
     assert point.no_window + sum(each.n for each in groups if each) <= point.curve.problems

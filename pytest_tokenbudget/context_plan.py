@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,7 @@ def all_posed(windowing: Windowing, task: Task) -> tuple[Posed, ...]:
     return tuple(
         posed
         for arm in arms_of(task)
+        if arm in windowing.counts
         for posed in conversations(arm, windowing.turns, windowing.counts[arm.value], task)
         if posed.problem.id not in left_out
     )
@@ -58,6 +59,7 @@ def fit_context(
     settings: Settings,
     task: Task,
     *,
+    arms: Collection[str],
     measure: Callable[[Sequence[Problem]], Mapping[str, int]],
     context: int,
 ) -> Plan:
@@ -67,6 +69,7 @@ def fit_context(
         plan: The plan.
         settings: What was asked for.
         task: The task whose problems are posed after small talk.
+        arms: The arms that are needed.
         measure: Tokens of the prompts that problems make, by id.
         context: Tokens that prompt and output may have together.
 
@@ -80,7 +83,9 @@ def fit_context(
     except ContextError as error:
         raise SetupError(f"{plan.alias}: {error}") from error
     turns = settings.context_turns or _turns(task, measure, room)
-    counts = {arm.value: settings.num_samples or COUNTS[arm] for arm in arms_of(task)}
+    counts = {
+        arm.value: settings.num_samples or COUNTS[arm] for arm in arms_of(task) if arm in arms
+    }
     windowing = Windowing(
         limits=settings.context_limits,
         strategies=settings.truncation,

@@ -63,6 +63,7 @@ class _Run:
             plan,
             settings,
             session.task,
+            arms=session.arms_of(spec),
             measure=lambda problems: {
                 problem_id: len(prompt.ids)
                 for problem_id, prompt in render(self.store, plan, problems, self.engine).items()

@@ -286,6 +286,13 @@ def context(context_study: ContextStudy) -> ContextReport:
 
 
 @pytest.fixture
+def context_arm(request: pytest.FixtureRequest) -> str:
+    """What the conversations ask for: ``recall``, ``multi-hop`` or, unless it is one, ``task``."""
+    arm: str = request.param
+    return arm
+
+
+@pytest.fixture
 def truncation(request: pytest.FixtureRequest) -> str:
     """The truncation strategy under test; one run of the test for each of ``--truncation``."""
     name: str = request.param

@@ -96,11 +96,19 @@ def thinking_budgets(session: Session, spec: ModelSpec) -> tuple[int | str, ...]
     return (*asked_budgets(session.settings, spec), *asked_modes(session.settings))
 
 
+def context_arms(session: Session, spec: ModelSpec) -> tuple[str, ...]:
+    """What conversations of the context eval ask for."""
+    from pytest_tokenbudget.context_plan import arms_of
+
+    return tuple(arm.value for arm in arms_of(session.task))
+
+
 PARAMETERS: dict[str, Callable[[Session, ModelSpec], Sequence[object]]] = {
     "budget": lambda session, spec: session.budgets(spec, Kind.MAIN),
     "sample_budget": lambda session, spec: session.budgets(spec, Kind.STOCHASTIC),
     "cliff_budget": cliff_budgets,
     "thinking_budget": thinking_budgets,
+    "context_arm": context_arms,
     "truncation": lambda session, spec: session.settings.truncation,
     "context_limit": lambda session, spec: (*session.settings.context_limits, str(WHOLE)),
 }
@@ -159,6 +167,10 @@ def note_needs(session: Session, items: list[pytest.Item]) -> None:
         names = item.fixturenames  # type: ignore[attr-defined]
         session.every_mode |= "allocation" in names
         for kind in kinds_of(item):
+            if kind is Kind.CONTEXT:
+                arm = item.callspec.params.get("context_arm")  # type: ignore[attr-defined]
+                arms = [arm] if arm else context_arms(session, spec)
+                session.context_arms.setdefault(spec.alias, set()).update(arms)
             if kind not in BUDGETS:
                 continue
             need = session.needs.setdefault((spec.alias, kind), Need())

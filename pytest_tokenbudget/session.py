@@ -68,6 +68,7 @@ class Session:
         self.settings, self.user, self.run = settings, user, run
         self.every_mode = False
         self.needs: dict[tuple[str, Kind], Need] = {}
+        self.context_arms: dict[str, set[str]] = {}
         self.make_engine = make_engine or engine_makers.make_engine
         # Who is shown traces while they are being written; there only where somebody can look.
         self.audience: Audience | None = None
@@ -237,6 +238,12 @@ class Session:
             return make_context(self, self._looked_up(spec))
 
         return self._once((spec.alias, Kind.CONTEXT), make)
+
+    def arms_of(self, spec: ModelSpec) -> set[str]:
+        """The arms of the context eval that the selected tests need; all where none was noted."""
+        from pytest_tokenbudget.context_plan import arms_of
+
+        return self.context_arms.get(spec.alias) or {arm.value for arm in arms_of(self.task)}
 
     def made(self, spec: ModelSpec, kind: Kind) -> Study | ThinkingStudy | ContextStudy | None:
         """A study that was made already, None where it was not or could not be."""

@@ -29,7 +29,7 @@ class Arm(StrEnum):
 
 # How many conversations each arm has where nobody says. Recall has seven for each depth and length:
 # enough to show that one of seven strategies loses less than 2 points, if it loses nothing.
-COUNTS: Mapping[Arm, int] = {Arm.RECALL: 308, Arm.MULTI_HOP: 132, Arm.TASK: 88}
+COUNTS: Mapping[Arm, int] = {Arm.RECALL: 308, Arm.MULTI_HOP: 88, Arm.TASK: 44}
 HOPS = {Arm.RECALL: 1, Arm.MULTI_HOP: 2}
 
 
