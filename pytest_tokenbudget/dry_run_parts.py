@@ -6,11 +6,12 @@ lost (a killed process's unfinished traces are generated again).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.analysis.forecast import Forecast, forecast
+from pytest_tokenbudget.analysis.forecast import Forecast, beyond, forecast, together
 from pytest_tokenbudget.analysis.timing import rate_of, times_of
 from pytest_tokenbudget.endpoints import speaks_ids
 from pytest_tokenbudget.model_catalogue import ModelSpec
@@ -75,7 +76,8 @@ class Part:
         extended: Those of the missing ones that go on from what is there.
         at_most: Output tokens at the most.
         forecast: Output tokens that are to be expected; None where nothing tells.
-        prompt_tokens: Tokens of the prompts that are posed.
+        prompt_tokens: Tokens of the prompts that are posed, at the most.
+        expected_prompt_tokens: Those that are to be expected.
         longest: Tokens of the longest prompt.
         known: How the prompts are known, the least surely known of them.
         past: What earlier traces say.
@@ -89,6 +91,7 @@ class Part:
     at_most: int
     forecast: Forecast | None
     prompt_tokens: int
+    expected_prompt_tokens: float
     longest: int
     known: Known
     past: Past = field(default_factory=Past)
@@ -186,25 +189,38 @@ class Book:
     ) -> Part:
         """A part of the run: what of its traces is missing, and what that takes."""
         begun: list[int] = []
-        prompts: list[int] = []
+        prompts = later_prompts = 0
         at_most = 0
+        # Traces that an earlier part makes, and that may have to go on from there.
+        later: Counter[int] = Counter()
         for each in wanted:
             start = self._begun(each)
             if start is None:
                 continue
-            begun.append(start)
-            prompts.append(each.prompt + start)
             at_most += each.cap - start
+            if each.key in self._promised:
+                later[start] += 1
+                later_prompts += each.prompt + start
+            else:
+                begun.append(start)
+                prompts += each.prompt + start
             self._promised[each.key] = each.cap
         cap = max((each.cap for each in wanted), default=0)
+        expected = [
+            beyond(times, start, cap, past.lengths, past.ended) for start, times in later.items()
+        ]
+        if begun or not later:
+            expected.append(forecast(begun, cap, past.lengths, past.ended))
+        share = _share_beyond(past.lengths, min(later, default=0))
         return Part(
             plan=plan,
             traces=len(wanted),
-            stored=len(wanted) - len(begun),
-            extended=sum(start > 0 for start in begun),
+            stored=len(wanted) - len(begun) - later.total(),
+            extended=sum(start > 0 for start in begun) + later.total(),
             at_most=at_most,
-            forecast=forecast(begun, cap, past.lengths, past.ended),
-            prompt_tokens=sum(prompts),
+            forecast=together(expected),
+            prompt_tokens=prompts + later_prompts,
+            expected_prompt_tokens=prompts + share * later_prompts,
             longest=max((each.prompt for each in wanted), default=0),
             known=known,
             past=past,
@@ -252,6 +268,10 @@ class Book:
             samples = max(plan.samples, self.settings.samples if kind is Kind.STOCHASTIC else 1)
             plans.append(replace(plan, decoding=decoding, samples=samples))
         return plans
+
+
+def _share_beyond(lengths: Sequence[int], start: int) -> float:
+    return sum(length > start for length in lengths) / len(lengths) if lengths else 1.0
 
 
 def past_of(traces: Sequence[Trace], plan: Plan, same: bool = True) -> Past:

@@ -128,6 +128,7 @@ def _forced(book: Book, natural: Part, there: Natural, ids: Mapping[str, Ids]) -
         at_most=part.at_most + unknown.at_most,
         forecast=together([part.forecast, unknown.forecast] if wanted else [unknown.forecast]),
         prompt_tokens=part.prompt_tokens + unknown.prompt_tokens,
+        expected_prompt_tokens=part.expected_prompt_tokens + unknown.expected_prompt_tokens,
         longest=max(part.longest, unknown.longest),
         notes=(*part.notes, *unknown.notes),
     )
@@ -142,12 +143,17 @@ def _unknown_answers(
     each = len(forcing.budgets) * len(forcing.closers)
     count = each * len(lacking)
     expected = None
+    # As large a share as of the traces that are there goes on beyond the budgets.
+    share = known / (there * each) if there else 1.0
     if there and past.lengths:
-        # As large a share as of the traces that are there goes on beyond the budgets.
-        share, mean = known / there, sum(past.lengths) / len(past.lengths)
-        tokens = share * len(lacking) * mean
+        mean = sum(past.lengths) / len(past.lengths)
+        tokens = share * count * mean
         expected = Forecast(tokens, 0.0, float(count * forcing.answer_tokens), len(past.lengths))
-    prompt = natural.longest + max(forcing.budgets)
+    prompts = (
+        len(forcing.closers)
+        * len(lacking)
+        * sum(natural.longest + budget for budget in forcing.budgets)
+    )
     return Part(
         plan=natural.plan,
         traces=count,
@@ -155,10 +161,9 @@ def _unknown_answers(
         extended=0,
         at_most=count * forcing.answer_tokens,
         forecast=expected,
-        prompt_tokens=len(forcing.closers)
-        * len(lacking)
-        * sum(natural.longest + budget for budget in forcing.budgets),
-        longest=prompt,
+        prompt_tokens=prompts,
+        expected_prompt_tokens=share * prompts,
+        longest=natural.longest + max(forcing.budgets),
         known=natural.known,
         notes=(
             "fewer where thinking ends by itself within a budget, which only its traces will tell",
@@ -182,6 +187,7 @@ def _waits(book: Book, natural: Part) -> Part:
         at_most=count * plan.cap,
         forecast=None,
         prompt_tokens=count * (natural.longest + plan.cap),
+        expected_prompt_tokens=float(count * (natural.longest + plan.cap)),
         longest=natural.longest + plan.cap,
         known=natural.known,
         notes=("fewer where thinking does not end, or is stored; it is not looked at which",),

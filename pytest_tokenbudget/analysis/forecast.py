@@ -59,7 +59,8 @@ def forecast(
     mean = variance = doubt = 0.0
     for start in sorted(set(begun)):
         times = begun.count(start)
-        more: Floats = taken[known > start] - start
+        # Everything reaches to its beginning, what has not come that far says nothing of the rest.
+        more: Floats = taken[(known > start) | (start == 0)] - start
         if not more.size:
             mean += times * max(0, cap - start)
             continue
@@ -77,6 +78,23 @@ def forecast(
         traces=int(known.size),
         at_least=at_least,
     )
+
+
+def beyond(
+    count: int, start: int, cap: int, lengths: ArrayLike, ended: ArrayLike
+) -> Forecast | None:
+    """What new traces take beyond ``start`` tokens, where many will have ended by then.
+
+    Args:
+        count: How many there will be.
+        start: Tokens that are counted elsewhere.
+        cap: Output tokens allowed.
+        lengths: Tokens of the traces that are there.
+        ended: Whether each ended by itself; the others may have needed more.
+    """
+    known, whole = np.asarray(lengths, np.float64).ravel(), np.asarray(ended, bool).ravel()
+    rest = np.maximum(known - start, 0)
+    return forecast([0] * count, cap - start, rest, whole)
 
 
 def together(parts: Sequence[Forecast | None]) -> Forecast | None:
