@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget import fixtures, missing, options, selection
+from pytest_tokenbudget import dry_run, fixtures, missing, options, selection
 from pytest_tokenbudget.gates import keeper
 from pytest_tokenbudget.report import reporter
 from pytest_tokenbudget.session import SESSION
@@ -30,6 +30,12 @@ MARKERS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
+    dry_run.without_workers(config)
+    return (yield)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -77,6 +83,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     selection.note_needs(session.config.stash[SESSION], session.items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    return dry_run.say(session)
 
 
 @pytest.hookimpl(tryfirst=True)

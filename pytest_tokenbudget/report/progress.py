@@ -187,6 +187,11 @@ _ABOUT = {
 
 def describe(plan: Plan) -> str:
     """Model, task and decoding in a line."""
+    return f"{plan.alias} = {plan.where} | {about(plan)}"
+
+
+def about(plan: Plan) -> str:
+    """Task and decoding in a line."""
     problems = "all problems" if plan.limit is None else count(plan.limit, "problem")
     if plan.samples > 1:
         problems += f" x {plan.samples} samples"
@@ -197,7 +202,7 @@ def describe(plan: Plan) -> str:
         else f"temperature {decoding.temperature:g}, top-p {decoding.top_p:g}, seed {decoding.seed}"
     )
     mode = _ABOUT.get(plan.kind, ", thinking" if plan.thinking else "")
-    return f"{plan.alias} = {plan.where} | {plan.task}, {problems}{mode} | {how}"
+    return f"{plan.task}, {problems}{mode} | {how}"
 
 
 def count(number: int, thing: str) -> str:
