@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_tokenbudget.conformance.asking import Ask, Choice, Reply
 from pytest_tokenbudget.conformance.bench import Bench
@@ -38,10 +38,30 @@ class Thought:
 Mind = Callable[[Thought], "Thought | Tokens"]
 
 
+class Fate(NamedTuple):
+    """What becomes of a request that does not fit.
+
+    Attributes:
+        seen: What the model sees of the prompt.
+        cap: Output tokens that it may write.
+        word: What an output is called that the cap ended.
+        counted: Tokens of the prompt as the engine counts them; all that were sent if None.
+    """
+
+    seen: tuple[int, ...]
+    cap: int
+    word: str = "length"
+    counted: int | None = None
+
+
+# Of prompt, output tokens asked for, and context; None refuses.
+Beyond = Callable[[tuple[int, ...], int, int], "Fate | None"]
+
+
 def words(thought: Thought) -> Tokens:
     """The tokens of a thought, one block and its answer."""
     seed = f"{thought.ask.messages or thought.ask.prompt_ids}/{thought.noise}"
-    mark = zlib.crc32(seed.encode()) % 97
+    mark = zlib.crc32(seed.encode()) % 9973
     head = [] if thought.opened else [OPEN, "\n"]
     thinking = [f"t{mark + i} " for i in range(thought.thinking)]
     answer = [f"a{mark + i} " for i in range(thought.answer)]
@@ -59,6 +79,7 @@ class FakeEngine(Engine):
         base: Thinking tokens of the shortest thought.
         refuses: Fields that are refused; None refuses none.
         context: Tokens of prompt and output.
+        beyond: What becomes of what does not fit; it is refused by default.
     """
 
     def __init__(
@@ -71,7 +92,9 @@ class FakeEngine(Engine):
         base: int = 100,
         refuses: Callable[[Ask], str] = lambda ask: "",
         context: int = 4096,
+        beyond: Beyond = lambda prompt, max_tokens, context: None,
     ) -> None:
+        self._beyond = beyond
         self._mind, self._reply, self._apart, self._ids = mind, reply, apart, ids
         self._base, self._refuses, self._context = base, refuses, context
         self._vocabulary: dict[str, int] = {EOS: 0}
@@ -123,18 +146,22 @@ class FakeEngine(Engine):
         if refusal := self._refuses(ask):
             return Reply(sent, error=refusal, status=400)
         prompt = ask.prompt_ids or self.render(ask.messages).ids
+        fate: Fate | None = Fate(prompt, ask.max_tokens)
         if len(prompt) + ask.max_tokens > self._context:
-            return Reply(sent, error="too long", status=400)
-        choices = tuple(self._choice(ask, sample, at_once) for sample in range(ask.n))
+            fate = self._beyond(prompt, ask.max_tokens, self._context)
+            if fate is None:
+                return Reply(sent, error="too long", status=400)
+            ask = replace(ask, prompt_ids=fate.seen, messages=(), max_tokens=fate.cap)
+        choices = tuple(self._choice(ask, sample, at_once, fate.word) for sample in range(ask.n))
         usage = {
-            "prompt_tokens": len(prompt),
+            "prompt_tokens": len(prompt) if fate.counted is None else fate.counted,
             "completion_tokens": sum(len(choice.ids or ()) for choice in choices),
         }
         if not self._ids:
             choices = tuple(replace(choice, ids=None) for choice in choices)
         return Reply(sent, choices, usage, prompt_tokens=len(prompt))
 
-    def _choice(self, ask: Ask, sample: int, at_once: int) -> Choice:
+    def _choice(self, ask: Ask, sample: int, at_once: int, cut: str) -> Choice:
         self.calls += 1
         text = self.decode(ask.prompt_ids)
         opened = text.rfind(OPEN) > text.rfind(CLOSE)
@@ -150,7 +177,7 @@ class FakeEngine(Engine):
                 while stop in "".join(tokens[:-1]):
                     tokens.pop()
         if len(tokens) > ask.max_tokens:
-            tokens, reason = tokens[: ask.max_tokens], "length"
+            tokens, reason = tokens[: ask.max_tokens], cut
         ids = tuple(map(self._id, tokens))
         text = self.decode(ids)
         before, _, after = text.partition(CLOSE)

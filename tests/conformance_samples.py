@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pytest_tokenbudget.conformance.results import (
+    Behaviour,
     BudgetResult,
     Finding,
     LimitResult,
     Observation,
+    OverflowCase,
+    Sight,
     Verdict,
     WayResult,
 )
@@ -80,6 +83,34 @@ def limit(name, finding=Finding.KEPT, **changes):
     return LimitResult(**given | changes)
 
 
+CASES = (
+    OverflowCase(
+        "prompt a little too long", Behaviour.REFUSED, "refused", prompt=2112, max_tokens=48
+    ),
+    OverflowCase(
+        "prompt twice too long",
+        Behaviour.CUT_LEFT,
+        "answered, the prompt cut at the left, without a word",
+        broken=True,
+        prompt=4096,
+        max_tokens=48,
+        counted=2000,
+        output=31,
+        finish_reason="stop",
+        sights={"beginning": Sight.UNSEEN, "middle": Sight.UNTOLD, "end": Sight.SEEN},
+        kept="the last 2,000 tokens",
+    ),
+    OverflowCase(
+        "prompt and budget too long",
+        Behaviour.CAPPED,
+        "the output ends at the context and says 'length'",
+        prompt=2024,
+        max_tokens=64,
+        output=24,
+        finish_reason="length",
+    ),
+    OverflowCase("budget alone too long", Behaviour.NOT_ASKED, "not asked, for a reason"),
+)
 LIMITS = (
     limit("max_tokens"),
     limit("boundary"),
@@ -103,7 +134,7 @@ LIMITS = (
         failed=2,
         evidence=({"request": {"max_tokens": 16}, "finish_reason": "length"},),
     ),
-    limit("overflow", Finding.NOT_POSSIBLE, sentence="its context is not known", checked=0),
+    limit("overflow", Finding.KEPT, sentence="beyond the context: refused", cases=CASES),
 )
 WAYS = (
     way("thinking_token_budget", sentence="1,024 of 1,024 kept"),

@@ -31,7 +31,7 @@ LLAMA_CPP = frozenset(
     {
         *("--alias", "--host", "--port", "--api-key", "--jinja", "--chat-template-file"),
         *("--parallel", "--ctx-size", "--reasoning", "--reasoning-format", "--reasoning-budget"),
-        "--reasoning-budget-message",
+        *("--reasoning-budget-message", "--context-shift", "--kv-unified"),
     }
 )
 FLAGS = {

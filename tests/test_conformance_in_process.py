@@ -10,7 +10,7 @@ from pytest_tokenbudget.conformance.asking import Ask, Askable
 from pytest_tokenbudget.conformance.bench import Bench
 from pytest_tokenbudget.conformance.in_process import InProcess
 from pytest_tokenbudget.conformance.limits import probe_limit
-from pytest_tokenbudget.conformance.results import Finding, Verdict
+from pytest_tokenbudget.conformance.results import Behaviour, Finding, Verdict
 from pytest_tokenbudget.conformance.thinking import probe_way
 from pytest_tokenbudget.engines.transformers import TransformersEngine
 from pytest_tokenbudget.models import DEFAULT_MODEL, load_catalogue, resolve_model
@@ -100,6 +100,12 @@ def test_its_switch_is_kept(desk: Bench) -> None:
     assert max(each.thinking for each in result.budgets[0].observations) == 0
 
 
-@pytest.mark.parametrize("name", ["max_tokens", "n", "seeds", "overflow", "finish_reason"])
+@pytest.mark.parametrize("name", ["max_tokens", "n", "seeds", "finish_reason"])
 def test_its_limits_are_kept(desk: Bench, name: str) -> None:
     assert probe_limit(desk, name).finding is Finding.KEPT
+
+
+def test_it_refuses_what_does_not_fit(desk: Bench) -> None:
+    *alone, together = probe_limit(desk, "overflow").cases
+    assert [case.behaviour for case in alone] == [Behaviour.REFUSED] * 4
+    assert together.behaviour is Behaviour.WHOLE

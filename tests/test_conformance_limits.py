@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from conformance_fakes import FakeEngine, Thought, Tokens, bench, words
 
-from pytest_tokenbudget.conformance.asking import Ask, Choice, Reply
+from pytest_tokenbudget.conformance.asking import Ask, Reply
 from pytest_tokenbudget.conformance.limits import LIMIT_PROBES, probe_limit
 from pytest_tokenbudget.conformance.results import Finding, LimitResult
 
@@ -33,7 +33,7 @@ def test_an_engine_that_keeps_all_limits(name: str) -> None:
     assert result.checked > 0
     assert result.failed == 0
     assert all("max_tokens" in each["request"] for each in result.evidence)
-    assert 1 <= len(result.evidence) <= 4
+    assert 1 <= len(result.evidence) <= max(4, len(result.cases))
 
 
 @pytest.mark.parametrize("name", LIMIT_PROBES)
@@ -219,50 +219,6 @@ def test_no_counts_at_all() -> None:
     assert probe(engine, "usage").finding is Finding.NOT_POSSIBLE
 
 
-def test_a_prompt_that_is_shortened_without_a_word() -> None:
-    def truncate(ask: Ask, reply: Reply) -> Reply:
-        if not reply.error:
-            return reply
-        choice = Choice((3, 0), "four", "stop", text="four")
-        return Reply(reply.sent, (choice,), {"prompt_tokens": 4000, "completion_tokens": 2})
-
-    result = probe(FakeEngine(reply=truncate), "overflow")
-    assert result.finding is Finding.BROKEN
-    assert "was answered, 4000 of its tokens counted" in result.sentence
-
-
-def test_an_output_that_is_cut_at_the_context_is_right_if_it_says_so() -> None:
-    def clip(ask: Ask, reply: Reply) -> Reply:
-        if reply.error and ask.max_tokens == 64:
-            return Reply(reply.sent, (Choice((3,) * 24, "t", "length", text="t"),), {})
-        return reply
-
-    result = probe(FakeEngine(reply=clip), "overflow")
-    assert result.finding is Finding.KEPT
-    assert "cut short (to 24)" in result.sentence
-
-
-@pytest.mark.parametrize(
-    ("ids", "finding", "said"),
-    [
-        ((3, 0), Finding.KEPT, "the output ended before, at 2"),
-        ((3,) * 23 + (0,), Finding.KEPT, "the output ended before, at 24"),
-        ((3,) * 24, Finding.BROKEN, "an output cut at the context says 'stop'"),
-        ((3,) * 23, Finding.BROKEN, "an output cut at the context says 'stop'"),
-    ],
-)
-def test_an_output_that_ends_before_the_context_is_not_called_cut(ids, finding, said) -> None:
-    def end(ask: Ask, reply: Reply) -> Reply:
-        if reply.error and ask.max_tokens == 64:
-            choice = Choice(ids, "t", "stop", text="t")
-            return Reply(reply.sent, (choice,), {}, prompt_tokens=len(ask.prompt_ids))
-        return reply
-
-    result = probe(FakeEngine(reply=end), "overflow")
-    assert result.finding is finding
-    assert said in result.sentence
-
-
 @pytest.mark.parametrize(("apart", "more", "finding"), [
     (True, 5, Finding.KEPT),
     (True, 30, Finding.BROKEN),
@@ -277,32 +233,6 @@ def test_line_ends_that_are_lost_with_the_tags_are_no_miscount(apart, more, find
 
     engine = FakeEngine(reply=count_more, apart=apart, ids=False)
     assert probe(engine, "usage").finding is finding
-
-
-def test_a_prompt_that_fills_the_context_ends_in_a_problem() -> None:
-    """Filling alone makes many a model stop at once, and then nothing is seen at the edge."""
-    engine = FakeEngine()
-    tight: list[Ask] = []
-
-    def keep(ask: Ask, reply: Reply) -> Reply:
-        tight.append(ask)
-        return reply
-
-    engine._reply = keep
-    made = bench(engine)
-    LIMIT_PROBES["overflow"](made)
-    ids = tight[-1].prompt_ids
-    assert len(ids) == engine.context - 24
-    assert engine.decode(ids).rstrip().endswith(made.candidates[0][-1]["content"].rstrip())
-
-
-def test_a_crash_at_a_long_prompt() -> None:
-    def crash(ask: Ask, reply: Reply) -> Reply:
-        return replace(reply, status=500, error="worker died") if reply.error else reply
-
-    result = probe(FakeEngine(reply=crash), "overflow")
-    assert result.finding is Finding.BROKEN
-    assert "worker died" in result.sentence
 
 
 def test_long_requests_are_shortened_in_the_evidence() -> None:

@@ -10,13 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conformance_samples import ABOUT, LIMITS, WAYS, budget_result, limit, make_report, way
+from conformance_samples import ABOUT, CASES, LIMITS, WAYS, budget_result, limit, make_report, way
 
 from pytest_tokenbudget.conformance.bench import PROMPTS
+from pytest_tokenbudget.conformance.filling import PLACES
 from pytest_tokenbudget.conformance.lengths import CAPS
 from pytest_tokenbudget.conformance.limits import LIMIT_PROBES
+from pytest_tokenbudget.conformance.overflow import (
+    LITTLE,
+    LONGEST_CONTEXT,
+    ROOM,
+    SHORTEST_CONTEXT,
+    TOO_MUCH,
+    Case,
+)
 from pytest_tokenbudget.conformance.repeats import LOAD, LONG, SHORT
-from pytest_tokenbudget.conformance.results import Finding, Verdict
+from pytest_tokenbudget.conformance.results import Behaviour, Finding, Sight, Verdict
 from pytest_tokenbudget.conformance.verdict import LEVEL, MIN_INFORMATIVE
 from pytest_tokenbudget.conformance.ways import BUDGETS, UNKNOWN
 from pytest_tokenbudget.conformance.ways import WAYS as WAYS_THERE_ARE
@@ -28,7 +37,11 @@ from pytest_tokenbudget.report.conformance import (
     write_conformance,
 )
 from pytest_tokenbudget.report.conformance_badge import CAUTION, COLOURS, badge_of
-from pytest_tokenbudget.report.conformance_figure import conformance_figure, draw_conformance
+from pytest_tokenbudget.report.conformance_figure import (
+    FINDINGS,
+    conformance_figure,
+    draw_conformance,
+)
 from pytest_tokenbudget.report.conformance_study import reports_of
 from pytest_tokenbudget.report.files import to_plain
 from pytest_tokenbudget.report.json_files import RunInfo
@@ -308,6 +321,47 @@ def test_budgets_beyond_the_width_are_left_out_but_not_the_natural_length():
     assert head.split()[4:] == ["0", "1", "2", "3", "4", "5", "none", "verdict"]
 
 
+def test_what_happens_beyond_the_context_is_a_table_of_its_own():
+    shown = conformance_lines(make_report(about={**ABOUT, "context": 2048}), RunInfo())
+    [head] = [n for n, line in enumerate(shown) if line.startswith("beyond the context of 2,048")]
+    assert shown[head : head + 5] == [
+        "beyond the context of 2,048   prompt    asked   given  what happens",
+        "prompt a little too long       2,112       48       -  refused",
+        "prompt twice too long          4,096       48      31  cut at the left",
+        "prompt and budget too long     2,024       64      24  capped, says length",
+        "budget alone too long              -        -       -  not asked",
+    ]
+    assert shown[head + 5] == (
+        "prompt twice too long: answered, the prompt cut at the left, without a word"
+    )
+    assert shown[head + 6] == "budget alone too long: not asked, for a reason"
+    assert not [line for line in shown if line.startswith("prompt and budget too long:")]
+    none = make_report(limits=LIMITS[:3])
+    assert not [line for line in conformance_lines(none, RunInfo()) if "beyond the" in line]
+
+
+def test_a_case_that_is_broken_is_explained_whatever_its_name():
+    """A prompt that is answered in full may be more than the model was made for."""
+    whole = replace(CASES[0], behaviour=Behaviour.WHOLE, sentence="answered, all of it")
+    for broken in (True, False):
+        cases = (replace(whole, broken=broken),)
+        limits = (limit("overflow", Finding.BROKEN, sentence="long", cases=cases),)
+        shown = conformance_lines(make_report(limits=limits), RunInfo())
+        assert ("prompt a little too long: answered, all of it" in shown) is broken
+        assert "overflow broken: long" not in shown
+
+
+def test_cases_are_a_list_of_their_own_in_the_result_file():
+    found = to_plain(conformance_record(make_report(), RunInfo()))
+    assert [each["case"] for each in found["overflow"]] == [case.case for case in CASES]
+    assert found["overflow"][1]["sights"] == {
+        "beginning": "not seen",
+        "middle": "not told",
+        "end": "seen",
+    }
+    assert not any("cases" in each for each in found["limits"])
+
+
 # The figure
 
 
@@ -353,13 +407,29 @@ def test_the_figure_says_every_verdict_in_words_and_shows_no_cell_that_was_not_t
     from matplotlib.text import Text
 
     figure = drawn(make_report(ways=(SWITCH, *WAYS)))
-    words = [t.get_text() for t in figure.findobj(Text)]
+    table = figure.axes[0]
+    words = [t.get_text() for t in table.findobj(Text)]
     assert [word for word in words if word in set(Verdict)] == [
         each.verdict for each in (SWITCH, *WAYS)
     ]
     assert words.count("4 of 4") == 1 + 4
-    table = figure.axes[0]
     assert len([p for p in table.patches if isinstance(p, Rectangle)]) == 2 + 5 * len(WAYS)
+
+
+def test_the_figure_shows_what_happens_beyond_the_context():
+    from matplotlib.colors import to_hex
+    from matplotlib.text import Text
+
+    chips = drawn(make_report()).axes[-1]
+    words = [t.get_text() for t in chips.findobj(Text) if t.get_text()]
+    assert "beyond the context" in words
+    for case in CASES:
+        assert {case.case, case.behaviour} <= set(words)
+    shown = [to_hex(cell.get_facecolor()) for cell in chips.patches if cell.get_gid() is None]
+    kept, broken, open_ = (
+        FINDINGS[each] for each in (Finding.KEPT, Finding.BROKEN, Finding.NOT_POSSIBLE)
+    )
+    assert shown[: len(CASES)] == [kept, broken, kept, open_]
 
 
 # The badge
@@ -415,8 +485,9 @@ def test_the_page_names_everything_that_there_is():
     found = to_plain(conformance_record(make_report(), RunInfo()))
     budget = found["ways"][0]["budgets"][0]
     fields = {*found, *found["summary"], *found["limits"][0], *found["ways"][0], *budget}
-    fields |= set(budget["observations"][0])
-    names = {*fields, *LIMIT_PROBES, *WAYS_THERE_ARE, *Verdict, *Finding, UNKNOWN}
+    fields |= {*budget["observations"][0], *found["overflow"][0]}
+    words = {*Verdict, *Finding, *Behaviour, *Sight, *Case, *PLACES}
+    names = {*fields, *words, *LIMIT_PROBES, *WAYS_THERE_ARE, UNKNOWN}
     assert {name for name in names if f"`{name}`" not in page} == set()
     assert set(re.findall(r"^\| `([\w-]+)` \| ", page, re.M)) >= {*LIMIT_PROBES, *WAYS_THERE_ARE}
 
@@ -434,5 +505,9 @@ def test_the_page_says_the_numbers_that_hold():
         "with 1, 2 and 16",
         f"an output of {SHORT} tokens is the beginning of one of {LONG}",
         f"with {LOAD} requests at a time",
+        f"{LITTLE} tokens more than the context",
+        f"all but {ROOM} tokens of the context, and `max_tokens` {TOO_MUCH}",
+        f"A context above {LONGEST_CONTEXT:,} tokens is not overrun, nor one below"
+        f" {SHORTEST_CONTEXT}",
     ):
         assert words in page

@@ -11,7 +11,8 @@ from server_scripted import NANO
 
 from pytest_tokenbudget.conformance.bench import Bench
 from pytest_tokenbudget.conformance.limits import LIMIT_PROBES
-from pytest_tokenbudget.conformance.results import Finding, Verdict, WayResult
+from pytest_tokenbudget.conformance.overflow import Case
+from pytest_tokenbudget.conformance.results import Behaviour, Finding, Verdict, WayResult
 from pytest_tokenbudget.conformance.thinking import probe_way
 from pytest_tokenbudget.conformance.ways import WAYS
 from pytest_tokenbudget.endpoints import Endpoint
@@ -22,8 +23,15 @@ pytest_plugins = ["servers"]
 
 BUDGET = 16
 PROMPTS = 6
-# An end exactly at the cap is called "length", and prompts beyond the context are answered.
-BROKEN = {"serve": ("boundary", "overflow")}
+# An end exactly at the cap is called "length".
+BROKEN = {"serve": ("boundary",)}
+# A prompt a little and twice too long; with its budget, and the budget alone; four at once.
+REFUSED, CAPPED, WHOLE = Behaviour.REFUSED, Behaviour.CAPPED, Behaviour.WHOLE
+BEYOND = {
+    "serve": (WHOLE, Behaviour.NOT_RESOLVED, WHOLE, Behaviour.NOT_ASKED, WHOLE),
+    "llamacpp": (REFUSED, REFUSED, CAPPED, CAPPED, WHOLE),
+    "vllm": (REFUSED, REFUSED, CAPPED, REFUSED, WHOLE),
+}
 
 
 @pytest.fixture
@@ -113,9 +121,61 @@ def test_a_budget_of_the_whole_server_is_seen_without_asking_for_one(bench_at, s
     assert "end their thinking at exactly 34 tokens, the tags counted" in found.sentence
 
 
-@pytest.mark.parametrize("limit", ["max_tokens", "boundary", "finish_reason", "usage", "overflow"])
+@pytest.mark.parametrize("limit", ["max_tokens", "boundary", "finish_reason", "usage"])
 def test_limits(bench_at, server, limit):
     found = LIMIT_PROBES[limit](bench_at(server))
     broken = limit in BROKEN.get(server.kind, ())
     assert found.finding is (Finding.BROKEN if broken else Finding.KEPT), found.sentence
     assert found.evidence
+
+
+def overflow(bench: Bench) -> tuple[Finding, dict[str, Behaviour]]:
+    found = LIMIT_PROBES["overflow"](bench)
+    assert found.evidence
+    return found.finding, {case.case: case.behaviour for case in found.cases}
+
+
+def test_what_happens_beyond_the_context(bench_at, server):
+    """A prompt that is twice too long for a model shows nothing: it understands nothing of it."""
+    finding, cases = overflow(bench_at(server))
+    assert cases == dict(zip(Case, BEYOND[server.kind], strict=True))
+    assert finding is (Finding.BROKEN if server.kind == "serve" else Finding.KEPT)
+
+
+@pytest.mark.llamacpp
+def test_a_context_shift_drops_the_beginning(bench_at, start_server):
+    started = start_server("llamacpp", context=1024, slots=1, options=("--context-shift",))
+    finding, cases = overflow(bench_at(started))
+    assert finding is Finding.BROKEN
+    assert cases[Case.PROMPT] is REFUSED
+    assert cases[Case.BUDGET] is Behaviour.CUT_LEFT
+
+
+@pytest.mark.llamacpp
+def test_slots_that_share_a_context_fail_together(bench_at, start_server):
+    """Each is said to have all of it."""
+    options = ("--kv-unified",)
+    bench = bench_at(start_server("llamacpp", context=256, slots=4, options=options))
+    assert bench.engine.context == 1024
+    finding, cases = overflow(bench)
+    assert finding is Finding.BROKEN
+    assert cases == dict(
+        zip(Case, (REFUSED, REFUSED, CAPPED, CAPPED, Behaviour.FAILED), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("side", "behaviour"), [("left", Behaviour.CUT_LEFT), ("right", Behaviour.CUT_RIGHT)]
+)
+def test_where_a_real_server_was_told_to_cut_is_found_out(bench_at, vllm_server, side, behaviour):
+    """VLLM keeps so many tokens where a request says so."""
+    bench = bench_at(vllm_server)
+    plain = bench.engine.ask
+
+    def cutting(asks, at_once=1):
+        fields = {"truncate_prompt_tokens": 2000, "truncation_side": side}
+        return plain([replace(ask, fields=fields) for ask in asks], at_once)
+
+    bench.engine.ask = cutting
+    _, cases = overflow(bench)
+    assert cases[Case.PROMPT] is cases[Case.PROMPT_TWICE] is behaviour

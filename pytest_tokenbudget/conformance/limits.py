@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pytest_tokenbudget.conformance import lengths, repeats, words
+from pytest_tokenbudget.conformance import lengths, overflow, repeats, words
 from pytest_tokenbudget.conformance.bench import Bench
 from pytest_tokenbudget.conformance.results import LimitResult
 
@@ -20,7 +20,7 @@ LIMIT_PROBES: Mapping[str, Probe] = {
     "prefix_under_load": repeats.prefix_under_load,
     "usage": words.usage,
     "finish_reason": words.finish_reason,
-    "overflow": words.overflow,
+    "overflow": overflow.overflow,
 }
 
 

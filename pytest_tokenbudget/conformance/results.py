@@ -28,6 +28,62 @@ class Finding(StrEnum):
     NOT_POSSIBLE = "not possible"
 
 
+class Behaviour(StrEnum):
+    """What an engine does with what does not fit into its context."""
+
+    REFUSED = "refused"
+    CUT_LEFT = "cut at the left"
+    CUT_RIGHT = "cut at the right"
+    CUT_MIDDLE = "cut in the middle"
+    WHOLE = "taken in full"
+    CAPPED = "capped, says length"
+    CAPPED_UNSAID = "capped, not said"
+    FAILED = "error"
+    NOT_RESOLVED = "not resolved"
+    NOT_ASKED = "not asked"
+
+
+class Sight(StrEnum):
+    """Whether a part of a prompt decides what is written."""
+
+    SEEN = "seen"
+    UNSEEN = "not seen"
+    UNTOLD = "not told"
+
+
+@dataclass(frozen=True)
+class OverflowCase:
+    """What an engine did with one request that does not fit into its context.
+
+    Attributes:
+        case: Which one.
+        behaviour: What it did.
+        sentence: The same for people, with its evidence.
+        broken: Whether that breaks the limit.
+        prompt: Tokens of the prompt that was sent; None where none was, or nobody can count.
+        max_tokens: Output tokens asked for.
+        counted: Tokens of the prompt as the engine counts them.
+        output: Output tokens that came.
+        finish_reason: The engine's own word.
+        sights: Whether beginning, middle and end of the prompt were seen; empty where there was
+            nothing to find out.
+        kept: Which tokens of the prompt, posed alone, give the very same output; empty where none
+            did, or that was not tried.
+    """
+
+    case: str
+    behaviour: Behaviour
+    sentence: str
+    broken: bool = False
+    prompt: int | None = None
+    max_tokens: int | None = None
+    counted: int | None = None
+    output: int | None = None
+    finish_reason: str = ""
+    sights: Mapping[str, Sight] = field(default_factory=dict)
+    kept: str = ""
+
+
 @dataclass(frozen=True)
 class LimitResult:
     """What one probe of the limits found.
@@ -42,6 +98,7 @@ class LimitResult:
         failed: How many of them did not do as asked.
         rate: Share of them with its interval (value, low, high), where it is a rate.
         evidence: Requests as sent, counts, excerpts; small.
+        cases: What was done with each request that does not fit; of ``overflow`` only.
     """
 
     probe: str
@@ -51,6 +108,7 @@ class LimitResult:
     failed: int = 0
     rate: tuple[float, float, float] | None = None
     evidence: tuple[Mapping[str, Any], ...] = ()
+    cases: tuple[OverflowCase, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
-"""Probes of what an engine says: its counts, its reasons, its answer to what does not fit."""
+"""Probes of what an engine says: its counts and its reasons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from pytest_tokenbudget.conformance.asking import Ask, Choice, Reply
+from pytest_tokenbudget.conformance.asking import Choice, Reply
 from pytest_tokenbudget.conformance.bench import (
     AT_ONCE,
     LENGTH_WORDS,
@@ -18,11 +17,6 @@ from pytest_tokenbudget.conformance.results import Finding, LimitResult
 from pytest_tokenbudget.conformance.shown import not_possible, shown
 
 CUT = 8
-# A prompt beyond a longer context would be a test of the network.
-LONGEST_CONTEXT = 65_536
-# Output tokens that are left behind a prompt, and that are asked for there.
-ROOM, TOO_MUCH = 24, 64
-_FILLER = "One two three four five six seven eight nine ten. "
 
 
 def usage(bench: Bench) -> LimitResult:
@@ -88,51 +82,6 @@ def finish_reason(bench: Bench) -> LimitResult:
     return LimitResult("finish_reason", Finding.KEPT, sentence, n, evidence=seen)
 
 
-def overflow(bench: Bench) -> LimitResult:
-    """What happens where prompt, or prompt and output, do not fit into the context.
-
-    A prompt that is too long must be refused: to answer it means that part of it was dropped
-    without a word. Where only ``max_tokens`` is too much, refusing and cutting short are both
-    right, as long as a cut output says ``length``.
-    """
-    context = bench.engine.context
-    if context > LONGEST_CONTEXT:
-        return not_possible("overflow", f"a prompt beyond {context:,} tokens is not sent")
-    beyond, tight = _filled(bench, context + 64), _filled(bench, context - ROOM)
-    (reply,) = bench.ask([replace(beyond, max_tokens=8)])
-    evidence = [shown(reply)]
-    problem = ""
-    if reply.choices:
-        counted = reply.usage.get("prompt_tokens")
-        told = f", {counted} of its tokens counted" if counted is not None else ""
-        problem = f"a prompt beyond the context of {context} was answered{told}"
-    elif not reply.refused:
-        problem = f"a prompt beyond the context ended in: {reply.error}"
-    (other,) = bench.ask([replace(tight, max_tokens=TOO_MUCH)])
-    evidence.append(shown(other))
-    if other.choices:
-        choice = other.choices[0]
-        length, word = bench.length(choice, other), choice.finish_reason
-        does = f"max_tokens beyond the context is cut short (to {length})"
-        if length >= TOO_MUCH:
-            does = f"max_tokens beyond the stated context of {context} is given in full"
-        elif word not in LENGTH_WORDS and (word not in STOP_WORDS or _ran_full(bench, other)):
-            problem = problem or f"an output cut at the context says {word!r}"
-        elif word in STOP_WORDS:
-            does = f"max_tokens beyond the context is taken (the output ended before, at {length})"
-    elif other.refused:
-        does = "max_tokens beyond the context is refused"
-    else:
-        does = f"max_tokens beyond the context ended in: {other.error}"
-        problem = problem or does
-    if problem:
-        return LimitResult(
-            "overflow", Finding.BROKEN, f"{problem}; {does}", 2, 1, evidence=tuple(evidence)
-        )
-    sentence = f"a prompt beyond the context of {context} is refused; {does}"
-    return LimitResult("overflow", Finding.KEPT, sentence, 2, 0, evidence=tuple(evidence))
-
-
 def _caps(bench: Bench) -> list[int]:
     prompts = bench.easy[:AT_ONCE]
     return [CUT if place % 2 else min(MOST, bench.room(each)) for place, each in enumerate(prompts)]
@@ -185,34 +134,3 @@ def _miscounted(bench: Bench, reply: Reply) -> str:
         if abs(reasoning - seen) > bench.slack:
             return f"reasoning_tokens {reasoning}, {seen} ids of thinking"
     return ""
-
-
-def _ran_full(bench: Bench, reply: Reply) -> bool:
-    """Whether an output fills the context without an end of its own; False if nobody can tell."""
-    ids = reply.choices[0].ids
-    if not ids or reply.prompt_tokens is None or not bench.engine.eos_ids:
-        return False
-    # Engines keep a place free or not.
-    full = reply.prompt_tokens + len(ids) >= bench.engine.context - 1
-    return full and ids[-1] not in bench.engine.eos_ids
-
-
-def _filled(bench: Bench, tokens: int) -> Ask:
-    """An ask whose prompt has about that many tokens; a problem at its end, to be thought about."""
-    nothing = ({"role": "user", "content": ""},)
-    *before, last = next(iter(bench.candidates), nothing)
-    unit = max(bench.engine.count(_FILLER * 10) or 100, 10) / 10
-
-    def ask(times: int) -> Ask:
-        content = f"{_FILLER * max(times, 1)}\n\n{last['content']}"
-        return bench.plain((*before, {**last, "content": content}), 8)
-
-    if not bench.takes_ids:
-        rest = sum(bench.engine.count(each["content"]) or 0 for each in (*before, last))
-        return ask(int((tokens - 32 - rest) / unit))
-    made = ask(int(tokens / unit) + 2)
-    spare = len(made.prompt_ids) - tokens
-    # Some of the filling is left out, so that the prompt begins and ends as the template wants.
-    middle = (len(made.prompt_ids) - spare) // 2
-    ids = made.prompt_ids[:middle] + made.prompt_ids[middle + spare :] if spare > 0 else None
-    return replace(made, prompt_ids=ids) if ids else made

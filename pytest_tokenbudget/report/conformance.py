@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pytest_tokenbudget.conformance.results import (
+    Behaviour,
     BudgetResult,
     Finding,
     LimitResult,
@@ -37,6 +38,8 @@ _VERDICT, _BUDGET, _WAY = 12, 7, 16
 _NAMED = 4
 # Remarks that are shown of a way; the result file has all.
 _REMARKS = 2
+# What needs no further words where nothing is broken.
+_SAID_BY_TABLE = (Behaviour.REFUSED, Behaviour.CAPPED, Behaviour.WHOLE)
 
 
 def file_stem(report: ConformanceReport) -> str:
@@ -77,7 +80,8 @@ def conformance_record(report: ConformanceReport, run: RunInfo) -> dict[str, obj
         "settings": dict(run.settings),
         "versions": dict(run.versions),
         "summary": summary_record(report),
-        "limits": [to_record(each) for each in report.limits],
+        "limits": [limit_record(each) for each in report.limits],
+        "overflow": [to_record(each) for each in report.overflow],
         "ways": [way_record(each) for each in report.ways],
         "not_asked": [to_record(each) for each in report.not_asked],
     }
@@ -96,6 +100,13 @@ def summary_record(report: ConformanceReport) -> dict[str, object]:
         "limits_by_finding": {f.value: list(report.limits_that(f)) for f in Finding},
         "badge": badge_of(report).endpoint(),
     }
+
+
+def limit_record(limit: LimitResult) -> dict[str, object]:
+    """A limit as JSON; its cases, if it has any, are a list of their own."""
+    record = to_record(limit)
+    del record["cases"]
+    return record
 
 
 def way_record(way: WayResult) -> dict[str, object]:
@@ -131,8 +142,12 @@ def conformance_lines(report: ConformanceReport, run: RunInfo, width: int = MAX_
     lines = [rule(report.alias, f" by {engine}: are limits kept?", width)]
     lines += _limit_table(report.limits)
     for limit in report.limits:
-        if limit.finding is not Finding.KEPT:
+        if limit.finding is not Finding.KEPT and not limit.cases:
             lines += wrapped(f"{limit.probe} {limit.finding}: {visible(limit.sentence)}", width)
+    lines += _overflow_table(report)
+    for case in report.overflow:
+        if case.broken or case.behaviour not in _SAID_BY_TABLE:
+            lines += wrapped(f"{case.case}: {visible(case.sentence)}", width)
     lines += _way_table(report)
     if star := star_sentence(report):
         lines += wrapped(star, width)
@@ -158,6 +173,23 @@ def _limit_table(limits: Sequence[LimitResult]) -> list[str]:
             value, low, high = map(percent, each.rate)
             rate = f"  {value} % [{low}, {high}]"
         lines.append(f"{each.probe.ljust(name)}  {each.finding:12}  {failed:>9}{rate}")
+    return lines
+
+
+def _overflow_table(report: ConformanceReport) -> list[str]:
+    cases = report.overflow
+    if not cases:
+        return []
+    context = report.about.get("context")
+    title = "beyond the context" + (f" of {context:,}" if isinstance(context, int) else "")
+    name = max(cells(title), *(cells(each.case) for each in cases))
+    lines = [f"{title.ljust(name)}   prompt    asked   given  what happens"]
+    for each in cases:
+        counts = (
+            f"{'-' if count is None else f'{count:,}':>{room}}"
+            for count, room in ((each.prompt, 9), (each.max_tokens, 9), (each.output, 8))
+        )
+        lines.append(f"{each.case.ljust(name)}{''.join(counts)}  {each.behaviour}")
     return lines
 
 

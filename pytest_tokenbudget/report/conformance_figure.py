@@ -7,7 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.conformance.results import BudgetResult, Finding, LimitResult, Verdict
+from pytest_tokenbudget.conformance.results import (
+    Behaviour,
+    BudgetResult,
+    Finding,
+    OverflowCase,
+    Verdict,
+)
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.conformance import budget_name, mean_thinking, star_sentence
 from pytest_tokenbudget.report.conformance_study import ConformanceReport
@@ -38,10 +44,15 @@ FINDINGS: Mapping[Finding, str] = MappingProxyType(
         Finding.NOT_POSSIBLE: "#ffffff",
     }
 )
+# What leaves open whether anything is lost.
+_OPEN = (Behaviour.NOT_RESOLVED, Behaviour.NOT_ASKED)
 _WIDTH, _ROW = 6.8, 0.34  # inches: of the figure, of a row
 _NAMES, _VERDICTS = 2.75, 1.0  # inches: of the names of ways, of the verdicts
 _NAME = 40  # characters of a way's name
 _CHIPS = 5  # limits side by side
+_CHIP_NAME = 26  # characters of the name of a limit or a case
+# Name, finding and colour.
+Chip = tuple[str, str, str]
 
 
 def conformance_figure(report: ConformanceReport, path: Path) -> list[Path]:
@@ -61,14 +72,19 @@ def conformance_figure(report: ConformanceReport, path: Path) -> list[Path]:
 def draw_conformance(report: ConformanceReport) -> Figure:
     """The table of ways, and below it the limits; for `style.figure_style`."""
     # A row above the ways names the budgets.
-    ways = _ROW * (len(report.ways) + 1)
-    limits = _ROW * (-(-len(report.limits) // _CHIPS))
-    figure = new_figure((_WIDTH, 1.4 + ways + (limits + 0.3 if limits else 0)))
-    if limits:
-        table, chips = figure.subplots(2, 1, gridspec_kw={"height_ratios": (ways, limits)})
-        _draw_limits(chips, report.limits)
-    else:
-        table = figure.subplots()
+    heights = [_ROW * (len(report.ways) + 1)]
+    chips = [
+        ("limits", [(e.probe, str(e.finding), FINDINGS[e.finding]) for e in report.limits]),
+        ("beyond the context", [(e.case, str(e.behaviour), _of(e)) for e in report.overflow]),
+    ]
+    chips = [(title, row) for title, row in chips if row]
+    heights += [_ROW * (-(-len(row) // _CHIPS)) for _, row in chips]
+    figure = new_figure((_WIDTH, 1.4 + sum(heights) + 0.3 * len(chips)))
+    table, *others = figure.subplots(
+        len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights}
+    )[:, 0]
+    for axes, (title, row) in zip(others, chips, strict=True):
+        _draw_chips(axes, title, row)
     _draw_ways(table, report)
     version = report.about.get("engine_version")
     name = style.visible(report.engine + (f" {version}" if version else ""))
@@ -128,20 +144,26 @@ def _numbers(axes: Axes, middle: float, row: int, result: BudgetResult) -> None:
         )  # fmt: skip
 
 
-def _draw_limits(axes: Axes, limits: Sequence[LimitResult]) -> None:
-    """The limits, each a cell with its name and finding."""
+def _of(case: OverflowCase) -> str:
+    """The colour of a case."""
+    if case.broken:
+        return FINDINGS[Finding.BROKEN]
+    return FINDINGS[Finding.NOT_POSSIBLE if case.behaviour in _OPEN else Finding.KEPT]
+
+
+def _draw_chips(axes: Axes, title: str, chips: Sequence[Chip]) -> None:
+    """Names with what was found, each a cell."""
     width = _WIDTH / _CHIPS
-    for place, limit in enumerate(limits):
+    for place, (chip, found, colour) in enumerate(chips):
         row, column = divmod(place, _CHIPS)
-        _cell(axes, column * width, row, width, FINDINGS[limit.finding])
+        _cell(axes, column * width, row, width, colour)
         middle = (column + 0.5) * width
-        shown = style.shorten(style.visible(limit.probe), 22)
+        shown = style.shorten(style.visible(chip), _CHIP_NAME)
         name = axes.text(middle, row - 0.16, shown, ha="center", va="center", fontsize=8)
-        _fit(name, width - 0.1)
-        finding = str(limit.finding)
-        axes.text(middle, row + 0.22, finding, ha="center", va="center", fontsize=7)
-    axes.set_ylim(-(-len(limits) // _CHIPS) - 0.5, -0.5)
-    axes.set_title("limits", fontsize=8.5)
+        _fit(name, width - 0.2)
+        axes.text(middle, row + 0.22, found, ha="center", va="center", fontsize=7)
+    axes.set_ylim(-(-len(chips) // _CHIPS) - 0.5, -0.5)
+    axes.set_title(title, fontsize=8.5)
     _bare(axes)
 
 

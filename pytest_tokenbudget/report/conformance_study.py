@@ -8,10 +8,13 @@ from math import nan
 from typing import Any, ClassVar
 
 from pytest_tokenbudget.conformance.results import (
+    Behaviour,
     BudgetResult,
     Finding,
     LimitResult,
     Observation,
+    OverflowCase,
+    Sight,
     Verdict,
     WayResult,
 )
@@ -93,6 +96,11 @@ class ConformanceReport:
             key=lambda way: (BY_WEIGHT.index(way.verdict), goes_on_under(way)),
             default=None,
         )
+
+    @property
+    def overflow(self) -> tuple[OverflowCase, ...]:
+        """What was done with requests that do not fit into the context."""
+        return tuple(case for limit in self.limits for case in limit.cases)
 
     def limits_that(self, finding: Finding) -> tuple[str, ...]:
         """Names of the probes of limits that found this."""
@@ -222,6 +230,17 @@ def limit_from(record: Mapping[str, Any]) -> LimitResult:
             "finding": Finding(record["finding"]),
             "rate": None if rate is None else tuple(nan if v is None else v for v in rate),
             "evidence": tuple(record["evidence"]),
+            "cases": tuple(_case_from(each) for each in record.get("cases", ())),
+        }
+    )
+
+
+def _case_from(record: Mapping[str, Any]) -> OverflowCase:
+    return OverflowCase(
+        **{
+            **_known(OverflowCase, record),
+            "behaviour": Behaviour(record["behaviour"]),
+            "sights": {place: Sight(sight) for place, sight in record["sights"].items()},
         }
     )
 
