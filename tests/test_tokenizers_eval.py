@@ -3,7 +3,9 @@
 import json
 import shutil
 import unicodedata
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from gguf_files import write_family
 from runs import NANO, NO_ENGINE, QUIET, Engines, RealEngines, read
@@ -21,7 +23,9 @@ from pytest_tokenbudget.engines.server.facts import Facts
 from pytest_tokenbudget.engines.transformers import TransformersEngine
 from pytest_tokenbudget.models import ModelError, ModelSpec, load_catalogue, resolve_model
 from pytest_tokenbudget.report.files import write_bytes
-from pytest_tokenbudget.report.tokenizers_study import LIMITS
+from pytest_tokenbudget.report.json_files import RunInfo
+from pytest_tokenbudget.report.tokenizers import tokenizers_record
+from pytest_tokenbudget.report.tokenizers_study import LIMITS, reports_of
 from pytest_tokenbudget.template_cost import conversation, conversations, template_cost
 from pytest_tokenbudget.tokenizers_run import Tokenization, shown_change
 
@@ -130,6 +134,18 @@ def test_a_rate_is_that_of_all_passages_together():
     assert ratio_estimate([3], [6]).value == 0.5
     with pytest.raises(ValueError, match="pairs"):
         ratio_estimate([1], [0])
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.2])
+def test_six_passages_are_enough_for_an_interval_that_holds(spread):
+    chance = np.random.default_rng(0)
+    held = 0
+    for _ in range(1000):
+        lengths = chance.integers(200, 450, 6)
+        tokens = lengths * np.exp(chance.normal(-1, spread, 6))
+        found = ratio_estimate(tokens, lengths)
+        held += found.low <= np.exp(spread**2 / 2 - 1) <= found.high
+    assert 920 <= held <= 970
 
 
 def test_what_is_said_to_fit_does_fit(nano):
@@ -311,6 +327,13 @@ def test_the_eval_of_the_embedded_model(measure, pytester):
     assert [limit["limit"] for limit in found["limits"]] == [512, 2048]
     assert found["template"]["question"] == found["limits"][0]["overhead"] == 12
     assert found["server"] is None
+    [report] = reports_of(read(pytester.path, "metrics.json"))
+    again = tokenizers_record(report, RunInfo())
+    for part in ("texts", "template", "limits", "summary"):
+        assert again[part] == found[part], part
+    other = dict(report.texts, en=replace(report.texts["en"], digest="other"))
+    assert report.same_ids(report)
+    assert not report.same_ids(replace(report, texts=other))
     names = {path.name for path in (pytester.path / "reports" / "figures").iterdir()}
     assert names == {"tokenizers_nano-reasoner.png", "tokenizers_nano-reasoner.svg"}
 
