@@ -171,7 +171,9 @@ def test_rules_of_thumb_are_judged_on_the_scenarios_that_they_are_meant_for():
     assert report.more.difference.value == pytest.approx(28)
     assert report.more.verdict is Verdict.HOLDS
     split = {each.split: each for each in report.differ}
-    assert split["framing"].p_holm < 0.01 < split["game"].p_holm
+    assert split["framing"].p_holm < 0.01
+    # Within a framing all lengths are the same: there is nothing to compare games by.
+    assert "game" not in split
 
 
 def test_where_anger_alone_is_long_it_gets_a_limit_of_its_own(tmp_path, no_figures):
