@@ -15,6 +15,7 @@ from engine_helpers import collect, make_engine, requests
 from fake_engine import FakeEngine, gather_all, make_plan, make_problems
 from runs import NO_ENGINE, QUIET, RealEngines, environment, rows
 from server_scripted import EOS, GREEDY, MESSAGES, NANO, ScriptedServer, one
+from watching import Notes
 
 from pytest_tokenbudget.endpoints import Endpoint
 from pytest_tokenbudget.engines.base import Generated, Request
@@ -297,23 +298,6 @@ def test_a_fault_ends_the_display_and_nothing_else(tmp_path):
 
 
 # What engines tell
-
-
-class Notes:
-    """A watch that notes what it is told."""
-
-    def __init__(self, follow=True):
-        self.told, self.texts, self.follow = {}, {}, follow
-
-    def follows(self, request):
-        return self.follow
-
-    def wrote(self, request, ids, texts=None):
-        self.told.setdefault(request.key, []).append(tuple(ids))
-        self.texts[request.key] = texts
-
-    def wrote_text(self, request, text):
-        self.told.setdefault(request.key, []).append(text)
 
 
 def test_transformers_tells_of_every_row_as_its_ids_come():

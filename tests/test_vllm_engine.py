@@ -11,6 +11,7 @@ from dataclasses import replace
 import psutil
 import pytest
 from engine_helpers import GREEDY, SPEC, make_engine
+from watching import Notes
 
 from pytest_tokenbudget.conformance.asking import Ask, Askable
 from pytest_tokenbudget.engines.base import Decoding, EngineError, Request
@@ -180,6 +181,21 @@ class TestGenerate:
         ]
         assert ids_of(collect(engine, going_on)) == ids_of(whole)
 
+    def test_ids_are_told_as_they_come(self, engine):
+        wanted = requests(engine, 2, 24)
+        before = ids_of(collect(engine, wanted))
+        wanted = [replace(request, prefix_ids=before[request.key][:4]) for request in wanted]
+        engine.watch = notes = Notes()
+        try:
+            after = ids_of(collect(engine, wanted))
+        finally:
+            engine.watch = None
+        assert after == before
+        for key, told in notes.told.items():
+            assert told[-1] == after[key]
+            assert [len(ids) for ids in told] == sorted({len(ids) for ids in told})
+            assert 4 < len(told[0]) < len(told[-1])
+
     def test_an_output_that_has_ended_is_not_gone_on_from(self, engine):
         (whole,) = collect(engine, requests(engine, 1)).values()
         again = Request("again", whole.request.prompt_ids, CAP, prefix_ids=whole.output_ids)
@@ -280,6 +296,9 @@ class TestAsk:
         assert "no_such_field" in unknown.error
         assert "temperature" in wrong.error
         assert str(engine.context) in long.error
+        assert unknown.refused
+        assert wrong.refused
+        assert long.refused
         assert len(json.dumps(long.sent)) < 1000
         assert (good.error, len(good.choices)) == ("", 2)
 

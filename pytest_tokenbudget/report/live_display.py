@@ -21,7 +21,7 @@ from pytest_tokenbudget.traces.plan import Plan
 from pytest_tokenbudget.traces.trace import StopReason
 
 # Seconds without a word of one trace after which another one that is being written is shown.
-PATIENCE = 5.0
+PATIENCE = 30.0
 
 _ENDS = {
     StopReason.EOS: "ended by the model",
@@ -83,14 +83,15 @@ class LiveDisplay:
     ) -> None:
         """Take what there is of an output: its ids and, where they are not decoded here, texts."""
         with self._shielded():
-            if self._turn_to(request):
-                self._put(self._current(request, lambda shown: shown.precedes(ids)).add(ids, texts))
+            shown = self._followed(request, lambda shown: shown.precedes(ids))
+            if shown is not None:
+                self._put(shown.add(ids, texts))
 
     def wrote_text(self, request: Request, text: str) -> None:
         """Take what there is of an output that comes without ids: all of its text so far."""
         with self._shielded():
-            if self._turn_to(request):
-                shown = self._current(request, lambda shown: shown.precedes_text(text))
+            shown = self._followed(request, lambda shown: shown.precedes_text(text))
+            if shown is not None:
                 self._put(shown.add_text(text))
 
     def ended(self, result: Generated, text: str, offsets: Sequence[int]) -> None:
@@ -115,26 +116,24 @@ class LiveDisplay:
                 self._close("not finished")
             self._stage = None
 
-    def _turn_to(self, request: Request) -> bool:
-        """Whether an output is the one that is shown; it is where there is no other one."""
-        if self._stage is None:
-            return False
-        self._stage.tells = True
-        if self._shown is not None and not self._shown.is_of(request):
-            if not self._shown.is_silent:
-                return False
-            self._close("goes on later")
-        if self._shown is None:
-            self._open(request)
-        return True
+    def _followed(self, request: Request, precedes: Callable[[_Shown], bool]) -> _Shown | None:
+        """What is shown of an output; None where another one is.
 
-    def _current(self, request: Request, precedes: Callable[[_Shown], bool]) -> _Shown:
-        """What is shown of an output; begun anew where that is another text than what came now."""
-        assert self._shown is not None
-        if not precedes(self._shown):
+        Args:
+            request: What was asked for.
+            precedes: Whether what is shown may be the beginning of what has come now.
+        """
+        stage, shown = self._stage, self._shown
+        if stage is None:
+            return None
+        stage.tells = True
+        if shown is not None and not shown.is_of(request):
+            if not shown.is_silent:
+                return None
+            self._close("goes on later")
+        elif shown is not None and not precedes(shown):
             self._close("asked for again")
-            self._open(request)
-        return self._shown
+        return self._shown or self._open(request)
 
     def _open(self, request: Request) -> _Shown:
         assert self._stage is not None
@@ -263,13 +262,12 @@ class _Shown:
     def finish(self, result: Generated, text: str, offsets: Sequence[int]) -> str:
         """Take the trace as it is stored; what is left to print."""
         live = self._started(False, self._stage.plan.budgets)
-        ids, capped = result.output_ids, result.stop_reason is StopReason.LENGTH
+        ids = result.output_ids
         parts = []
         if self._left is not None and text.startswith(self.text):
             for budget in self._left:
-                place = offsets[budget - 1] if budget and budget <= len(ids) else 0
-                cuts = budget < len(ids) or (budget == len(ids) and capped)
-                if cuts and place >= len(self.text):
+                place = self._place(budget, result, text, offsets)
+                if place is not None and place >= len(self.text):
                     parts += [self._write(live, text, place), live.mark(budget)]
         elif self._left is None and self.precedes(ids):
             for place in range(len(self._ids), len(ids)):
@@ -303,6 +301,16 @@ class _Shown:
         """Text up to a place, where that is not there yet."""
         start, self.text = len(self.text), text[: max(end, len(self.text))]
         return live.write(text[start:end])
+
+    @staticmethod
+    def _place(budget: int, result: Generated, text: str, offsets: Sequence[int]) -> int | None:
+        """Where a budget cuts a result's text; None where it does not."""
+        count = len(result.output_ids)
+        if budget < count:
+            return offsets[budget - 1] if budget else 0
+        # Counted here, an output that its cap has cut may have a few tokens less.
+        at_cap = result.stop_reason is StopReason.LENGTH and budget <= result.request.cap
+        return len(text) if at_cap else None
 
     def _cut(self, text: str, budget: int) -> int | None:
         """Where a budget cuts a text, counted only where there can be enough tokens."""
