@@ -37,7 +37,7 @@ class Difference(NamedTuple):
     after: str
 
     def __str__(self) -> str:
-        return f"{self.what} {_shown(self.before)} -> {_shown(self.after)}"
+        return f"{self.what} {_shown(self.before, 26)} -> {_shown(self.after, 26)}"
 
 
 class Changed(NamedTuple):
@@ -309,5 +309,5 @@ def _differences(before: Run, after: Run) -> tuple[Difference, ...]:
     )
 
 
-def _shown(value: str) -> str:
-    return shorten(visible(value), 48) or "nothing"
+def _shown(value: str, width: int = 48) -> str:
+    return shorten(visible(value), width) or "nothing"

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_tokenbudget.baselines.run import BaselineError
 from pytest_tokenbudget.baselines.session import save
-from pytest_tokenbudget.report.reporter import ATTRIBUTE, Reporter
+from pytest_tokenbudget.report.reporter import ATTRIBUTE, SECTIONS, Reporter
 from pytest_tokenbudget.session import Session
 
 RECORD = "baseline"
@@ -32,9 +32,11 @@ class BaselineKeeper:
     def __init__(self, config: pytest.Config, session: Session, reporter: Reporter) -> None:
         self.config, self.settings, self.reporter = config, session.settings, reporter
         self.found: list[Mapping[str, Any]] = []
+        self.refused = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.found += [r[RECORD] for r in getattr(report, ATTRIBUTE, ()) if RECORD in r]
+        self.refused |= report.failed and "compared" in getattr(report, SECTIONS, ())
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -57,8 +59,8 @@ class BaselineKeeper:
     def _unjudged(self) -> list[str]:
         """A sentence for everything that was to be compared and was not."""
         settings = self.settings
-        if settings.compare is None:
-            return []
+        if settings.compare is None or self.refused:
+            return []  # what was refused has failed with the reason
         if not self.found:
             return [
                 f"--tokenbudget-compare {settings.compare}: nothing was compared, since no test of "

@@ -13,6 +13,7 @@ from pytest_tokenbudget.baselines.reading import Baseline
 from pytest_tokenbudget.baselines.run import BaselineError, record_of
 from pytest_tokenbudget.baselines.storage import find_baseline, save_baseline
 from pytest_tokenbudget.planning import Kind
+from pytest_tokenbudget.report.style import plural
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.options import Settings
@@ -115,9 +116,9 @@ def _check_whole(study: Study, run: RunInfo, name: str) -> None:
     lacks = (
         "the run was interrupted"
         if not run.complete
-        else f"{study.missing:,} problems of {study.alias} lack traces"
+        else f"{plural(study.missing, 'problem')} of {study.alias} without all traces"
         if study.missing and study.source is None
-        else f"{len(study.errors):,} traces of {study.alias} ended in an error"
+        else f"{plural(len(study.errors), 'trace')} of {study.alias} ended in an error"
         if study.errors and study.source is None
         else f"there is no answer of {study.alias}"
         if not study.scored
