@@ -175,6 +175,7 @@ class _Run:
             window.messages,
             self.plan.thinking,
             posed.problem.id,
+            opens_thinking=facts.opens,
         )
         return facts, want
 
