@@ -1,5 +1,8 @@
 """The YAML form of generation settings: read, refused, written, read again."""
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given
@@ -168,3 +171,10 @@ def test_what_is_written_is_read_again(tmp_path_factory, emotions, categories, a
     assert yaml.safe_load(text)["llm"] == {
         "generation_config": {"max_new_tokens": limit, "temperature": 0.25}
     }
+
+
+def test_the_form_in_the_docs_can_be_read(read):
+    page = (Path(__file__).parents[1] / "docs" / "scenarios.md").read_text(encoding="utf-8")
+    [form] = re.findall(r"<!-- form -->\n```yaml\n(.*?)```", page, re.S)
+    assert read(form).limits == read(WHOLE).limits
+    assert read(form).options == read(WHOLE).options

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from runs import NO_ENGINE, QUIET, RealEngines, read
@@ -362,3 +363,13 @@ def test_thinking_has_a_rule_of_its_own_and_temperature_is_taken_from_the_file(e
 def test_a_task_of_one_kind_is_skipped(run):
     result = run("--task=games", base=EVALS, engines=RealEngines(), problems=1)
     assert result.parseoutcomes()["skipped"] == 8
+
+
+def test_every_field_of_the_results_is_explained():
+    text = (Path(__file__).parents[1] / "docs" / "scenarios.md").read_text(encoding="utf-8")
+    record = scenarios_record(make(lengths=long_when_angry), RunInfo())
+    names = {*record, *record["overall"], *record["overall"]["answers"], *record["limits"]["all"]}
+    names |= {*record["differ"][0], *record["replay"], *record["overall"]["answers"]["findings"]}
+    names -= {"name", "split", "p", "problems", "confidence", "findings"}
+    for name in names:
+        assert f"`{name}`" in text, name
