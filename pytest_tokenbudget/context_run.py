@@ -28,7 +28,6 @@ SUMMARISE = (
     "You summarise conversations. Keep names, numbers, instructions and every fact that somebody "
     "may ask about later. Write the summary only."
 )
-CUT_OVER_CHAT = "only messages can be posed over chat, and this window begins or ends inside one"
 
 
 def make_context(session: Session, spec: ModelSpec) -> ContextStudy:
@@ -153,7 +152,7 @@ class _Run:
     ) -> tuple[WindowFacts, Want | None]:
         from pytest_tokenbudget.tasks.histories import Arm
         from pytest_tokenbudget.traces.store import Want
-        from pytest_tokenbudget.traces.windowing import facts_of
+        from pytest_tokenbudget.traces.windowing import CUT_OVER_CHAT, facts_of
 
         key = self.plan.key(window.ids)
         form = self.plan.format

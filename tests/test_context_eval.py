@@ -399,7 +399,9 @@ def test_over_chat_only_windows_of_messages_are_posed(run, pytester, quick_figur
         continues = False
 
     engines = Engines(lambda *given: OverChat())
-    assert run(*FAKE, base=EVAL, engines=engines).ret == 0
+    result = run(*FAKE, base=EVAL, engines=engines)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["newest at 50 %: no window*, since only messages can be*"])
     assert all(request.messages for request in engines.seen)
     record = found(pytester)
     assert point(record, "recall", "newest", "50%")["no_window"] == 3

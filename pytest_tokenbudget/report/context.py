@@ -196,16 +196,16 @@ def _cut_questions(report: ContextReport, arm: Arm) -> list[str]:
 
 
 def _no_windows(report: ContextReport, arm: Arm) -> list[str]:
-    found: dict[tuple[str, int], list[str]] = {}
+    found: dict[tuple[str, int, str], list[str]] = {}
     for strategy in report.strategies:
         for limit in report.limits:
             point = report.at(arm, strategy, limit)
             if point.no_window:
-                found.setdefault((limit, point.no_window), []).append(strategy)
+                found.setdefault((limit, point.no_window, point.why), []).append(strategy)
     return [
         f"{', '.join(names)} at {shown_limit(limit)}: no window for "
-        f"{plural(number, 'conversation')}, since what must stay does not fit"
-        for (limit, number), names in found.items()
+        f"{plural(number, 'conversation')}, since {why}"
+        for (limit, number, why), names in found.items()
     ]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.report.context_study import Answer, ContextStudy
 from pytest_tokenbudget.tasks.histories import Arm
 from pytest_tokenbudget.traces.trace import Outcome
-from pytest_tokenbudget.traces.windowing import WHOLE_CELL, Cell, WindowFacts
+from pytest_tokenbudget.traces.windowing import CUT_OVER_CHAT, WHOLE_CELL, Cell, WindowFacts
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.context import Advice, Contrast
@@ -49,7 +49,8 @@ class WindowPoint:
         limit: The limit as it is written.
         curve: Accuracy, completed, truncation of outputs, best and worst case. A conversation that
             has no window counts as not answered.
-        no_window: Conversations that have none, since what the strategy must keep does not fit.
+        no_window: Conversations that have none.
+        why: Why they have none, for people; empty where all have one.
         kept: Share of windows that hold all that the answer needs: the facts, or a task's system
             prompt. None where it cannot be told.
         system_whole: Share of windows that hold the whole system prompt; None without one.
@@ -71,6 +72,7 @@ class WindowPoint:
     limit: str
     curve: Point
     no_window: int
+    why: str
     kept: Estimate | None
     system_whole: Estimate | None
     question_whole: Estimate | None
@@ -260,6 +262,7 @@ def _point(study: ContextStudy, arm: Arm, cell: Cell) -> WindowPoint:
         limit=cell.limit,
         curve=curve.points[0],
         no_window=len(answers) - len(windows),
+        why=_why([a.facts.impossible for a in answers if a.judged is None]),
         kept=_share(a.facts.needed_whole for a in windows),
         system_whole=_share(a.facts.system_whole for a in windows),
         question_whole=_share(a.facts.question_whole for a in windows),
@@ -274,6 +277,14 @@ def _point(study: ContextStudy, arm: Arm, cell: Cell) -> WindowPoint:
         by_depth=_groups(answers, lambda a: a.posed.depth),
         by_turns=_groups(answers, lambda a: a.posed.turns),
     )
+
+
+def _why(reasons: Sequence[str]) -> str:
+    if not reasons:
+        return ""
+    if CUT_OVER_CHAT in reasons:
+        return "only messages can be posed over chat"
+    return "what must stay does not fit"
 
 
 def _unused(cell: Cell, facts: WindowFacts) -> int:

@@ -15,6 +15,9 @@ from pytest_tokenbudget.context.window_conversation import Conversation
 from pytest_tokenbudget.context.window_limits import WHOLE, Limit
 
 
+CUT_OVER_CHAT = "only messages can be posed over chat, and this window begins or ends inside one"
+
+
 @dataclass(frozen=True)
 class Windowing:
     """What the context eval poses.
