@@ -146,7 +146,8 @@ def _of_tokens(before: Floats, after: Floats, tolerance: Tolerance) -> Evidence:
     one, other, _ = problem_pairs(before, after)
     if not tolerance.relative:
         return mean_of((other - one).reshape(-1, 1))
-    # As in Fieller's interval: what is left of each problem once the tolerated ratio is taken off.
+    # What each problem adds to the ratio, to first order.
     mean = one.mean() if one.any() else float("nan")
-    left = (other - (1 + tolerance.value) * one) / mean + tolerance.value
+    ratio = other.mean() / mean
+    left = (other - ratio * one) / mean + ratio - 1
     return mean_of(left.round(12).reshape(-1, 1), -1.0)
