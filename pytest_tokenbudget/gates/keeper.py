@@ -108,7 +108,8 @@ class Keeper:
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         result = yield
         settings = self.session.settings
-        if self.reports and not session.config.option.collectonly and not settings.dry_run:
+        nothing_ran = session.config.option.collectonly or settings.dry_run or settings.list_gates
+        if self.reports and not nothing_ran:
             asked = any(self.config.getoption(f"tokenbudget_{name}") for name in OPTIONS)
             if self.used or asked:
                 self._account(session)
