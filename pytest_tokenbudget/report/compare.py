@@ -83,7 +83,7 @@ def _row(point: PointChange) -> tuple[str, ...]:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share + 0.0:+.1f}" if math.isfinite(share) else "-"
+    return f"{round(100 * share, 1) + 0.0:+.1f}" if math.isfinite(share) else "-"
 
 
 def _sentences(gates: BaselineGates) -> list[str]:

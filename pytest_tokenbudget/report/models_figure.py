@@ -107,7 +107,8 @@ def _price_axis(axes: Axes, plane: Plane) -> None:
 
     if all(place.price > 0 for place in plane.places):
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+        subs = (1, 2, 5) if _span(plane) > math.log(10) else range(1, 10)
+        axes.xaxis.set_major_locator(LogLocator(base=10, subs=tuple(subs)))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.set_xlabel(plane.axis.label)
