@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.scenario_limits import ScenarioReplay
 
 _ROW = 0.24  # inches of a row
-_NAME = 24
+_NAME = 28
 _FAR = 12.0  # how many times the least the most may be on a linear axis
 _WAYS = (style.ACCURACY, *style.SERIES[1:4])
 _PLACES = ("#4c8fc4", "#f0a25e", "#7fc8ae", "#d9a3c3", "#c9c9c9", "#e8d57a")
@@ -152,7 +152,7 @@ def _draw_needs(
                     [place + shift for shift in shifts],
                     color=style.ORANGE if cut else style.BLUE,
                     marker=marker,
-                    markersize=2.6,
+                    markersize=2.6 if len(rows[0][2]) > 150 else 3.8,
                     alpha=0.45,
                     linestyle="none",
                     markeredgewidth=0,
@@ -333,7 +333,9 @@ def _write(axes: Axes, left: float, width: float, place: int, text: str) -> None
 def _share_axis(axes: Axes, names: Sequence[str]) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    axes.set_yticks(range(len(names)), [style.shorten(style.visible(name), 28) for name in names])
+    axes.set_yticks(
+        range(len(names)), [style.shorten(style.visible(name), _NAME) for name in names]
+    )
     for text in axes.get_yticklabels():
         text.set_parse_math(False)
     axes.set_ylim(len(names) - 0.4, -0.6)
