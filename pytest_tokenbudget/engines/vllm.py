@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 # time would only make claims longer.
 MOST_AT_ONCE = 4096
 PROMPT_SHOWN = 8
+# What vLLM's own server answers to a request that vLLM does not take.
+REFUSED = 400
+# vLLM's own names for that; before it had them it raised ValueError.
+_REFUSALS = {"VLLMClientError", "VLLMValidationError"}
 
 Ids = Sequence[int]
 # Told the place of a submission, and its output ids so far.
@@ -262,7 +266,8 @@ class VllmEngine(InProcessEngine):
         ids, wanted = submission
         sent = {"prompt_token_ids": _shown(ids), **wanted}
         if isinstance(output, Exception):
-            return Reply(sent, error=first_line(output), prompt_tokens=len(ids))
+            status = REFUSED if _is_refusal(output) else None
+            return Reply(sent, error=first_line(output), status=status, prompt_tokens=len(ids))
         thinking = self.spec.thinking
         opened = thinking is not None and thinking.left_open(prompt.text)
         choices = tuple(
@@ -332,6 +337,12 @@ def _settled(row: Row, ended: Ended) -> Generated:
         row.stop_reason = StopReason.STOP
     error = f"vLLM ended it with {reason!r} after {len(row.output)} of {row.request.cap} tokens"
     return generated(row, ended.seconds, reason, error)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether vLLM said no to the request itself."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, ValueError) or not names.isdisjoint(_REFUSALS)
 
 
 def _shown(ids: Ids) -> list[int | str]:
