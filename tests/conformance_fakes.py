@@ -146,11 +146,12 @@ class FakeEngine(Engine):
         if refusal := self._refuses(ask):
             return Reply(sent, error=refusal, status=400)
         prompt = ask.prompt_ids or self.render(ask.messages).ids
-        fate: Fate | None = Fate(prompt, ask.max_tokens)
+        fate = Fate(prompt, ask.max_tokens)
         if len(prompt) + ask.max_tokens > self._context:
-            fate = self._beyond(prompt, ask.max_tokens, self._context)
-            if fate is None:
+            own = self._beyond(prompt, ask.max_tokens, self._context)
+            if own is None:
                 return Reply(sent, error="too long", status=400)
+            fate = own
             ask = replace(ask, prompt_ids=fate.seen, messages=(), max_tokens=fate.cap)
         choices = tuple(self._choice(ask, sample, at_once, fate.word) for sample in range(ask.n))
         usage = {

@@ -105,7 +105,12 @@ def test_an_engine_that_refuses_all(ids: bool) -> None:
 def test_requests_are_as_long_as_the_table_says() -> None:
     engine = make()
     asked: list[tuple[Ask, bool]] = []
-    engine._reply = lambda ask, reply: asked.append((ask, bool(reply.choices))) or reply
+
+    def listen(ask: Ask, reply: Reply) -> Reply:
+        asked.append((ask, bool(reply.choices)))
+        return reply
+
+    engine._reply = listen
     result, cases = probe(engine)
     refused = [ask for ask, answered in asked if not answered]
     assert [(len(ask.prompt_ids), ask.max_tokens) for ask in refused] == [
@@ -227,6 +232,16 @@ def test_an_output_that_goes_on_while_the_beginning_is_dropped() -> None:
     assert shifted.counted == shifted.prompt == CONTEXT - ROOM
     assert result.finding is Finding.BROKEN
     assert f"{TOO_MUCH} tokens came behind {CONTEXT - ROOM:,}" in shifted.sentence
+
+
+def test_a_prompt_that_was_shortened_for_its_output_though_that_ends_early() -> None:
+    def brief(thought: Thought) -> Thought:
+        return replace(thought, thinking=3, answer=2)
+
+    _, cases = probe(make(cutting("left", told=True), brief))
+    assert cases[Case.BUDGET].behaviour is Behaviour.CUT_LEFT
+    assert cases[Case.BUDGET].output < ROOM  # type: ignore[operator]
+    assert cases[Case.BUDGET].counted == CONTEXT - TOO_MUCH
 
 
 def test_a_model_that_remembers_tells_by_its_answers() -> None:
@@ -415,6 +430,7 @@ def test_prompts_have_the_wished_length_and_all_facts(tokens: int, ids: bool) ->
             assert len(prompt) == posed.tokens
             assert 0 <= tokens - len(prompt) <= (0 if ids else 2)
             text = engine.decode(prompt)
+            assert text.startswith("[system] You remember")
             assert text.rstrip().endswith(filling.facts[place].question)
             for other, told in filling.facts.items():
                 assert told.statement(changed and other == place) in text
@@ -434,6 +450,11 @@ def test_facts_stand_where_their_names_say() -> None:
 def test_what_ends_beyond_the_context_is_looked_at_just_below_it() -> None:
     engine = make(shifting)
     lengths: list[int] = []
-    engine._reply = lambda ask, reply: lengths.append(len(ask.prompt_ids)) or reply
+
+    def listen(ask: Ask, reply: Reply) -> Reply:
+        lengths.append(len(ask.prompt_ids))
+        return reply
+
+    engine._reply = listen
     probe(engine)
     assert lengths.count(CONTEXT - EDGE) >= 2 * len(PLACES)

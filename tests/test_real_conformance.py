@@ -10,9 +10,11 @@ from real_servers import TEMPLATES
 from server_scripted import NANO
 
 from pytest_tokenbudget.conformance.bench import Bench
+from pytest_tokenbudget.conformance.filling import Filling
 from pytest_tokenbudget.conformance.limits import LIMIT_PROBES
 from pytest_tokenbudget.conformance.overflow import Case
 from pytest_tokenbudget.conformance.results import Behaviour, Finding, Verdict, WayResult
+from pytest_tokenbudget.conformance.sights import Looking, where_cut
 from pytest_tokenbudget.conformance.thinking import probe_way
 from pytest_tokenbudget.conformance.ways import WAYS
 from pytest_tokenbudget.endpoints import Endpoint
@@ -177,5 +179,8 @@ def test_where_a_real_server_was_told_to_cut_is_found_out(bench_at, vllm_server,
         return plain([replace(ask, fields=fields) for ask in asks], at_once)
 
     bench.engine.ask = cutting
-    _, cases = overflow(bench)
-    assert cases[Case.PROMPT] is cases[Case.PROMPT_TWICE] is behaviour
+    look = Looking(bench, Filling(bench)).at(bench.engine.context + 64)
+    found, why = where_cut(look)
+    assert found is behaviour, why
+    assert look.counted == 2000
+    assert "2,000" in look.kept

@@ -90,7 +90,7 @@ def _in_words(context: int, cases: Sequence[OverflowCase]) -> str:
     told: dict[str, list[str]] = {}
     for case in cases:
         told.setdefault(case.sentence, []).append(case.case)
-    parts = [f"{' and '.join(names)}: {sentence}" for sentence, names in told.items()]
+    parts = [f"{', '.join(names)}: {sentence}" for sentence, names in told.items()]
     return f"beyond the context of {context:,}: {'; '.join(parts)}"
 
 
@@ -121,7 +121,7 @@ class _Probe:
         yield tight
         if tight.sights:
             # There is no telling when such an output would end.
-            why = "not asked, since the context ends no output"
+            why = "not asked, since the output before did not end at the context"
             yield OverflowCase(Case.BUDGET_ALONE, Behaviour.NOT_ASKED, why)
         else:
             yield self._budget(Case.BUDGET_ALONE, self._context + TOO_MUCH)
