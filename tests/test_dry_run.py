@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import NO_ENGINE, QUIET, RealEngines, finish, rows, start
+from server_scripted import ScriptedServer
 
 from pytest_tokenbudget.analysis.forecast import beyond, forecast, together
 from pytest_tokenbudget.dry_run_memory import memory_of
@@ -156,6 +157,25 @@ def test_what_cannot_be_generated_fails(evals, pytester):
     (failure,) = said(pytester)["failures"]
     assert "127.0.0.1:9" in failure
     assert "cannot be generated: " in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("options", "known"),
+    [(("--tokenizer", "nano-reasoner"), "counted"), (("--server-api", "chat"), "estimated")],
+)
+def test_a_server_is_asked_what_it_is_and_nothing_more(evals, pytester, options, known):
+    with ScriptedServer() as server:
+        (pytester.path / "tokenbudget.toml").write_text(
+            f'[models.served]\nbase_url = "{server.url}"\nprice = {{ input = 1, output = 2 }}\n'
+        )
+        result = evals("phase1", "--dry-run", "--rootdir", ".", "--model", server.url, *options)
+        assert server.bodies == []
+    assert result.ret == 0
+    (part,) = said(pytester)["parts"]
+    assert part["prompts"] == known
+    assert part["at_most_tokens"] == 3 * 32
+    assert part["at_most_cost"] == pytest.approx((part["prompt_tokens"] + 2 * 3 * 32) / 1e6)
+    assert said(pytester)["memory"] is None
 
 
 def test_recorded_answers_need_nothing(evals, pytester):
