@@ -13,7 +13,5 @@ def test_against_baseline(compared, budget, record_metrics, baseline_gates):
     """Accuracy, truncation and tokens used at ``budget`` tokens, then and now."""
     if budget not in compared.budgets:
         pytest.skip(f"{compared.label} has no budget of {budget:,} tokens")
-    change = compared.at(budget)
-    checks = [check.record() for check in baseline_gates.judge(budget)]
-    record_metrics(change, baseline={"label": compared.label, "checks": checks})
+    record_metrics(compared.at(budget), baseline=baseline_gates.record(budget))
     baseline_gates.check(budget)

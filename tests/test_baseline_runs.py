@@ -124,12 +124,22 @@ def test_nothing_is_collected_and_nothing_written_without_being_asked(run, pytes
 
 
 @pytest.mark.usefixtures("quick")
-def test_results_serve_as_they_lie(run, pytester):
+def test_results_serve_as_they_lie_and_a_job_on_github_is_told(run, pytester, monkeypatch):
     run().assert_outcomes(passed=3)
     (pytester.path / "reports").rename(pytester.path / "before")
-    result = run(COMPARE, "./before", FAIL, "tokens:+0:point")
-    result.assert_outcomes(passed=5)
-    result.stdout.fnmatch_lines(["*nano-reasoner against before, n = 3*"])
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "summary.md"))
+    result = run(COMPARE, "./before", FAIL, "tokens:+0:point,16:accuracy:-0.1:noninferior")
+    result.assert_outcomes(passed=4, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*nano-reasoner against before, n = 3*",
+            "::error title=tokenbudget%3A 16%3Aaccuracy%3A-0.1%3Anoninferior against before::*",
+        ]
+    )
+    summary = (pytester.path / "summary.md").read_text()
+    assert summary.startswith("## Token budgets against before\n")
+    assert summary.count("| nano-reasoner | ") == 2
 
 
 @pytest.mark.usefixtures("quick")

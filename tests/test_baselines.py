@@ -19,6 +19,8 @@ from pytest_tokenbudget.baselines.run import BaselineError, record_of, run_of
 from pytest_tokenbudget.baselines.storage import find_baseline, save_baseline
 from pytest_tokenbudget.baselines.values import tolerances
 from pytest_tokenbudget.engines.base import Decoding
+from pytest_tokenbudget.report.compare_github import compared_annotations, write_compared_summary
+from pytest_tokenbudget.report.github import Job
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.report.saturation import write_results
 from pytest_tokenbudget.report.study import Study
@@ -366,6 +368,26 @@ def test_a_clear_loss_fails_the_confident_way():
     assert said.endswith("at 64 tokens")
     assert "truncation" not in said
     judged.check(16)
+
+
+def test_a_job_on_github_is_told(tmp_path):
+    judged = gates("accuracy:-0.02,accuracy:-0.2,truncation:+0.001", *many(20, 1, 79))
+    record = {**judged.record(64), "label": "0001_main|x"}
+    error, warning, other = compared_annotations([record])
+    assert error.startswith(
+        "::error title=tokenbudget%3A accuracy%3A-0.02 against 0001_main|x::m: "
+    )
+    assert warning.startswith("::warning title=tokenbudget%3A accuracy%3A-0.2 against")
+    assert other.startswith("::warning title=tokenbudget%3A truncation%3A+0.001 against")
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    write_compared_summary(Job(tmp_path, summary), [record])
+    lines = summary.read_text().split("\n")
+    assert lines[:2] == ["before", r"## Token budgets against 0001\_main\|x"]
+    assert lines[5].startswith("| m | 64 | accuracy 99.0 -&gt; 80.0 %, -19.0 points ")
+    assert [line.split()[1] for line in lines[7:10]] == [":x:", *[":grey_question:"] * 2]
+    write_compared_summary(None, [record])
+    write_compared_summary(Job(tmp_path), [record])
 
 
 def test_what_could_not_be_measured_is_not_kept():

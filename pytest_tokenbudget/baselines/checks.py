@@ -81,6 +81,7 @@ class BaselineGates:
     ) -> None:
         self.tolerances, self.comparison = tuple(tolerances), comparison
         self.confidence, self.largest = confidence, largest or comparison.largest
+        self._judged: dict[int, tuple[Check, ...]] = {}
 
     def applying(self, budget: int) -> list[Tolerance]:
         """Those that judge a budget; without one of their own they are for the largest."""
@@ -88,7 +89,21 @@ class BaselineGates:
 
     def judge(self, budget: int) -> tuple[Check, ...]:
         """Every tolerance that applies to a budget, judged."""
-        return tuple(self._judge(each, budget) for each in self.applying(budget))
+        if budget not in self._judged:
+            applying = self.applying(budget)
+            self._judged[budget] = tuple(self._judge(each, budget) for each in applying)
+        return self._judged[budget]
+
+    def record(self, budget: int) -> dict[str, object]:
+        """What was compared at a budget and what came of it, as plain values."""
+        comparison = self.comparison
+        return {
+            "label": comparison.label,
+            "model": comparison.after.model,
+            "budget": budget,
+            "accuracy": comparison.at(budget).accuracy.sentence("accuracy"),
+            "checks": [each.record() for each in self.judge(budget)],
+        }
 
     def check(self, budget: int) -> None:
         """Fail the test if the change at a budget goes beyond what is tolerated there.

@@ -89,6 +89,22 @@ class BaselineKeeper:
         else:
             self.reporter.written += [path] if path is not None else []
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        from pytest_tokenbudget.report import github
+        from pytest_tokenbudget.report.compare_github import (
+            compared_annotations,
+            write_compared_summary,
+        )
+
+        job = github.here()
+        if job is None:
+            return
+        terminalreporter.ensure_newline()
+        for line in compared_annotations(self.found):
+            terminalreporter.write_line(line)
+        write_compared_summary(job, self.found)
+
     def _not_saved(self, session: pytest.Session, exitstatus: int, sentence: str) -> None:
         self.reporter.problems.append(f"--tokenbudget-save: {sentence}")
         # What was asked for and is not there shall not look like success.

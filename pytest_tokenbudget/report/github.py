@@ -77,13 +77,13 @@ def annotation_lines(
         if not each.kept:
             title = "tokenbudget: not measured" if each.ruling == "unknown" else "tokenbudget"
             message = f"{each.model}: {each.sentence}"
-            yield _command("error", where, f"{title}: {each.gate}", message)
+            yield command("error", where, f"{title}: {each.gate}", message)
         elif each.ruling == "inconclusive":
-            yield _command("warning", where, f"tokenbudget: {each.gate}", each.sentence)
+            yield command("warning", where, f"tokenbudget: {each.gate}", each.sentence)
     for missed in missing:
         where = _place(job, missed.gate)
         kind = "error" if missed.fails else "warning"
-        yield _command(kind, where, "tokenbudget: not judged", missed.sentence())
+        yield command(kind, where, "tokenbudget: not judged", missed.sentence())
 
 
 def _place(job: Job, gate: Gate, test: str = "") -> dict[str, str | int]:
@@ -96,7 +96,15 @@ def _place(job: Job, gate: Gate, test: str = "") -> dict[str, str | int]:
     return {"file": found, **({"line": gate.line} if gate.line and not gate.option else {})}
 
 
-def _command(kind: str, where: Mapping[str, str | int], title: str, message: str) -> str:
+def command(kind: str, where: Mapping[str, str | int], title: str, message: str) -> str:
+    """The line that annotates a file or, without one, the run.
+
+    Args:
+        kind: ``error``, ``warning`` or ``notice``.
+        where: ``file`` and ``line``, or nothing.
+        title: What it is about.
+        message: What is said.
+    """
     named = {**where, "title": title}
     shown = ",".join(f"{key}={_escaped(str(value), ':,')}" for key, value in named.items())
     return f"::{kind} {shown}::{_escaped(message)}"
