@@ -151,6 +151,28 @@ def test_gates_apply_to_what_they_name(study, selectors, meant):
     assert bool(judge(study, gate("min_accuracy", 0.5, **selectors))) is meant
 
 
+def test_a_mode_that_a_model_does_not_have_is_not_measured(study):
+    """Where no mode is named, the first is judged."""
+    answers = main_answers(study)
+    place = Place(
+        "t", "thinking_gates", ("thinking",), "nano", "org/nano", "sums", 64,
+        modes=("thinking", "forced", "hard", "natural", "off"),
+    )  # fmt: skip
+    gates = [
+        gate("min_accuracy", 0.0),
+        gate("min_accuracy", 0.0, modes=("hard", "off")),
+        gate("min_accuracy", 0.0, modes=("thinking",)),
+    ]
+    sources = {"forced": answers, "hard": lambda budget: answers(32)}
+    found = Gates(gates, place, [], 64, sources).judge(64)
+    assert [(j.mode, j.kept) for j in found] == [
+        ("", True), ("hard", True), ("off", False), ("thinking", True),
+    ]  # fmt: skip
+    right = [study.curve.at(budget).accuracy.value for budget in (64, 32)]
+    assert [j.value for j in found] == [right[0], right[1], None, right[0]]
+    assert found[2].sentence == "accuracy was not measured: nano has no answers with off"
+
+
 def test_check_fails_with_all_reasons(study):
     kept = []
     gates = Gates(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,12 +64,17 @@ class Gates:
         found = []
         for gate in self.gates:
             if applies(gate, self.place, budget, self.largest):
-                for mode in self._modes(gate):
-                    answers = self._sources[mode](budget)
-                    also = [m for m in gate.modes if m in self.place.modes]
-                    shown = mode if mode in gate.modes else " or ".join(also)
-                    found.append(judge_answers(gate, answers, self._at(gate, budget, shown)))
+                found += [self._judge(gate, budget, mode) for mode in self._modes(gate)]
         return found
+
+    def _judge(self, gate: Gate, budget: int, mode: str) -> Judgement:
+        here = [m for m in gate.modes if m in self.place.modes]
+        at = self._at(gate, budget, mode if mode in gate.modes else " or ".join(here))
+        if mode not in self._sources:
+            name = gate.measured.name
+            there = f"{self.place.model} has no answers with {mode}"
+            return replace(at, sentence=f"{name} was not measured: {there}")
+        return judge_answers(gate, self._sources[mode](budget), at)
 
     def check(self, point: AtBudget) -> None:
         """Fail the test if a gate that applies to the answers at the point's budget is not kept.
@@ -101,7 +107,7 @@ class Gates:
 
     def _modes(self, gate: Gate) -> list[str]:
         """The modes that a gate means here."""
-        named = [mode for mode in self._sources if mode in gate.modes]
+        named = [mode for mode in ENFORCEMENTS if mode in gate.modes]
         return named or [next(iter(self._sources))]
 
     def _at(self, gate: Gate, budget: int | None, mode: str = "") -> Judgement:
