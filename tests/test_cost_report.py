@@ -16,6 +16,7 @@ from pytest_tokenbudget.report.cost import RECOMMENDED, SATURATION, cost_report,
 from pytest_tokenbudget.report.cost_figure import cost_figure
 from pytest_tokenbudget.report.cost_words import cost_record, cost_sentences, duration, money
 from pytest_tokenbudget.report.json_files import RunInfo
+from pytest_tokenbudget.report.stochastic import stochastic_lines, write_stochastic
 from pytest_tokenbudget.report.study import Study
 
 pytest_plugins = ["run_fixtures"]
@@ -294,3 +295,15 @@ def test_reasoning_has_its_own_price(run, pytester, quick_figures):
             (point["prompt_tokens"] + 4 * written + 2 * point["reasoning_tokens"]) / 1e6
         )
     assert found["cost"]["time"]["points"][-1]["each"]["value"] > 0
+
+
+def test_samples_cost_what_all_of_them_do(tmp_path):
+    study = priced(20, samples=3)
+    study.kind = "stochastic"
+    files = write_stochastic(study, RunInfo({"target_truncation": 0.3}), tmp_path)
+    cost = json.loads(files[-1].read_text())["cost"]
+    judged = study.judged(512)
+    assert len(judged) == 60
+    assert cost["points"][-1]["cost"]["answers"] == 60
+    assert cost["points"][-1]["output_tokens"] == sum(j.cut.tokens_used for j in judged)
+    assert any("thousand answers cost" in line for line in stochastic_lines(study, RunInfo()))

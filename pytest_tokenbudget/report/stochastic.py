@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.report.cost_words import cost_record, cost_sentences
 from pytest_tokenbudget.report.drawing import decoding_words
 from pytest_tokenbudget.report.files import to_plain, to_record, write_json
 from pytest_tokenbudget.report.json_files import (
@@ -14,6 +15,7 @@ from pytest_tokenbudget.report.json_files import (
     header,
     token_stats_of,
 )
+from pytest_tokenbudget.report.saturation import target_of
 from pytest_tokenbudget.report.study import Study
 from pytest_tokenbudget.report.style import MAX_WIDTH, columns, count, percent, plural, wrapped
 from pytest_tokenbudget.tasks.scoring import Judged
@@ -95,6 +97,7 @@ def write_stochastic(study: Study, run: RunInfo, directory: Path) -> list[Path]:
         "points": [],
         "differences": [],
         "token_stats": {},
+        "cost": cost_record(study, run, target_of(run)) if study.scored else None,
     }
     if study.complete:
         result = analyse_stochastic(study)
@@ -137,6 +140,7 @@ def stochastic_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list
                 f"{_rate(last.sometimes)}, never {_rate(last.never)} of the problems"
             )
         sentences += [each.sentence() for each in result.differences]
+        sentences += cost_sentences(study, run, target_of(run)) if study.scored else []
     else:
         sentences.append("no problem has all its samples yet: nothing to show")
     if study.missing:
