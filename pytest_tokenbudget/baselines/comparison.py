@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pytest_tokenbudget.analysis.comparing import PointChange, Scores, compare, problem_means
 from pytest_tokenbudget.analysis.intervals import (
@@ -16,9 +16,11 @@ from pytest_tokenbudget.analysis.intervals import (
 )
 from pytest_tokenbudget.analysis.points import ByBudget
 from pytest_tokenbudget.baselines.facts import machine_facts
-from pytest_tokenbudget.baselines.reading import Baseline
 from pytest_tokenbudget.baselines.run import Answer, BaselineError, Run
 from pytest_tokenbudget.report.style import plural, shorten, visible
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.baselines.reading import Baseline
 
 ROUNDING = 1e-9
 
