@@ -134,10 +134,7 @@ def _parts(book: Book, kind: str, run: ModelRun) -> list[Part]:
     from pytest_tokenbudget.dry_run_thinking import thinking_parts
 
     if kind == CONFORMANCE:
-        run.notes.append(
-            "conformance: its probes are generated anew in every run, and what they take is not "
-            "known beforehand; it is in none of these numbers"
-        )
+        run.notes.append(_probes(book))
         return []
     if kind == Kind.THINKING:
         return thinking_parts(book)
@@ -145,6 +142,26 @@ def _parts(book: Book, kind: str, run: ModelRun) -> list[Part]:
         return context_parts(book)
     need = book.session.needs.get((book.spec.alias, Kind(kind)), Need(all_budgets=True))
     return [main_part(book, Kind(kind), need)]
+
+
+def _probes(book: Book) -> str:
+    """What is known of the probes of conformance."""
+    from pytest_tokenbudget.conformance.bench import CAP, PROMPTS, PUZZLES
+    from pytest_tokenbudget.conformance.ways import WAYS, ways_for
+    from pytest_tokenbudget.model_choice import engine_of
+
+    spec = book.spec
+    facts = spec.endpoint.facts if spec.endpoint is not None else None
+    engine = facts.kind if facts is not None else engine_of(book.settings, spec)
+    ways = [WAYS[name] for name in ways_for(engine, spec)]
+    # Prompts are chosen once; each way asks them without a budget twice, and with each budget.
+    outputs = PROMPTS + 2 + len(PUZZLES) + PROMPTS * sum(2 + len(way.budgets) for way in ways)
+    cap = min(CAP, spec.context or CAP)
+    return (
+        "conformance: its probes are generated anew in every run, and are in none of these "
+        f"numbers. Those of thinking budgets are at most {outputs:,} outputs of at most {cap:,} "
+        "tokens; those of limits are shorter"
+    )
 
 
 def _asked(session: Session, spec: ModelSpec) -> ModelSpec:
