@@ -115,7 +115,7 @@ def length(rng: np.random.Generator, problems: int, loss: float) -> Evidence:
     """The mean length of one run's answers, which are log-normal."""
     spread = 0.5
     middle = np.log(LENGTH + loss) - spread**2 / 2
-    return mean_of(rng.lognormal(middle, spread, (problems, 1)), 0.0)
+    return mean_of(rng.lognormal(middle, spread, (problems, 1)), 0.0, scales=True)
 
 
 def points(loss: float) -> str:

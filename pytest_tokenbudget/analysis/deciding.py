@@ -206,7 +206,8 @@ class Verdict:
         elif self.needed > self.estimate.n:
             said.append(f"about {self.needed:,} problems would {told}")
         else:
-            said.append(f"{self.needed:,} are enough to {told}")
+            verb = "is" if self.needed == 1 else "are"
+            said.append(f"{self.needed:,} {verb} enough to {told}")
         return "; ".join(said)
 
 

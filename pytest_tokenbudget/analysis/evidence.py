@@ -141,12 +141,14 @@ class Mean:
             the root of the number of problems; NaN for one problem alone.
         least: The least that could be true.
         most: The most that could be true.
+        scales: Whether values that are larger on average also scatter more, as lengths do.
     """
 
     measured: Estimate
     deviation: float
     least: float = -math.inf
     most: float = math.inf
+    scales: bool = False
 
     @property
     def value(self) -> float:
@@ -174,10 +176,13 @@ class Mean:
         if count < 2 or not math.isfinite(self.deviation):
             return math.nan
         away = truth - limit if above else limit - truth
-        if self.deviation == 0:
+        deviation = self.deviation
+        if self.scales and self.value > 0:
+            deviation *= max(truth, 0.0) / self.value
+        if deviation == 0:
             return float(away >= 0)
         reach = 0.0 if level is None else _t_quantile(1 - level, count - 1)
-        return float(ndtr(away * math.sqrt(count) / self.deviation - reach))
+        return float(ndtr(away * math.sqrt(count) / deviation - reach))
 
 
 @dataclass(frozen=True)
@@ -212,20 +217,26 @@ class Change:
     def chance(
         self, above: bool, limit: float, truth: float, level: float | None, n: int | None = None
     ) -> float:
-        """The chance by the score test, with as many discordant problems as were seen."""
+        """The chance by the score test.
+
+        As many problems are discordant as were seen, and more where the truth is farther from no
+        change than what was seen.
+        """
         from scipy.special import ndtr
 
         count = self.n if n is None else n
         if not self.n or not count:
             return math.nan
         away = truth - limit if above else limit - truth
-        reach = 0.0 if level is None else normal_quantile(1 - level) * self._deviation(limit)
-        return float(ndtr((away * math.sqrt(count) - reach) / self._deviation(truth)))
-
-    def _deviation(self, truth: float) -> float:
         # One more pair than was seen: without any, nobody knows that there never is one.
-        discordant = max((self.lost + self.won + 1) / (self.n + 1), abs(truth))
-        return math.sqrt(max(discordant - truth**2, 1e-9))
+        discordant = (self.lost + self.won + 1) / (self.n + 1)
+        discordant += max(abs(truth) - abs(self.value), 0.0)
+        reach = 0.0
+        if level is not None:
+            reach = normal_quantile(1 - level) * math.sqrt(max(discordant - limit**2, 1e-9))
+        return float(
+            ndtr((away * math.sqrt(count) - reach) / math.sqrt(max(discordant - truth**2, 1e-9)))
+        )
 
 
 def quantile_estimate(
@@ -264,13 +275,16 @@ def rate_of(scores: ArrayLike) -> Rate | Mean:
     return mean_of(table, 0.0, 1.0)
 
 
-def mean_of(values: ArrayLike, least: float = -math.inf, most: float = math.inf) -> Mean:
+def mean_of(
+    values: ArrayLike, least: float = -math.inf, most: float = math.inf, scales: bool = False
+) -> Mean:
     """Evidence of a mean, clustered by problem.
 
     Args:
         values: Problems x samples; NaN where missing.
         least: The least that could be true.
         most: The most that could be true.
+        scales: Whether values that are larger on average also scatter more.
     """
     table = np.asarray(values, dtype=np.float64)
     estimate = mean_estimate(table)
@@ -279,7 +293,7 @@ def mean_of(values: ArrayLike, least: float = -math.inf, most: float = math.inf)
     if problems > 1:
         # As in the interval: over the root of one less than the problems.
         deviation = clustered_standard_error(table) * problems / math.sqrt(problems - 1)
-    return Mean(estimate, deviation, least, most)
+    return Mean(estimate, deviation, least, most, scales)
 
 
 def _t_quantile(probability: float, freedom: int) -> float:

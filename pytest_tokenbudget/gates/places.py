@@ -156,8 +156,10 @@ def applies(gate: Gate, place: Place, budget: int, largest: int) -> bool:
     """
     if gate.metric in (CONFORMANCE, SATURATION) or not goes_with(gate, place):
         return False
-    if set(gate.modes) & set(place.by_mode) and not gate.budgets:
-        return True
+    if place.by_mode:
+        # Its budget has a test of its own as well, where that is one of the budgets.
+        asked = bool(set(gate.modes) & set(place.by_mode))
+        return asked and (not gate.budgets or budget in gate.budgets)
     return gate.every or budget in (gate.budgets or (largest,))
 
 
