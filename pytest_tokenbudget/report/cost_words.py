@@ -105,8 +105,8 @@ def _costs(report: CostReport, price: Price) -> list[str]:
         return []
     budget, last = paid[-1]
     said = [
-        f"at {count(budget)} a thousand answers cost {_thousand(last.each.value, price)}"
-        + _right(last, price)
+        f"at {count(budget)} a run costs {money(last.all, price.currency)}, a thousand answers "
+        f"{_thousand(last.each.value, price)}{_right(last, price)}"
     ]
     right = [(b, cost.correct) for b, cost in paid if cost.correct is not None]
     best = min(right, key=lambda pair: pair[1].value, default=None)
