@@ -182,6 +182,8 @@ _ABOUT = {
     "off": ", thinking off",
     "forced": ", answers after thinking that was ended",
     "wait": ", thinking that was sent on",
+    "context": ", behind conversations, whole and truncated",
+    "summary": ", summaries of conversations",
 }
 
 
