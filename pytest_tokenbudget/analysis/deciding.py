@@ -211,14 +211,16 @@ class Verdict:
         return "; ".join(said)
 
 
-def decide(evidence: Evidence, demand: Demand) -> Verdict:
+def decide(evidence: Evidence, demand: Demand, estimate: Estimate | None = None) -> Verdict:
     """Hold what was measured against a demand.
 
     Args:
         evidence: What was measured.
         demand: What is demanded of it.
+        estimate: The estimate with an interval of the demand's confidence, where it is known
+            already; an exact one takes its time.
     """
-    estimate = evidence.estimate(demand.confidence)
+    estimate = evidence.estimate(demand.confidence) if estimate is None else estimate
     ruling = ruling_of(estimate, demand)
     if ruling is Ruling.UNKNOWN:
         return Verdict(demand, ruling, estimate)

@@ -210,6 +210,7 @@ def judge_saturation(gate: Gate, saturation: Saturation, place: Judgement) -> Ju
     """
     from pytest_tokenbudget.analysis.deciding import Demand, Rule, Ruling, Unit, decide
     from pytest_tokenbudget.analysis.evidence import Change
+    from pytest_tokenbudget.analysis.intervals import Estimate
 
     assert not isinstance(gate.threshold, str)
     place = replace(place, threshold=gate.threshold, rule=gate.rule, n=saturation.problems)
@@ -234,7 +235,9 @@ def judge_saturation(gate: Gate, saturation: Saturation, place: Judgement) -> Ju
         shown = Demand(
             0.0, True, Rule.NONINFERIOR, saturation.margin, 2 * saturation.confidence - 1
         )
-        verdict = decide(Change(best.lost, best.won, best.problems), shown)
+        change = Change(best.lost, best.won, best.problems)
+        known = Estimate(best.difference, best.lower_bound, best.upper_bound, best.problems)
+        verdict = decide(change, shown, known)
         place = with_verdict(place, verdict, "")
         value, low, high = (Unit.CHANGE.number(each) for each in verdict.estimate[:3])
         evidence = (

@@ -51,6 +51,7 @@ def gates_record(
         listed.append(
             {
                 **asdict(gate),
+                "file": Path(gate.file).name,  # where it lies is nobody's business
                 "kept": all(j.kept for j in mine) and not any(each.fails for each in lacking)
                 if mine or lacking
                 else None,
