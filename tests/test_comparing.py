@@ -122,6 +122,18 @@ def test_fiellers_interval_has_its_level():
     assert 0.92 <= held / 400 <= 0.98
 
 
+def test_the_interval_of_a_change_has_its_level_and_nothing_fails_by_chance():
+    rng = np.random.default_rng(1)
+    draws = [tuple(rng.multinomial(80, [0.05, 0.05, 0.9])[:2]) for _ in range(400)]
+    found = {
+        (lost, won): rate_change(*table(int(lost), int(won), 80 - lost - won, 0)).difference
+        for lost, won in set(draws)
+    }
+    intervals = [found[drawn] for drawn in draws]
+    assert np.mean([each.low <= 0 <= each.high for each in intervals]) >= 0.93
+    assert np.mean([each.high < -0.02 for each in intervals]) <= 0.025
+
+
 @settings(max_examples=40, deadline=None)
 @given(*[st.integers(0, 25)] * 4)
 def test_turning_the_runs_round_turns_the_signs_round(lost, won, both, neither):
