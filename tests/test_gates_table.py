@@ -314,6 +314,22 @@ def test_gates_of_a_settings_file(run, pytester, monkeypatch):
     assert "| :x: | gate-2.max\\_mean\\_tokens |" in (pytester.path / "summary.md").read_text()
 
 
+@pytest.mark.usefixtures("quick_figures")
+def test_a_run_that_was_stopped_does_not_say_that_gates_are_kept(own, pytester):
+    settings(pytester, "[[gates]]\nmin_accuracy = 0\n")
+    pytester.makepyfile(
+        """
+        def test_it(curve, gates): gates.check(curve.at(32))
+        def test_other(): assert False
+        """
+    )
+    result = own("-x", engines=Engines())
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["the run was stopped: gates that are not named here were not *"])
+    found = results(pytester)
+    assert (found["kept"], found["complete"]) == (None, False)
+
+
 def test_gates_that_cannot_be_used_end_the_run(run, pytester):
     settings(pytester, "[[gates]]\nmin_acc = 0.5\n")
     result = run(engines=NO_ENGINE)

@@ -53,6 +53,7 @@ class Keeper:
         self.missing: list[Unjudged] = []
         self.outcomes: dict[str, str] = {}
         self.used = False
+        self.complete = False  # until the tests ran to their end
 
     # Where tests run
 
@@ -116,6 +117,7 @@ class Keeper:
         return result
 
     def _account(self, session: pytest.Session) -> None:
+        self.complete = True
         order = [gate.label for gate in self.gates]
         self.judgements.sort(key=lambda j: (order.index(j.gate), j.model, j.budget or 0, j.test))
         from pytest_tokenbudget.plugin import MARKERS

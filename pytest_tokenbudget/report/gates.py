@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.gates.verdicts import Judgement
 
 FILE = "gates.json"
+STOPPED = "the run was stopped: gates that are not named here were not looked at"
 MARKS = {
     "passed": "kept",
     "failed": "FAILED",
@@ -33,17 +34,24 @@ def write_gates(keeper: Keeper) -> list[Path]:
     """Write ``results/gates.json``, and the job summary where one is asked for."""
     settings = keeper.session.settings
     path = settings.reports / "results" / FILE
-    record = gates_record(keeper.gates, keeper.judgements, keeper.missing)
+    record = gates_record(keeper.gates, keeper.judgements, keeper.missing, keeper.complete)
     record |= {"task": settings.task, "models": list(settings.models)}
     written = [write_json(path, record)]
-    github.write_summary(github.here(), keeper.gates, keeper.judgements, keeper.missing)
+    stopped = "" if keeper.complete else STOPPED
+    github.write_summary(github.here(), keeper.gates, keeper.judgements, keeper.missing, stopped)
     return written
 
 
 def gates_record(
-    gates: Sequence[Gate], judgements: Sequence[Judgement], missing: Sequence[Unjudged]
+    gates: Sequence[Gate],
+    judgements: Sequence[Judgement],
+    missing: Sequence[Unjudged],
+    complete: bool = True,
 ) -> dict[str, Any]:
-    """Every gate with all that was decided by it."""
+    """Every gate with all that was decided by it.
+
+    Of a run that was stopped nobody knows whether all gates are kept.
+    """
     listed = []
     for gate in gates:
         mine = [j for j in judgements if j.gate == gate.label]
@@ -63,7 +71,8 @@ def gates_record(
             }
         )
     return {
-        "kept": not broken(judgements, missing),
+        "kept": False if broken(judgements, missing) else True if complete else None,
+        "complete": complete,
         "rulings": dict(Counter(j.ruling for j in judgements)),
         "gates": listed,
     }
@@ -105,6 +114,8 @@ def gate_lines(
 def show_gates(keeper: Keeper, terminal: pytest.TerminalReporter) -> None:
     """Show every verdict on the terminal, and annotate them where they are shown on GitHub."""
     terminal.ensure_newline()
+    if not keeper.complete:
+        terminal.write_line(STOPPED, red=True)
     for line in gate_lines(keeper.judgements, keeper.missing):
         fails = line.startswith(("FAILED", "INCONCLUSIVE", "NOT"))
         terminal.write_line(line, **({"red": True} if fails else {}))

@@ -122,11 +122,12 @@ def write_summary(
     gates: Sequence[Gate],
     judgements: Sequence[Judgement],
     missing: Sequence[Unjudged],
+    remark: str = "",
 ) -> None:
     """Add the verdicts to the job's summary, where there is one."""
     if job is None or job.summary is None:
         return
-    text = summary(job, gates, judgements, missing)
+    text = summary(job, gates, judgements, missing, remark)
     # Other steps of the job write there too.
     with job.summary.open("a", encoding="utf-8") as stream:
         stream.write(text)
@@ -137,12 +138,14 @@ def summary(
     gates: Sequence[Gate],
     judgements: Sequence[Judgement],
     missing: Sequence[Unjudged],
+    remark: str = "",
 ) -> str:
     """The verdicts as Markdown: a table, what fails in words, and links."""
     from pytest_tokenbudget.report.gates import headline
 
     by_label = {gate.label: gate for gate in gates}
     lines = [f"## Token budgets: {headline(judgements, missing)}", ""]
+    lines += [f"**{escape(remark)}**", ""] if remark else []
     if judgements:
         lines += [
             "| | gate | model | where | measured | allowed | n | 80 % power for |",
