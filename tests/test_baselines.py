@@ -90,6 +90,14 @@ def test_texts_that_are_no_beginnings_and_broken_characters_are_kept(tmp_path):
     assert again == answer
 
 
+def test_no_path_of_the_machine_is_kept(tmp_path):
+    info = RunInfo(settings={"reports": tmp_path, "recorded": (tmp_path,), "task": "sums", "x": ()})
+    found = json.loads(
+        save_baseline(tmp_path, "m", [record_of(study(OLD), info)], tmp_path).read_text()
+    )
+    assert found["runs"][0]["settings"] == {"task": "sums", "x": []}
+
+
 def test_names_are_numbered_and_nothing_is_written_over(tmp_path):
     one, other = study(OLD), study(NEW)
     paths = [stored(tmp_path, one), stored(tmp_path, other), stored(tmp_path, one, name="side")]

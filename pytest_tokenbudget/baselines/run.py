@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.report.json_files import RunInfo, header, truncated
@@ -169,9 +170,16 @@ def run_of(study: Study, info: RunInfo) -> Run:
 def record_of(study: Study, info: RunInfo) -> dict[str, object]:
     """A study as it is stored: what it was, its curve for readers, and every answer."""
     run = run_of(study, info)
+    # Such files are kept in repositories: where things lay on this machine is nobody's business.
+    settings = {name: value for name, value in info.settings.items() if not _is_path(value)}
     return {
-        **header(study, info, SCHEMA),
+        **header(study, replace(info, settings=settings), SCHEMA),
         "budgets": list(study.budgets),
         "curve": list(study.curve.points) if study.scored else [],
         "answers": [answer.to_json() for answer in run.answers.values()],
     }
+
+
+def _is_path(value: object) -> bool:
+    parts = value if isinstance(value, tuple) and value else (value,)
+    return any(isinstance(part, Path) for part in parts)
