@@ -31,6 +31,7 @@ from pytest_tokenbudget.analysis.intervals import Estimate
 
 PAIRS = 1000
 PROBLEMS = 300
+SAID = 100  # verdicts whose smallest change is averaged
 LOSS = 0.05
 EASY, HARD = 0.6, 0.2
 ACCURACY = EASY / (EASY + HARD)
@@ -171,8 +172,7 @@ def count(kind: Kind, name: str, demand: Demand, pairs: int, problems: int) -> R
     same = [kind.draw(rng, problems, 0.0) for _ in range(pairs)]
     worse = [kind.draw(rng, problems, kind.loss) for _ in range(pairs)]
     sign = -1.0 if kind.at_least else 1.0
-    # What verdicts say hardly differs from run to run.
-    said = [decide(each, demand) for each in same[: min(pairs, 20)]]
+    said = [decide(each, demand, interval(each, demand.confidence)) for each in same[:SAID]]
     detectable = float(np.mean([verdict.detectable for verdict in said]))
     if demand.margin:
         wide = replace(demand, margin=detectable)
@@ -185,9 +185,9 @@ def count(kind: Kind, name: str, demand: Demand, pairs: int, problems: int) -> R
         kind,
         name,
         problems,
-        float(np.mean([verdict.by_chance for verdict in said])),
+        float(np.mean([not_kept_at(each, demand, kind.threshold) for each in same])),
         float(np.mean([fails(each, demand) for each in same])),
-        float(np.mean([not_kept_at(each, demand, lost) for each in same[:20]])),
+        float(np.mean([not_kept_at(each, demand, lost) for each in same])),
         float(np.mean([fails(each, demand) for each in worse])),
         detectable,
         at_detectable,

@@ -193,3 +193,18 @@ def test_a_mean_states_chances_that_come_true():
     assert np.mean([not kept(mean_of(run, 0.0), demand) for run in runs]) <= LEVEL + 0.012
     found = np.mean([not kept(mean_of(run + detectable, 0.0), demand) for run in runs])
     assert found == pytest.approx(0.8, abs=0.05)
+
+
+def test_the_interval_of_skewed_lengths_is_wrong_on_both_sides_alike():
+    """Without the correction the truth is above it several times as often as below it."""
+    rng = np.random.default_rng(1)
+    runs = rng.lognormal(np.log(200) - 0.18, 0.6, (1500, 80, 1))
+    found = [mean_of(run, 0.0, scales=True).estimate(0.95) for run in runs]
+    truth = 200.0
+    for wrong in (
+        np.mean([each.low > truth for each in found]),
+        np.mean([each.high < truth for each in found]),
+    ):
+        assert wrong <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / 1500)
+    plain = [mean_of(run, 0.0).estimate(0.95) for run in runs]
+    assert np.mean([each.high < truth for each in plain]) > 0.03

@@ -6,6 +6,7 @@ show it beyond a limit, were something else true.
 
 References:
     Clopper and Pearson (1934), Biometrika 26:404: the exact interval of a rate.
+    Hall (1992), J. R. Statist. Soc. B 54:221: the interval of a mean of skewed values.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from pytest_tokenbudget.analysis.intervals import (
     Estimate,
+    Floats,
     clustered_standard_error,
     mean_estimate,
     normal_quantile,
@@ -142,6 +144,7 @@ class Mean:
         least: The least that could be true.
         most: The most that could be true.
         scales: Whether values that are larger on average also scatter more, as lengths do.
+        skewness: Of the problems' values: how far the interval reaches further on one side.
     """
 
     measured: Estimate
@@ -149,6 +152,7 @@ class Mean:
     least: float = -math.inf
     most: float = math.inf
     scales: bool = False
+    skewness: float = 0.0
 
     @property
     def value(self) -> float:
@@ -159,12 +163,29 @@ class Mean:
         return self.measured.n
 
     def estimate(self, confidence: float) -> Estimate:
-        """The mean with the t interval, within what is possible."""
+        """The mean with the t interval, within what is possible.
+
+        Skewed values have Hall's correction.
+        """
         if self.n < 2:
             return Estimate(self.value, self.least, self.most, self.n)
-        half = _t_quantile((1 + confidence) / 2, self.n - 1) * self.deviation / math.sqrt(self.n)
-        low, high = max(self.value - half, self.least), min(self.value + half, self.most)
-        return Estimate(self.value, low, high, self.n)
+        reach = _t_quantile((1 + confidence) / 2, self.n - 1)
+        low = self.value - self.deviation * self._away(reach, self.n)
+        high = self.value - self.deviation * self._away(-reach, self.n)
+        return Estimate(self.value, max(low, self.least), min(high, self.most), self.n)
+
+    def _away(self, quantile: float, n: int) -> float:
+        """The distance from the mean, in deviations, that a quantile of its t stands for."""
+        t, skew = quantile / math.sqrt(n), self.skewness
+        if not skew:
+            return t
+        return 3 / skew * (math.cbrt(1 + skew * (t - skew / (6 * n))) - 1)
+
+    def _quantile(self, away: float, n: int) -> float:
+        """The quantile that a distance stands for."""
+        skew = self.skewness
+        t = away + skew * away**2 / 3 + skew**2 * away**3 / 27 + skew / (6 * n)
+        return t * math.sqrt(n)
 
     def chance(
         self, above: bool, limit: float, truth: float, level: float | None, n: int | None = None
@@ -175,14 +196,17 @@ class Mean:
         count = self.n if n is None else n
         if count < 2 or not math.isfinite(self.deviation):
             return math.nan
-        away = truth - limit if above else limit - truth
         deviation = self.deviation
         if self.scales and self.value > 0:
             deviation *= max(truth, 0.0) / self.value
         if deviation == 0:
-            return float(away >= 0)
-        reach = 0.0 if level is None else _t_quantile(1 - level, count - 1)
-        return float(ndtr(away * math.sqrt(count) / deviation - reach))
+            return float(truth >= limit if above else truth <= limit)
+        edge = 0.0
+        if level is not None:
+            reach = _t_quantile(1 - level, count - 1)
+            edge = self._away(reach if above else -reach, count)
+        below = float(ndtr(self._quantile(edge - (truth - limit) / deviation, count)))
+        return 1 - below if above else below
 
 
 @dataclass(frozen=True)
@@ -293,7 +317,18 @@ def mean_of(
     if problems > 1:
         # As in the interval: over the root of one less than the problems.
         deviation = clustered_standard_error(table) * problems / math.sqrt(problems - 1)
-    return Mean(estimate, deviation, least, most, scales)
+    return Mean(estimate, deviation, least, most, scales, _skewness(table) if scales else 0.0)
+
+
+def _skewness(table: Floats) -> float:
+    """Skewness of the problems' means."""
+    there = table[np.isfinite(table).any(axis=1)]
+    if len(there) < 3:
+        return 0.0
+    apart = np.nanmean(there, axis=1)
+    apart = apart - apart.mean()
+    spread = float(np.mean(apart**2))
+    return float(np.mean(apart**3)) / spread**1.5 if spread > 0 else 0.0
 
 
 def _t_quantile(probability: float, freedom: int) -> float:
