@@ -191,7 +191,7 @@ OPTIONS: tuple[Option, ...] = (
         ("--answer-tokens",),
         values.number(int, 1),
         "256",
-        "Output tokens of an answer in the context eval, and after thinking that was ended by force.",
+        "Output tokens of an answer in the context eval, and after thinking ended by force.",
     ),
     Option(
         "truncation",

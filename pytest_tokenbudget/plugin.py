@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget import dry_run, fixtures, missing, options, selection
+from pytest_tokenbudget import (
+    dry_run,
+    fixtures,
+    fixtures_engine,
+    missing,
+    options,
+    selection,
+)
 from pytest_tokenbudget.gates import keeper
 from pytest_tokenbudget.report import reporter
 from pytest_tokenbudget.session import SESSION
@@ -42,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
     config.pluginmanager.register(fixtures, "tokenbudget-fixtures")
+    config.pluginmanager.register(fixtures_engine, "tokenbudget-fixtures-engine")
     session = start(config)
     keeper.register(config, session)
     if not hasattr(config, "workerinput"):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.models import ModelSpec
 
 
-FIXTURES = "pytest_tokenbudget.fixtures"
+FIXTURES = ("pytest_tokenbudget.fixtures", "pytest_tokenbudget.fixtures_engine")
 BASELINE = "test_baseline.py"
 
 
@@ -124,7 +124,7 @@ BUDGETS = {Kind.MAIN: "budget", Kind.STOCHASTIC: "sample_budget"}
 def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
     # pytest has no public way to ask whose fixture a name means, or what is parametrised already.
     definitions = metafunc.definition._fixtureinfo.name2fixturedefs.get(name)
-    if not definitions or definitions[-1].func.__module__ != FIXTURES:
+    if not definitions or definitions[-1].func.__module__ not in FIXTURES:
         return False
     return not any(name in call.params for call in metafunc._calls)
 

@@ -13,7 +13,7 @@ import pytest
 import serving_flags
 from studies import make_study
 
-from pytest_tokenbudget import fixtures
+from pytest_tokenbudget import fixtures, fixtures_engine
 from pytest_tokenbudget.config_file import read_config
 from pytest_tokenbudget.models import load_catalogue, resolve_model
 from pytest_tokenbudget.options import NAMES, OPTIONS
@@ -128,13 +128,13 @@ def test_every_alias_is_in_the_guide_as_it_is() -> None:
 
 def test_every_task_fixture_and_marker_is_in_the_guide() -> None:
     guide = page("docs/guide.md")
-    offered = set(re.findall(r"^def (\w+)\(", page("pytest_tokenbudget/fixtures.py"), re.M))
     public = {
         name
-        for name in offered
-        if type(getattr(fixtures, name)).__name__ == "FixtureFunctionDefinition"
+        for module in (fixtures, fixtures_engine)
+        for name, value in vars(module).items()
+        if type(value).__name__ == "FixtureFunctionDefinition"
     }
-    assert public >= {"curve", "record_metrics"}
+    assert public >= {"curve", "record_metrics", "context_study"}
     for name in {*TASK_NAMES, *MARKERS, *public - {"tokenbudget"}}:
         assert f"`{name}`" in guide, name
 

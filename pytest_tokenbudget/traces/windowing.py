@@ -14,7 +14,6 @@ from pytest_tokenbudget.context.window import ContextWindow
 from pytest_tokenbudget.context.window_conversation import Conversation
 from pytest_tokenbudget.context.window_limits import WHOLE, Limit
 
-
 CUT_OVER_CHAT = "only messages can be posed over chat, and this window begins or ends inside one"
 
 

@@ -1,0 +1,130 @@
+"""What evals about contexts, tokenizers and engines may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_tokenbudget import xdist
+from pytest_tokenbudget.gates import ConformanceGates, judging
+from pytest_tokenbudget.planning import SetupError
+from pytest_tokenbudget.session import Session
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.conformance_run import Conformance
+    from pytest_tokenbudget.counting import TokenCounter
+    from pytest_tokenbudget.models import ModelSpec
+    from pytest_tokenbudget.report.context_points import ContextReport
+    from pytest_tokenbudget.report.context_study import ContextStudy
+    from pytest_tokenbudget.tokenizers_run import Tokenization
+
+
+@pytest.fixture(scope="session")
+def context_study(tokenbudget: Session, model: ModelSpec) -> ContextStudy:
+    """Conversations posed whole and truncated, and the model's answers.
+
+    What was recorded cannot be posed again: its tests are skipped.
+    """
+    __tracebackhide__ = True
+    if tokenbudget.recordings is not None:
+        pytest.skip("what was recorded cannot be posed again: name the model or its server")
+    try:
+        return tokenbudget.context(model)
+    except SetupError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
+@pytest.fixture(scope="session")
+def context(context_study: ContextStudy) -> ContextReport:
+    """What that amounts to: a point for each arm, strategy and limit, and what is recommended.
+
+    Fails where no conversation has all its answers.
+    """
+    __tracebackhide__ = True
+    from pytest_tokenbudget.report.context_points import analyse_context
+
+    try:
+        return analyse_context(context_study)
+    except ValueError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
+@pytest.fixture
+def context_arm(request: pytest.FixtureRequest) -> str:
+    """What the conversations ask for: ``recall``, ``multi-hop`` or, unless it is one, ``task``."""
+    arm: str = request.param
+    return arm
+
+
+@pytest.fixture
+def truncation(request: pytest.FixtureRequest) -> str:
+    """The truncation strategy under test; one run of the test for each of ``--truncation``."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def context_limit(request: pytest.FixtureRequest) -> str:
+    """The context limit under test; one run of the test for each of ``--context-limits``.
+
+    The whole conversation, ``100%``, is always among them.
+    """
+    limit: str = request.param
+    return limit
+
+
+@pytest.fixture(scope="session")
+def conformance(
+    tokenbudget: Session, model: ModelSpec, tmp_path_factory: pytest.TempPathFactory
+) -> Conformance:
+    """Probes of the limits and thinking budgets of the model's engine, each made once.
+
+    What was recorded cannot be probed: its tests are skipped.
+    """
+    if tokenbudget.recordings is not None:
+        pytest.skip("what was recorded cannot be probed: name the model or its server")
+    from pytest_tokenbudget.conformance_run import Conformance
+
+    base = tmp_path_factory.getbasetemp()
+    return Conformance(
+        tokenbudget, model, (base.parent if xdist.worker_id() else base) / "tokenbudget"
+    )
+
+
+@pytest.fixture
+def conformance_gates(request: pytest.FixtureRequest, model: ModelSpec) -> ConformanceGates:
+    """What the run's gates demand of the engine."""
+    return ConformanceGates(*judging.of(request, model))
+
+
+@pytest.fixture(scope="session")
+def count_tokens(tokenbudget: Session, model: ModelSpec) -> Iterator[TokenCounter]:
+    """A function from chat messages to the tokens of their prompt, exact before it is sent.
+
+    Special tokens and the generation prompt are counted, and thinking is as ``--thinking`` says.
+    Its tests are skipped where nothing can count.
+    """
+    __tracebackhide__ = True
+    from pytest_tokenbudget.counting import NoTokenizerError
+    from pytest_tokenbudget.engines.base import EngineError
+    from pytest_tokenbudget.models import ModelError
+    from pytest_tokenbudget.traces.store import StoreError
+
+    try:
+        counter = tokenbudget.counter(model)
+    except NoTokenizerError as error:
+        pytest.skip(str(error))
+    except (EngineError, ModelError, StoreError) as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+    with counter:
+        yield counter
+
+
+@pytest.fixture(scope="session")
+def tokenization(tokenbudget: Session, count_tokens: TokenCounter) -> Tokenization:
+    """What the model's tokenizer makes of texts, and what its chat template costs."""
+    from pytest_tokenbudget.tokenizers_run import Tokenization
+
+    return Tokenization(tokenbudget, count_tokens)
