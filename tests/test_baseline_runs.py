@@ -174,6 +174,15 @@ class Failing(FakeEngine):
 
 @pytest.mark.usefixtures("quick")
 def test_what_cannot_be_saved_is_no_success(run, pytester):
+    def stop(request):
+        raise KeyboardInterrupt
+
+    stopped = Engines(lambda *given: FakeEngine(each=stop))
+    result = run(SAVE, "main", engines=stopped, no_reraise_ctrlc=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(
+        ["*--tokenbudget-save: not saved as main: the run was interrupted*"]
+    )
     result = run(SAVE, "main", engines=Engines(lambda *given: Failing(rows=9)))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(

@@ -415,3 +415,17 @@ def test_several_samples_are_judged_by_problem():
     (check,) = BaselineGates(tolerances("accuracy:-0.1"), found).judge(64)
     assert check.failed
     assert len(found.lost(64)) == point.accuracy.fell
+    interval = check.verdict.estimate
+    assert (interval.low, interval.high) == pytest.approx(point.accuracy.difference[1:3])
+
+
+def test_samples_that_all_agree_prove_no_more_than_their_number():
+    one = make_study(5, BUDGETS, samples=3, lengths=lambda rng: 20, accuracy=1.0)
+    found = compare_runs(run_of(one, INFO), run_of(one, INFO), "old")
+    loose, strict = BaselineGates(
+        tolerances("accuracy:-0.02,accuracy:-0.02:noninferior"), found
+    ).judge(64)
+    assert (loose.failed, loose.verdict.ruling) == (False, "inconclusive")
+    assert strict.failed
+    assert loose.verdict.estimate.low < -0.3
+    assert loose.verdict.detectable > 0.3

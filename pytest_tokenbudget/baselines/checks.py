@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from pytest_tokenbudget.analysis.comparing import Scores, problem_pairs
 from pytest_tokenbudget.analysis.deciding import Demand, Rule, Unit, Verdict, decide
-from pytest_tokenbudget.analysis.evidence import Change, Evidence, mean_of
-from pytest_tokenbudget.analysis.intervals import Floats
-from pytest_tokenbudget.analysis.paired import losses_and_wins
+from pytest_tokenbudget.analysis.evidence import Change, Evidence, Mean, mean_of
+from pytest_tokenbudget.analysis.intervals import Estimate, Floats
+from pytest_tokenbudget.analysis.paired import losses_and_wins, paired_bounds
 from pytest_tokenbudget.baselines.comparison import Comparison
 from pytest_tokenbudget.baselines.values import Tolerance
 
@@ -60,6 +62,25 @@ class Check:
             "sentence": self.sentence(),
             "verdict": self.verdict,
         }
+
+
+@dataclass(frozen=True)
+class SampledChange(Mean):
+    """The change of a rate where a problem has several samples.
+
+    Attributes:
+        values: Difference of each problem, -1 to 1.
+    """
+
+    values: tuple[float, ...] = ()
+
+    def estimate(self, confidence: float) -> Estimate:
+        """The change with an interval that has a width where no two problems differ, too."""
+        values = np.array(self.values)
+        if not values.size:
+            return Estimate(math.nan, self.least, self.most, 0)
+        low, high = paired_bounds(values, False, (1 + confidence) / 2)
+        return Estimate(self.value, low, high, values.size)
 
 
 class BaselineGates:
@@ -154,7 +175,12 @@ def _of_rates(before: Floats, after: Floats) -> Evidence:
     values = other - one
     if single:
         return Change(*losses_and_wins(values), values.size)
-    return mean_of(values.reshape(-1, 1), -1.0, 1.0)
+    # One more problem than was seen, and of the largest difference: as for one sample a problem.
+    square = (float((values**2).sum()) + 1) / (values.size + 1)
+    mean = float(values.mean()) if values.size else math.nan
+    deviation = math.sqrt(max(square - mean**2, 1e-9)) if values.size else math.nan
+    measured = Estimate(mean, -1.0, 1.0, values.size)
+    return SampledChange(measured, deviation, -1.0, 1.0, values=tuple(values.tolist()))
 
 
 def _of_tokens(before: Floats, after: Floats, tolerance: Tolerance) -> Evidence:

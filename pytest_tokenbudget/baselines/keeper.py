@@ -76,7 +76,11 @@ class BaselineKeeper:
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         # The reporter comes first.
-        if not self._in_force("save"):
+        if self.settings.save is None or not self._in_force("save"):
+            return
+        if exitstatus == pytest.ExitCode.INTERRUPTED:
+            reason = f"not saved as {self.settings.save}: the run was interrupted"
+            self._not_saved(session, exitstatus, reason)
             return
         try:
             path = save(self.settings, self.reporter.studies, self.config.rootpath)
