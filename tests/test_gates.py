@@ -305,6 +305,24 @@ def test_gates_that_judged_nothing_fail(run, pytester, workers):
 
 
 @pytest.mark.usefixtures("quick_figures")
+def test_each_model_is_judged_by_its_own_gates(run, pytester):
+    (pytester.path / "tokenbudget.toml").write_text(
+        '[[gates]]\nname = "all"\nmax_truncation = 1\n[[gates]]\nname = "one"\n'
+        'model = "qwen*"\nmin_accuracy = 0.5\nbudget = [16, 32]\n',
+        encoding="utf-8",
+    )
+    result = run("--model=nano-reasoner,qwen-0.5b")
+    result.assert_outcomes(passed=4, failed=2)
+    result.stdout.fnmatch_lines(["FAILED *[[]qwen-0.5b-16[]] - *", "FAILED *[[]qwen-0.5b-32[]] *"])
+    assert [(j["gate"], j["model"], j["budget"]) for j in judgements(pytester)] == [
+        ("all", "nano-reasoner", 32),
+        ("all", "qwen-0.5b", 32),
+        ("one", "qwen-0.5b", 16),
+        ("one", "qwen-0.5b", 32),
+    ]
+
+
+@pytest.mark.usefixtures("quick_figures")
 def test_a_gate_whose_budget_the_context_has_no_room_for_fails(run, pytester):
     result = run("--min-accuracy=2040:0.5,4096:0.5,0", budgets="16,32,2040,4096", engines=Engines())
     result.assert_outcomes(passed=3, failed=2, skipped=1)

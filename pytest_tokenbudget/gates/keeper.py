@@ -66,13 +66,14 @@ class Keeper:
             from pytest_tokenbudget.selection import model_under_test
 
             setattr(report, USED, model_under_test(item) is not None)
-            if (place := self._place(item)) is not None:
+            if (place := self.place(item)) is not None:
                 setattr(report, PLACE, asdict(place))
         if report.when == "call" and (found := item.stash.get(JUDGEMENTS, None)):
             setattr(report, JUDGED, records(found))
         return report
 
-    def _place(self, item: pytest.Item) -> Place | None:
+    def place(self, item: pytest.Item) -> Place | None:
+        """The place that a test is; None where it judges nothing."""
         # What cannot be known fails the test itself.
         with suppress(pytest.UsageError, SetupError):
             return place_of(item, self.session)
@@ -178,7 +179,7 @@ class Lister:
         keeper = self.keeper
         if session.config.option.collectonly or session.testsfailed:
             return None
-        places = [p for item in session.items if (p := keeper._place(item)) is not None]
+        places = [p for item in session.items if (p := keeper.place(item)) is not None]
         from pytest_tokenbudget.plugin import MARKERS
 
         known = known_names(keeper.session, tuple(MARKERS))
