@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.config_file import ConfigError
 from pytest_tokenbudget.baselines.values import Tolerance
+from pytest_tokenbudget.config_file import ConfigError
 from pytest_tokenbudget.endpoints import shown_address
 from pytest_tokenbudget.generation_config import GenerationConfig, read_generation_config
 from pytest_tokenbudget.option_table import (

@@ -208,3 +208,12 @@ def test_the_interval_of_skewed_lengths_is_wrong_on_both_sides_alike():
         assert wrong <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / 1500)
     plain = [mean_of(run, 0.0).estimate(0.95) for run in runs]
     assert np.mean([each.high < truth for each in plain]) > 0.03
+
+
+def test_samples_that_all_agree_are_no_certainty():
+    """Twenty problems that are right in all five samples: as if there were one sample a problem."""
+    for scores, right in ((np.ones((20, 5)), 20), (np.tile([1.0, 0.0], (20, 2)), 10)):
+        assert rate_of(scores) == Rate(right, 20)
+    mixed = np.ones((20, 5))
+    mixed[0] = 0
+    assert isinstance(rate_of(mixed), Mean)

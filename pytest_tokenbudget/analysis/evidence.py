@@ -29,6 +29,7 @@ from pytest_tokenbudget.analysis.paired import paired_lower
 
 # Thresholds such as 0.6 have no exact binary form, and neither have shares such as 6 of 10.
 ROUNDING = 1e-12
+NO_SPREAD = 1e-9
 
 
 class Evidence(Protocol):
@@ -296,6 +297,10 @@ def rate_of(scores: ArrayLike) -> Rate | Mean:
     seen = np.isfinite(table)
     if (seen.sum(axis=1) <= 1).all():
         return Rate(round(float(np.nansum(table))), int(seen.sum()))
+    if clustered_standard_error(table) < NO_SPREAD:
+        # Samples that all agree say no more than one a problem: an interval is not a point.
+        problems = int(seen.any(axis=1).sum())
+        return Rate(round(float(np.nanmean(table)) * problems), problems)
     return mean_of(table, 0.0, 1.0)
 
 

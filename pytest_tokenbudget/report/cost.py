@@ -6,14 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_tokenbudget.analysis.cost import (
-    Cost,
-    Saving,
-    answer_costs,
-    cost_of,
-    saved,
-)
-from pytest_tokenbudget.analysis.timing import Timing, times_of, timing
 from pytest_tokenbudget.report.limits import recommended_limits
 from pytest_tokenbudget.report.study import Study
 from pytest_tokenbudget.tasks.scoring import Judged
@@ -23,7 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pytest_tokenbudget.analysis.timing import Times
+    from pytest_tokenbudget.analysis.cost import Cost, Saving
+    from pytest_tokenbudget.analysis.timing import Times, Timing
     from pytest_tokenbudget.prices import Price
 
     Floats = NDArray[np.float64]
@@ -131,6 +124,8 @@ def cost_report(study: Study, target: float) -> CostReport:
 def _report(study: Study, target: float) -> CostReport:
     import numpy as np
 
+    from pytest_tokenbudget.analysis.timing import timing
+
     tables = {b: _table(study, b) for b in study.budgets}
     times = _times(study)
     points = [cost_point(b, table, study.price) for b, table in tables.items()]
@@ -163,6 +158,8 @@ def cost_point(budget: int, table: Floats, price: Price | None) -> CostPoint:
     """
     import numpy as np
 
+    from pytest_tokenbudget.analysis.cost import cost_of
+
     prompt, output, reasoning, correct = table
     return CostPoint(
         budget=budget,
@@ -184,7 +181,9 @@ def saving(study: Study, limit: int, against: int, times: Times | None = None) -
     """
     import numpy as np
 
+    from pytest_tokenbudget.analysis.cost import Saving, answer_costs, saved
     from pytest_tokenbudget.analysis.resampling import bootstrap_mean
+    from pytest_tokenbudget.analysis.timing import timing
 
     times = times or _times(study)
     largest, smaller = _table(study, against), _table(study, limit)
@@ -238,6 +237,8 @@ def _table(study: Study, budget: int) -> Floats:
 
 
 def _times(study: Study) -> Times:
+    from pytest_tokenbudget.analysis.timing import times_of
+
     traces = [judged.cut.trace for judged in study.judged(study.largest)]
     problems = len(study.complete)
 

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.analysis.intervals import Estimate
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.cost import THOUSAND, CostReport, cost_report
 from pytest_tokenbudget.report.drawing import (
@@ -21,6 +20,8 @@ from pytest_tokenbudget.report.study import Study
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from pytest_tokenbudget.analysis.intervals import Estimate
 
 NAME = "fig1_cost"
 _EACH = style.Look(style.INK, "^", "-.")
@@ -148,4 +149,4 @@ def _draw_time(axes: Axes, report: CostReport) -> None:
 
 def _thousand(estimate: Estimate) -> Estimate:
     value, low, high = (THOUSAND * part for part in estimate[:3])
-    return Estimate(value, low, high, estimate.n)
+    return estimate._replace(value=value, low=low, high=high)
