@@ -392,3 +392,12 @@ def test_a_gate_on_engine_errors_decides_how_many_may_be_missing(own, pytester):
     result.stdout.fnmatch_lines(["kept: nano*", "*engine errors 33.3 % * is at most *"])
     settings(pytester, "[[gates]]\nmax_error_rate = 0.1\n")
     own(engines=Engines(OneFails)).assert_outcomes(failed=1)
+
+
+@pytest.mark.usefixtures("quick_figures")
+@pytest.mark.parametrize("selector", ['category = "8-step"', 'eval = "phase1b"\nrequired = false'])
+def test_missing_answers_that_no_gate_looks_at_fail(own, pytester, selector):
+    settings(pytester, f"[[gates]]\nmax_error_rate = 1\n{selector}\n")
+    pytester.makepyfile("def test_it(curve, gates): gates.check(curve.at(32))")
+    result = own(engines=Engines(OneFails))
+    result.stdout.fnmatch_lines(["FAILED *test_it* missing for nano-reasoner, *hung up*"])

@@ -20,7 +20,7 @@ from pytest_tokenbudget.gates.judging import GATES, JUDGEMENTS
 from pytest_tokenbudget.gates.places import Place, judges, place_of
 from pytest_tokenbudget.gates.table import ERRORS, Gate, gates_of
 from pytest_tokenbudget.gates.verdicts import Judgement, records
-from pytest_tokenbudget.planning import SetupError
+from pytest_tokenbudget.planning import Kind, SetupError
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.session import Session
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PLACE, JUDGED, USED = "tokenbudget_place", "tokenbudget_gates", "tokenbudget_used"
 OPTIONS = ("min_accuracy", "max_truncation", "min_conformance")
 SHOWN = 3
+NAME = "tokenbudget-gates"  # of the plugin
 
 
 class Keeper:
@@ -243,16 +244,37 @@ def how_it_decides(gate: Gate) -> str:
     return f"{gate.rule} at {gate.confidence:.4g}{also}"
 
 
-def tolerates_errors(item: pytest.Item) -> bool:
-    """Whether a gate on engine errors decides if too many answers of a test's model are missing."""
-    from pytest_tokenbudget.gates.places import matches
-    from pytest_tokenbudget.selection import model_under_test
+def tolerates_errors(item: pytest.Item, kind: Kind) -> bool:
+    """Whether a gate on engine errors decides if too many answers are missing.
 
-    gates = [gate for gate in item.config.stash.get(GATES, ()) if gate.metric == ERRORS]
+    It must be one on all problems, which a selected test judges for the same model by answers of
+    the same kind.
+
+    Args:
+        item: The test that lacks answers.
+        kind: The kind of study that lacks them.
+    """
+    from pytest_tokenbudget.selection import kinds_of, model_under_test
+
+    gates = [
+        gate
+        for gate in item.config.stash.get(GATES, ())
+        if gate.metric == ERRORS
+        and not gate.categories
+        # Each thinking budget has requests of its own, and so errors of its own.
+        and (gate.every or kind is not Kind.THINKING)
+    ]
     spec = model_under_test(item)
-    return spec is not None and any(
-        matches(gate.models, (spec.alias, spec.source)) for gate in gates
+    if not gates or spec is None:
+        return False
+    keeper = item.config.pluginmanager.get_plugin(NAME)
+    assert isinstance(keeper, Keeper)
+    places = (
+        keeper.place(other)
+        for other in item.session.items
+        if model_under_test(other) == spec and kind in kinds_of(other)
     )
+    return any(judges(gate, place) for place in places if place is not None for gate in gates)
 
 
 def register(config: pytest.Config, session: Session) -> None:
@@ -262,7 +284,7 @@ def register(config: pytest.Config, session: Session) -> None:
         pytest.UsageError: If a gate cannot be used.
     """
     keeper = Keeper(config, session)
-    config.pluginmanager.register(keeper, "tokenbudget-gates")
+    config.pluginmanager.register(keeper, NAME)
     if session.settings.list_gates:
         # Workers would collect, and there is nothing to run.
         if hasattr(config.option, "dist"):
