@@ -119,6 +119,14 @@ class Recordings:
             self._studies[key] = self._study(spec.alias, kind)
         return self._studies[key]
 
+    def any_study(self, spec: ModelSpec) -> RecordedStudy:
+        """One of the studies of a recorded model, which are all of one task and one mode.
+
+        Raises:
+            SetupError: If it cannot be made from what was recorded.
+        """
+        return self.study(spec, next(iter(self.by_alias[spec.alias])))
+
     @cached_property
     def _studies(self) -> dict[tuple[str, Kind], RecordedStudy]:
         return {}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_engine import FakeEngine
+from recordings import record, write
 from runs import NO_ENGINE, Engines
 
 from pytest_tokenbudget.config_file import ConfigError, UserConfig, read_config
@@ -116,6 +117,9 @@ def test_how_gates_decide_is_said_once_or_by_each():
         ({"min_conformance": "limit"}, "; did you mean 'limits'?"),
         ({"min_conformance": "limits", "rule": "point"}, "rule cannot be used with min_conf"),
         ({"max_saturation_budget": 9, "margin": 0.1}, "whose margin is --saturation-margin"),
+        ({"max_saturation_budget": 9, "category": "a"}, "category cannot be used with max_sat"),
+        ({"max_saturation_budget": 9, "min_accuracy": 0, "budget": 9}, "; give it a table of its"),
+        ({"min_conformance": "limits", "mode": "thinking"}, "mode cannot be used with min_conf"),
         ({"max_p95_tokens": 9, "change": 5}, "change cannot be used with max_p95_tokens"),
         ({"max_mean_tokens": 9, "rule": "noninferior"}, "needs a margin above 0, in tokens"),
     ],
@@ -401,3 +405,19 @@ def test_missing_answers_that_no_gate_looks_at_fail(own, pytester, selector):
     pytester.makepyfile("def test_it(curve, gates): gates.check(curve.at(32))")
     result = own(engines=Engines(OneFails))
     result.stdout.fnmatch_lines(["FAILED *test_it* missing for nano-reasoner, *hung up*"])
+
+
+@pytest.mark.usefixtures("quick_figures")
+def test_recorded_answers_have_the_task_they_were_recorded_with(run, pytester):
+    write(pytester.path / "phase1_main_m_budget32.json", [record(n, budget=32) for n in range(3)])
+    write(pytester.path / "phase1_combined_m.json", {"task": "sums"})
+    gates = '[[gates]]\ntask = "{}"\nmode = "{}"\nmin_accuracy = 0\n'
+    recorded = "--recorded=phase1_main_m_budget32.json"
+    settings(pytester, gates.format("sums", "plain"))
+    run(recorded, budgets="32", engines=NO_ENGINE).assert_outcomes(passed=2)
+    found = json.loads((pytester.path / "reports/results/gates.json").read_text("utf-8"))
+    assert (found["task"], found["models"]) == ("sums", ["m"])
+    settings(pytester, gates.format("word-problems", "plain"))
+    result = run(recorded, budgets="32", engines=NO_ENGINE)
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["*no selected test is of task word-problems; of this run: sums*"])

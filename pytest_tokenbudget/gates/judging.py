@@ -15,6 +15,7 @@ from pytest_tokenbudget.gates.places import (
     evals_of,
     goes_with,
     place_of,
+    recorded_as,
 )
 from pytest_tokenbudget.gates.table import SATURATION, Gate
 from pytest_tokenbudget.gates.verdicts import Judgement, judge_answers, judge_saturation
@@ -123,8 +124,14 @@ def of(
 ) -> tuple[tuple[Gate, ...], Place, list[Judgement]]:
     """The gates of a run, the test that asks, and where it keeps what it judges."""
     item, config = request.node, request.config
-    place = place_of(item, config.stash[SESSION]) or Place(
-        item.nodeid, "", evals_of(item), spec.alias, spec.source, config.stash[SESSION].task.name
+    session = config.stash[SESSION]
+    place = place_of(item, session) or Place(
+        item.nodeid,
+        "",
+        evals_of(item),
+        spec.alias,
+        spec.source,
+        recorded_as(session, spec)[0] or session.task.name,
     )
     return config.stash[GATES], place, item.stash.setdefault(JUDGEMENTS, [])
 

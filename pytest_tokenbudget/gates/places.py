@@ -78,6 +78,7 @@ def place_of(item: pytest.Item, session: Session) -> Place | None:
     if judge is None or spec is None:
         return None
     budget, modes, by_mode = _budget(item, session, spec, judge)
+    task, mode = recorded_as(session, spec)
     asked = set(item._fixtureinfo.argnames)  # type: ignore[attr-defined]
     saturation = "saturation" in asked
     return Place(
@@ -86,14 +87,26 @@ def place_of(item: pytest.Item, session: Session) -> Place | None:
         evals=evals_of(item),
         model=spec.alias,
         source=spec.source,
-        task=session.task.name,
+        task=task or session.task.name,
         budget=budget,
         largest=budget is not None and budget == _largest(session, spec, judge),
-        modes=(*modes, *by_mode),
+        modes=(mode,) if mode and modes else (*modes, *by_mode),
         by_mode=by_mode,
         answers=judge != "conformance_gates" and (not saturation or bool(asked & ANSWERS)),
         saturation=saturation,
     )
+
+
+def recorded_as(session: Session, spec: ModelSpec) -> tuple[str, str]:
+    """The task and the mode of what was recorded of a model; empty where nothing was.
+
+    Raises:
+        SetupError: If no study can be made of it.
+    """
+    if session.recordings is None:
+        return "", ""
+    study = session.recordings.any_study(spec)
+    return study.task.name, study.mode
 
 
 def evals_of(item: pytest.Item) -> tuple[str, ...]:
@@ -173,7 +186,7 @@ def _elsewhere(gate: Gate, place: Place) -> str:
         return "model"
     if not matches(gate.tasks, (place.task,)):
         return "task"
-    if gate.modes and place.judge != "conformance_gates" and not set(gate.modes) & set(place.modes):
+    if gate.modes and not set(gate.modes) & set(place.modes):
         return "mode"
     return ""
 

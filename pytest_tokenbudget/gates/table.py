@@ -45,6 +45,8 @@ METRICS: dict[str, Metric] = {
     CONFORMANCE: Metric("conformance", ""),
     ERRORS: Metric("engine errors", "share"),
 }
+# What there is one of for a model, and selectors that would divide it.
+UNDIVIDED = {SATURATION: ("category", "budget"), CONFORMANCE: ("category", "budget", "mode")}
 SELECTORS = ("eval", "model", "task", "category", "budget", "mode")
 DECIDING = ("rule", "margin", "confidence", "change", "allow_inconclusive")
 KEYS = ("name", *SELECTORS, *METRICS, *DECIDING, "required")
@@ -223,8 +225,15 @@ def _from_table(
         for selector in SELECTORS
         if selector != "budget"
     }
+    narrowed = [key for key, given in named.items() if given]
+    narrowed += ["budget"] if budgets or every else []
     found = []
     for metric in metrics:
+        if not_for := [key for key in UNDIVIDED.get(metric, ()) if key in narrowed]:
+            raise ConfigError(
+                f"{where}: {not_for[0]} cannot be used with {metric}, which is judged on the whole "
+                "of a model's run" + ("; give it a table of its own" if len(metrics) > 1 else "")
+            )
         for threshold in _thresholds(f"{where}: {metric}", metric, table[metric]):
             label = name if len(metrics) == 1 and "name" in table else f"{name}.{metric}"
             if metric == CONFORMANCE and isinstance(table[metric], list):

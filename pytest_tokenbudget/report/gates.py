@@ -36,6 +36,9 @@ def write_gates(keeper: Keeper) -> list[Path]:
     path = settings.reports / "results" / FILE
     record = gates_record(keeper.gates, keeper.judgements, keeper.missing, keeper.complete)
     record |= {"task": settings.task, "models": list(settings.models)}
+    if settings.recorded and (places := keeper.places.values()):
+        record["task"] = ", ".join(dict.fromkeys(place.task for place in places))
+        record["models"] = list(dict.fromkeys(place.model for place in places))
     written = [write_json(path, record)]
     stopped = "" if keeper.complete else STOPPED
     github.write_summary(github.here(), keeper.gates, keeper.judgements, keeper.missing, stopped)
