@@ -276,7 +276,14 @@ def eval_of(run, no_figures):
 def test_the_embedded_model_plays_and_its_settings_are_run_with(eval_of, pytester):
     engines = RealEngines()
     result = eval_of("--target-truncation=0.2", engines=engines, problems=36)
-    assert result.parseoutcomes() == {"passed": 7, "skipped": 1, "deselected": result_rest(result)}
+    # pytester may warn that a module was imported before; that is no outcome of a test.
+    outcomes = result.parseoutcomes()
+    assert {name: outcomes.get(name, 0) for name in ("passed", "skipped", "failed", "errors")} == {
+        "passed": 7,
+        "skipped": 1,
+        "failed": 0,
+        "errors": 0,
+    }
     record = read(pytester.path, "scenarios_nano-reasoner.json")
     assert len(engines.seen) == record["problems"] == 36
     assert record["overall"]["answers"]["valid_json"]["value"] > 0.9
@@ -305,10 +312,6 @@ def test_the_embedded_model_plays_and_its_settings_are_run_with(eval_of, pyteste
     assert {kept["name"]: kept["limits"][0] for kept in given["given"]["framing"]} == own
     assert given["given"]["all"][0]["truncation"]["truncated"] <= 0.2 * 36
     again.stdout.fnmatch_lines(["the limits that were given (36 problems): all *"])
-
-
-def result_rest(result):
-    return result.parseoutcomes()["deselected"]
 
 
 def test_each_stage_extends_the_one_before(eval_of, pytester):
