@@ -210,7 +210,10 @@ class _Run:
         found: dict[str, Trace] = {}
         for cap in {want.cap for want in wants.values()}:
             mine = {key: want for key, want in wants.items() if want.cap == cap}
-            prompts = {key: StoredPrompt(want.prompt_ids, False) for key, want in mine.items()}
+            prompts = {
+                key: StoredPrompt(want.prompt_ids, want.opens_thinking)
+                for key, want in mine.items()
+            }
             traces = self.store.load({key: (key, 0) for key in mine}, prompts, cap)
             found |= {key: trace for (key, _), trace in traces.items()}
         return {place: found[want.key] for place, want in wanted.items() if want.key in found}
@@ -221,11 +224,20 @@ class _Run:
 
         messages = _to_summarise(request.messages)
         thinking = switched(self.session.settings, self.spec, Kind.SUMMARY)
-        ids = self.engine().render(messages, thinking).ids
-        cap = min(request.tokens, generation_room(self.windowing.context, len(ids)))
+        prompt, form = self.engine().render(messages, thinking), self.plan.format
+        cap = min(request.tokens, generation_room(self.windowing.context, len(prompt.ids)))
         if cap < 1:
             return None
-        return Want(self.plan.key(ids), ids, 0, cap, messages, thinking, posed.problem.id)
+        return Want(
+            self.plan.key(prompt.ids),
+            prompt.ids,
+            0,
+            cap,
+            messages,
+            thinking,
+            posed.problem.id,
+            opens_thinking=form is not None and form.left_open(prompt.text),
+        )
 
 
 def _to_summarise(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -111,7 +111,7 @@ def turns(text: str) -> tuple[int, ...]:
 
 def strategies(text: str) -> tuple[str, ...]:
     """Ways to truncate; those with a share take it behind an equals sign."""
-    return tuple(_strategy(name) for name in names(text))
+    return tuple(dict.fromkeys(_strategy(name) for name in names(text)))
 
 
 def _strategy(text: str) -> str:

@@ -5,22 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_engine import FakeEngine
-from runs import NO_ENGINE, QUIET, Engines, RealEngines
+from context_runs import EVAL, FAKE, SHORT, Talker, found, point
+from runs import NO_ENGINE, Engines, RealEngines
 
 from pytest_tokenbudget.analysis.context import advise, contrasts
 from pytest_tokenbudget.context.window import Chat, Conversation
 from pytest_tokenbudget.context.window_limits import WHOLE, ContextError, Limit
 from pytest_tokenbudget.context.window_strategies import STRATEGIES
 from pytest_tokenbudget.context.window_summary import named_strategy
-from pytest_tokenbudget.engines.base import Generated, Prompt
 from pytest_tokenbudget.engines.text import ModelText
 from pytest_tokenbudget.models import load_catalogue, resolve_model
 from pytest_tokenbudget.option_values import STRATEGIES as NAMES
 from pytest_tokenbudget.tasks.histories import Arm, ArmsTask, conversations, with_history
 from pytest_tokenbudget.tasks.recall import DEPTHS
 from pytest_tokenbudget.tasks.registry import load_task
-from pytest_tokenbudget.traces.trace import StopReason
 from pytest_tokenbudget.traces.windowing import (
     WHOLE_CELL,
     Cell,
@@ -31,8 +29,6 @@ from pytest_tokenbudget.traces.windowing import (
 
 pytest_plugins = ["run_fixtures"]
 
-EVAL = ("--pyargs", "pytest_tokenbudget.evals.test_context", *QUIET)
-SHORT = ("--context-turns=4,12", "--truncation=newest,system-newest")
 TASK = load_task("word-problems")
 
 
@@ -255,20 +251,6 @@ def test_strategies_are_held_against_the_first_with_holms_correction():
 # --- whole runs --------------------------------------------------------------------------------
 
 
-def found(pytester):
-    path = pytester.path / "reports" / "results" / "context_nano-reasoner.json"
-    return json.loads(path.read_text())
-
-
-def point(record, arm, strategy, limit):
-    (one,) = (
-        p
-        for p in record["points"]
-        if (p["arm"], p["strategy"], p["limit"]) == (arm, strategy, limit)
-    )
-    return one
-
-
 def test_the_embedded_model_loses_what_its_windows_lose(run, pytester, quick_figures):
     arguments = (*SHORT, "--context-limits=30%,60%", "--num-samples=22")
     engines = RealEngines()
@@ -324,41 +306,6 @@ def test_the_model_summarises_what_does_not_fit(run, pytester, quick_figures):
     assert all(w["tokens"] <= round(0.5 * w["original"]) for w in windows)
     assert any(w["summary"] for w in windows)
     result.stdout.no_fnmatch_line("*summary*lack*")
-
-
-# Words of a tokenizer that every engine has.
-KNOWN: dict[str, int] = {}
-
-
-class Talker(FakeEngine):
-    """Knows where words are, as a real tokenizer does; fails where it is told to."""
-
-    def __init__(self, fails=lambda request: False):
-        super().__init__()
-        self.fails = fails
-
-    def render(self, messages, thinking=None):
-        said = "".join(f"<{m['role']}>{m['content']}\n" for m in messages) + "<assistant>"
-        words = said.replace("\n", " \n ").replace(">", "> ").split(" ")
-        return Prompt(tuple(self.ids(words)), " ".join(words))
-
-    def ids(self, words):
-        return [KNOWN.setdefault(word, 100 + len(KNOWN)) for word in words]
-
-    def decode_prompt(self, ids):
-        names = {number: word for word, number in KNOWN.items()}
-        return " ".join(names[i] for i in ids)
-
-    def generate(self, requests, decoding):
-        for request in requests:
-            self.seen.append(request)
-            if self.fails(request):
-                yield Generated(request, (), StopReason.ERROR, "", error="the server is gone")
-            else:
-                yield Generated(request, (1, 2, 0), StopReason.EOS, "stop")
-
-
-FAKE = (*SHORT, "--context-limits=50%", "--num-samples=3", "--answer-tokens=64")
 
 
 def test_a_conversation_that_is_too_long_is_left_out_and_counted(run, pytester, quick_figures):

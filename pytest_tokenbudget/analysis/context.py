@@ -79,6 +79,8 @@ class Advice:
         points = f"{100 * self.margin:g} points"
         several = f", corrected for {self.strategies} strategies" if self.strategies > 1 else ""
         level = f"one-sided 95 %{several}, n = {self.problems:,}"
+        if not self.problems:
+            return "no truncation is recommended: all answers to whole conversations failed"
         if not self.meaningful:
             return (
                 f"no truncation is recommended: with the whole conversation only "

@@ -131,25 +131,31 @@ def context_lines(study: ContextStudy, run: RunInfo, width: int = MAX_WIDTH) -> 
 
 
 def _table(study: ContextStudy, report: ContextReport, arm: Arm, width: int) -> list[str]:
-    """Accuracy of every strategy at every limit, and how many windows hold what is needed."""
+    """Accuracy of every strategy at every limit, and how many windows hold what is needed.
+
+    Of more limits than the width has room for the smallest are left out, which a line says.
+    """
     whole = report.whole(arm)
     name = shorten(visible(study.arm_name(arm)), 30)
-    kept = _NEEDED.get(arm, "all facts needed")
+    kept = f" (% of windows with {_NEEDED.get(arm, 'all facts needed')})" if whole.kept else ""
     shown = max(1, (width - NAME_WIDTH) // CELL_WIDTH - 1)
     limits = [*report.limits[-1 - shown : -1], WHOLE_LIMIT]
     lines = [
-        f"{name}, n = {whole.curve.problems:,}: % right (% of windows with {kept}) by limit",
+        f"{name}, n = {whole.curve.problems:,}: % right{kept} by limit",
         "".ljust(NAME_WIDTH) + "".join(shown_limit(limit).rjust(CELL_WIDTH) for limit in limits),
     ]
     for strategy in report.strategies:
         cells = [_cell(report.at(arm, strategy, limit)) for limit in limits]
         lines.append(strategy.ljust(NAME_WIDTH) + "".join(c.rjust(CELL_WIDTH) for c in cells))
+    if hidden := report.limits[: -len(limits)]:
+        names = ", ".join(map(shown_limit, hidden))
+        lines += wrapped(f"too many limits to show: {names} are in the results only", width)
     return lines
 
 
 def _cell(point: WindowPoint) -> str:
-    kept = "-" if point.kept is None else f"{100 * point.kept.value:.0f}"
-    return f"{percent(point.accuracy.value)} ({kept})"
+    kept = "" if point.kept is None else f" ({100 * point.kept.value:.0f})"
+    return f"{percent(point.accuracy.value)}{kept}"
 
 
 def shown_limit(limit: str) -> str:
@@ -165,6 +171,7 @@ def _arm_sentences(study: ContextStudy, report: ContextReport, arm: Arm) -> list
         said.append(f"right where the window holds {there}: {_rate(alone)}")
     if guessed is not None:
         said.append(f"right where {lost} and the question is there: {_rate(guessed)}")
+    said += _cut_answers(study, report, arm)
     said += _cut_questions(report, arm)
     said += _no_windows(report, arm)
     if contrast := _best_contrast(report.contrasts[arm]):
@@ -175,6 +182,27 @@ def _arm_sentences(study: ContextStudy, report: ContextReport, arm: Arm) -> list
 def _rate(estimate: Estimate) -> str:
     low, high = percent(estimate.low), percent(estimate.high)
     return f"{percent(estimate.value)} % [{low}, {high}]"
+
+
+def _cut_answers(study: ContextStudy, report: ContextReport, arm: Arm) -> list[str]:
+    """How many answers had not ended: they are no evidence that something was forgotten."""
+    points = [report.at(arm, name, limit) for name in report.strategies for limit in report.limits]
+    worst = max(points, key=lambda point: point.curve.truncation.n and point.curve.truncation.value)
+    if not worst.curve.truncation.n or not worst.curve.truncation.value:
+        return []
+    whole = report.whole(arm).curve
+    text = (
+        f"answers cut at {study.whole.reach:,} tokens: {percent(whole.truncation.value)} % with "
+        f"the whole conversation"
+    )
+    if whole.completed is not None:
+        text += f", of the others {percent(whole.completed.value)} % are right"
+    if worst.limit != WHOLE_LIMIT:
+        text += (
+            f"; at most {percent(worst.curve.truncation.value)} % ({worst.strategy} at "
+            f"{shown_limit(worst.limit)})"
+        )
+    return [f"{text}; see --answer-tokens"]
 
 
 def _cut_questions(report: ContextReport, arm: Arm) -> list[str]:

@@ -48,7 +48,7 @@ def context_figures(study: ContextStudy, directory: Path) -> list[Path]:
     report = analyse_context(study)
     written: list[Path] = []
     for arm in report.arms:
-        if report.whole(arm).by_depth:
+        if arm is not Arm.TASK:
             written += save_study_figure(
                 lambda arm=arm: draw_depths(study, arm),  # type: ignore[misc]
                 study.whole,
@@ -82,7 +82,8 @@ def draw_depths(study: ContextStudy, arm: Arm) -> Figure:
         figure.add_subplot(grid[1 + place // MAPS_A_ROW, place % MAPS_A_ROW])
         for place in range(panels)
     ]
-    depths = [group.label for group in whole.by_depth]
+    # Not those of the whole conversations alone: all that had one depth may have failed.
+    depths = sorted({d for a in study.whole_answers(arm) if (d := a.posed.depth) is not None})
     _map_of_lengths(flat[0], study, arm, depths)
     for axes, strategy in zip(flat[1:], report.strategies, strict=False):
         points = [report.at(arm, strategy, limit) for limit in report.limits]
@@ -94,7 +95,7 @@ def draw_depths(study: ContextStudy, arm: Arm) -> Figure:
         else:
             axes.set_ylabel("depth of the facts")
     figure.supxlabel("context limit; first panel: filler turns", fontsize=9)
-    n = len(whole.by_depth) and min(group.accuracy.n for group in whole.by_depth)
+    n = min((group.accuracy.n for group in whole.by_depth), default=0)
     _head(
         figure,
         top,

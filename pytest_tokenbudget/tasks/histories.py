@@ -44,7 +44,8 @@ class Posed:
         turns: Filler turns of the conversation.
         depth: Where the facts stand, 0 the start and 1 the end; None where there are none.
         needed: Indexes of messages without which the answer cannot be known, or not be given as
-            it is asked for: those that tell the facts, or the system messages of a task.
+            it is asked for: those that tell the facts, or the system messages of a task, if it
+            has any.
     """
 
     arm: Arm

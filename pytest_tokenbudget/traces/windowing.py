@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from pytest_tokenbudget.context.window import ContextWindow
 from pytest_tokenbudget.context.window_conversation import Conversation
 from pytest_tokenbudget.context.window_limits import WHOLE, Limit
+from pytest_tokenbudget.tasks.judges import judge_contains
 
 CUT_OVER_CHAT = "only messages can be posed over chat, and this window begins or ends inside one"
 
@@ -96,7 +97,7 @@ class WindowFacts:
         lost: Tokens of the whole prompt that are gone.
         messages_lost: Messages of which nothing is left.
         needed_whole: Whether all that the answer needs is there, be it in the summary; None where
-            it cannot be told.
+            it cannot be told, or nothing is known to be needed.
         system_whole: Whether the system prompt is; None where there is none or it cannot be told.
         question_whole: The same of the question.
         bos_whole: Whether the prompt begins with the id that begins a sequence; None without one.
@@ -161,9 +162,11 @@ def facts_of(
 def _whole(
     window: ContextWindow, conversation: Conversation, needed: Sequence[int], answer: str
 ) -> bool | None:
+    if not needed:
+        return None
     if not window.truncated:
         return True
-    if answer and answer.casefold() in window.summary.casefold():
+    if answer and judge_contains(answer, window.summary, truncated=False).correct:
         return True
     if not window.messages:
         # Tokens were cut: what of a message is gone can only be told where its place is known.
