@@ -60,7 +60,7 @@ class GenerationConfig:
         if self.max_new_tokens is None:
             return None
         own = [limit for by_name in self.limits.values() for limit in by_name.values()]
-        return max(self.max_new_tokens, *own)
+        return max([self.max_new_tokens, *own])
 
     def limit_of(self, names: Mapping[str, str]) -> int | None:
         """The limit of a problem, the larger one where both its names have one.

@@ -57,6 +57,11 @@ def test_all_of_the_form_is_read(read, tmp_path):
     }
 
 
+def test_one_limit_for_all_is_the_largest(read):
+    found = read("llm: {generation_config: {max_new_tokens: 440}}")
+    assert (found.largest, found.budgets((128, 512))) == (440, (128, 440))
+
+
 def test_the_larger_limit_of_a_problem_counts(read):
     found = read(WHOLE)
     assert found.limit_of({"framing": "neutral", "category": "simultaneous"}) == 440
