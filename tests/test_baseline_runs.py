@@ -151,6 +151,11 @@ def test_recorded_results_can_be_saved_and_compared(run, pytester):
     result = run("--recorded=before/results", COMPARE, "old", engines=NO_ENGINE)
     result.assert_outcomes(passed=5)
     result.stdout.fnmatch_lines(["*nano-reasoner against 0001_old, n = 3*"])
+    found = json.loads((pytester.path / "reports/results/compare_nano-reasoner.json").read_text())
+    assert found["differs"] == []
+    (pytester.path / "reports").rename(pytester.path / "after")
+    result = run(COMPARE, "after/baselines/0001_old.json")
+    result.stdout.fnmatch_lines(["the runs differ in source recorded -> none"])
 
 
 @pytest.mark.usefixtures("quick")
@@ -214,6 +219,19 @@ def test_what_was_not_compared_is_a_failed_test(run, pytester):
     result = run(COMPARE, "main", FAIL, "16:tokens:+1%,accuracy:-0.5", "-k", "16 and baseline")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["FAILED baseline::not-compared - *accuracy:-0.5 was not judged*"])
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_was_not_judged_for_one_of_two_models_is_a_failed_test(run, pytester):
+    (pytester.path / "tokenbudget.toml").write_text(
+        '[models.one]\nbase = "nano-reasoner"\n[models.two]\nbase = "nano-reasoner"\n'
+    )
+    models = "--model=one,two"
+    run(models, SAVE, "main")
+    only = "baseline and not (two and 32)"
+    result = run(models, COMPARE, "main", FAIL, "32:accuracy:-0.5", "-k", only)
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["FAILED baseline::not-compared - *was not judged for two: *"])
 
 
 @pytest.mark.parametrize(

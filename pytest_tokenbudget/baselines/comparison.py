@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.baselines.reading import Baseline
 
 ROUNDING = 1e-9
+RECORDED = "recorded"
 
 
 class Difference(NamedTuple):
@@ -296,7 +297,10 @@ def _differences(before: Run, after: Run) -> tuple[Difference, ...]:
         ("mode", before.mode, after.mode),
         ("samples a problem", before.samples, after.samples),
     ]
-    for one, other in ((before.decoding, after.decoding), (before.identity, after.identity)):
+    identities = before.identity, after.identity
+    if (before.identity.get("source") == RECORDED) != (after.identity.get("source") == RECORDED):
+        identities = _as_it_was(before), _as_it_was(after)
+    for one, other in ((before.decoding, after.decoding), identities):
         pairs += [
             (name, one.get(name, "none"), other.get(name, "none"))
             for name in dict.fromkeys([*one, *other])
@@ -309,6 +313,18 @@ def _differences(before: Run, after: Run) -> tuple[Difference, ...]:
     return tuple(
         Difference(what, str(one), str(other)) for what, one, other in pairs if one != other
     )
+
+
+def _as_it_was(run: Run) -> dict[str, str]:
+    """What a model was; of recorded answers, what it was when it gave them."""
+    if run.identity.get("source") != RECORDED:
+        return dict(run.identity)
+    then = {
+        name.removeprefix(f"{RECORDED}_"): value
+        for name, value in run.identity.items()
+        if name.startswith(f"{RECORDED}_")
+    }
+    return {**then, "source": RECORDED}
 
 
 def _shown(value: str, width: int = 48) -> str:

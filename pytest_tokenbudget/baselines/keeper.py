@@ -66,12 +66,13 @@ class BaselineKeeper:
                 f"--tokenbudget-compare {settings.compare}: nothing was compared, since no test of "
                 "evals/test_baseline.py came to it"
             ]
-        judged = {check["check"] for each in self.found for check in each["checks"]}
+        judged = {(r["model"], check["check"]) for r in self.found for check in r["checks"]}
         return [
-            f"--tokenbudget-compare-fail {tolerance} was not judged: no selected test looks at its "
-            "budget"
+            f"--tokenbudget-compare-fail {tolerance} was not judged for {model}: no selected test "
+            "looks at its budget, or it was skipped"
+            for model in dict.fromkeys(each["model"] for each in self.found)
             for tolerance in settings.compare_fail
-            if str(tolerance) not in judged
+            if (model, str(tolerance)) not in judged
         ]
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
