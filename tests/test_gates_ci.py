@@ -19,6 +19,8 @@ from pytest_tokenbudget.gates.accounting import Unjudged
 from pytest_tokenbudget.gates.verdicts import Judgement
 from pytest_tokenbudget.report import github
 
+pytest_plugins = ["run_fixtures"]
+
 ROOT = Path(__file__).parent.parent
 CI = ROOT / "docs" / "ci"
 INSTALL = "python -m pip install pytest-tokenbudget"
@@ -186,3 +188,17 @@ def test_the_summary_adds_to_what_other_steps_wrote(checkout):
     here = job(checkout, GITHUB_STEP_SUMMARY=str(path))
     github.write_summary(here, [], [], [])
     assert path.read_text("utf-8").startswith("before\n## Token budgets: gates: 0 verdicts, none")
+
+
+@pytest.mark.usefixtures("quick_figures")
+def test_a_summary_that_cannot_be_written_is_said(run, pytester, monkeypatch):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "nowhere" / "summary.md"))
+    save = ("--tokenbudget-save", "main")
+    result = run("--min-accuracy=0", *save)
+    result.assert_outcomes(passed=3)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["gates: verdicts cannot be written: *nowhere*"])
+    result = run("--tokenbudget-compare", "main")
+    result.stdout.fnmatch_lines(["the job's summary cannot be written: *nowhere*"])
+    assert result.ret == pytest.ExitCode.OK

@@ -108,7 +108,10 @@ class BaselineKeeper:
         terminalreporter.ensure_newline()
         for line in compared_annotations(self.found):
             terminalreporter.write_line(line)
-        write_compared_summary(job, self.found)
+        try:
+            write_compared_summary(job, self.found)
+        except OSError as error:
+            terminalreporter.write_line(f"the job's summary cannot be written: {error}", red=True)
 
     def _not_saved(self, session: pytest.Session, exitstatus: int, sentence: str) -> None:
         self.reporter.problems.append(f"--tokenbudget-save: {sentence}")

@@ -55,6 +55,7 @@ class Keeper:
         self.outcomes: dict[str, str] = {}
         self.used = False
         self.complete = False  # until the tests ran to their end
+        self.unwritten = ""  # why verdicts could not be written
 
     # Where tests run
 
@@ -138,11 +139,16 @@ class Keeper:
             )
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self.reports and (self.judgements or self.missing):
             from pytest_tokenbudget.report.gates import write_gates
 
-            write_gates(self)
+            try:
+                write_gates(self)
+            except OSError as error:
+                self.unwritten = f"gates: verdicts cannot be written: {error}"
+                if exitstatus == pytest.ExitCode.OK:
+                    session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -125,7 +125,10 @@ def show_gates(keeper: Keeper, terminal: pytest.TerminalReporter) -> None:
     reports = keeper.session.settings.reports
     base = keeper.config.invocation_params.dir
     shown = reports.relative_to(base) if reports.is_relative_to(base) else reports
-    terminal.write_line(f"written: {shown / 'results' / FILE}")
+    if keeper.unwritten:
+        terminal.write_line(keeper.unwritten, red=True)
+    else:
+        terminal.write_line(f"written: {shown / 'results' / FILE}")
     place = github.here()
     if place is not None:
         for line in github.annotation_lines(place, keeper.gates, keeper.judgements, keeper.missing):
