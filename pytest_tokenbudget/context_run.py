@@ -138,7 +138,10 @@ class _Run:
                     whole = len(talk.whole.ids)
                     yield key, WindowFacts(original=whole, impossible=str(error)), None
                     continue
-                yield key, *self._kept(posed, talk, cell, window)
+                facts, want = self._kept(posed, talk, cell, window)
+                if summary is not None:
+                    facts = replace(facts, written=self.plan.key(summary.prompt_ids))
+                yield key, facts, want
 
     def _window(self, talk: Conversation, cell: Cell, summary: Trace | None) -> ContextWindow:
         from pytest_tokenbudget.context.window_summary import named_strategy

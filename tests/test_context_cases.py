@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from context_runs import EVAL, FAKE, Talker, found, point
+from context_runs import EVAL, FAKE, SHORT, Talker, found, point
 from runs import Engines
 
 from pytest_tokenbudget.context.window import Chat, Conversation
@@ -155,3 +155,25 @@ def test_a_summary_has_the_answer_where_it_has_its_words_not_their_letters():
 @pytest.mark.parametrize("given", ["ends=0.25,ends=0.250", "ends=.25, ends=0.25"])
 def test_a_strategy_written_in_two_ways_is_one(given):
     assert strategies(given) == ("ends=0.25",)
+
+
+def test_tokens_of_summaries_are_among_those_that_a_run_generated(run, pytester, quick_figures):
+    engines = Engines(lambda *given: Talker())
+    result = run(*FAKE, "--truncation=summary", base=EVAL, engines=engines)
+    assert result.ret == 0
+    assert any("Summarise" in request.messages[-1]["content"] for request in engines.seen)
+    assert found(pytester)["generated_this_run"] == 3 * len(engines.seen)
+
+
+def test_a_limit_beyond_all_conversations_says_nothing_of_truncated_ones(
+    run, pytester, quick_figures
+):
+    result = run(
+        *SHORT, "--context-limits=100000", "--num-samples=3", base=EVAL,
+        engines=Engines(lambda *given: Talker()),
+    )  # fmt: skip
+    assert result.ret == 0
+    record = found(pytester)
+    assert point(record, "recall", "newest", "100000")["if_kept"]["n"] == 3
+    assert not any(record["right_with_all_that_is_needed"].values())
+    result.stdout.no_fnmatch_line("right where*")

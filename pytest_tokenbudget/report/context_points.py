@@ -186,7 +186,8 @@ def _pooled(study: ContextStudy, arm: Arm, *, needed_whole: bool) -> Estimate | 
     def score(answer: Answer) -> float:
         facts = answer.facts
         counts = facts.needed_whole is needed_whole and facts.question_whole is not False
-        return answer.correct if counts and answer.judged is not None else math.nan
+        # A limit in tokens may be longer than a conversation.
+        return answer.correct if facts.lost and counts and answer.judged else math.nan
 
     cells = [cell for cell in study.cells if cell != WHOLE_CELL]
     scores = np.array([[score(a) for a in study.answers(arm, cell)] for cell in cells]).T

@@ -33,6 +33,7 @@ def load_context(store: TraceStore, plan: Plan, task: Task) -> ContextStudy:
     noted = store.windows(plan.model, list(keys))
     facts = {keys[key]: WindowFacts(**values) for key, values in noted.items()}
     opens = {each.key: each.opens for each in facts.values() if each.key}
+    summaries = {each.written for each in facts.values() if each.written}
     traces = store.load(
         {key: (key, 0) for key in opens},
         # What was asked is known from the window; its ids are not needed to judge an answer.
@@ -48,7 +49,7 @@ def load_context(store: TraceStore, plan: Plan, task: Task) -> ContextStudy:
         posed=posed,
         facts=facts,
         traces=answered,
-        tokens_in_run=store.generated(plan.model, list(opens))[1],
+        tokens_in_run=store.generated(plan.model, {*opens, *summaries})[1],
         task_name=task.name,
     )
 

@@ -102,6 +102,7 @@ class WindowFacts:
         question_whole: The same of the question.
         bos_whole: Whether the prompt begins with the id that begins a sequence; None without one.
         summary: What stands in for what is gone; usually nothing.
+        written: Key of the trace that wrote the summary; empty where none was asked for.
         opens: Whether the prompt opens a thinking block.
         impossible: Why there is no window; empty where there is one.
     """
@@ -116,6 +117,7 @@ class WindowFacts:
     question_whole: bool | None = None
     bos_whole: bool | None = None
     summary: str = ""
+    written: str = ""
     opens: bool = False
     impossible: str = ""
 
