@@ -63,6 +63,16 @@ def test_both_workflows_install_what_this_is():
         assert len(commands) == 3
 
 
+def test_traces_are_kept_where_gates_fail():
+    [job] = yaml.safe_load((CI / "github-actions.yml").read_text("utf-8"))["jobs"].values()
+    steps = {step.get("uses", ""): step for step in job["steps"]}
+    kept, found = steps["actions/cache/save@v4"], steps["actions/cache/restore@v4"]
+    assert kept["if"] == "always()"
+    assert kept["with"].items() < found["with"].items()
+    [job] = yaml.safe_load((CI / "gitlab-ci.yml").read_text("utf-8")).values()
+    assert job["cache"]["when"] == "always"
+
+
 def test_the_commands_of_the_github_workflow(repository):
     summary = repository / "summary.md"
     told = {
