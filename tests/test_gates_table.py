@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -107,6 +108,7 @@ def test_how_gates_decide_is_said_once_or_by_each():
         ({"min_accuracy": "0.6"}, "the string '0.6' cannot be used; allowed: a share"),
         ({"min_accuracy": True}, "the boolean true cannot be used"),
         ({"max_mean_tokens": -1}, "allowed: a number of tokens"),
+        ({"max_saturation_budget": math.inf}, "the number inf cannot be used; allowed: a number"),
         ({"min_accuracy": 0.6, "budget": "al"}, 'allowed: a token count, an array of them, or "'),
         ({"min_accuracy": 0.6, "model": 3}, "model: the number 3 cannot be used; allowed: text"),
         ({"min_accuracy": 0.6, "rule": "confidnt"}, "; did you mean 'confident'?"),

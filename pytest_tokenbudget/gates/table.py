@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -369,7 +370,7 @@ def _number(where: str, value: object, low: float, high: float | None, allowed: 
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not (low <= value <= (float("inf") if high is None else high))
+        or not (low <= value <= (sys.float_info.max if high is None else high))
     ):
         hint = ""
         if high == 1 and isinstance(value, int | float) and 1 < value <= 100:
