@@ -85,9 +85,12 @@ def _change(metric: str, text: str) -> tuple[float, bool]:
     size, percent = float(found["size"]), bool(found["percent"])
     if size and not found["sign"]:
         raise ValueError(f"allowed with its sign: {metric}:{sign}{text}")
-    if metric != "tokens" and (percent or size > 1):
-        points = size if percent or size > 1 else 100 * size
-        raise ValueError(f"allowed: a share; for {points:g} points write {sign}{points / 100:g}")
+    # A share of 1 would tolerate everything, and is meant as a point.
+    if metric != "tokens" and (percent or size >= 1):
+        points = "1 point" if size == 1 else f"{size:g} points"
+        raise ValueError(
+            f"allowed: a share below 1; for {points} write {sign}{round(size / 100, 12):g}"
+        )
     size = size / 100 if percent else size
     return (math.copysign(size, -1.0) if sign == "-" else size) + 0.0, percent
 
