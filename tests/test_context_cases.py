@@ -177,3 +177,25 @@ def test_a_limit_beyond_all_conversations_says_nothing_of_truncated_ones(
     assert point(record, "recall", "newest", "100000")["if_kept"]["n"] == 3
     assert not any(record["right_with_all_that_is_needed"].values())
     result.stdout.no_fnmatch_line("right where*")
+
+
+def test_an_interrupted_run_shows_what_is_there_and_goes_on(run, pytester, quick_figures):
+    class Stopped(Talker):
+        def generate(self, requests, decoding):
+            if len(self.seen) >= 5:
+                raise KeyboardInterrupt
+            return super().generate(requests, decoding)
+
+    engines = Engines(lambda *given: Stopped())
+    result = run(*FAKE, base=EVAL, engines=engines, no_reraise_ctrlc=True)
+    result.stdout.fnmatch_lines(
+        [
+            "* conversations in a window, *",
+            "8 of 9 conversations lack answers*",
+            "*KeyboardInterrupt*",
+        ]
+    )
+    rest = Engines(lambda *given: Talker())
+    assert run(*FAKE, base=EVAL, engines=rest).ret == 0
+    assert not {r.key for r in rest.seen} & {r.key for r in engines.seen}
+    assert found(pytester)["complete"]

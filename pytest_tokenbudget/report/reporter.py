@@ -85,6 +85,9 @@ def prepare(item: pytest.Item) -> None:
     if spec is None or is_skipped(item):
         return
     reporter = item.config.pluginmanager.getplugin("tokenbudget-reporter")
+    if reporter:
+        # Whoever interrupts this wants to see what is there.
+        reporter.asked.update(_sections(item))
     with reporter.watching() if reporter else ExitStack():
         for kind in kinds_of(item):
             item.config.stash[SESSION].prepare(spec, kind)
@@ -108,9 +111,14 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> pytest.TestReport:
     if report.when == "call" and (records := item.stash.get(RECORDS, None)):
         setattr(report, ATTRIBUTE, records)
     if report.when == "setup" and model_of(item) is not None:
-        names = getattr(item, "fixturenames", ())
-        setattr(report, SECTIONS, [name for name in REPORTED if name in names])
+        setattr(report, SECTIONS, _sections(item))
     return report
+
+
+def _sections(item: pytest.Item) -> list[str]:
+    """The sections of the report that a test's fixtures stand for."""
+    names = getattr(item, "fixturenames", ())
+    return [name for name in REPORTED if name in names]
 
 
 class Reporter:
