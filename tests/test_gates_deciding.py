@@ -73,6 +73,17 @@ def test_the_detectable_change_has_its_power(rule):
     assert exactly(demand, 100, 0.6 - verdict.detectable) == pytest.approx(0.8, abs=1e-6)
 
 
+@pytest.mark.parametrize("at_least", [True, False])
+def test_a_threshold_at_the_end_of_the_range_is_missed_by_one_answer(at_least):
+    end = 1.0 if at_least else 0.0
+    demand = Demand(end, at_least, Rule.CONFIDENT, allow_inconclusive=True, change=0.1)
+    verdict = decide(Rate(20 if at_least else 0, 20), demand)
+    assert (verdict.ruling, verdict.by_chance) == (Ruling.INCONCLUSIVE, 0.0)
+    assert verdict.detectable == pytest.approx(1 - 0.2 ** (1 / 20))
+    assert verdict.needed == 16, "the least n with 1 - 0.9 ** n of at least 80 %"
+    assert decide(Rate(19 if at_least else 1, 20), demand).ruling is Ruling.FAILED
+
+
 def test_the_detectable_margin_has_its_power():
     verdict = decide(Rate(57, 100), Demand(0.6, rule=Rule.NONINFERIOR, margin=0.05))
     wide = Demand(0.6, rule=Rule.NONINFERIOR, margin=verdict.detectable + 1e-9)

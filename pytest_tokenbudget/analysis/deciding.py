@@ -250,8 +250,19 @@ def not_kept_at(evidence: Evidence, demand: Demand, truth: float, n: int | None 
         case Rule.POINT:
             return 1 - evidence.chance(good, demand.threshold, truth, None, n)
         case Rule.CONFIDENT if demand.allow_inconclusive:
-            return evidence.chance(not good, demand.threshold, truth, level, n)
+            return evidence.chance(not good, _beyond(evidence, demand), truth, level, n)
     return 1 - evidence.chance(good, demand.bound, truth, level, n)
+
+
+def _beyond(evidence: Evidence, demand: Demand) -> float:
+    """The threshold, as an interval that is shown to miss it must exceed it.
+
+    At the end of the range every interval reaches the threshold, and what misses it lies beyond.
+    """
+    threshold = demand.threshold
+    if demand.at_least:
+        return threshold - 2 * ROUNDING if threshold >= evidence.most - ROUNDING else threshold
+    return threshold + 2 * ROUNDING if threshold <= evidence.least + ROUNDING else threshold
 
 
 def keeps(ruling: Ruling, demand: Demand) -> bool:
@@ -290,7 +301,7 @@ def _detectable(evidence: Evidence, demand: Demand) -> float | None:
             case Rule.POINT:
                 return 1 - evidence.chance(not bad, threshold, beyond, None)
             case Rule.CONFIDENT:
-                return evidence.chance(bad, threshold, beyond, demand.level)
+                return evidence.chance(bad, _beyond(evidence, demand), beyond, demand.level)
         return evidence.chance(not bad, beyond, threshold, demand.level)
 
     end = evidence.least if demand.at_least else evidence.most
@@ -323,11 +334,12 @@ def _needed(evidence: Evidence, demand: Demand) -> tuple[float | None, int | Non
     if demand.rule is Rule.NONINFERIOR:
         wanted, above, limit, truth = demand.margin, good, demand.bound, threshold
     elif demand.change is not None:
-        wanted, above, limit = demand.change, not good, threshold
+        wanted, above, limit = demand.change, not good, _beyond(evidence, demand)
         truth = threshold - sign * wanted
     else:
         wanted, limit, truth = abs(evidence.value - threshold), threshold, evidence.value
         above = truth > threshold
+        limit = threshold if above is good else _beyond(evidence, demand)
     if wanted <= ROUNDING:
         return None, None
     if not evidence.least <= truth <= evidence.most:
