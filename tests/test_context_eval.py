@@ -256,7 +256,9 @@ def test_the_embedded_model_loses_what_its_windows_lose(run, pytester, quick_fig
     engines = RealEngines()
     result = run(*arguments, base=EVAL, engines=engines)
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["*22 problems, behind conversations, whole and truncated |*"])
+    result.stdout.fnmatch_lines(
+        ["*| conversations, whole and truncated: 22 recall, 22 multi-hop, 22 word-problems |*"]
+    )
     record = found(pytester)
     assert record["complete"]
     assert record["turns"] == [4, 12]

@@ -167,6 +167,12 @@ def test_an_embedded_tokenizer_is_taken_as_it_is(tmp_path):
     )
 
 
+def test_an_empty_one_is_rebuilt_and_called_so(tmp_path):
+    path = tmp_path / "blank.gguf"
+    write_gguf(path, read_vocabulary("bytes"), "gpt-2", {KEYS.HF_JSON: " "})
+    assert not load_gguf_tokenizer(path).embedded
+
+
 BYTES, PIECES = read_vocabulary("bytes"), read_vocabulary("pieces")
 
 

@@ -117,17 +117,15 @@ def load_gguf_tokenizer(path: Path) -> GgufTokenizer:
 
     metadata = read_tokenizer_metadata(path)
     embedded = metadata.get(Keys.Tokenizer.HF_JSON)
-    if isinstance(embedded, str) and embedded.strip():
-        tokenizer = _parse(embedded)
-    else:
-        tokenizer = rebuild_tokenizer(metadata)
+    text = embedded if isinstance(embedded, str) and embedded.strip() else None
+    tokenizer = rebuild_tokenizer(metadata) if text is None else _parse(text)
     added = tokenizer.get_added_tokens_decoder()
     whole = {token.content: token_id for token_id, token in added.items()}
     roles = {role: tokenizer.id_to_token(i) for role, i in _role_ids(metadata).items()}
     template = metadata.get(Keys.Tokenizer.CHAT_TEMPLATE)
     return GgufTokenizer(
         tokenizer=tokenizer,
-        embedded=bool(embedded),
+        embedded=text is not None,
         # A role that points to an ordinary character is a converter's default.
         special={role: text for role, text in roles.items() if text in whole},
         eos_ids=extract_eos_ids(metadata, whole),

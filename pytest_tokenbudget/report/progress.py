@@ -182,8 +182,6 @@ _ABOUT = {
     "off": ", thinking off",
     "forced": ", answers after thinking that was ended",
     "wait": ", thinking that was sent on",
-    "context": ", behind conversations, whole and truncated",
-    "summary": ", summaries of conversations",
 }
 
 
@@ -194,17 +192,29 @@ def describe(plan: Plan) -> str:
 
 def about(plan: Plan) -> str:
     """Task and decoding in a line."""
-    problems = "all problems" if plan.limit is None else count(plan.limit, "problem")
-    if plan.samples > 1:
-        problems += f" x {plan.samples} samples"
     decoding = plan.decoding
     how = (
         "greedy"
         if decoding.greedy
         else f"temperature {decoding.temperature:g}, top-p {decoding.top_p:g}, seed {decoding.seed}"
     )
-    mode = _ABOUT.get(plan.kind, ", thinking" if plan.thinking else "")
-    return f"{plan.task}, {problems}{mode} | {how}"
+    return f"{_posed(plan)} | {how}"
+
+
+def _posed(plan: Plan) -> str:
+    """What the model is asked, and whether it thinks."""
+    thinking = ", thinking" if plan.thinking else ""
+    if plan.kind == "summary":
+        return "summaries of conversations"
+    if plan.windowing is not None:
+        # Conversations have tasks and numbers of their own.
+        counts = plan.windowing.counts.items()
+        arms = (f"{number:,} {plan.task if arm == 'task' else arm}" for arm, number in counts)
+        return f"conversations, whole and truncated: {', '.join(arms)}{thinking}"
+    problems = "all problems" if plan.limit is None else count(plan.limit, "problem")
+    if plan.samples > 1:
+        problems += f" x {plan.samples} samples"
+    return f"{plan.task}, {problems}{_ABOUT.get(plan.kind, thinking)}"
 
 
 def count(number: int, thing: str) -> str:
