@@ -11,6 +11,7 @@ from pytest_tokenbudget.context_plan import all_posed, fit_context
 from pytest_tokenbudget.dry_run_parts import Book, Part, Past, Wanted, past_of, weakest
 from pytest_tokenbudget.planning import Kind, SetupError
 from pytest_tokenbudget.prompt_counts import Known, Length
+from pytest_tokenbudget.report.load_context import window_facts
 from pytest_tokenbudget.traces.store import StoredPrompt
 from pytest_tokenbudget.traces.trace import StopReason, Trace
 from pytest_tokenbudget.traces.windowing import Cell, Place, WindowFacts
@@ -54,7 +55,7 @@ def context_parts(book: Book) -> list[Part]:
         raise SetupError(f"{book.spec.alias}: {error}") from error
     known = weakest(lengths[each.problem.id] for each in posed)
     notes = ["which conversations fit is estimated, too"] if known is Known.ESTIMATED else []
-    facts = _noted(book, plan, posed)
+    facts = window_facts(book.store, plan, posed)
     keys = {each.key for each in facts.values() if each.key}
     traces = book.store.load(
         {key: (key, 0) for key in keys}, {key: StoredPrompt((), False) for key in keys}, plan.cap
@@ -75,18 +76,6 @@ def context_parts(book: Book) -> list[Part]:
     lacking = {each.key for each in wanted.values() if each.trace is None or book.settings.fresh}
     summaries = _summaries(book, plan, posed, lengths=lengths, lacking=lacking, facts=facts)
     return [*([summaries] if summaries else []), *parts]
-
-
-def _noted(book: Book, plan: Plan, posed: Sequence[Posed]) -> dict[Place, WindowFacts]:
-    """What is kept of windows that were made before."""
-    assert plan.windowing is not None
-    keys = {
-        plan.window_key(each.problem, cell): Place(each.problem.id, cell)
-        for each in posed
-        for cell in plan.windowing.cells
-    }
-    noted = book.store.windows(plan.model, list(keys))
-    return {keys[key]: WindowFacts(**values) for key, values in noted.items()}
 
 
 def _wanted(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pytest_tokenbudget.context_plan import all_posed, arms_task
 from pytest_tokenbudget.report.context_study import ContextStudy
 from pytest_tokenbudget.report.study import Study
 from pytest_tokenbudget.tasks.base import Task
+from pytest_tokenbudget.tasks.histories import Posed
 from pytest_tokenbudget.traces.plan import Plan
 from pytest_tokenbudget.traces.store import StoredPrompt, TraceStore
 from pytest_tokenbudget.traces.trace import Trace
@@ -25,13 +28,7 @@ def load_context(store: TraceStore, plan: Plan, task: Task) -> ContextStudy:
     """
     assert plan.windowing is not None
     posed = all_posed(plan.windowing, task)
-    keys = {
-        plan.window_key(each.problem, cell): Place(each.problem.id, cell)
-        for each in posed
-        for cell in plan.windowing.cells
-    }
-    noted = store.windows(plan.model, list(keys))
-    facts = {keys[key]: WindowFacts(**values) for key, values in noted.items()}
+    facts = window_facts(store, plan, posed)
     opens = {each.key: each.opens for each in facts.values() if each.key}
     summaries = {each.written for each in facts.values() if each.written}
     traces = store.load(
@@ -52,6 +49,24 @@ def load_context(store: TraceStore, plan: Plan, task: Task) -> ContextStudy:
         tokens_in_run=store.generated(plan.model, {*opens, *summaries})[1],
         task_name=task.name,
     )
+
+
+def window_facts(store: TraceStore, plan: Plan, posed: Sequence[Posed]) -> dict[Place, WindowFacts]:
+    """What is kept of windows that were made before.
+
+    Args:
+        store: Holds them.
+        plan: What was planned.
+        posed: The conversations.
+    """
+    assert plan.windowing is not None
+    keys = {
+        plan.window_key(each.problem, cell): Place(each.problem.id, cell)
+        for each in posed
+        for cell in plan.windowing.cells
+    }
+    noted = store.windows(plan.model, list(keys))
+    return {keys[key]: WindowFacts(**values) for key, values in noted.items()}
 
 
 def _whole(plan: Plan, task: Task, answered: dict[Place, Trace]) -> Study:

@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from pytest_tokenbudget.context.window_conversation import SYSTEM_ROLES
 from pytest_tokenbudget.tasks import recall
 from pytest_tokenbudget.tasks.base import Task, Verdict
 from pytest_tokenbudget.tasks.problem import Message, Problem
-
-SYSTEM = ("system", "developer")
 
 
 class Arm(StrEnum):
@@ -98,7 +97,7 @@ def with_history(problem: Problem, turns: int) -> Posed:
     """
     rng = random.Random(f"history/{problem.id}/{turns}")
     begin = next(
-        (i for i, message in enumerate(problem.messages) if message["role"] not in SYSTEM),
+        (i for i, message in enumerate(problem.messages) if message["role"] not in SYSTEM_ROLES),
         len(problem.messages),
     )
     talk: list[Message] = []
