@@ -16,6 +16,11 @@ from pytest_tokenbudget.traces.trace import ThinkingFormat
 from pytest_tokenbudget.traces.windowing import Cell, Windowing
 
 
+# Raised where a strategy, the request for a summary, or what is kept of a window changes: what was
+# kept before is then made anew.
+WINDOWS = "windows/1"
+
+
 def digest(value: object) -> str:
     """SHA-256 of a JSON-compatible value in its one canonical form."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -145,7 +150,7 @@ class Plan:
         A summary is written by the model, so how it chooses tokens belongs to it.
         """
         said = [render_key(problem.messages, self.thinking), *cell]
-        return digest(["window", *said, self.decoding.identity()])
+        return digest([WINDOWS, *said, self.decoding.identity()])
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-compatible form, read back by :meth:`from_json`."""
