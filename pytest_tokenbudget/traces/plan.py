@@ -15,7 +15,6 @@ from pytest_tokenbudget.traces.store import StoredPrompt, Want
 from pytest_tokenbudget.traces.trace import ThinkingFormat
 from pytest_tokenbudget.traces.windowing import Cell, Windowing
 
-
 # Raised where a strategy, the request for a summary, or what is kept of a window changes: what was
 # kept before is then made anew.
 WINDOWS = "windows/1"
