@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
+from pytest_tokenbudget.report.once import Once
 from pytest_tokenbudget.report.study import Study
 from pytest_tokenbudget.tasks.histories import Arm, Posed
 from pytest_tokenbudget.tasks.scoring import Judged, judge
@@ -18,8 +19,6 @@ from pytest_tokenbudget.traces.windowing import (
     WindowFacts,
     Windowing,
 )
-
-Value = TypeVar("Value")
 
 
 class Answer(NamedTuple):
@@ -45,7 +44,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(eq=False)
-class ContextStudy:
+class ContextStudy(Once):
     """What a model answers where a conversation does not fit.
 
     Attributes:
@@ -67,19 +66,11 @@ class ContextStudy:
     task_name: str = ""
 
     def __post_init__(self) -> None:
-        self._made: dict[object, Any] = {}
         self.kind = self.whole.kind
         self.alias = self.whole.alias
         self.problems = self.whole.problems
         self.budgets = self.whole.budgets
         self.left_out: tuple[int, ...] = ()
-
-    def once(self, key: object, make: Callable[[], Value]) -> Value:
-        """What ``make`` makes of this study, made on first use and kept under ``key``."""
-        if key not in self._made:
-            self._made[key] = make()
-        made: Value = self._made[key]
-        return made
 
     @property
     def arms(self) -> tuple[Arm, ...]:

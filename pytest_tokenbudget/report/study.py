@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pytest_tokenbudget.engines.base import Decoding
 from pytest_tokenbudget.report.by_token import verdict_changes
+from pytest_tokenbudget.report.once import Once
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.scoring import Judged, judge
@@ -38,7 +39,7 @@ Value = TypeVar("Value")
 
 
 @dataclass(eq=False)
-class Study:
+class Study(Once):
     """Problems, samples and budgets of one model on one task.
 
     A problem counts once all its traces are there and reach to the largest budget; the others are
@@ -88,14 +89,6 @@ class Study:
         if self.samples < 1:
             raise ValueError(f"a study has at least 1 sample a problem, not {self.samples}")
         self._judged: dict[int, tuple[Judged, ...]] = {}
-        self._made: dict[str, Any] = {}
-
-    def once(self, key: str, make: Callable[[], Value]) -> Value:
-        """What ``make`` makes of this study, made on first use and kept under ``key``."""
-        if key not in self._made:
-            self._made[key] = make()
-        made: Value = self._made[key]
-        return made
 
     @property
     def largest(self) -> int:

@@ -6,13 +6,14 @@ have all their traces.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.engines.base import Decoding
+from pytest_tokenbudget.report.once import Once
 from pytest_tokenbudget.report.study import Study
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
@@ -24,8 +25,6 @@ from pytest_tokenbudget.traces.trace import Outcome, StopReason, ThinkingFormat,
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-Value = TypeVar("Value")
 
 
 class Enforcement(StrEnum):
@@ -82,7 +81,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(eq=False)
-class ThinkingStudy:
+class ThinkingStudy(Once):
     """What a model does with its thinking, under every enforcement.
 
     Attributes:
@@ -106,7 +105,6 @@ class ThinkingStudy:
     switchable: bool = True
 
     def __post_init__(self) -> None:
-        self._made: dict[object, Any] = {}
         self.kind = self.natural.kind
         self.alias = self.natural.alias
         self.task: Task = self.natural.task
@@ -114,13 +112,6 @@ class ThinkingStudy:
         self.left_out = self.forcing.left_out
         self.budgets = self.forcing.budgets
         self.decoding: Decoding = self.natural.decoding
-
-    def once(self, key: object, make: Callable[[], Value]) -> Value:
-        """What ``make`` makes of this study, made on first use and kept under ``key``."""
-        if key not in self._made:
-            self._made[key] = make()
-        made: Value = self._made[key]
-        return made
 
     @property
     def format(self) -> ThinkingFormat:
