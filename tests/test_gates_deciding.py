@@ -19,6 +19,7 @@ from pytest_tokenbudget.analysis.deciding import (
     ruling_of,
 )
 from pytest_tokenbudget.analysis.evidence import Change, Mean, Rate, mean_of, rate_of
+from pytest_tokenbudget.analysis.intervals import Estimate
 
 RULES = (
     {"rule": Rule.POINT},
@@ -228,3 +229,15 @@ def test_samples_that_all_agree_are_no_certainty():
     mixed = np.ones((20, 5))
     mixed[0] = 0
     assert isinstance(rate_of(mixed), Mean)
+
+
+@pytest.mark.parametrize(("shape", "n"), [(1.0, 200), (4.0, 300)])
+def test_how_often_skewed_lengths_fail_by_chance_is_said_right(shape, n):
+    """Counted in 3,000 runs of skewed lengths: the end of their interval scatters with them."""
+    deviation = math.sqrt(shape)
+    limit = shape + 3.1 * deviation / math.sqrt(n)
+    runs = np.random.default_rng(1).gamma(shape, 1.0, (3000, n))
+    kept = [mean_of(run[:, None], 0.0, scales=True).estimate(0.95).high <= limit for run in runs]
+    truth = Mean(Estimate(shape, 0, 0, n), deviation, 0.0, scales=True, skewness=2 / deviation)
+    stated = truth.chance(False, limit, shape, 0.025)
+    assert np.mean(kept) == pytest.approx(stated, abs=0.02)

@@ -30,6 +30,7 @@ from pytest_tokenbudget.analysis.paired import paired_lower
 # Thresholds such as 0.6 have no exact binary form, and neither have shares such as 6 of 10.
 ROUNDING = 1e-12
 NO_SPREAD = 1e-9
+MIN_SPREAD = 0.25
 
 
 class Evidence(Protocol):
@@ -182,16 +183,14 @@ class Mean:
             return t
         return 3 / skew * (math.cbrt(1 + skew * (t - skew / (6 * n))) - 1)
 
-    def _quantile(self, away: float, n: int) -> float:
-        """The quantile that a distance stands for."""
-        skew = self.skewness
-        t = away + skew * away**2 / 3 + skew**2 * away**3 / 27 + skew / (6 * n)
-        return t * math.sqrt(n)
-
     def chance(
         self, above: bool, limit: float, truth: float, level: float | None, n: int | None = None
     ) -> float:
-        """The chance by the central limit theorem, with the deviation that was seen."""
+        """The chance by the central limit theorem, with deviation and skewness that were seen.
+
+        Where values are skewed, a run with a large mean also has a large deviation: the end of its
+        interval scatters more than its mean, to the first order by half the skewness.
+        """
         from scipy.special import ndtr
 
         count = self.n if n is None else n
@@ -202,11 +201,17 @@ class Mean:
             deviation *= max(truth, 0.0) / self.value
         if deviation == 0:
             return float(truth >= limit if above else truth <= limit)
-        edge = 0.0
+        edge, skew = 0.0, self.skewness
         if level is not None:
             reach = _t_quantile(1 - level, count - 1)
             edge = self._away(reach if above else -reach, count)
-        below = float(ndtr(self._quantile(edge - (truth - limit) / deviation, count)))
+        # Of a gamma distribution, whose skewness is that of lengths, this is the fourth moment.
+        kurtosis = 3 + 1.5 * skew**2
+        spread = 1 - edge * skew + edge**2 * (kurtosis - 1) / 4
+        z = ((limit - truth) / deviation + edge) * math.sqrt(count / max(spread, MIN_SPREAD))
+        density = math.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+        below = float(ndtr(z)) - skew / (6 * math.sqrt(count)) * (z**2 - 1) * density
+        below = min(max(below, 0.0), 1.0)
         return 1 - below if above else below
 
 
