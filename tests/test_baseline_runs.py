@@ -117,8 +117,9 @@ def test_nothing_is_collected_and_nothing_written_without_being_asked(run, pytes
     run().assert_outcomes(passed=3)
     assert not (pytester.path / "reports" / "baselines").exists()
     assert not list((pytester.path / "reports" / "results").glob("compare*"))
-    # Named itself, it says why there is nothing.
-    result = run(suite() / "test_baseline.py", "-rs", base=QUIET, engines=NO_ENGINE)
+    # Named itself, it says why there is nothing. By a path, pytest's root would be the checkout.
+    here = ("--rootdir", pytester.path)
+    result = run(suite() / "test_baseline.py", "-rs", *here, base=QUIET, engines=NO_ENGINE)
     result.assert_outcomes(skipped=2)
     result.stdout.fnmatch_lines(["*no --tokenbudget-compare was given"])
 
