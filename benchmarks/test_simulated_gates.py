@@ -7,7 +7,7 @@ import math
 from benchmarks.conftest import Benchmark, Sizes
 from benchmarks.simulated_gates import PAIRS, Row, rows, table
 
-NEAR = 0.05
+NEAR = 0.02
 LEVEL = 0.025
 
 
