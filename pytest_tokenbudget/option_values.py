@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pytest_tokenbudget.config_file import nearest
-from pytest_tokenbudget.context.window_limits import WHOLE, ContextError, Limit
+from pytest_tokenbudget.context.window_limits import WHOLE, WITH_SHARE, ContextError, Limit
 from pytest_tokenbudget.endpoints import read_addresses
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
@@ -29,7 +29,6 @@ STRATEGIES = (
     "importance",
     "summary",
 )
-WITH_SHARE = ("ends", "summary")
 
 T = TypeVar("T")
 

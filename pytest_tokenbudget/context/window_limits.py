@@ -6,6 +6,8 @@ import re
 from typing import NamedTuple
 
 DEFAULT_NEW = 512
+# Strategies that a share can be given to.
+WITH_SHARE = ("ends", "summary")
 LEAST_RESERVE = 64
 
 

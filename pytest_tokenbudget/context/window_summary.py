@@ -9,7 +9,7 @@ from pytest_tokenbudget.analysis.sentences import sentences
 from pytest_tokenbudget.context.window import ContextWindow, Strategy
 from pytest_tokenbudget.context.window_chat import Message
 from pytest_tokenbudget.context.window_conversation import SYSTEM_ROLES, Conversation, Piece
-from pytest_tokenbudget.context.window_limits import ContextError
+from pytest_tokenbudget.context.window_limits import WITH_SHARE, ContextError
 from pytest_tokenbudget.context.window_making import (
     fits,
     whole_window,
@@ -25,8 +25,6 @@ from pytest_tokenbudget.context.window_strategies import (
 
 INTRODUCTION = "Summary of the earlier conversation: "
 SHARE = 0.25
-# What a share can be given to.
-_WITH_SHARE = ("ends", "summary")
 
 
 class SummaryRequest(NamedTuple):
@@ -181,7 +179,7 @@ def named_strategy(name: str, summarise: Summarise | None = None) -> Strategy:
         raise ContextError(
             f"truncation strategy {name!r} {what}; allowed are "
             f"{', '.join((*STRATEGIES, 'summary'))}, and a share for "
-            f"{' and '.join(_WITH_SHARE)} (ends=0.25)"
+            f"{' and '.join(WITH_SHARE)} (ends=0.25)"
         )
     return STRATEGIES[base]()
 

@@ -17,7 +17,7 @@ from pytest_tokenbudget.conformance.results import (
 from pytest_tokenbudget.report.conformance_badge import badge_of, write_badge
 from pytest_tokenbudget.report.conformance_study import ConformanceReport, goes_on
 from pytest_tokenbudget.report.files import safe_name, to_record, write_json
-from pytest_tokenbudget.report.json_files import RunInfo
+from pytest_tokenbudget.report.json_files import RunInfo, recorded_header
 from pytest_tokenbudget.report.style import (
     MAX_WIDTH,
     cells,
@@ -71,14 +71,7 @@ def write_conformance(report: ConformanceReport, run: RunInfo, directory: Path) 
 def conformance_record(report: ConformanceReport, run: RunInfo) -> dict[str, object]:
     """Everything that was found with its evidence, and what is needed to repeat it."""
     return {
-        "schema": SCHEMA,
-        **report.about,
-        "missing": list(report.missing),
-        "complete": run.complete and not report.missing,
-        "started": run.started,
-        "duration_seconds": run.duration,
-        "settings": dict(run.settings),
-        "versions": dict(run.versions),
+        **recorded_header(report.about, report.missing, run, SCHEMA),
         "summary": summary_record(report),
         "limits": [limit_record(each) for each in report.limits],
         "overflow": [to_record(each) for each in report.overflow],

@@ -102,6 +102,29 @@ def header(study: Study, run: RunInfo, schema: str) -> dict[str, object]:
     }
 
 
+def recorded_header(
+    about: Mapping[str, object], missing: Sequence[object], run: RunInfo, schema: str
+) -> dict[str, object]:
+    """What files say first that are put together from what tests recorded.
+
+    Args:
+        about: Of which model, and engine, it is.
+        missing: What no test recorded.
+        run: The run.
+        schema: Name and version of the file's form.
+    """
+    return {
+        "schema": schema,
+        **about,
+        "missing": list(missing),
+        "complete": run.complete and not missing,
+        "started": run.started,
+        "duration_seconds": run.duration,
+        "settings": dict(run.settings),
+        "versions": dict(run.versions),
+    }
+
+
 def token_stats_of(judged: Sequence[Judged]) -> dict[str, float | int | None]:
     """Average and maximum of the tokens used, and how many answers the budget cut short."""
     from pytest_tokenbudget.analysis.tokens import token_stats

@@ -9,7 +9,7 @@ from pathlib import Path
 from pytest_tokenbudget.analysis.intervals import Estimate
 from pytest_tokenbudget.context.samples import REFERENCE, SAMPLES
 from pytest_tokenbudget.report.files import safe_name, to_record, write_json
-from pytest_tokenbudget.report.json_files import RunInfo
+from pytest_tokenbudget.report.json_files import RunInfo, recorded_header
 from pytest_tokenbudget.report.style import (
     MAX_WIDTH,
     columns,
@@ -52,14 +52,7 @@ def write_tokenizers(report: TokenizerReport, run: RunInfo, directory: Path) -> 
 def tokenizers_record(report: TokenizerReport, run: RunInfo) -> dict[str, object]:
     """Everything that was measured, and what is needed to repeat it."""
     return {
-        "schema": SCHEMA,
-        **report.about,
-        "missing": list(report.missing),
-        "complete": run.complete and not report.missing,
-        "started": run.started,
-        "duration_seconds": run.duration,
-        "settings": dict(run.settings),
-        "versions": dict(run.versions),
+        **recorded_header(report.about, report.missing, run, SCHEMA),
         "summary": list(_sentences(report)),
         "texts": [_text_record(report, each) for each in report.texts.values()],
         "template": to_record(report.template) if report.template else None,
