@@ -1,5 +1,6 @@
 """Tasks: their problems, their files, their judges, and what a wrong name or line leads to."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_tokenbudget.analysis.truncation import problems_needed
 from pytest_tokenbudget.tasks import judges
 from pytest_tokenbudget.tasks.base import TaskError
 from pytest_tokenbudget.tasks.gsm8k import Gsm8kTask
@@ -45,6 +47,14 @@ def test_generated_task(name):
     assert load_task(name).problems(3) == full[:3] == task.problems(3)
     assert load_task(name, seed=1).problems(3) != full[:3]
     assert "/" in task.extractor
+
+
+def test_the_default_task_can_promise_one_percent_and_keeps_its_first_problems():
+    """Stores made while the task had 200 problems stay valid: the same problems, the same ids."""
+    task = load_task("word-problems")
+    assert task.size == 300 >= problems_needed(0.01, 0.95)
+    first = "\n".join(problem.id for problem in task.problems(200))
+    assert hashlib.sha256(first.encode()).hexdigest().startswith("df9deffebcc304df")
 
 
 @pytest.mark.parametrize("name", GENERATED)

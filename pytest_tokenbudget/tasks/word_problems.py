@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pytest_tokenbudget.tasks.problem import SOLVE_INSTRUCTION, Problem, content_id
 
 MAX_TOTAL = 99
-DEFAULT_SIZE = 200
+DEFAULT_SIZE = 300
 MAX_SIZE = 100_000
 STEP_WEIGHTS = {1: 4, 2: 8, 3: 15, 4: 20, 5: 20, 6: 17, 7: 9, 8: 7}
 
