@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.models import ModelSpec
 
 CONFORMANCE = "conformance"
+# Fixtures that generate what no study plans.
+UNPLANNED = (CONFORMANCE, "llm")
 
 
 @dataclass
@@ -90,8 +92,8 @@ def look(session: Session, items: Sequence[pytest.Item]) -> list[ModelRun]:
             continue
         kinds = needed.setdefault(spec, {})
         kinds.update(dict.fromkeys(kinds_of(item)))
-        if CONFORMANCE in getattr(item, "fixturenames", ()):
-            kinds[CONFORMANCE] = None
+        names = getattr(item, "fixturenames", ())
+        kinds.update(dict.fromkeys(name for name in UNPLANNED if name in names))
     if session.recordings is not None:
         return [
             ModelRun(spec, notes=["was recorded: nothing is generated"])
@@ -135,6 +137,12 @@ def _parts(book: Book, kind: str, run: ModelRun) -> list[Part]:
 
     if kind == CONFORMANCE:
         run.notes.append(_probes(book))
+        return []
+    if kind == Kind.LLM:
+        run.notes.append(
+            "llm: what tests generate with this fixture is known only when they run, and is in "
+            "none of these numbers"
+        )
         return []
     if kind == Kind.THINKING:
         return thinking_parts(book)

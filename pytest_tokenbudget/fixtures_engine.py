@@ -15,10 +15,28 @@ from pytest_tokenbudget.session import Session
 if TYPE_CHECKING:
     from pytest_tokenbudget.conformance_run import Conformance
     from pytest_tokenbudget.counting import TokenCounter
+    from pytest_tokenbudget.language_model import LanguageModel
     from pytest_tokenbudget.models import ModelSpec
     from pytest_tokenbudget.report.context_points import ContextReport
     from pytest_tokenbudget.report.context_study import ContextStudy
     from pytest_tokenbudget.tokenizers_run import Tokenization
+
+
+@pytest.fixture(scope="session")
+def llm(tokenbudget: Session, model: ModelSpec) -> LanguageModel:
+    """The model under test, to generate with: ``llm.generate(prompt, max_new_tokens=256).answer``.
+
+    It is loaded on first use, and its answers are stored: the same call again generates nothing.
+    Recorded generations cannot answer new prompts: its tests are skipped under ``--recorded``.
+    """
+    if tokenbudget.recordings is not None:
+        pytest.skip(
+            "--recorded: recorded generations cannot answer new prompts; leave --recorded out and "
+            "name the model with --model"
+        )
+    from pytest_tokenbudget.language_model import LanguageModel
+
+    return LanguageModel(tokenbudget, model)
 
 
 @pytest.fixture(scope="session")

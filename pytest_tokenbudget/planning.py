@@ -32,7 +32,7 @@ class Kind(StrEnum):
     with noise. ``thinking`` is one that thinks, ``off`` one with thinking switched off, ``forced``
     are answers after thinking that was ended by force, ``wait`` thinking that was sent on.
     ``context`` are answers after whole and truncated conversations, ``summary`` the summaries that
-    stand in for parts of them.
+    stand in for parts of them. ``llm`` are answers to prompts of tests, from the fixture ``llm``.
     """
 
     MAIN = "main"
@@ -43,6 +43,7 @@ class Kind(StrEnum):
     WAIT = "wait"
     CONTEXT = "context"
     SUMMARY = "summary"
+    LLM = "llm"
 
 
 OPTIONS = {
@@ -98,27 +99,38 @@ def switched(settings: Settings, spec: ModelSpec, kind: Kind) -> bool | None:
     """What a kind of study asks of the chat template; None leaves it to the template."""
     if spec.thinking is None or spec.thinking.switch is None:
         return None
-    if kind in (Kind.MAIN, Kind.STOCHASTIC, Kind.CONTEXT):
+    if kind in (Kind.MAIN, Kind.STOCHASTIC, Kind.CONTEXT, Kind.LLM):
         return settings.thinking
     return kind not in (Kind.OFF, Kind.SUMMARY)
 
 
 def decoding_of(settings: Settings, kind: Kind) -> Decoding:
     """How a kind of study chooses its tokens."""
+    several = kind is Kind.STOCHASTIC
+    decoding = sampling_of(settings, several=several)
+    if several and decoding.greedy and settings.samples > 1:
+        raise SetupError(
+            f"--temperature: 0 cannot be used with --samples {settings.samples}: without noise "
+            "all samples of phase 1b are the same. Leave it out for "
+            f"{SAMPLE_TEMPERATURE}, or give a value above 0"
+        )
+    return decoding
+
+
+def sampling_of(settings: Settings, *, several: bool) -> Decoding:
+    """Temperature, nucleus and seed as the settings say.
+
+    Args:
+        settings: What was asked for.
+        several: Whether several samples of one prompt are drawn: defaults then add noise.
+    """
     from pytest_tokenbudget.engines.base import Decoding
 
     temperature, top_p = settings.temperature, settings.top_p
-    if kind is Kind.STOCHASTIC:
-        if "temperature" not in settings.explicit:
-            temperature = SAMPLE_TEMPERATURE
-        if "top_p" not in settings.explicit:
-            top_p = SAMPLE_TOP_P
-        if temperature == 0 and settings.samples > 1:
-            raise SetupError(
-                f"--temperature: 0 cannot be used with --samples {settings.samples}: without noise "
-                "all samples of phase 1b are the same. Leave it out for "
-                f"{SAMPLE_TEMPERATURE}, or give a value above 0"
-            )
+    if several and "temperature" not in settings.explicit:
+        temperature = SAMPLE_TEMPERATURE
+    if several and "top_p" not in settings.explicit:
+        top_p = SAMPLE_TOP_P
     return Decoding(temperature, top_p, settings.seed)
 
 

@@ -85,6 +85,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     # pytest's own hook groups tests by the parameters of their session fixtures.
     collected = list(items)
+    selection.skip_without_gpu(items, MARKERS["gpu"])
     yield
     selection.order_suite(items, collected, tuple(MARKERS))
 

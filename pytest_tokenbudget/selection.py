@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import product
@@ -14,9 +15,11 @@ import pytest
 from pytest_tokenbudget.context.window_limits import WHOLE
 from pytest_tokenbudget.planning import Kind, Need, SetupError
 from pytest_tokenbudget.session import SESSION, Session
+from pytest_tokenbudget.xdist import visible_gpus
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.models import ModelSpec
+    from pytest_tokenbudget.options import Settings
 
 
 FIXTURES = ("pytest_tokenbudget.fixtures", "pytest_tokenbudget.fixtures_engine")
@@ -156,6 +159,36 @@ def order_suite(
 
     for place, item in zip(places, sorted((items[p] for p in places), key=key), strict=True):
         items[place] = item
+
+
+def skip_without_gpu(items: Sequence[pytest.Item], meaning: str) -> None:
+    """Skip tests with the marker ``gpu`` where the run has no GPU.
+
+    A project that registers a marker of this name itself keeps its own meaning.
+
+    Args:
+        items: The tests.
+        meaning: How this plugin registers the marker.
+    """
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    config = marked[0].config
+    registered = [line for line in config.getini("markers") if re.match(r"gpu\b", line)]
+    if any(line != f"gpu: {meaning}" for line in registered):
+        return
+    if reason := no_gpu(config.stash[SESSION].settings):
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {reason}"))
+
+
+def no_gpu(settings: Settings) -> str:
+    """Why models of this run are on no GPU; empty where they are on one."""
+    if settings.device == "cpu":
+        return "--device is cpu"
+    if settings.device == "mps" or visible_gpus():
+        return ""
+    return "no CUDA device is visible"
 
 
 def note_needs(session: Session, items: list[pytest.Item]) -> None:

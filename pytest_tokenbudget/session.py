@@ -294,13 +294,22 @@ class Session:
         self.gather(plan, plan.wants(self.problems, prompts), engine)
         return load_study(self.store, plan, self.task, self.problems)
 
-    def gather(self, plan: Plan, wants: Sequence[Want], engine: Callable[[], Engine]) -> None:
+    def gather(
+        self,
+        plan: Plan,
+        wants: Sequence[Want],
+        engine: Callable[[], Engine],
+        *,
+        shared: bool = True,
+    ) -> None:
         """See to it that every wanted trace is in the store, as the settings say.
 
         Args:
             plan: What they are for.
             wants: The traces that are needed.
             engine: Gives the engine; called only if this process has to generate.
+            shared: Whether they are for a study, which other workers help to make and which is
+                reported; else one test of this process asked for them.
         """
         from pytest_tokenbudget.traces.gather import gather
 
@@ -311,7 +320,8 @@ class Session:
             engine,
             lease=self.settings.lease,
             fresh=self.settings.fresh,
-            workers=xdist.worker_count(),
+            workers=xdist.worker_count() if shared else 1,
+            planned=shared,
             audience=self.audience,
         )
 
@@ -327,9 +337,7 @@ class Session:
             with suppress(SetupError):
                 return self.recordings.study(spec, kind)
             return None
-        need = Need(all_budgets=True)
-        spec = self._looked_up(spec)
-        plan = make_plan(self.settings, spec, kind, need, store=self.store, run=self.run)
+        _, plan = self.plan_for(spec, kind)
         if not plan.budgets:
             return None
         study = load_study(self.store, plan, self.task, self.problems)
@@ -392,10 +400,20 @@ class Session:
             EngineError: If it cannot be started.
             SetupError: If the model cannot be used.
         """
+        spec, plan = self.plan_for(spec, Kind.MAIN)
+        return self.engine_maker(spec, plan)(), spec
+
+    def plan_for(self, spec: ModelSpec, kind: Kind) -> tuple[ModelSpec, Plan]:
+        """The model with all that is known of it, and a plan for all budgets of a kind of study.
+
+        Raises:
+            EngineError: If a server or the hub has to be asked and cannot be.
+            SetupError: If the model cannot be used.
+        """
         spec = self._looked_up(spec)
         need = Need(all_budgets=True)
-        plan = make_plan(self.settings, spec, Kind.MAIN, need, store=self.store, run=self.run)
-        return self.engine_maker(spec, plan)(), spec
+        plan = make_plan(self.settings, spec, kind, need, store=self.store, run=self.run)
+        return spec, plan
 
     def engine_maker(self, spec: ModelSpec, plan: Plan) -> Callable[[], Engine]:
         """A function that gives the engine of a plan's model, loaded on its first call."""

@@ -44,7 +44,7 @@ def test_rendering_opens_the_answer_and_switches_thinking(engine):
     assert thinking.text.endswith("<|im_start|>assistant\n")
     assert plain.text == thinking.text + "<think>\n\n</think>\n\n"
     assert engine.render(messages) == thinking
-    assert thinking.ids.count(engine._tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2
+    assert thinking.ids.count(engine.tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2
     assert engine._model is None
 
 
@@ -56,7 +56,7 @@ def test_no_switch_no_argument():
 
 
 def test_text_keeps_thinking_tags_and_drops_ends(engine):
-    encode = functools.partial(engine._tokenizer.encode, add_special_tokens=False)
+    encode = functools.partial(engine.tokenizer.encode, add_special_tokens=False)
     ids = encode("<think>\n3\n</think>\n\n#### 3<|im_end|><|endoftext|>")
     assert engine.decode(ids) == "<think>\n3\n</think>\n\n#### 3"
     text, offsets = text_and_offsets(engine.decode, ids)

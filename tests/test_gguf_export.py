@@ -44,7 +44,7 @@ def engine():
 
 @pytest.fixture(scope="module")
 def tokenizer(engine):
-    return engine._tokenizer
+    return engine.tokenizer
 
 
 def ids(tokenizer, text):

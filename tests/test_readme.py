@@ -177,6 +177,14 @@ def test_the_example_eval_works(pytester: pytest.Pytester) -> None:
     assert 'name="truncation" value="1.0"' in Path("report.xml").read_text(encoding="utf-8")
 
 
+def test_the_example_of_llm_works(pytester: pytest.Pytester) -> None:
+    [example] = block(page("docs/guide.md"), "example: llm")
+    pytester.makepyfile(test_mine=example)
+    result = pytester.runpytest_subprocess("test_mine.py", "-v")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*test_answer_fits*256*PASSED*", "E *cut at 64 tokens: <think>*"])
+
+
 def test_ci_runs_the_commands_of_the_readme() -> None:
     shown = subprocess.run(
         [str(ROOT / ".ci" / "run"), "--print"], capture_output=True, text=True, check=True

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from pytest_tokenbudget.context.pieces import Pieces
 from pytest_tokenbudget.engines.base import Decoding, Engine, Generated, Prompt, Request
+from pytest_tokenbudget.engines.loading import Tokenizer
 from pytest_tokenbudget.engines.rows import Row, generated, impossible
 from pytest_tokenbudget.engines.text import ModelText
 from pytest_tokenbudget.models import ModelSpec
@@ -32,6 +33,11 @@ class InProcessEngine(Engine):
     def eos_ids(self) -> frozenset[int]:
         """Ids that end a sequence."""
         return self._text.eos_ids
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, loaded on first use."""
+        return self._text.tokenizer
 
     @property
     def bos_id(self) -> int | None:

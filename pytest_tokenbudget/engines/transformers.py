@@ -82,8 +82,14 @@ class TransformersEngine(InProcessEngine):
         return self._text.config
 
     @property
-    def _tokenizer(self) -> loading.Tokenizer:
-        return self._text.tokenizer
+    def model(self) -> loading.Model:
+        """The Transformers model, loaded on first use.
+
+        Raises:
+            EngineError: If it cannot be loaded.
+        """
+        self._load()
+        return self._model
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[Generated]:
         """Generate, and yield each result as it ends, longest prompts first.
@@ -211,5 +217,5 @@ class TransformersEngine(InProcessEngine):
 
     @property
     def _pad_id(self) -> int:
-        pad = self._tokenizer.pad_token_id
+        pad = self.tokenizer.pad_token_id
         return 0 if pad is None else int(pad)

@@ -72,6 +72,7 @@ def gather(
     lease: float = 60.0,
     fresh: bool = False,
     workers: int = 1,
+    planned: bool = True,
     audience: Audience | None = None,
 ) -> None:
     """See to it that every wanted trace is in the store.
@@ -84,6 +85,7 @@ def gather(
         lease: Seconds after which others take over the share of a process that went silent.
         fresh: Whether traces of earlier runs count as missing.
         workers: How many processes of this run are expected to help.
+        planned: Whether the run's progress display and its reports are told of the plan.
         audience: Who is shown the traces that this process generates while they are being written.
 
     Raises:
@@ -92,7 +94,8 @@ def gather(
     """
     store.want(wants)
     missing = store.missing(fresh)
-    store.put_plan(plan.name, plan.to_json(), missing)
+    if planned:
+        store.put_plan(plan.name, plan.to_json(), missing)
     by_key = {want.key: want for want in wants}
     try:
         while missing:
@@ -108,11 +111,20 @@ def gather(
                     _request(by_key[key], ids if goes_on else ()) for key, ids in claimed.items()
                 ]
                 with _kept(store, lease), _watched(engine(), plan, missing, audience):
-                    _generate(store, plan, engine(), requests, fresh=fresh, audience=audience)
+                    _generate(
+                        store,
+                        plan,
+                        engine(),
+                        requests,
+                        fresh=fresh,
+                        planned=planned,
+                        audience=audience,
+                    )
             else:
                 time.sleep(POLL_SECONDS)
             missing = store.missing(fresh)
-            store.note_missing(plan.name, missing)
+            if planned:
+                store.note_missing(plan.name, missing)
     except EngineError as error:
         lacking = store.missing(fresh) + store.failed()
         raise EngineError(
@@ -155,6 +167,7 @@ def _generate(
     requests: Sequence[Request],
     *,
     fresh: bool,
+    planned: bool,
     audience: Audience | None,
 ) -> None:
     for result in engine.generate(requests, plan.decoding):
@@ -163,7 +176,8 @@ def _generate(
         else:
             text, offsets = result.text, result.offsets
         store.commit(plan.model, result, text, offsets, fresh)
-        store.note_missing(plan.name, store.missing(fresh))
+        if planned:
+            store.note_missing(plan.name, store.missing(fresh))
         if audience is not None:
             audience.ended(result, text, offsets)
 

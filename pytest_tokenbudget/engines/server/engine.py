@@ -35,10 +35,12 @@ from pytest_tokenbudget.engines.server.tokens import (
     Tokens,
     choose_tokens,
 )
+from pytest_tokenbudget.engines.text import ModelText
 from pytest_tokenbudget.model_catalogue import ModelSpec
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.conformance.asking import Ask, Reply
+    from pytest_tokenbudget.engines.loading import Tokenizer
 
 # What is submitted at once; the pool bounds what is in flight.
 MOST_AT_ONCE = 1024
@@ -113,6 +115,15 @@ class ServerEngine(Engine):
     def eos_ids(self) -> frozenset[int]:
         """Ids that end a sequence."""
         return self.tokens.eos_ids
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The model's tokenizer; None where only its server has it.
+
+        Raises:
+            EngineError: If there is none.
+        """
+        return self.tokens.tokenizer if isinstance(self.tokens, ModelText) else None
 
     @property
     def bos_id(self) -> int | None:
