@@ -1,4 +1,4 @@
-"""The metadata of a GGUF file, without its vocabulary.
+"""The metadata of a GGUF file, without its vocabulary, and the names of its tensors.
 
 The gguf library makes an object of every token of the vocabulary, which takes seconds; here arrays
 are stepped over, and only single values are read.
@@ -7,8 +7,9 @@ are stepped over, and only single values are read.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from mmap import mmap
@@ -39,6 +40,7 @@ _TOKEN_TYPES = "tokenizer.ggml.token_type"
 _WHOLE = (3, 4)
 
 Value = str | int | float | bool
+Part = TypeVar("Part")
 
 
 def read_gguf_header(path: Path) -> dict[str, Value]:
@@ -48,7 +50,7 @@ def read_gguf_header(path: Path) -> dict[str, Value]:
         ValueError: If it is not a whole GGUF header of a known version.
         OSError: If the file cannot be read.
     """
-    return _read(path)[0]
+    return _read(path, GgufReader.metadata)
 
 
 def read_gguf_tokens(path: Path) -> dict[str, int]:
@@ -58,10 +60,20 @@ def read_gguf_tokens(path: Path) -> dict[str, int]:
         ValueError: If it is not a whole GGUF header of a known version.
         OSError: If the file cannot be read.
     """
-    return _read(path)[1]
+    return _read(path, GgufReader.whole_tokens)
 
 
-def _read(path: Path) -> tuple[dict[str, Value], dict[str, int]]:
+def read_gguf_tensor_names(path: Path) -> tuple[str, ...]:
+    """Names of the tensors, in the order of the file.
+
+    Raises:
+        ValueError: If it is not a whole GGUF header of a known version.
+        OSError: If the file cannot be read.
+    """
+    return _read(path, GgufReader.tensor_names)
+
+
+def _read(path: Path, part: Callable[[GgufReader], Part]) -> Part:
     from mmap import ACCESS_READ, mmap
 
     with path.open("rb") as file:
@@ -69,8 +81,7 @@ def _read(path: Path) -> tuple[dict[str, Value], dict[str, int]]:
             raise ValueError("it does not begin with the letters GGUF")
         with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             try:
-                reader = GgufReader(data)
-                return reader.metadata(), reader.whole_tokens()
+                return part(GgufReader(data))
             # A length beyond all measure overflows instead of missing the end.
             except (struct.error, OverflowError) as error:
                 raise ValueError("it ends in the middle of its metadata") from error
@@ -84,6 +95,7 @@ class GgufReader:
         self.place = len(MAGIC)
         self.order = "<"
         self.arrays: dict[str, int] = {}
+        self.tensors = 0
 
     def metadata(self) -> dict[str, Value]:
         version = self.number("I")
@@ -92,7 +104,7 @@ class GgufReader:
             self.order, self.place = ">", len(MAGIC)
             if self.number("I") not in _VERSIONS:
                 raise ValueError(f"version {version} is not supported; {_VERSIONS} are")
-        self.number("Q")
+        self.tensors = int(self.number("Q"))
         values: dict[str, Value] = {}
         for _ in range(int(self.number("Q"))):
             name = self.string()
@@ -107,7 +119,8 @@ class GgufReader:
         return values
 
     def whole_tokens(self) -> dict[str, int]:
-        """Of the vocabulary only what is a token of its own; metadata must have been read."""
+        """Of the vocabulary only what is a token of its own."""
+        self.metadata()
         if not {_TOKENS, _TOKEN_TYPES} <= self.arrays.keys():
             return {}
         self.place = self.arrays[_TOKEN_TYPES]
@@ -126,6 +139,16 @@ class GgufReader:
                 whole[self.string()] = index
             place += length.size + length.unpack_from(self.data, place)[0]
         return whole
+
+    def tensor_names(self) -> tuple[str, ...]:
+        """Their descriptions follow the metadata: name, dimensions, type and place of each."""
+        self.metadata()
+        names = []
+        for _ in range(self.tensors):
+            names.append(self.string())
+            dimensions = int(self.number("I"))
+            self.place += dimensions * struct.calcsize("Q") + struct.calcsize("=IQ")
+        return tuple(names)
 
     def number(self, code: str) -> int | float | bool:
         value: int | float | bool = struct.unpack_from(self.order + code, self.data, self.place)[0]

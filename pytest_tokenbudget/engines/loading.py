@@ -16,6 +16,7 @@ from pytest_tokenbudget.context.gguf import (
     load_gguf_tokenizer,
 )
 from pytest_tokenbudget.engines.base import EngineError
+from pytest_tokenbudget.engines.checkpoint import check_tensors
 from pytest_tokenbudget.engines.memory import free_bytes, is_out_of_memory, release
 from pytest_tokenbudget.gguf_header import read_gguf_header
 from pytest_tokenbudget.models import ModelSpec
@@ -229,9 +230,19 @@ def load_weights(
     # The bar over a GGUF file's tensors obeys no setting.
     hidden = contextlib.redirect_stderr(io.StringIO())
     with explained(spec, "weights", device), quiet(), hidden:
-        model: Model = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype, trust_remote_code=False, **options
+        # With its loading information it gives a pair, which its annotations do not say.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=False,
+            output_loading_info=True,
+            # A wrong shape is then listed with its name in place of an error that has none.
+            ignore_mismatched_sizes=True,
+            **options,
         )
+        model: Model = loaded[0]
+        check_tensors(spec, model, loaded[1])
     return model.eval()
 
 
