@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from pytest_tokenbudget.analysis.truncation import problems_needed
 from pytest_tokenbudget.tasks import judges
 from pytest_tokenbudget.tasks.base import TaskError
-from pytest_tokenbudget.tasks.gsm8k import Gsm8kTask
+from pytest_tokenbudget.tasks.gsm8k import REVISION, Gsm8kTask
 from pytest_tokenbudget.tasks.jsonl import ANSWER_INSTRUCTION, JsonlTask
 from pytest_tokenbudget.tasks.problem import SOLVE_INSTRUCTION
 from pytest_tokenbudget.tasks.registry import TASK_NAMES, load_task
@@ -388,6 +389,23 @@ def test_gsm8k_needs_numbers(tmp_path, answer, said):
     assert said in str(raised.value)
 
 
+def test_gsm8k_is_read_at_one_commit(gsm8k_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    rows = [json.loads(line) for line in gsm8k_path.read_text().splitlines()[:3]]
+    asked = {}
+
+    def load(*names, **options):
+        asked.update(names=names, **options)
+        return datasets.Dataset.from_list(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert [problem.answer for problem in Gsm8kTask().problems(None)] == [
+        row["answer"].rpartition("#### ")[2] for row in rows
+    ]
+    assert re.fullmatch("[0-9a-f]{40}", asked["revision"])
+    assert asked["names"] == ("openai/gsm8k", "main")
+
+
 def test_gsm8k_offline_says_what_to_do(tmp_path):
     pytest.importorskip("datasets")
     code = (
@@ -404,7 +422,7 @@ def test_gsm8k_offline_says_what_to_do(tmp_path):
         timeout=120,
         check=True,
     )
-    assert "openai/gsm8k cannot be loaded" in result.stdout
+    assert f"openai/gsm8k (revision {REVISION}) cannot be loaded" in result.stdout
     assert "--task gsm8k=PATH.jsonl" in result.stdout
 
 

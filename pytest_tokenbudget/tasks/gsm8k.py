@@ -14,6 +14,8 @@ from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.ruled import NUMBER, GivenTask
 
 HUB_ID = "openai/gsm8k"
+# A commit, as for models, so that a run can be repeated.
+REVISION = "740312add88f781978c0658806c59bc2815b9866"
 CONFIG = "main"
 SPLIT = "test"
 
@@ -57,14 +59,15 @@ def _hub_rows() -> list[Row]:
     try:
         import datasets
 
-        loaded = datasets.load_dataset(HUB_ID, CONFIG, split=SPLIT)
+        loaded = datasets.load_dataset(HUB_ID, CONFIG, split=SPLIT, revision=REVISION)
     # The library lets errors of many others through, from httpx to pyarrow.
     except Exception as error:
         lines = str(error).strip().splitlines()
         reason = f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
         raise TaskError(
-            f"the data set {HUB_ID} cannot be loaded ({reason}). Without a network, download "
-            "the test split once and name the file: --task gsm8k=PATH.jsonl"
+            f"the data set {HUB_ID} (revision {REVISION}) cannot be loaded ({reason}). "
+            "Without a network, download the test split once and name the file: "
+            "--task gsm8k=PATH.jsonl"
         ) from error
     rows = cast("Iterable[Mapping[str, str]]", loaded)
     return [
