@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from pytest_tokenbudget.activation import activate
 from pytest_tokenbudget.options import Settings
-from pytest_tokenbudget.session import SESSION
 
 GSM8K_SIZE = 1319
 
@@ -40,5 +40,5 @@ class Sizes:
 @pytest.fixture(scope="session")
 def sizes(pytestconfig: pytest.Config) -> Sizes:
     """How much is measured."""
-    settings = pytestconfig.stash[SESSION].settings
+    settings = activate(pytestconfig).settings
     return Sizes(settings, not settings.explicit & {"num_samples", "stage", "budgets"})

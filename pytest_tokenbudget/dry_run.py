@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_tokenbudget.activation import SESSION
 from pytest_tokenbudget.planning import Kind, Need, SetupError, choose_device
 from pytest_tokenbudget.selection import kinds_of, model_under_test
-from pytest_tokenbudget.session import SESSION, Session
+from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.start import start
 
 if TYPE_CHECKING:

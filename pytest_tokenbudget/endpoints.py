@@ -11,7 +11,6 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.facts import Facts
 
-APIS = ("auto", "ids", "chat")
 KEY_NAMES = ("TOKENBUDGET_API_KEY", "OPENAI_API_KEY")
 KEYS = ", or ".join(KEY_NAMES)
 VERSION = "(api[-_]?)?version"

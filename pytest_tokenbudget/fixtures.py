@@ -1,4 +1,7 @@
-"""What an eval may ask for."""
+"""What an eval may ask for.
+
+Every pytest session loads this module: imports stand in the fixtures.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_tokenbudget.gates import Gates, judging
-from pytest_tokenbudget.planning import Kind, SetupError
-from pytest_tokenbudget.session import SESSION, Session
+from pytest_tokenbudget.activation import activate
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.curve import Curve
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.stochastic import Stochastic
     from pytest_tokenbudget.baselines.checks import BaselineGates
     from pytest_tokenbudget.baselines.comparison import Comparison
+    from pytest_tokenbudget.gates import Gates
     from pytest_tokenbudget.models import ModelSpec
     from pytest_tokenbudget.report.allocation_study import AllocationReport
     from pytest_tokenbudget.report.annotations import Prepared
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.report.study import Study
     from pytest_tokenbudget.report.thinking_points import ThinkingReport
     from pytest_tokenbudget.report.thinking_study import ThinkingStudy
+    from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.tasks.base import Task
     from pytest_tokenbudget.tasks.scoring import Judged
     from pytest_tokenbudget.traces.trace import Trace
@@ -49,7 +52,7 @@ RECORDS = pytest.StashKey[list[dict[str, Any]]]()
 @pytest.fixture(scope="session")
 def tokenbudget(pytestconfig: pytest.Config) -> Session:
     """The state of this session: settings, store, models."""
-    return pytestconfig.stash[SESSION]
+    return activate(pytestconfig)
 
 
 @pytest.fixture(scope="session")
@@ -72,20 +75,22 @@ def study(tokenbudget: Session, model: ModelSpec) -> Study:
     Missing traces are generated first, together with every other worker that needs them.
     """
     __tracebackhide__ = True
-    return _study(tokenbudget, model, Kind.MAIN)
+    return _study(tokenbudget, model, "main")
 
 
 @pytest.fixture(scope="session")
 def stochastic_study(tokenbudget: Session, model: ModelSpec) -> Study:
     """The same with several samples a problem: ``--samples`` at ``--sample-budgets``."""
     __tracebackhide__ = True
-    return _study(tokenbudget, model, Kind.STOCHASTIC)
+    return _study(tokenbudget, model, "stochastic")
 
 
-def _study(session: Session, spec: ModelSpec, kind: Kind) -> Study:
+def _study(session: Session, spec: ModelSpec, kind: str) -> Study:
     # Not hidden: pytest would speak of hidden entries where it has none to show.
+    from pytest_tokenbudget.planning import Kind, SetupError
+
     try:
-        return session.study(spec, kind)
+        return session.study(spec, Kind(kind))
     except SetupError as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
 
@@ -156,6 +161,7 @@ def prepared(tokenbudget: Session, model: ModelSpec, study: Study) -> Prepared:
     Samples of phase 1b that are there already say whether another try would have been right.
     """
     __tracebackhide__ = True
+    from pytest_tokenbudget.planning import Kind
     from pytest_tokenbudget.report.annotation_file import AnnotationError
     from pytest_tokenbudget.report.annotations import FOLDER, prepare
 
@@ -222,6 +228,7 @@ def thinking_study(tokenbudget: Session, model: ModelSpec) -> ThinkingStudy:
     Tests of models that are not known to think are skipped.
     """
     __tracebackhide__ = True
+    from pytest_tokenbudget.planning import SetupError
     from pytest_tokenbudget.thinking_plan import NoThinkingError
 
     try:
@@ -271,6 +278,8 @@ def thinking_gates(
     request: pytest.FixtureRequest, model: ModelSpec, thinking_study: ThinkingStudy
 ) -> Gates:
     """The run's gates as they apply to forced answers, or to those of a mode that a gate names."""
+    from pytest_tokenbudget.gates import Gates, judging
+
     gates, place, kept = judging.of(request, model)
     sources = judging.thinking_answers(thinking_study)
     return Gates(gates, place, kept, thinking_study.budgets[-1], sources)
@@ -312,7 +321,7 @@ def gates(
     request: pytest.FixtureRequest, tokenbudget: Session, model: ModelSpec, study: Study
 ) -> Gates:
     """The run's gates, as they apply to answers of phase 1."""
-    return _gates(request, tokenbudget, model, study, Kind.MAIN)
+    return _gates(request, tokenbudget, model, study, "main")
 
 
 @pytest.fixture
@@ -323,13 +332,16 @@ def stochastic_gates(
     stochastic_study: Study,
 ) -> Gates:
     """The same for several samples a problem."""
-    return _gates(request, tokenbudget, model, stochastic_study, Kind.STOCHASTIC)
+    return _gates(request, tokenbudget, model, stochastic_study, "stochastic")
 
 
 def _gates(
-    request: pytest.FixtureRequest, session: Session, spec: ModelSpec, study: Study, kind: Kind
+    request: pytest.FixtureRequest, session: Session, spec: ModelSpec, study: Study, kind: str
 ) -> Gates:
-    usable = [b for b in session.budgets(spec, kind) if b not in study.left_out]
+    from pytest_tokenbudget.gates import Gates, judging
+    from pytest_tokenbudget.planning import Kind
+
+    usable = [b for b in session.budgets(spec, Kind(kind)) if b not in study.left_out]
     largest = max(usable, default=study.largest)
     gates, place, kept = judging.of(request, spec)
     return Gates(gates, place, kept, largest, {"": judging.main_answers(study)})

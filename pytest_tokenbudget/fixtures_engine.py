@@ -1,4 +1,7 @@
-"""What evals about contexts, tokenizers and engines may ask for."""
+"""What evals about contexts, tokenizers and engines may ask for.
+
+Every pytest session loads this module: imports stand in the fixtures.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_tokenbudget import xdist
-from pytest_tokenbudget.gates import ConformanceGates, judging
-from pytest_tokenbudget.planning import SetupError
-from pytest_tokenbudget.session import Session
-
 if TYPE_CHECKING:
     from pytest_tokenbudget.conformance_run import Conformance
     from pytest_tokenbudget.counting import TokenCounter
+    from pytest_tokenbudget.gates import ConformanceGates
     from pytest_tokenbudget.language_model import LanguageModel
     from pytest_tokenbudget.models import ModelSpec
     from pytest_tokenbudget.report.context_points import ContextReport
     from pytest_tokenbudget.report.context_study import ContextStudy
+    from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.tokenizers_run import Tokenization
 
 
@@ -46,6 +46,8 @@ def context_study(tokenbudget: Session, model: ModelSpec) -> ContextStudy:
     What was recorded cannot be posed again: its tests are skipped.
     """
     __tracebackhide__ = True
+    from pytest_tokenbudget.planning import SetupError
+
     if tokenbudget.recordings is not None:
         pytest.skip("what was recorded cannot be posed again: name the model or its server")
     try:
@@ -108,6 +110,7 @@ def conformance(
     """
     if tokenbudget.recordings is not None:
         pytest.skip("what was recorded cannot be probed: name the model or its server")
+    from pytest_tokenbudget import xdist
     from pytest_tokenbudget.conformance_run import Conformance
 
     base = tmp_path_factory.getbasetemp()
@@ -119,6 +122,8 @@ def conformance(
 @pytest.fixture
 def conformance_gates(request: pytest.FixtureRequest, model: ModelSpec) -> ConformanceGates:
     """What the run's gates demand of the engine."""
+    from pytest_tokenbudget.gates import ConformanceGates, judging
+
     return ConformanceGates(*judging.of(request, model))
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_tokenbudget.activation import SESSION
 from pytest_tokenbudget.gates.keeper import tolerates_errors
 from pytest_tokenbudget.selection import kinds_of, model_of
-from pytest_tokenbudget.session import SESSION
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.traces.trace import Trace

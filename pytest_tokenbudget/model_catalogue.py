@@ -15,8 +15,9 @@ from pytest_tokenbudget.config_file import (
     nearest,
     read_config,
 )
-from pytest_tokenbudget.endpoints import APIS, Endpoint, read_addresses
+from pytest_tokenbudget.endpoints import Endpoint, read_addresses
 from pytest_tokenbudget.model_files import ModelError
+from pytest_tokenbudget.option_table import APIS
 from pytest_tokenbudget.prices import Price, PriceError, read_price
 from pytest_tokenbudget.thinking_formats import (
     Formats,

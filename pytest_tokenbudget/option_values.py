@@ -9,26 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from pytest_tokenbudget.baselines.values import (  # noqa: F401 - the table finds them here
+    baseline,
+    baseline_name,
+    tolerances,
+)
 from pytest_tokenbudget.config_file import nearest
 from pytest_tokenbudget.context.window_limits import WHOLE, WITH_SHARE, ContextError, Limit
 from pytest_tokenbudget.endpoints import read_addresses
+from pytest_tokenbudget.option_table import STRATEGIES, THINKING_MODES
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
 DEMANDED = ("enforced", "soft")
-GATE_RULES = ("point", "confident", "noninferior")
-THINKING_MODES = ("auto", "conservative", "balanced", "aggressive", "disabled")
-
-# In the order in which they are shown; `context.window_summary.named_strategy` makes them.
-STRATEGIES = (
-    "newest",
-    "first",
-    "ends",
-    "system-newest",
-    "system-first-newest",
-    "sentences",
-    "importance",
-    "summary",
-)
 
 T = TypeVar("T")
 

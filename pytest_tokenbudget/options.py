@@ -1,4 +1,4 @@
-"""Every option of a run: registered, read from wherever it was set, and made into Settings.
+"""Every option of a run: read from wherever it was set, and made into Settings.
 
 A value comes from the command line, else from the file of ``--generation-config``, else from
 pytest's ini or TOML file (``tokenbudget_NAME``), else from ``tokenbudget.toml`` or
@@ -36,7 +36,6 @@ __all__ = [
     "Option",
     "Settings",
     "Threshold",
-    "add_options",
     "read_settings",
 ]
 
@@ -185,21 +184,6 @@ class Settings:
     stream: bool
     lease: float
     explicit: frozenset[str]
-
-
-def add_options(parser: pytest.Parser) -> None:
-    """Register every option of the table as flags and as an ini setting."""
-    group = parser.getgroup("tokenbudget", "what token limits cost and buy")
-    for option in OPTIONS:
-        extra: dict[str, Any] = {"dest": option.ini, "default": None, "help": option.help}
-        if option.switch:
-            extra.update(action="store_const", const="on")
-        elif option.many:
-            extra.update(action="append", metavar=option.name.upper())
-        else:
-            extra["metavar"] = option.name.upper()
-        group.addoption(*option.flags, **extra)
-        parser.addini(option.ini, option.help, type="string", default="")
 
 
 def _from_ini(config: pytest.Config, option: Option) -> str | None:

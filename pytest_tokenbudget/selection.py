@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_tokenbudget.activation import SESSION, is_ours, suite
 from pytest_tokenbudget.context.window_limits import WHOLE
 from pytest_tokenbudget.planning import Kind, Need, SetupError
-from pytest_tokenbudget.session import SESSION, Session
+from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.xdist import visible_gpus
 
 if TYPE_CHECKING:
@@ -22,37 +20,25 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.options import Settings
 
 
-FIXTURES = ("pytest_tokenbudget.fixtures", "pytest_tokenbudget.fixtures_engine")
-BASELINE = "test_baseline.py"
-
-
-@cache
-def suite() -> Path:
-    """The directory of the shipped evals: in a checkout beside the package, else in it."""
-    found = importlib.util.find_spec("pytest_tokenbudget.evals")
-    assert found is not None
-    assert found.submodule_search_locations is not None
-    return Path(next(iter(found.submodule_search_locations)))
-
-
-def nothing_to_compare(path: Path, config: pytest.Config) -> bool:
-    """Whether a file is the suite's page about baselines, and there is none to compare with.
-
-    One that was named itself is collected all the same, and its tests say why they are skipped.
-    """
-    if path.name != BASELINE or path.parent != suite():
-        return False
-    return config.stash[SESSION].settings.compare is None
-
-
 def parametrize(metafunc: pytest.Metafunc) -> None:
     """Run tests once for each model, and for each budget, that they ask for.
 
     Only where ``model`` and the budgets mean this plugin's fixtures: other projects have fixtures
     and parameters of these names too.
+
+    Raises:
+        pytest.Collector.CollectError: If a name that was given means nothing.
     """
     if not _ours(metafunc, "model"):
         return
+    try:
+        _parametrize(metafunc)
+    except pytest.UsageError as error:
+        # What only a look at the data shows comes too late for a usage error.
+        raise pytest.Collector.CollectError(str(error)) from None
+
+
+def _parametrize(metafunc: pytest.Metafunc) -> None:
     session = metafunc.config.stash[SESSION]
     names = [name for name in PARAMETERS if _ours(metafunc, name)]
     if not names:
@@ -125,11 +111,8 @@ BUDGETS = {Kind.MAIN: "budget", Kind.STOCHASTIC: "sample_budget"}
 
 
 def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
-    # pytest has no public way to ask whose fixture a name means, or what is parametrised already.
-    definitions = metafunc.definition._fixtureinfo.name2fixturedefs.get(name)
-    if not definitions or definitions[-1].func.__module__ not in FIXTURES:
-        return False
-    return not any(name in call.params for call in metafunc._calls)
+    # pytest has no public way to ask what is parametrised already.
+    return is_ours(metafunc, name) and not any(name in call.params for call in metafunc._calls)
 
 
 def order_suite(

@@ -447,6 +447,3 @@ class Session:
         if self._store is not None:
             self._store.close()
             self._store = None
-
-
-SESSION = pytest.StashKey[Session]()

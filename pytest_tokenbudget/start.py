@@ -8,10 +8,11 @@ import uuid
 import pytest
 
 from pytest_tokenbudget import xdist
+from pytest_tokenbudget.activation import SESSION
 from pytest_tokenbudget.config_file import ConfigError, read_config
 from pytest_tokenbudget.options import NAMES, read_settings
 from pytest_tokenbudget.planning import SetupError
-from pytest_tokenbudget.session import SESSION, Session
+from pytest_tokenbudget.session import Session
 
 # Where one of these was set, models are looked up before anything is collected.
 CHECKED = frozenset(

@@ -16,7 +16,7 @@ from fake_engine import FakeEngine
 from pytest_tokenbudget.conformance import thinking
 from pytest_tokenbudget.conformance.limits import LIMIT_PROBES
 from pytest_tokenbudget.conformance.results import Finding, Verdict
-from pytest_tokenbudget.session import SESSION
+from pytest_tokenbudget.start import start as start_session
 
 LOG = "probes.log"
 BROKEN = "CONFORMANCE_BROKEN"
@@ -67,7 +67,7 @@ class Plugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config):
-        config.stash[SESSION].make_engine = lambda *given: FakeServer()
+        start_session(config).make_engine = lambda *given: FakeServer()
         LIMIT_PROBES.update({name: limit_probe(name) for name in LIMIT_PROBES})
         thinking.probe_way = probe_way
 

@@ -16,7 +16,7 @@ import pytest
 from fake_engine import FakeEngine
 
 from pytest_tokenbudget.engine_makers import make_transformers_engine
-from pytest_tokenbudget.session import SESSION
+from pytest_tokenbudget.start import start as start_session
 
 NANO = Path(__file__).resolve().parents[1] / "fixtures" / "models" / "nano-reasoner"
 QUIET = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:benchmark")
@@ -42,7 +42,7 @@ class Engines:
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config):
-        config.stash[SESSION].make_engine = self._make
+        start_session(config).make_engine = self._make
 
     def _make(self, *given):
         assert self.make is not None, "no model is to be loaded here"

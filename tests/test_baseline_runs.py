@@ -11,6 +11,7 @@ from runs import NANO, NO_ENGINE, QUIET, SUITE, Engines, RealEngines, finish, re
 from safetensors.numpy import load_file, save_file
 from studies import make_study
 
+from pytest_tokenbudget.activation import suite
 from pytest_tokenbudget.baselines.comparison import compare_runs
 from pytest_tokenbudget.baselines.run import record_of, run_of
 from pytest_tokenbudget.baselines.storage import save_baseline
@@ -21,7 +22,6 @@ from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.report.models_compared import compare_models, models_lines, write_models
 from pytest_tokenbudget.report.models_figure import draw_pareto
 from pytest_tokenbudget.report.style import cells, figure_style
-from pytest_tokenbudget.selection import suite
 from pytest_tokenbudget.traces.trace import StopReason
 
 pytest_plugins = ["run_fixtures"]

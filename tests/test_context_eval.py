@@ -15,7 +15,7 @@ from pytest_tokenbudget.context.window_strategies import STRATEGIES
 from pytest_tokenbudget.context.window_summary import named_strategy
 from pytest_tokenbudget.engines.text import ModelText
 from pytest_tokenbudget.models import load_catalogue, resolve_model
-from pytest_tokenbudget.option_values import STRATEGIES as NAMES
+from pytest_tokenbudget.option_table import STRATEGIES as NAMES
 from pytest_tokenbudget.tasks.histories import Arm, ArmsTask, conversations, with_history
 from pytest_tokenbudget.tasks.recall import DEPTHS
 from pytest_tokenbudget.tasks.registry import load_task

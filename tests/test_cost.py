@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_tokenbudget.activation import SESSION
 from pytest_tokenbudget.analysis.cost import answer_costs, cost_of
 from pytest_tokenbudget.models import ModelError, load_catalogue
 from pytest_tokenbudget.prices import Price, PriceError, read_price
-from pytest_tokenbudget.session import SESSION
 
 PRICE = Price(input=1.0, output=4.0, reasoning=2.0, currency="EUR")
 

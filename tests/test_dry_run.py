@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from runs import NO_ENGINE, QUIET, RealEngines, finish, rows, start
 from server_scripted import ScriptedServer
 
+from pytest_tokenbudget.activation import MARKERS
 from pytest_tokenbudget.analysis.forecast import beyond, forecast, together
 from pytest_tokenbudget.dry_run_memory import memory_of
 from pytest_tokenbudget.models import load_catalogue, resolve_model
-from pytest_tokenbudget.plugin import MARKERS
 from pytest_tokenbudget.prompt_counts import Known, PromptCounter
 from pytest_tokenbudget.tasks.registry import load_task
 

@@ -6,7 +6,7 @@ import pytest
 from pytest_tokenbudget.baselines.values import Tolerance
 from pytest_tokenbudget.config_file import read_config
 from pytest_tokenbudget.generation_config import GenerationConfig
-from pytest_tokenbudget.option_values import STRATEGIES
+from pytest_tokenbudget.option_table import STRATEGIES
 from pytest_tokenbudget.options import (
     DEFAULT_BUDGETS,
     NAMES,

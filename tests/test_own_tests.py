@@ -9,8 +9,8 @@ import pytest
 from fake_engine import FakeEngine
 from runs import NO_ENGINE, QUIET, SUITE, Engines, combined, read, rows
 
+from pytest_tokenbudget.activation import MARKERS
 from pytest_tokenbudget.engines.base import EngineError
-from pytest_tokenbudget.plugin import MARKERS
 
 pytest_plugins = ["run_fixtures"]
 pytestmark = pytest.mark.usefixtures("quick_figures")

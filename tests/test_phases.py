@@ -6,8 +6,8 @@ import pytest
 from recordings import DATA
 from runs import NO_ENGINE, QUIET, Engines, RealEngines, combined, read, rows
 
+from pytest_tokenbudget.activation import suite
 from pytest_tokenbudget.analysis.saturation import saturation_point
-from pytest_tokenbudget.selection import suite
 
 pytest_plugins = ["run_fixtures"]
 

@@ -14,10 +14,10 @@ import serving_flags
 from studies import make_study
 
 from pytest_tokenbudget import fixtures, fixtures_engine
+from pytest_tokenbudget.activation import MARKERS
 from pytest_tokenbudget.config_file import read_config
 from pytest_tokenbudget.models import load_catalogue, resolve_model
 from pytest_tokenbudget.options import NAMES, OPTIONS
-from pytest_tokenbudget.plugin import MARKERS
 from pytest_tokenbudget.report.json_files import RunInfo, answer_record
 from pytest_tokenbudget.report.saturation import combined_record
 from pytest_tokenbudget.tasks.registry import TASK_NAMES

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from pytest_tokenbudget.activation import RECORDED, SECTIONS
 from pytest_tokenbudget.baselines.run import BaselineError
 from pytest_tokenbudget.baselines.session import save
-from pytest_tokenbudget.report.reporter import ATTRIBUTE, SECTIONS, Reporter
+from pytest_tokenbudget.report.reporter import Reporter
 from pytest_tokenbudget.session import Session
 
 RECORD = "baseline"
@@ -35,7 +36,7 @@ class BaselineKeeper:
         self.refused = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.found += [r[RECORD] for r in getattr(report, ATTRIBUTE, ()) if RECORD in r]
+        self.found += [r[RECORD] for r in getattr(report, RECORDED, ()) if RECORD in r]
         self.refused |= report.failed and "compared" in getattr(report, SECTIONS, ())
 
     @pytest.hookimpl(wrapper=True)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.activation import suite
 from pytest_tokenbudget.gates.places import (
     ENFORCEMENTS,
     Known,
@@ -16,7 +17,7 @@ from pytest_tokenbudget.gates.places import (
 )
 from pytest_tokenbudget.gates.table import CONFORMANCE, SATURATION, Gate
 from pytest_tokenbudget.gates.verdicts import Judgement
-from pytest_tokenbudget.option_values import THINKING_MODES
+from pytest_tokenbudget.option_table import THINKING_MODES
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.session import Session
@@ -113,7 +114,6 @@ def _why(
 
 def known_names(session: Session, evals: Collection[str]) -> Known:
     """All names that gates may have, in this run or another."""
-    from pytest_tokenbudget.selection import suite
     from pytest_tokenbudget.tasks.registry import TASK_NAMES
     from pytest_tokenbudget.thinking_plan import EXPLICIT
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_tokenbudget.activation import SESSION
 from pytest_tokenbudget.gates.places import (
     ENFORCEMENTS,
     Place,
@@ -19,7 +20,6 @@ from pytest_tokenbudget.gates.places import (
 )
 from pytest_tokenbudget.gates.table import SATURATION, Gate
 from pytest_tokenbudget.gates.verdicts import Judgement, judge_answers, judge_saturation
-from pytest_tokenbudget.session import SESSION
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.points import AtBudget

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_tokenbudget.activation import MARKERS
 from pytest_tokenbudget.config_file import ConfigError
 from pytest_tokenbudget.gates.accounting import Unjudged, known_names, unjudged
 from pytest_tokenbudget.gates.judging import GATES, JUDGEMENTS
@@ -123,8 +124,6 @@ class Keeper:
         self.complete = True
         order = [gate.label for gate in self.gates]
         self.judgements.sort(key=lambda j: (order.index(j.gate), j.model, j.budget or 0, j.test))
-        from pytest_tokenbudget.plugin import MARKERS
-
         known = known_names(self.session, tuple(MARKERS))
         places = list(self.places.values())
         self.missing = list(unjudged(self.gates, places, self.judgements, self.outcomes, known))
@@ -187,8 +186,6 @@ class Lister:
         if session.config.option.collectonly or session.testsfailed:
             return None
         places = [p for item in session.items if (p := keeper.place(item)) is not None]
-        from pytest_tokenbudget.plugin import MARKERS
-
         known = known_names(keeper.session, tuple(MARKERS))
         judged = _as_if_judged(keeper.gates, places)
         missing = list(unjudged(keeper.gates, places, judged, {}, known))

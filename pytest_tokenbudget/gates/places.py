@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_tokenbudget.activation import MARKERS
 from pytest_tokenbudget.config_file import nearest
 from pytest_tokenbudget.gates.table import CONFORMANCE, SATURATION, Gate
 from pytest_tokenbudget.planning import Kind
@@ -111,8 +112,6 @@ def recorded_as(session: Session, spec: ModelSpec) -> tuple[str, str]:
 
 def evals_of(item: pytest.Item) -> tuple[str, ...]:
     """What a test's eval may be called."""
-    from pytest_tokenbudget.plugin import MARKERS
-
     found = [marker.name for marker in item.iter_markers() if marker.name in MARKERS]
     return (item.path.stem.removeprefix("test_"), *dict.fromkeys(found))
 

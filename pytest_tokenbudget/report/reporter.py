@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
-import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_tokenbudget.activation import RECORDED, SECTIONS, SESSION, STARTED, in_use
 from pytest_tokenbudget.fixtures import RECORDS, REPORTED
 from pytest_tokenbudget.planning import Kind, SetupError
-from pytest_tokenbudget.selection import kinds_of, model_of, suite
-from pytest_tokenbudget.session import SESSION, Session
+from pytest_tokenbudget.selection import kinds_of, model_of
+from pytest_tokenbudget.session import Session
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.report.conformance_study import ConformanceReport
@@ -47,32 +47,6 @@ VERSIONED = (
     "datasets",
     "numpy",
 )
-ATTRIBUTE = "tokenbudget"
-SECTIONS = "tokenbudget_sections"
-
-
-def in_use(config: pytest.Config) -> bool:
-    """Whether this session looks like one that runs evals, before anything is collected.
-
-    What changes a session as a whole (how many workers ``-n auto`` means) must not touch projects
-    that only have the plugin installed.
-    """
-    session = config.stash.get(SESSION, None)
-    if session is not None and session.settings.explicit:
-        return True
-    from pytest_tokenbudget.plugin import MARKERS
-
-    expression = str(config.getoption("markexpr", default="") or "")
-    if any(re.search(rf"\b{name}\b", expression) for name in MARKERS if name != "gpu"):
-        return True
-    for argument in config.args:
-        name = argument.split("::")[0]
-        if name.startswith("pytest_tokenbudget.evals"):
-            return True
-        path = config.invocation_params.dir / name
-        if path.exists() and path.resolve().is_relative_to(suite().resolve()):
-            return True
-    return False
 
 
 def prepare(item: pytest.Item) -> None:
@@ -109,7 +83,7 @@ def is_skipped(item: pytest.Item) -> bool:
 def attach(item: pytest.Item, report: pytest.TestReport) -> pytest.TestReport:
     """Let a test's records travel with its report, also from a worker to the controller."""
     if report.when == "call" and (records := item.stash.get(RECORDS, None)):
-        setattr(report, ATTRIBUTE, records)
+        setattr(report, RECORDED, records)
     if report.when == "setup" and model_of(item) is not None:
         setattr(report, SECTIONS, _sections(item))
     return report
@@ -140,7 +114,7 @@ class Reporter:
         self.models: list[ModelsCompared] = []
         self.written: list[Path] = []
         self.problems: list[str] = []
-        self.started = time.time()
+        self.started = config.stash[STARTED]
         self._watching = ExitStack()
         self._monitor: Any = None
         self._display: LiveDisplay | None = None
@@ -195,7 +169,7 @@ class Reporter:
         if (asked := getattr(report, SECTIONS, None)) is not None:
             self.used = True
             self.asked.update(asked)
-        for values in getattr(report, ATTRIBUTE, ()):
+        for values in getattr(report, RECORDED, ()):
             self.records.append({"test": report.nodeid, "outcome": report.outcome, **values})
 
     @pytest.hookimpl(tryfirst=True)

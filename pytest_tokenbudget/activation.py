@@ -1,0 +1,165 @@
+"""When a pytest session uses the plugin, and the step from installed to in use.
+
+Every pytest session loads this module, so it imports nothing that pytest has not loaded already.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import time
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_tokenbudget.option_table import OPTIONS
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.session import Session
+
+SESSION = pytest.StashKey["Session"]()
+STARTED = pytest.StashKey[float]()
+HOOKS = "tokenbudget-hooks"
+# Attributes of a test's report that travel from a worker to the controller.
+RECORDED, SECTIONS = "tokenbudget", "tokenbudget_sections"
+
+BASELINE = "test_baseline.py"
+FIXTURES = ("pytest_tokenbudget.fixtures", "pytest_tokenbudget.fixtures_engine")
+MARKERS = {
+    "phase1": "accuracy, truncation and tokens used against budget; the saturation point",
+    "phase1b": "the same from several samples a problem",
+    "phase2": "what kinds of errors there are",
+    "phase3": "the cliff and the structure of solutions",
+    "thinking": "what a thinking budget costs and buys",
+    "allocation": "which thinking budget a model gets in a mode",
+    "conformance": "whether an engine keeps the limits that it is given",
+    "context": "what is lost when a conversation does not fit",
+    "scenarios": "which limits scenarios of each kind need",
+    "gpu": "needs a GPU",
+}
+
+
+def activate(config: pytest.Config) -> Session:
+    """The state of this session; the first call reads the settings and registers the hooks.
+
+    Raises:
+        pytest.UsageError: If an option or the settings file cannot be used.
+    """
+    if not config.pluginmanager.has_plugin(HOOKS):
+        from pytest_tokenbudget import hooks
+
+        hooks.register(config)
+    return config.stash[SESSION]
+
+
+def configured(config: pytest.Config) -> bool:
+    """Whether an option was given, or there are settings of this plugin."""
+    if any(getattr(config.option, option.ini, None) is not None for option in OPTIONS):
+        return True
+    if any(_in_ini(config, option.ini) for option in OPTIONS):
+        return True
+    return _has_settings(config.rootpath)
+
+
+def _in_ini(config: pytest.Config, name: str) -> bool:
+    try:
+        return bool(config.getini(name))
+    except (TypeError, ValueError, pytest.UsageError):
+        return True  # a value of a wrong type, which is reported when it is read
+
+
+def _has_settings(directory: Path) -> bool:
+    if (directory / "tokenbudget.toml").is_file():
+        return True
+    try:
+        return b"tokenbudget" in (directory / "pyproject.toml").read_bytes()
+    except OSError:
+        return False
+
+
+def in_use(config: pytest.Config) -> bool:
+    """Whether this session looks like one that runs evals, before anything is collected.
+
+    What changes a session as a whole (how many workers ``-n auto`` means) must not touch projects
+    that only have the plugin installed.
+    """
+    if configured(config):
+        from pytest_tokenbudget.start import start
+
+        if start(config).settings.explicit:
+            return True
+    expression = str(config.getoption("markexpr", default="") or "")
+    if any(re.search(rf"\b{name}\b", expression) for name in MARKERS if name != "gpu"):
+        return True
+    for argument in config.args:
+        name = argument.split("::")[0]
+        if name.startswith("pytest_tokenbudget.evals"):
+            return True
+        path = config.invocation_params.dir / name
+        if path.exists() and path.resolve().is_relative_to(suite().resolve()):
+            return True
+    return False
+
+
+@cache
+def suite() -> Path:
+    """The directory of the shipped evals: in a checkout beside the package, else in it."""
+    found = importlib.util.find_spec("pytest_tokenbudget.evals")
+    assert found is not None
+    assert found.submodule_search_locations is not None
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def nothing_to_compare(path: Path, config: pytest.Config) -> bool:
+    """Whether a file is the suite's page about baselines, and there is none to compare with.
+
+    One that was named itself is collected all the same, and its tests say why they are skipped.
+    """
+    if path.name != BASELINE or path.parent != suite():
+        return False
+    session = config.stash.get(SESSION, None)
+    return session is None or session.settings.compare is None
+
+
+def is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
+    """Whether a fixture that a test asks for is one of this plugin's."""
+    # pytest has no public way to ask whose fixture a name means.
+    definitions = metafunc.definition._fixtureinfo.name2fixturedefs.get(name)
+    if not definitions:
+        return False
+    return definitions[-1].func.__module__ in FIXTURES
+
+
+class ControllerWatch:
+    """Activates the plugin on the controller of pytest-xdist, where nothing is collected.
+
+    Args:
+        config: pytest's configuration.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Activate the plugin at the first report of a test that used it."""
+        if not (hasattr(report, RECORDED) or hasattr(report, SECTIONS)):
+            return
+        manager = self.config.pluginmanager
+        manager.unregister(self)
+        before = manager.get_plugins()
+        activate(self.config)
+        # What was registered during a call of a hook takes no part in that call.
+        for plugin in manager.get_plugins() - before:
+            if hasattr(plugin, "pytest_runtest_logreport"):
+                plugin.pytest_runtest_logreport(report=report)
+
+
+def watch(config: pytest.Config) -> None:
+    """Activate the plugin now where its use is known, else as soon as a test uses it."""
+    config.stash[STARTED] = time.time()
+    if configured(config) or in_use(config):
+        activate(config)
+    elif config.getoption("dist", default="no") != "no" and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(ControllerWatch(config), "tokenbudget-controller")

@@ -1,0 +1,72 @@
+"""Hooks of a session that uses the plugin; each calls one function elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from pytest_tokenbudget import dry_run, missing, selection
+from pytest_tokenbudget.activation import HOOKS, MARKERS, SESSION
+from pytest_tokenbudget.gates import keeper
+from pytest_tokenbudget.report import reporter
+from pytest_tokenbudget.start import start
+
+
+def register(config: pytest.Config) -> None:
+    """Start the session, and register these hooks and what reports its results.
+
+    Raises:
+        pytest.UsageError: If an option or the settings file cannot be used.
+    """
+    session = start(config)
+    manager = config.pluginmanager
+    keeper.register(config, session)
+    if not hasattr(config, "workerinput"):
+        shown = reporter.Reporter(config, session)
+        manager.register(shown, "tokenbudget-reporter")
+        if session.settings.save is not None or session.settings.compare is not None:
+            from pytest_tokenbudget.baselines.keeper import BaselineKeeper
+
+            kept = BaselineKeeper(config, session, shown)
+            manager.register(kept, "tokenbudget-baselines")
+    manager.register(sys.modules[__name__], HOOKS)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
+    # pytest's own hook groups tests by the parameters of their session fixtures.
+    collected = list(items)
+    selection.skip_without_gpu(items, MARKERS["gpu"])
+    yield
+    selection.order_suite(items, collected, tuple(MARKERS))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    selection.note_needs(session.config.stash[SESSION], session.items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    return dry_run.say(session)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    reporter.prepare(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    yield
+    missing.fail_if_incomplete(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    return reporter.attach(item, report)
