@@ -19,7 +19,12 @@ from pytest_tokenbudget.analysis.deciding import (
     ruling_of,
 )
 from pytest_tokenbudget.analysis.evidence import Change, Mean, Rate, mean_of, rate_of
-from pytest_tokenbudget.analysis.intervals import Estimate
+from pytest_tokenbudget.analysis.intervals import (
+    Estimate,
+    clustered_rate,
+    mean_estimate,
+    wilson,
+)
 
 RULES = (
     {"rule": Rule.POINT},
@@ -163,23 +168,68 @@ def test_sentences_have_all_that_a_verdict_rests_on():
 
     found = "would have been found with 80 % power"
     assert said(RULES[0]) == (
-        "accuracy 57.0 % [46.7, 66.9] is below the gate's 60 % (n = 100; a change of 4.7 points "
+        "accuracy 57.0 % [47.2, 66.3] is below the gate's 60 % (n = 100; a change of 4.7 points "
         f"{found}; about 2,142 problems would tell 57.0 from 60)"
     )
     assert said(RULES[1]).startswith(
-        "accuracy 57.0 % [46.7, 66.9] is inconclusive about the gate's 60 % (n = 100; a change of "
+        "accuracy 57.0 % [47.2, 66.3] is inconclusive about the gate's 60 % (n = 100; a change of "
     )
     assert said(RULES[3]).startswith(
-        "accuracy 57.0 % [46.7, 66.9] may be more than 5.0 points below the gate's 60 % (n = 100; "
+        "accuracy 57.0 % [47.2, 66.3] may be more than 5.0 points below the gate's 60 % (n = 100; "
     )
     assert said(RULES[3], 70).startswith(
-        "accuracy 70.0 % [60.0, 78.8] is shown to be no more than 5.0 points below the gate's 60 %"
+        "accuracy 70.0 % [60.4, 78.1] is shown to be no more than 5.0 points below the gate's 60 %"
     )
     assert said(RULES[1], 90).endswith("; 19 are enough to tell 90.0 from 60)")
     tokens = decide(
         Mean(mean_of(np.arange(20.0)[:, None]).measured, 5.9, 0.0), Demand(1234.5, at_least=False)
     )
     assert " is at most the gate's 1,234.5 tokens (n = 20; " in tokens.sentence("x", Unit.TOKENS)
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(1, 4),
+    st.sampled_from([0.8, 0.95, 0.99]),
+    st.integers(0, 2**32 - 1),
+)
+def test_a_verdict_shows_the_interval_of_tables(problems, samples, confidence, seed):
+    rng = np.random.default_rng(seed)
+    table = (rng.random((problems, samples)) < rng.random((problems, 1))).astype(float)
+    table[rng.random(table.shape) < 0.1] = np.nan
+    shown = rate_of(table).shown(confidence)
+    assert shown == pytest.approx(clustered_rate(table, confidence), nan_ok=True)
+    lengths = np.where(np.isnan(table), np.nan, rng.lognormal(5, 1, table.shape))
+    expected = mean_estimate(lengths, confidence)
+    if np.isfinite(expected.low):
+        shown = mean_of(lengths, 0.0, 1e9, scales=True).shown(confidence)
+        assert shown == pytest.approx(expected)
+
+
+def test_problems_that_are_alike_keep_their_rate():
+    """Each of five problems right in one of two samples: 50 %, not 2 of 5."""
+    found = rate_of([[0.0, 1.0]] * 5)
+    assert found.value == 0.5
+    assert found.shown(0.95) == clustered_rate([[0.0, 1.0]] * 5)
+
+
+def test_where_the_interval_alone_would_decide_otherwise_the_test_is_named():
+    """One success of 300: Wilson's lower end is above 0.05 %, the exact bound is not."""
+    demand = Demand(0.0005, at_least=False, rule=Rule.CONFIDENT)
+    verdict = decide(Rate(1, 300), demand)
+    assert verdict.estimate == wilson(1, 300)
+    assert verdict.estimate.low > demand.threshold
+    assert verdict.ruling is Ruling.INCONCLUSIVE
+    said = verdict.sentence("truncation", Unit.SHARE)
+    assert "is inconclusive about the gate's 0.05 %, by the exact binomial test (n = 300" in said
+    assert "by the" not in decide(Rate(57, 100), Demand(0.6)).sentence("accuracy", Unit.SHARE)
+
+
+def test_an_interval_with_another_confidence_than_tables_have_says_so():
+    demand = Demand(0.6, rule=Rule.CONFIDENT, confidence=0.99)
+    said = decide(Rate(57, 100), demand).sentence("accuracy", Unit.SHARE)
+    low, high = (100 * end for end in wilson(57, 100, 0.99)[1:3])
+    assert f"57.0 % [{low:.1f}, {high:.1f}] at 99 % is inconclusive" in said
 
 
 @given(st.integers(1, 60), st.data())

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from studies import BUDGETS, NumberTask, answer_pieces, make_problem, make_study, trace_of
 
+from pytest_tokenbudget.analysis.signs import Sign
 from pytest_tokenbudget.engines.base import Decoding
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.files import (
@@ -26,7 +27,8 @@ from pytest_tokenbudget.report.files import (
     write_text,
 )
 from pytest_tokenbudget.report.json_files import RunInfo, answer_record
-from pytest_tokenbudget.report.saturation import saturation_lines, write_results
+from pytest_tokenbudget.report.limits import recommendation_sentence, recommended_limits
+from pytest_tokenbudget.report.saturation import combined_record, saturation_lines, write_results
 from pytest_tokenbudget.report.study import Study
 from pytest_tokenbudget.tasks.scoring import judge
 from pytest_tokenbudget.traces.trace import Outcome, ThinkingFormat
@@ -433,7 +435,7 @@ class TestTerminal:
         lines = saturation_lines(study, RUN, 80)
         assert " qwen-1.5b on sums, n = 60 " in lines[0]
         assert len(lines[0]) == 80
-        rows = lines[2:9]
+        rows = lines[3:10]
         assert [row.split()[0] for row in rows] == [
             "32",
             "64",
@@ -449,7 +451,7 @@ class TestTerminal:
             assert f"{numbers[2]}]" in row
             assert f"{100 * point.truncation.value:.1f} %" in row
             assert row.endswith(f" {point.mean_tokens.value:,.1f}")
-        assert len({len(row) for row in lines[1:9]}) == 1
+        assert len({len(row) for row in lines[2:10]}) == 1
         assert " - " in rows[0]
         text = " ".join(" ".join(lines).split())
         assert study.saturation.sentence() in text
@@ -457,6 +459,64 @@ class TestTerminal:
         assert f"generated {once:,} tokens once" in text
         assert f"would have cost {separate:,} ({separate / once:.1f} times)" in text
         assert "1,000 of these tokens" in text
+
+    @pytest.mark.parametrize(
+        ("n", "budgets", "answer"),
+        [
+            (
+                300,
+                (2048,),
+                "recommended limit {limit} tokens: {accuracy} % accuracy, at most {upper}",
+            ),
+            (
+                200,
+                (2048,),
+                "recommended limit {limit} tokens: {accuracy} % accuracy, at most {upper}",
+            ),
+            (
+                20,
+                (2048,),
+                "no limit can be recommended from 20 problems: at {limit} tokens {accuracy}",
+            ),
+            (
+                20,
+                (64,),
+                "no limit up to {limit} tokens can be recommended: at {limit} {accuracy} % ",
+            ),
+        ],
+    )
+    def test_the_first_line_is_the_answer(self, n, budgets, answer):
+        study = make_study(n, budgets)
+        lines = saturation_lines(study, RUN, 80)
+        found = recommended_limits(study)["all_tokens"]["all"]
+        named = found.truncation or found.best
+        right = sum(judged.correct for judged in study.judged(named.limit)) / n
+        expected = answer.format(
+            limit=f"{named.limit:,}",
+            accuracy=f"{100 * right:.1f}",
+            upper=f"{100 * named.upper:.1f} % truncated",
+        )
+        assert " ".join(lines[1:3]).replace("  ", "").startswith(expected)
+
+    def test_where_accuracy_at_the_limit_is_not_known_it_is_not_made_up(self):
+        found = recommended_limits(make_study(300))["all_tokens"]["all"]
+        said = recommendation_sentence(found, float("nan"))
+        assert said == f"recommended limit {found.limit:,} tokens: at most 1.0 % truncated"
+
+    def test_signs_of_truncation(self):
+        study = make_study(60, (32, 2048))
+        cut = [j for b in (32, 2048) for j in study.judged(b) if j.cut.truncated]
+        table = saturation_lines(study, RUN, 80)[-3:]
+        assert (
+            table[0].split()
+            == f"signs of truncation of {len(cut)} cut of {120 - len(cut)} complete".split()
+        )
+        assert table[1].split()[:4] == ["limit", "reached", "100.0", "%"]
+        recorded = combined_record(study, RUN)["signs_of_truncation"]
+        assert [each["sign"] for each in recorded] == [*Sign]
+        assert {each["of_truncated"] for each in recorded} == {len(cut)}
+        whole = make_study(60, (2048,), lengths=lambda rng: 20)
+        assert saturation_lines(whole, RUN, 80)[-1].split()[-3:] == ["-", "100.0", "%"]
 
     @pytest.mark.parametrize("width", [0, 40, 72, 80, 200])
     @pytest.mark.parametrize(

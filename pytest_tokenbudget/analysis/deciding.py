@@ -21,6 +21,8 @@ from pytest_tokenbudget.analysis.evidence import ROUNDING, Evidence
 from pytest_tokenbudget.analysis.intervals import Estimate, check_confidence
 
 POWER = 0.8
+CONFIDENCE = 0.95
+"""Of intervals in every table; an interval with another one says so."""
 MOST_PROBLEMS = 10_000_000
 
 
@@ -131,7 +133,8 @@ class Verdict:
     Attributes:
         demand: What was demanded.
         ruling: What was decided.
-        estimate: The measured value, the interval that decides, and the problems behind it.
+        estimate: The measured value, the interval that every report shows of it, and the problems
+            behind it.
         detectable: The smallest change from the threshold that this demand would have found with a
             power of 80 %; for ``noninferior`` the smallest margin that it would have shown to be
             kept. None where there is none.
@@ -139,6 +142,7 @@ class Verdict:
         needed: Problems that it takes to find it with that power, by the interval; None where no
             number is enough.
         by_chance: How often it would not be kept although the truth is exactly at the threshold.
+        decided_by: The test that decided, where the interval alone would have decided otherwise.
     """
 
     demand: Demand
@@ -148,6 +152,7 @@ class Verdict:
     wanted: float | None = None
     needed: int | None = None
     by_chance: float | None = None
+    decided_by: str = ""
 
     @property
     def kept(self) -> bool:
@@ -166,8 +171,11 @@ class Verdict:
             return f"{name} was not measured (n = {self.estimate.n:,})"
         value, low, high = (unit.number(each) for each in self.estimate[:3])
         limit = f"{threshold} {unit.limit(self.demand.threshold)}{unit.after}"
+        confidence = self.demand.confidence
+        level = "" if confidence == CONFIDENCE else f" at {100 * confidence:.10g} %"
+        by = f", by {self.decided_by}" if self.decided_by else ""
         return (
-            f"{name} {value}{unit.after} [{low}, {high}] {self._found(unit)} {limit} "
+            f"{name} {value}{unit.after} [{low}, {high}]{level} {self._found(unit)} {limit}{by} "
             f"({self.evidence(unit)})"
         )
 
@@ -217,22 +225,25 @@ def decide(evidence: Evidence, demand: Demand, estimate: Estimate | None = None)
     Args:
         evidence: What was measured.
         demand: What is demanded of it.
-        estimate: The estimate with an interval of the demand's confidence, where it is known
-            already; an exact one takes its time.
+        estimate: The estimate with an interval of the demand's confidence that is shown and
+            decides, where it is known already; an exact one takes its time.
     """
-    estimate = evidence.estimate(demand.confidence) if estimate is None else estimate
-    ruling = ruling_of(estimate, demand)
+    ruling = ruling_of(
+        evidence.estimate(demand.confidence) if estimate is None else estimate, demand
+    )
+    shown = evidence.shown(demand.confidence) if estimate is None else estimate
     if ruling is Ruling.UNKNOWN:
-        return Verdict(demand, ruling, estimate)
+        return Verdict(demand, ruling, shown)
     wanted, needed = _needed(evidence, demand)
     return Verdict(
         demand,
         ruling,
-        estimate,
+        shown,
         detectable=_detectable(evidence, demand),
         wanted=wanted,
         needed=needed,
         by_chance=_or_none(not_kept_at(evidence, demand, demand.threshold)),
+        decided_by="" if ruling_of(shown, demand) is ruling else evidence.test,
     )
 
 

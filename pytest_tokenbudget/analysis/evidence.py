@@ -1,8 +1,9 @@
 """What was measured, as far as a decision about it needs to know: an estimate, and its chances.
 
 Three kinds: a rate over problems, a mean over problems, and the change of a rate between two runs
-on the same problems. Each gives its interval, and the chance that a run of so many problems would
-show it beyond a limit, were something else true.
+on the same problems. Each gives the interval that reports show, which tables, figures and result
+files compute with the same function; the bounds of the test that decides; and the chance that a run
+of so many problems would show it beyond a limit, were something else true.
 
 References:
     Clopper and Pearson (1934), Biometrika 26:404: the exact interval of a rate.
@@ -12,7 +13,9 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -21,9 +24,11 @@ from numpy.typing import ArrayLike
 from pytest_tokenbudget.analysis.intervals import (
     Estimate,
     Floats,
+    clustered_rate,
     clustered_standard_error,
     mean_estimate,
     normal_quantile,
+    wilson,
 )
 from pytest_tokenbudget.analysis.paired import paired_lower
 
@@ -41,6 +46,7 @@ class Evidence(Protocol):
         n: Problems behind it.
         least: The least that could be true.
         most: The most that could be true.
+        test: The test whose bounds ``estimate`` gives, for people.
     """
 
     @property
@@ -51,9 +57,18 @@ class Evidence(Protocol):
     def least(self) -> float: ...
     @property
     def most(self) -> float: ...
+    @property
+    def test(self) -> str: ...
+
+    def shown(self, confidence: float) -> Estimate:
+        """The estimate with the two-sided interval that reports show."""
 
     def estimate(self, confidence: float) -> Estimate:
-        """The estimate with its two-sided interval."""
+        """The estimate with the two-sided bounds of the test that decides.
+
+        They differ from the interval that is shown where that one does not keep its level on
+        either side.
+        """
 
     def chance(
         self, above: bool, limit: float, truth: float, level: float | None, n: int | None = None
@@ -75,21 +90,27 @@ class Rate:
     """A rate with one sample a problem, judged exactly.
 
     Attributes:
-        successes: Problems that count.
+        successes: Problems that count; a fraction where every problem has the same share of
+            successful samples.
         n: All problems.
     """
 
-    successes: int
+    successes: float
     n: int
     least = 0.0
     most = 1.0
+    test = "the exact binomial test"
 
     @property
     def value(self) -> float:
         return self.successes / self.n if self.n else math.nan
 
+    def shown(self, confidence: float) -> Estimate:
+        """The rate with Wilson's interval, as everywhere."""
+        return wilson(self.successes, self.n, confidence)
+
     def estimate(self, confidence: float) -> Estimate:
-        """The rate with the interval of Clopper and Pearson, whose error is at most as stated."""
+        """The rate with the bounds of Clopper and Pearson, whose error is at most as stated."""
         from scipy.special import betaincinv
 
         if not self.n:
@@ -147,7 +168,11 @@ class Mean:
         most: The most that could be true.
         scales: Whether values that are larger on average also scatter more, as lengths do.
         skewness: Of the problems' values: how far the interval reaches further on one side.
+        interval: The estimate with the interval that reports show, by confidence; None for the
+            bounds of the test.
     """
+
+    test = "the t test that allows for skewed values"
 
     measured: Estimate
     deviation: float
@@ -155,6 +180,7 @@ class Mean:
     most: float = math.inf
     scales: bool = False
     skewness: float = 0.0
+    interval: Callable[[float], Estimate] | None = field(default=None, compare=False, repr=False)
 
     @property
     def value(self) -> float:
@@ -163,6 +189,14 @@ class Mean:
     @property
     def n(self) -> int:
         return self.measured.n
+
+    def shown(self, confidence: float) -> Estimate:
+        """The mean with the interval that tables show of it, if the values bound one."""
+        if self.interval is not None:
+            found = self.interval(confidence)
+            if math.isfinite(found.low) and math.isfinite(found.high):
+                return found
+        return self.estimate(confidence)
 
     def estimate(self, confidence: float) -> Estimate:
         """The mean with the t interval, within what is possible.
@@ -230,10 +264,15 @@ class Change:
     n: int
     least = -1.0
     most = 1.0
+    test = "the exact paired test"
 
     @property
     def value(self) -> float:
         return (self.won - self.lost) / self.n if self.n else math.nan
+
+    def shown(self, confidence: float) -> Estimate:
+        """The change with the interval of its test, as everywhere."""
+        return self.estimate(confidence)
 
     def estimate(self, confidence: float) -> Estimate:
         """The change with an interval whose ends keep their level at every n."""
@@ -305,8 +344,8 @@ def rate_of(scores: ArrayLike) -> Rate | Mean:
     if clustered_standard_error(table) < NO_SPREAD:
         # Samples that all agree say no more than one a problem: an interval is not a point.
         problems = int(seen.any(axis=1).sum())
-        return Rate(round(float(np.nanmean(table)) * problems), problems)
-    return mean_of(table, 0.0, 1.0)
+        return Rate(round(float(np.nanmean(table)) * problems, 9), problems)
+    return replace(mean_of(table, 0.0, 1.0), interval=partial(clustered_rate, table))
 
 
 def mean_of(
@@ -327,7 +366,9 @@ def mean_of(
     if problems > 1:
         # As in the interval: over the root of one less than the problems.
         deviation = clustered_standard_error(table) * problems / math.sqrt(problems - 1)
-    return Mean(estimate, deviation, least, most, scales, _skewness(table) if scales else 0.0)
+    skewness = _skewness(table) if scales else 0.0
+    shown = partial(mean_estimate, table)
+    return Mean(estimate, deviation, least, most, scales, skewness, shown)
 
 
 def _skewness(table: Floats) -> float:

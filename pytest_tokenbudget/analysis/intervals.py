@@ -40,7 +40,7 @@ class Estimate(NamedTuple):
     n: int
 
 
-def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
+def wilson(successes: float, n: int, confidence: float = 0.95) -> Estimate:
     """Wilson's score interval of a rate.
 
     With ``n`` of 0 nothing is known: the value is NaN and the interval is all of [0, 1].

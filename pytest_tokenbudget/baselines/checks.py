@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
 
-from pytest_tokenbudget.analysis.comparing import Scores, problem_pairs
+from pytest_tokenbudget.analysis.comparing import Scores, problem_pairs, ratio_of_means
 from pytest_tokenbudget.analysis.deciding import Demand, Rule, Unit, Verdict, decide
 from pytest_tokenbudget.analysis.evidence import Change, Evidence, Mean, mean_of
 from pytest_tokenbudget.analysis.intervals import Estimate, Floats
@@ -191,4 +192,5 @@ def _of_tokens(before: Floats, after: Floats, tolerance: Tolerance) -> Evidence:
     mean = one.mean() if one.any() else float("nan")
     ratio = other.mean() / mean
     left = (other - ratio * one) / mean + ratio - 1
-    return mean_of(left.round(12).reshape(-1, 1), -1.0)
+    evidence = mean_of(left.round(12).reshape(-1, 1), -1.0)
+    return replace(evidence, interval=partial(ratio_of_means, one, other))

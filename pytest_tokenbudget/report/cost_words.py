@@ -147,11 +147,12 @@ def _times(report: CostReport) -> str:
     company = ""
     if timing.at_once is not None and point.run_tokens_per_second is not None:
         company = (
-            f": about {timing.at_once:,.1f} at once, {_rate(point.run_tokens_per_second)} together"
+            f"; about {timing.at_once:,.1f} at a time, "
+            f"{_rate(point.run_tokens_per_second)} together"
         )
     return (
-        f"at {count(point.budget)} an answer took {duration(point.each.value)} on average, "
-        f"{_rate(point.tokens_per_second)}, as generated here{company}"
+        f"time as generated here: at {count(point.budget)} tokens an answer took "
+        f"{duration(point.each.value)} on average, {_rate(point.tokens_per_second)}{company}"
     )
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.report.study import PLAIN, Study
+from pytest_tokenbudget.report.style import percent, plural
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.scoring import Judged
 from pytest_tokenbudget.traces.trace import Outcome
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.limits import Recommendation
+    from pytest_tokenbudget.analysis.truncation import Truncation
 
 TARGET = 0.01
+WEAK = 5
+"""A limit whose bound on truncation is above so many times the target is not recommended."""
 
 
 def recommended_limits(
@@ -54,6 +59,54 @@ def recommended_limits(
         return found
 
     return study.once(f"limits at {target}", make)
+
+
+def recommendation_sentence(found: Recommendation, accuracy: float | None = None) -> str:
+    """The recommended limit in one sentence, with its accuracy and its truncation.
+
+    A limit whose bound is far above the target is named, and not recommended.
+
+    Args:
+        found: What the traces say about limits.
+        accuracy: Accuracy at the limit that is named (``named_limit``); None or NaN if unknown.
+    """
+    named = named_limit(found)
+    if named is None:
+        return "no limit can be recommended: there is no trace to judge by"
+    right = ""
+    if accuracy is not None and math.isfinite(accuracy):
+        right = f"{percent(accuracy)} % accuracy, "
+    at = f"{named.limit:,} tokens"
+    if found.promise == "cap too low":
+        share = (named.truncated + named.unknown) / found.needs.traces
+        return (
+            f"no limit up to {at} can be recommended: at {named.limit:,} {right}"
+            f"{percent(share)} % truncated"
+        )
+    bound = f"at most {percent(named.upper)} % truncated"
+    if named.upper > WEAK * found.target:
+        few = plural(found.needs.problems, "problem")
+        return f"no limit can be recommended from {few}: at {at} {right}{bound}"
+    return f"recommended limit {at}: {right}{bound}"
+
+
+def limit_answer(study: Study, found: Recommendation) -> str:
+    """The sentence of a recommendation with the study's accuracy at the limit, where it is known.
+
+    Args:
+        study: Its accuracy at every token count is looked at.
+        found: A recommendation for all of its tokens.
+    """
+    named = named_limit(found)
+    known = named is not None and 1 <= named.limit <= study.reach
+    return recommendation_sentence(
+        found, study.accuracy_at(named.limit) if named and known else None
+    )
+
+
+def named_limit(found: Recommendation) -> Truncation | None:
+    """The limit that a recommendation names, and what it truncates; None without any trace."""
+    return found.truncation or found.best
 
 
 def limits_of(

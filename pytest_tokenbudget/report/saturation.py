@@ -17,7 +17,7 @@ from pytest_tokenbudget.report.json_files import (
     token_stats_of,
     truncated,
 )
-from pytest_tokenbudget.report.limits import TARGET, recommended_limits
+from pytest_tokenbudget.report.limits import TARGET, limit_answer, recommended_limits
 from pytest_tokenbudget.report.saturation_figure import saturation_figure
 from pytest_tokenbudget.report.study import PLAIN, Study
 from pytest_tokenbudget.report.style import (
@@ -31,9 +31,11 @@ from pytest_tokenbudget.report.style import (
     visible,
     wrapped,
 )
+from pytest_tokenbudget.report.truncation_signs import signs_lines, study_signs
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.curve import Point
+    from pytest_tokenbudget.analysis.limits import Recommendation
 
 SCHEMA = "tokenbudget-phase1/1"
 _HEADINGS = ("budget", "accuracy [95 %]", "of completed", "truncated", "mean tokens")
@@ -52,8 +54,8 @@ def saturation_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list
     lines = [_rule(study, width)]
     sentences: list[str] = []
     if study.scored:
-        lines += _table(study)
-        sentences += [study.saturation.sentence(), *_bounds(study), _limit(study, run)]
+        lines += [*wrapped(_answer(study, run), width), *_table(study)]
+        sentences += [_promise(study, run), study.saturation.sentence(), *_bounds(study)]
         sentences += [*([_cost(study)] if study.source is None else [])]
         sentences += [*cost_sentences(study, run, target_of(run)), *study.notes]
     else:
@@ -71,7 +73,7 @@ def saturation_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list
     sentences += _omissions(study, run)
     for sentence in sentences:
         lines += wrapped(sentence, width)
-    return lines
+    return lines + (signs_lines(study_signs(study), width) if study.scored else [])
 
 
 def _rule(study: Study, width: int) -> str:
@@ -119,9 +121,18 @@ def _cost(study: Study) -> str:
     )
 
 
-def _limit(study: Study, run: RunInfo) -> str:
-    limits = recommended_limits(study, target_of(run))
-    return f"recommended limit: {limits['all_tokens']['all'].sentence().removeprefix('all: ')}"
+def _answer(study: Study, run: RunInfo) -> str:
+    """The recommended limit with its accuracy and truncation: what the reader came for."""
+    return limit_answer(study, _all_tokens(study, run))
+
+
+def _promise(study: Study, run: RunInfo) -> str:
+    """What the limit rests on, or what would be needed."""
+    return _all_tokens(study, run).sentence().removeprefix("all: ")
+
+
+def _all_tokens(study: Study, run: RunInfo) -> Recommendation:
+    return recommended_limits(study, target_of(run))["all_tokens"]["all"]
 
 
 def target_of(run: RunInfo) -> float:
@@ -195,6 +206,7 @@ def combined_record(study: Study, run: RunInfo) -> dict[str, object]:
         "saturation": None,
         "accuracy_by_token": {"from_token": [], "accuracy": []},
         "recommended_limits": {},
+        "signs_of_truncation": [],
         "token_stats": {},
         "cost": None,
         "tokens": {
@@ -219,6 +231,7 @@ def combined_record(study: Study, run: RunInfo) -> dict[str, object]:
             }
             for what, by in recommended_limits(study, target_of(run)).items()
         }
+        record["signs_of_truncation"] = to_plain(study_signs(study))
         record["token_stats"] = {
             str(budget): token_stats_of(study.judged(budget)) for budget in study.budgets
         }

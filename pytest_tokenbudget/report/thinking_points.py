@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.report.limits import limits_of
 from pytest_tokenbudget.report.thinking_study import Answer, Enforcement, ThinkingStudy
+from pytest_tokenbudget.report.truncation_signs import truncation_signs
 from pytest_tokenbudget.traces.trace import Outcome
 
 if TYPE_CHECKING:
@@ -340,9 +341,5 @@ def _off(study: ThinkingStudy) -> SwitchedOff | None:
 
 
 def _signs(study: ThinkingStudy) -> tuple[SignCount, ...]:
-    from pytest_tokenbudget.analysis.signs import count_signs, signs_of
-
     columns = [study.hard(budget) for budget in study.positive]
-    judged = [a.judged for column in (*columns, study.unlimited()) for a in column]
-    judged = [j for j in judged if j.outcome is not Outcome.ERROR]
-    return count_signs([signs_of(j.cut) for j in judged], [j.cut.truncated for j in judged])
+    return truncation_signs([a.judged for a in column] for column in (*columns, study.unlimited()))

@@ -1,0 +1,75 @@
+"""Signs of truncation among the answers of a study, as numbers and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from pytest_tokenbudget.report.style import MAX_WIDTH, count, percent, shorten
+from pytest_tokenbudget.traces.trace import Outcome
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.analysis.signs import SignCount
+    from pytest_tokenbudget.report.study import Study
+    from pytest_tokenbudget.tasks.scoring import Judged
+
+_NAMES = {
+    "cap_reached": "limit reached",
+    "unfinished_sentence": "unfinished sentence",
+    "unclosed_tag": "thinking not closed",
+    "cut_off_json": "JSON not closed",
+}
+_WIDTHS = (20, 15, 20)
+
+
+def truncation_signs(columns: Iterable[Sequence[Judged]]) -> tuple[SignCount, ...]:
+    """How often each sign occurs in answers that were cut and in complete ones.
+
+    Args:
+        columns: Judged answers, one sequence for each budget. Engine errors are left out.
+    """
+    from pytest_tokenbudget.analysis.signs import count_signs, signs_of
+
+    judged = [j for column in columns for j in column if j.outcome is not Outcome.ERROR]
+    return count_signs([signs_of(j.cut) for j in judged], [j.cut.truncated for j in judged])
+
+
+def study_signs(study: Study) -> tuple[SignCount, ...]:
+    """The signs over all budgets of a study; computed once."""
+    return study.once(
+        "signs of truncation", lambda: truncation_signs(study.judged(b) for b in study.budgets)
+    )
+
+
+def signs_lines(signs: Sequence[SignCount], width: int = MAX_WIDTH) -> list[str]:
+    """The signs as a table, the most frequent first; nothing where no sign was seen.
+
+    Args:
+        signs: The signs.
+        width: Columns of the terminal; the table needs 55 and is shortened below that.
+    """
+    seen = [s for s in signs if s.truncated or s.complete]
+    if not seen:
+        return []
+    cut, whole = seen[0].of_truncated, seen[0].of_complete
+    rows = [("signs of truncation", f"of {count(cut)} cut", f"of {count(whole)} complete")]
+    for sign in sorted(seen, key=lambda s: (-s.truncated, s.complete)):
+        rows.append(
+            (
+                _NAMES[sign.sign],
+                _share(sign.truncated, sign.of_truncated),
+                _share(sign.complete, sign.of_complete),
+            )
+        )
+    return [
+        shorten(
+            row[0].ljust(_WIDTHS[0])
+            + "".join(cell.rjust(w) for cell, w in zip(row[1:], _WIDTHS[1:], strict=True)),
+            width,
+        )
+        for row in rows
+    ]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{percent(part / whole)} %" if whole else "-"
