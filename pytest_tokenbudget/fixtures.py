@@ -163,14 +163,14 @@ def prepared(tokenbudget: Session, model: ModelSpec, study: Study) -> Prepared:
     __tracebackhide__ = True
     from pytest_tokenbudget.planning import Kind
     from pytest_tokenbudget.report.annotation_file import AnnotationError
-    from pytest_tokenbudget.report.annotations import FOLDER, prepare
+    from pytest_tokenbudget.report.annotations import annotations_folder, prepare
 
     study.others = tokenbudget.stored(model, Kind.STOCHASTIC)
     settings = tokenbudget.settings
     try:
         return prepare(
             study,
-            settings.reports / FOLDER,
+            annotations_folder(settings.reports, study.task.name),
             dict(settings.error_samples),
             settings.controls,
             seed=settings.seed,

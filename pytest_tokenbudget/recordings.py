@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,12 +14,21 @@ import pytest
 from pytest_tokenbudget.models import ModelSpec
 from pytest_tokenbudget.options import Settings
 from pytest_tokenbudget.planning import Kind, SetupError
+from pytest_tokenbudget.traces.recorded import EARLIER
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.report.recorded_study import RecordedStudy
     from pytest_tokenbudget.tasks.base import Task
     from pytest_tokenbudget.traces.recorded import Recording
     from pytest_tokenbudget.traces.recorded_traces import Counter
+
+
+def _shown_name(recording: Recording, several: bool) -> str:
+    """The model's name, with task and mode if there are several of these."""
+    if not several:
+        return recording.alias
+    mode = "" if recording.mode == "plain" else f", {recording.mode}"
+    return f"{recording.alias} ({recording.task}{mode})"
 
 
 @dataclass
@@ -51,11 +61,13 @@ class Recordings:
         self._keep(found)
         several = len({(r.task, r.mode) for r in found}) > 1
         grouped: dict[str, dict[Kind, Recording]] = {}
-        for one in found:
-            name = one.alias
-            if several:
-                name += f" ({one.task})" if one.mode == "plain" else f" ({one.task}, {one.mode})"
-            grouped.setdefault(name, {})[Kind(one.kind)] = one
+        shown = [(_shown_name(one, several), one.kind) for one in found]
+        times = Tally(shown)
+        for (name, kind), one in zip(shown, found, strict=True):
+            # The same task can come from several reports folders.
+            where = f" [{one.folder}, {len(one.problems):,} problems]"
+            full = name + where if times[name, kind] > 1 else name
+            grouped.setdefault(full, {})[Kind(kind)] = one
         for kinds in grouped.values():
             main = kinds.get(Kind.MAIN)
             if main is not None and main.samples > 1:
@@ -64,10 +76,11 @@ class Recordings:
 
     def _keep(self, found: list[Recording]) -> None:
         """See to it that no result is written over what it was made from."""
-        results = (self.settings.reports / "results").resolve()
+        reports = self.settings.reports.resolve()
         for one in found:
             for file in one.files:
-                if Path(file).resolve().parent == results:
+                path = Path(file).resolve()
+                if path.parent == reports / "results" or path.is_relative_to(reports / EARLIER):
                     raise pytest.UsageError(
                         f"--recorded: {file} lies where results are written to; name another "
                         "directory with --reports"

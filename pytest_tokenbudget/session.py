@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.models import ModelSpec
     from pytest_tokenbudget.recordings import Recordings
     from pytest_tokenbudget.report.context_study import ContextStudy
+    from pytest_tokenbudget.report.folder import ReportFolder
     from pytest_tokenbudget.report.study import Study
     from pytest_tokenbudget.report.thinking_study import ThinkingStudy
     from pytest_tokenbudget.tasks.base import Task
@@ -149,6 +150,13 @@ class Session:
             return self.task.problems(self.settings.num_samples)
         except TaskError as error:
             raise SetupError(f"--task: {error}") from error
+
+    @cached_property
+    def report_folder(self) -> ReportFolder:
+        """The folder that results are written to."""
+        from pytest_tokenbudget.report.folder import ReportFolder
+
+        return ReportFolder(self.settings.reports)
 
     @property
     def store(self) -> TraceStore:

@@ -65,7 +65,7 @@ def start(config: pytest.Config) -> Session:
         assert session.task
     for directory in settings.annotations:
         # Preparation makes the reports' own directory; any other holds what somebody wrote.
-        own = directory.resolve() == (settings.reports / "annotations").resolve()
+        own = directory.resolve().is_relative_to((settings.reports / "annotations").resolve())
         if not own and not directory.is_dir():
             raise pytest.UsageError(f"--annotations: there is no directory {directory}")
     if settings.explicit & {"compare", "compare_fail"}:

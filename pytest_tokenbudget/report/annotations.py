@@ -31,7 +31,7 @@ from pytest_tokenbudget.report.annotation_reading import (
     whole,
 )
 from pytest_tokenbudget.report.annotation_rows import Verdicts, errors_at, label, pick, row_of
-from pytest_tokenbudget.report.files import write_bytes, write_json
+from pytest_tokenbudget.report.files import safe_name, write_bytes, write_json
 from pytest_tokenbudget.report.study import Study
 from pytest_tokenbudget.tasks.scoring import Judged
 
@@ -79,6 +79,24 @@ class Prepared:
     budgets: Mapping[int, Picked]
     left_out: Mapping[int, str]
     manifest: Path
+
+
+def annotations_folder(reports: Path, task: str) -> Path:
+    """The folder of a task's tables: ``annotations``, or one below it for any further task.
+
+    What people filled in for one task is never moved, and never mixed with another task's.
+
+    Args:
+        reports: The reports directory.
+        task: The task's name.
+    """
+    folder = reports / FOLDER
+    try:
+        models = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["models"]
+        tasks = {model["task"] for model in models.values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return folder  # new, or damaged: preparation says what is wrong
+    return folder if not tasks or task in tasks else folder / safe_name(task)
 
 
 def prepare(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from pytest_tokenbudget.report.annotations import FOLDER
+from pytest_tokenbudget.report.annotations import annotations_folder
 from pytest_tokenbudget.report.error_analysis import (
     DEFAULT_SAMPLES,
     NO_SUGGESTION,
@@ -44,7 +44,7 @@ def errors_of(
 
     Args:
         study: The study.
-        folders: The annotators' directories; none means the one below ``directory``.
+        folders: The annotators' directories; none means the task's below ``directory``.
         samples: How many errors are picked, by budget; none means the default.
         directory: The reports directory.
     """
@@ -52,7 +52,8 @@ def errors_of(
         "errors",
         lambda: analyse_errors(
             study,
-            [Path(folder) for folder in folders] or [directory / FOLDER],
+            [Path(folder) for folder in folders]
+            or [annotations_folder(directory, study.task.name)],
             dict(samples) or DEFAULT_SAMPLES,
             study.others,
         ),

@@ -40,6 +40,7 @@ def write_gates(keeper: Keeper) -> list[Path]:
         record["task"] = ", ".join(dict.fromkeys(place.task for place in places))
         record["models"] = list(dict.fromkeys(place.model for place in places))
     written = [write_json(path, record)]
+    keeper.session.report_folder.note_run("gates", written)
     stopped = "" if keeper.complete else STOPPED
     github.write_summary(github.here(), keeper.gates, keeper.judgements, keeper.missing, stopped)
     return written

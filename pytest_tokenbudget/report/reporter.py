@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.report.context_study import ContextStudy
     from pytest_tokenbudget.report.json_files import RunInfo
     from pytest_tokenbudget.report.live_display import LiveDisplay
+    from pytest_tokenbudget.report.manifest import Entry
     from pytest_tokenbudget.report.models_compared import ModelsCompared
     from pytest_tokenbudget.report.sections import Section
     from pytest_tokenbudget.report.study import Study
@@ -113,6 +114,7 @@ class Reporter:
         self.tokenizers: list[tuple[TokenizerReport, RunInfo]] = []
         self.models: list[ModelsCompared] = []
         self.written: list[Path] = []
+        self.moved: list[str] = []
         self.problems: list[str] = []
         self.started = config.stash[STARTED]
         self._watching = ExitStack()
@@ -310,27 +312,57 @@ class Reporter:
 
     def _write(self) -> None:
         from pytest_tokenbudget.report.files import write_json
+        from pytest_tokenbudget.report.folder import entry_of, selection_of
         from pytest_tokenbudget.report.models_compared import compare_models, write_models
         from pytest_tokenbudget.report.saturation_figure import saturation_overlay
         from pytest_tokenbudget.report.study import Study
 
-        reports = self.session.settings.reports
-        for section, study, run in self._parts():
+        folder, room = self.session.report_folder, False
+        with self._noting():
+            folder.selection = selection_of(self.session, [study for study, _ in self.studies])
+            self.moved = folder.make_room([self._entry(*part) for part in self._parts()])
+            room = True
+        if not room:
+            return
+        reports = folder.path
+        for part in self._parts():
+            section, study, run = part
             with self._noting():
-                self.written += section.write(study, run, reports)
+                files = section.write(study, run, reports)
+                self.written += files
+                folder.note(self._entry(*part), files)
         with self._noting():
             main = [s for s, _ in self.studies if isinstance(s, Study)]
-            self.written += saturation_overlay(main, reports)
+            files = saturation_overlay(main, reports)
             self.models = compare_models(main)
-            self.written += write_models(self.models, reports)
+            files += write_models(self.models, reports)
+            self.written += files
+            compared = [entry_of("models", study, None, True) for study in main]
+            models = {name: digest for one in compared for name, digest in one.models.items()}
+            folder.note_run("models", files, models)
         if self.tokenizers:
             from pytest_tokenbudget.report.tokenizers import write_comparison
 
             with self._noting():
-                self.written += write_comparison([r for r, _ in self.tokenizers], reports)
+                files = write_comparison([r for r, _ in self.tokenizers], reports)
+                self.written += files
+                folder.note_run("tokenizers_compared", files)
         if self.records:
             with self._noting():
-                self.written.append(write_json(reports / "results" / "metrics.json", self.records))
+                path = write_json(reports / "results" / "metrics.json", self.records)
+                self.written.append(path)
+                folder.note_run("metrics", [path])
+
+    def _entry(
+        self,
+        section: Section,
+        study: Reported | ConformanceReport | TokenizerReport,
+        run: RunInfo,
+    ) -> Entry:
+        from pytest_tokenbudget.report.folder import entry_of
+
+        name = section.fixture or "saturation"
+        return entry_of(name, study, self.session.report_folder.selection, run.complete)
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
@@ -351,6 +383,7 @@ class Reporter:
         if not (self.studies or self.records or self.problems):
             return
         from pytest_tokenbudget.report.models_compared import models_lines
+        from pytest_tokenbudget.report.style import wrapped
         from pytest_tokenbudget.report.tokenizers import comparison_lines
 
         terminalreporter.ensure_newline()
@@ -366,6 +399,9 @@ class Reporter:
                     terminalreporter.write_line(line)
         for problem in self.problems:
             terminalreporter.write_line(f"tokenbudget: {problem}", red=True)
+        for sentence in self.moved:
+            for line in wrapped(sentence, 80):
+                terminalreporter.write_line(line)
         for line in written_lines(self.written, self.config.invocation_params.dir):
             terminalreporter.write_line(line)
 

@@ -20,6 +20,9 @@ from pytest_tokenbudget.tasks.problem import Problem
 
 MAIN = "main"
 CLIFF = "phase3_cliff"
+# What a reports folder has: the list of its files, and results of other selections.
+MANIFEST = "MANIFEST"
+EARLIER = "earlier"
 _SHOWN = 60
 
 
@@ -128,6 +131,7 @@ class Recording:
         decoding: How tokens were chosen, as far as the files say.
         model_identity: What exactly the model was, as far as the files say.
         extra: Budgets that this suite recorded for its cliff alone; the curve has no need of them.
+        folder: Name of the reports folder that the files are in; empty outside of one.
     """
 
     alias: str
@@ -140,6 +144,7 @@ class Recording:
     decoding: Decoding = field(default_factory=Decoding)
     model_identity: Mapping[str, str] = field(default_factory=dict)
     extra: frozenset[int] = frozenset()
+    folder: str = ""
 
     @property
     def budgets(self) -> tuple[int, ...]:
@@ -204,6 +209,8 @@ class Recording:
 def load_recordings(paths: Iterable[Path]) -> list[Recording]:
     """Read recorded generations: one recording for each model, task, mode and kind.
 
+    Results of several selections in one reports folder stay apart: each is a recording of its own.
+
     Args:
         paths: Files and directories; of a directory every file below it that holds records.
 
@@ -225,12 +232,21 @@ def load_recordings(paths: Iterable[Path]) -> list[Recording]:
                 sources[path.resolve()] = source
         if len(passed) == len(files):
             raise RecordingError(_nothing(given, passed))
-    groups: dict[tuple[str, ...], list[Source]] = defaultdict(list)
-    for source in sources.values():
-        groups[source.model, source.task, source.mode, source.kind].append(source)
+    groups: dict[tuple[object, ...], list[Source]] = defaultdict(list)
+    for path, source in sources.items():
+        kind = (source.model, source.task, source.mode, source.kind)
+        groups[(_reports_folder(path), *kind)].append(source)
     if not groups:
         raise RecordingError("no file or directory of recorded generations was given")
-    return [_recording(group) for group in groups.values()]
+    return [
+        replace(_recording(group), folder=folder.name if isinstance(folder, Path) else "")
+        for (folder, *_), group in groups.items()
+    ]
+
+
+def _reports_folder(path: Path) -> Path | None:
+    """The reports folder that a file was written to, as far as its manifest tells."""
+    return next((parent for parent in path.parents if (parent / MANIFEST).is_file()), None)
 
 
 def _files(given: Path) -> Iterator[Path]:
