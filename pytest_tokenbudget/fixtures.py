@@ -301,7 +301,7 @@ def sample_budget(request: pytest.FixtureRequest, stochastic_study: Study) -> in
 def cliff_budget(request: pytest.FixtureRequest, study: Study) -> int:
     """The budget under test; one run of the test for each of ``--cliff-budgets``."""
     value: int = request.param
-    if value > study.reach:
+    if value > study.cliff_study.reach:
         _left_out(value, study)
     return value
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,11 +39,13 @@ class Recordings:
         settings: What was asked for.
         catalogue: Gives the models by alias, for the tokenizer.
         task: Gives the task, where one was asked for.
+        left_out: A sentence about each file that was left out, once the files are read.
     """
 
     settings: Settings
     catalogue: Callable[[], Mapping[str, ModelSpec]]
     task: Callable[[], Task]
+    left_out: list[str] = field(default_factory=list)
 
     @cached_property
     def by_alias(self) -> dict[str, dict[Kind, Recording]]:
@@ -55,9 +57,10 @@ class Recordings:
         from pytest_tokenbudget.traces.recorded import RecordingError, load_recordings
 
         try:
-            found = load_recordings(self.settings.recorded)
+            loaded = load_recordings(self.settings.recorded)
         except RecordingError as error:
             raise pytest.UsageError(f"--recorded: {error}") from None
+        found, self.left_out = loaded
         self._keep(found)
         several = len({(r.task, r.mode) for r in found}) > 1
         grouped: dict[str, dict[Kind, Recording]] = {}
@@ -78,7 +81,7 @@ class Recordings:
         """See to it that no result is written over what it was made from."""
         reports = self.settings.reports.resolve()
         for one in found:
-            for file in one.files:
+            for file in [*one.files, *(one.cliff.files if one.cliff else ())]:
                 path = Path(file).resolve()
                 if path.parent == reports / "results" or path.is_relative_to(reports / EARLIER):
                     raise pytest.UsageError(
@@ -117,9 +120,11 @@ class Recordings:
 
     def budgets(self, spec: ModelSpec, kind: Kind) -> tuple[int, ...]:
         """The budgets that a study of this kind has; none where nothing was recorded for it."""
-        if kind not in self.by_alias[spec.alias]:
-            return ()
-        return self.study(spec, kind).budgets
+        return self.study(spec, kind).budgets if self.holds(spec, kind) else ()
+
+    def holds(self, spec: ModelSpec, kind: Kind) -> bool:
+        """Whether anything was recorded for a kind of study of a model."""
+        return kind in self.by_alias[spec.alias]
 
     def study(self, spec: ModelSpec, kind: Kind) -> RecordedStudy:
         """The study of one recorded model.
@@ -169,7 +174,7 @@ class Recordings:
             )
         except (RecordingError, TaskError) as error:
             raise SetupError(f"--recorded: {error}") from error
-        study.cliff_budgets = settings.cliff_budgets
+        study.cliff_study.cliff_budgets = settings.cliff_budgets
         return study
 
     @cached_property

@@ -68,6 +68,8 @@ def cliff_budgets(session: Session, spec: ModelSpec) -> tuple[int, ...]:
     if session.recordings is not None:
         from pytest_tokenbudget.report import cliff as report
 
+        if not session.recordings.holds(spec, Kind.MAIN):
+            return ()
         try:
             return report.cliff_budgets(session.study(spec))
         except SetupError as error:

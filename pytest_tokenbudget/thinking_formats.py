@@ -143,6 +143,25 @@ def detect(template: str, tokens: Iterable[str]) -> ThinkingFormat | None:
     return replace(form, switch=switch, prompt_opens=_opens(template, form))
 
 
+def left_open(prompt: str) -> bool:
+    """Whether a rendered prompt ends inside a thinking block of any format of this package."""
+    return any(form.left_open(prompt) for form in builtin_formats().values())
+
+
+def detect_in_outputs(texts: Iterable[str]) -> ThinkingFormat | None:
+    """The format whose tags stand in most of the outputs; None where no output has any.
+
+    Formats that share their tags count as the generic one, which comes first.
+    """
+    counts: dict[str, int] = {}
+    for text in texts:
+        for name, form in builtin_formats().items():
+            if form.open in text or form.close in text:
+                counts[name] = counts.get(name, 0) + 1
+    order = sorted(counts, key=lambda name: (-counts[name], name != GENERIC))
+    return builtin_formats()[order[0]] if order else None
+
+
 def _opens(template: str, form: ThinkingFormat) -> bool:
     """Whether the part of a template that begins the answer opens a block and leaves it open."""
     _, begins, end = template.rpartition("add_generation_prompt")

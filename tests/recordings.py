@@ -42,7 +42,7 @@ def write(path: Path, records: object) -> Path:
 
 
 def load(path: Path, **options):
-    (recording,) = load_recordings([path])
+    (recording,) = load_recordings([path]).recordings
     return recorded_study(recording, **options)
 
 

@@ -171,8 +171,6 @@ def test_the_cliff_of_the_same_run_adds_budgets_but_not_to_the_curve(tmp_path):
     assert again.budgets == BUDGETS
     assert again.usable([96, 112, 128]) == (96, 128)
     assert [j.cut.text for j in again.judged(96)] == [j.cut.text for j in study.judged(96)]
-    (results / "phase3_cliff_qwen-1.5b_budget128.json").write_text(text.replace("so ", "SO "))
-    assert "is there already" in refused(results)
 
 
 def test_several_models_and_samples_are_several_recordings(tmp_path):
@@ -184,7 +182,7 @@ def test_several_models_and_samples_are_several_recordings(tmp_path):
     for path in (tmp_path / "b/results").glob("phase1_main*"):
         name = path.name.replace("phase1_main", "phase1b_stochastic")
         path.rename(tmp_path / "results" / name)
-    recordings = load_recordings([tmp_path])
+    recordings = load_recordings([tmp_path]).recordings
     assert sorted((r.alias, r.kind, r.samples) for r in recordings) == [
         ("other/model", "main", 1),
         ("qwen-1.5b", "main", 1),

@@ -36,6 +36,11 @@ class Decoding:
     stop: tuple[str, ...] = ()
 
     @property
+    def known(self) -> bool:
+        """Whether these settings are known to be those that were used."""
+        return True
+
+    @property
     def greedy(self) -> bool:
         return self.temperature == 0
 
@@ -49,6 +54,22 @@ class Decoding:
             "seed": self.seed,
             "stop": list(self.stop),
         }
+
+
+class UnrecordedDecoding(Decoding):
+    """Stands for the settings of recorded outputs whose files name none."""
+
+    @property
+    def known(self) -> bool:
+        return False
+
+    @property
+    def greedy(self) -> bool:
+        return False
+
+    def identity(self) -> dict[str, object]:
+        """That it was not recorded; a guess would look like a measurement."""
+        return {"recorded": False}
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ def cliff_budgets(study: Study) -> tuple[int, ...]:
 
     Where recorded runs know too few of these for a cliff, all that were recorded take their place.
     """
+    study = study.cliff_study
     asked = study.cliff_budgets or DEFAULT_CLIFF_BUDGETS
     known = study.usable(asked)
     return study.budgets if study.source is not None and len(known) < 3 else known
@@ -72,6 +73,7 @@ def analyse_cliff(study: Study) -> CliffStudy:
     Raises:
         ValueError: If no problem has all its traces, or no budget of the cliff is within reach.
     """
+    study = study.cliff_study
     return study.once("cliff", lambda: _analyse(study))
 
 
@@ -127,6 +129,7 @@ def write_cliff(study: Study, run: RunInfo, directory: Path) -> list[Path]:
     from pytest_tokenbudget.report.answer_figure import answer_figure
     from pytest_tokenbudget.report.cliff_figure import cliff_figure
 
+    study = study.cliff_study
     results, stem = directory / "results", file_stem(study)
     budgets = cliff_budgets(study)
     written = [
@@ -172,6 +175,7 @@ def cliff_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str]
         width: Columns of the terminal; sentences are wrapped to it.
     """
     width = columns(width)
+    study = study.cliff_study
     if study.complete and cliff_budgets(study):
         result = analyse_cliff(study)
         told = [step for step in result.cliff.steps if step.significant]

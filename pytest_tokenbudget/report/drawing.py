@@ -226,6 +226,8 @@ def sample_size(study: Study) -> str:
 def decoding_words(study: Study) -> str:
     """How tokens were chosen."""
     decoding = study.decoding
+    if not decoding.known:
+        return "decoding not recorded"
     if decoding.greedy:
         return "greedy"
     nucleus = "" if decoding.top_p >= 1 else f", top-p {decoding.top_p:g}"

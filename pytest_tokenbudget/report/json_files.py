@@ -87,7 +87,7 @@ def header(study: Study, run: RunInfo, schema: str) -> dict[str, object]:
         "task": study.task.name,
         "extractor": study.task.extractor,
         "decoding": study.decoding.identity(),
-        "seed": study.decoding.seed,
+        "seed": study.decoding.seed if study.decoding.known else None,
         "problems": len(study.complete),
         "samples": study.samples,
         "missing": study.missing,

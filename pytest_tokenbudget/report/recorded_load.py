@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,7 +22,7 @@ from pytest_tokenbudget.traces.recorded_traces import (
     thinking_of,
 )
 from pytest_tokenbudget.traces.recorded_values import expected
-from pytest_tokenbudget.traces.trace import StopReason, Trace
+from pytest_tokenbudget.traces.trace import Outcome, StopReason, Trace
 
 SMALLEST_CUT = 32
 
@@ -30,12 +32,19 @@ class RecordedTask(GivenTask):
 
     Args:
         recording: The recording.
+        scorer: The record's scorer whose verdicts are used in place of that; empty for none.
     """
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, scorer: str = "") -> None:
         answers = (a for problem in recording.problems for a in _answers(problem))
         numbers = all(parse_number(answer) is not None for answer in answers)
         super().__init__(recording.task, NUMBER if numbers else ANSWER, recording.problems)
+        self._scorer = scorer
+
+    @property
+    def extractor(self) -> str:
+        """Name and version of the way answers are found, or the record's scorer."""
+        return f"recorded {self._scorer}" if self._scorer else super().extractor
 
     def judge_text(self, problem: Problem, text: str, truncated: bool) -> Verdict:
         """Right where it is one of the expected answers."""
@@ -87,6 +96,9 @@ def recorded_study(
     cuttable = count is not None and recording.runs is not Runs.INDEPENDENT
     name = (tokenizer or str(getattr(count, "name", "a tokenizer"))) if count else ""
     chosen, problems = _task(recording, task)
+    scorer = _foreign_scorer(recording) if task is None else ""
+    if scorer:
+        chosen = RecordedTask(recording, scorer)
     study = RecordedStudy(
         alias=recording.alias,
         identity={**recording.identity, **({"tokenizer": name} if name else {})},
@@ -105,13 +117,56 @@ def recorded_study(
         recording=recording,
         measured=measured,
         tokenizer=name,
+        scorer=scorer,
+        longest_is_cap=None in traces,
     )
+    if recording.cliff is not None:
+        study.cliff_series = recorded_study(
+            replace(recording.cliff, alias=recording.alias),
+            task=task,
+            margin=margin,
+            count=count,
+            tokenizer=tokenizer,
+        )
+    if not scorer and task is None and (scorer := _judges_better(study)):
+        study = replace(study, task=RecordedTask(recording, scorer), scorer=scorer)
     if not study.complete:
         raise RecordingError(
             f"{recording.alias} on {recording.task}: no problem has {study.samples} samples at "
             f"each of the budgets {', '.join(map(str, study.budgets))}; nothing can be compared"
         )
     return study
+
+
+# Scorers that compare the text with the expected answer, as this suite does.
+_COMPARING = re.compile(
+    r"(exact|match|include|pattern|answer|choice|f1|recorded|strict|flexible|none|extract)", re.I
+)
+
+
+def _foreign_scorer(recording: Recording) -> str:
+    """The record's scorer where all of its scorers run code or ask a model; empty otherwise."""
+    names = {name for record in recording.all_records() for name in record.verdicts}
+    if any(_COMPARING.search(name) and not _ASKS.search(name) for name in names):
+        return ""
+    return min(names, default="")
+
+
+_ASKS = re.compile(r"model_graded|judge|llm", re.I)
+
+
+def _judges_better(study: RecordedStudy) -> str:
+    """A scorer of the record that calls whole answers right where this suite calls none right."""
+    right: Counter[str] = Counter()
+    for budget in set(study.budgets) & set(study.measured) if study.complete else ():
+        for judged in study.judged(budget):
+            if judged.correct:
+                return ""
+            if judged.outcome in (Outcome.WRONG, Outcome.NO_ANSWER):
+                key = judged.problem.id, judged.cut.trace.sample
+                verdicts = study.measured[budget][key].record.verdicts
+                right.update(name for name, verdict in verdicts.items() if verdict)
+    return max(right, key=lambda name: right[name]) if right else ""
 
 
 def _reaching(trace: Trace, budget: int) -> Trace:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.report.study import Study
+from pytest_tokenbudget.tasks.base import NO_ANSWER, Verdict
 from pytest_tokenbudget.tasks.problem import Problem
-from pytest_tokenbudget.tasks.scoring import Judged, judge
+from pytest_tokenbudget.tasks.scoring import Judged, judge, judge_by
 from pytest_tokenbudget.traces.recorded import Recording, Runs
 from pytest_tokenbudget.traces.recorded_traces import Measured
 from pytest_tokenbudget.traces.trace import Cut, Outcome, StopReason, Trace
@@ -53,11 +54,24 @@ class RecordedStudy(Study):
         measured: Every record as a trace, by recorded budget. `traces` are those of the largest,
             and reach to it.
         tokenizer: Name of the tokenizer that counted, empty where none did.
+        cliff_series: The study of what was recorded for the cliff alone, where that is a series of
+            its own; None where the cliff is looked for here.
+        scorer: The record's scorer whose verdicts are used, where this suite cannot judge; empty
+            where it judges itself.
+        longest_is_cap: Whether no limit was recorded, so that the longest answer stands for it.
     """
 
     recording: Recording
     measured: Mapping[int, Mapping[tuple[str, int], Measured]] = field(repr=False)
     tokenizer: str = ""
+    cliff_series: RecordedStudy | None = None
+    scorer: str = ""
+    longest_is_cap: bool = False
+
+    @property
+    def cliff_study(self) -> Study:
+        """What was recorded for the cliff alone, else this study."""
+        return self.cliff_series or self
 
     @property
     def runs(self) -> Runs:
@@ -115,11 +129,24 @@ class RecordedStudy(Study):
                 known = ", ".join(map(str, sorted(self.measured)))
                 raise ValueError(f"budget {budget} was not recorded; there are {known}")
             self._judged[budget] = tuple(
-                judge(self.task, problem, self._cut((problem.id, sample), budget))
+                self._judge(problem, (problem.id, sample), budget)
                 for problem in self.complete
                 for sample in range(self.samples)
             )
         return self._judged[budget]
+
+    def _judge(self, problem: Problem, key: tuple[str, int], budget: int) -> Judged:
+        cut = self._cut(key, budget)
+        if not self.scorer:
+            return judge(self.task, problem, cut)
+        source = self.measured[budget if budget in self.measured else max(self.measured)]
+        right = source[key].record.verdicts.get(self.scorer, False)
+
+        def as_recorded(text: str, truncated: bool) -> Verdict:
+            # The verdict is on the whole text and says nothing of one that was cut.
+            return NO_ANSWER if truncated else Verdict("as recorded", self.scorer, right)
+
+        return judge_by(as_recorded, problem, cut)
 
     def _cut(self, key: tuple[str, int], budget: int) -> Cut:
         recorded = self.measured.get(budget)
@@ -137,6 +164,8 @@ class RecordedStudy(Study):
         Raises:
             ValueError: Where that is not known; see `by_token_available`.
         """
+        if self.scorer and self.by_token_available:
+            return self._ended_by_token()
         if not self.by_token_available:
             raise ValueError(
                 "which answers are right at each token count is not known: "
@@ -147,6 +176,16 @@ class RecordedStudy(Study):
                 )
             )
         return super().correct_by_token()
+
+    def _ended_by_token(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        # The record's verdict is on the whole text: before its end nothing is right.
+        import numpy as np
+
+        tokens = np.arange(1, self.reach + 1, dtype=np.int64)
+        whole = self.judged(max(self.measured))
+        used = np.array([judged.cut.tokens_used for judged in whole])
+        right = np.array([judged.correct for judged in whole], dtype=bool)
+        return tokens, right[:, None] & (tokens[None, :] >= used[:, None])
 
     def accuracy_by_token(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Accuracy at every token count; NaN but at the budgets where no more is known."""
@@ -185,6 +224,8 @@ class RecordedStudy(Study):
                 for scorer, right in (
                     verdicts.items() if judged.outcome is not Outcome.ERROR else ()
                 ):
+                    if scorer == self.scorer:
+                        continue
                     compared[scorer] += 1
                     ours[scorer] += judged.correct and not right
                     theirs[scorer] += right and not judged.correct
@@ -264,17 +305,36 @@ class RecordedStudy(Study):
             )
         if inferred:
             said.append(f"truncation inferred from the token count for {inferred:,} of {n:,}")
+        said += self._assumptions(every)
+        for each in self.agreements:
+            said.append(
+                f"our verdict and {each.scorer!r} of the record differ in {each.differ:,} of "
+                f"{each.compared:,} ({each.ours_only:,} right for us only, "
+                f"{each.theirs_only:,} for the record only)"
+            )
+        return said
+
+    def _assumptions(self, every: Sequence[Measured]) -> list[str]:
+        """What stands in for something that was not recorded."""
+        said = []
         assumed = {one.record.budget for one in every if one.record.assumed}
         if assumed:
             said.append(
                 f"no token limit is recorded: {max(filter(None, assumed))} is the tool's own"
             )
         if self.beyond_budget:
+            n = len(every)
             said.append(f"{self.beyond_budget:,} of {n:,} used more tokens than their budget")
-        for each in self.agreements:
+        if self.longest_is_cap:
             said.append(
-                f"our verdict and {each.scorer!r} of the record differ in {each.differ:,} of "
-                f"{each.compared:,} ({each.ours_only:,} right for us only, "
-                f"{each.theirs_only:,} for the record only)"
+                f"no token limit is recorded: the longest answer, {max(self.measured):,} tokens, "
+                "stands for it"
+            )
+        if not self.decoding.known:
+            said.append("how tokens were chosen is not recorded")
+        if self.scorer:
+            said.append(
+                f"this suite cannot judge these answers: the verdicts of the record's scorer "
+                f"{self.scorer!r} are used"
             )
         return said

@@ -387,6 +387,10 @@ class Reporter:
         from pytest_tokenbudget.report.tokenizers import comparison_lines
 
         terminalreporter.ensure_newline()
+        recordings = self.session.recordings
+        for sentence in recordings.left_out if recordings else ():
+            for line in wrapped(f"left out: {sentence}", 80):
+                terminalreporter.write_line(line)
         for section, study, run in self._parts():
             with self._noting():
                 for line in section.lines(study, run, 80):

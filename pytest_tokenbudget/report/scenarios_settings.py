@@ -48,7 +48,7 @@ def settings_text(
     }
     if study.decoding.greedy:
         generation["do_sample"] = False
-    else:
+    elif study.decoding.known:
         generation |= {
             "do_sample": True,
             "temperature": study.decoding.temperature,

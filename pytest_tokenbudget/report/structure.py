@@ -170,7 +170,7 @@ def _analyse(study: Study) -> StructureStudy:
 def _budgets(study: Study) -> list[int]:
     budgets = set(study.budgets)
     if study.by_token_available:
-        budgets.update(cliff_budgets(study))
+        budgets.update(study.usable(cliff_budgets(study)))
     return sorted(budgets)
 
 

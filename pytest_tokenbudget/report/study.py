@@ -114,6 +114,11 @@ class Study(Once):
         return len(self.problems) - len(self.complete)
 
     @property
+    def cliff_study(self) -> Study:
+        """The study that the cliff is looked for in: this one, unless the cliff has its own."""
+        return self
+
+    @property
     def by_token_available(self) -> bool:
         """Whether traces can be cut at any number of tokens up to the reach."""
         return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from pytest_tokenbudget.tasks.base import NO_ANSWER, Task, Verdict
 from pytest_tokenbudget.tasks.problem import Problem
@@ -38,11 +40,22 @@ def judge(task: Task, problem: Problem, cut: Cut) -> Judged:
     A truncated cut is right only where an answer was declared before the cut; otherwise it counts
     as truncated, never as wrong.
     """
-    outcome, verdict = _decide(task, problem, cut)
+    return judge_by(partial(task.judge_text, problem), problem, cut)
+
+
+def judge_by(judge_text: Callable[[str, bool], Verdict], problem: Problem, cut: Cut) -> Judged:
+    """Decide the outcome of a cut, whose answer a function judges.
+
+    Args:
+        judge_text: Takes the answer's text and whether it was cut.
+        problem: What was asked.
+        cut: The cut.
+    """
+    outcome, verdict = _decide(judge_text, cut)
     return Judged(problem, cut, outcome, verdict.predicted, verdict.branch)
 
 
-def _decide(task: Task, problem: Problem, cut: Cut) -> tuple[Outcome, Verdict]:
+def _decide(judge_text: Callable[[str, bool], Verdict], cut: Cut) -> tuple[Outcome, Verdict]:
     if cut.trace.stop_reason is StopReason.ERROR:
         return Outcome.ERROR, NO_ANSWER
     if cut.in_thinking:
@@ -50,7 +63,7 @@ def _decide(task: Task, problem: Problem, cut: Cut) -> tuple[Outcome, Verdict]:
         return (Outcome.TRUNCATED_IN_THINKING if cut.truncated else Outcome.NO_ANSWER), NO_ANSWER
     if not cut.truncated and not cut.answer.strip():
         return Outcome.EMPTY, NO_ANSWER
-    verdict = task.judge_text(problem, cut.answer, cut.truncated)
+    verdict = judge_text(cut.answer, cut.truncated)
     if verdict.correct:
         return Outcome.CORRECT, verdict
     if cut.truncated:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
-from pytest_tokenbudget.engines.base import Decoding
+from pytest_tokenbudget.engines.base import Decoding, UnrecordedDecoding
 from pytest_tokenbudget.tasks.jsonl import ANSWER_INSTRUCTION
 from pytest_tokenbudget.tasks.problem import Problem
 
@@ -24,6 +25,8 @@ CLIFF = "phase3_cliff"
 MANIFEST = "MANIFEST"
 EARLIER = "earlier"
 _SHOWN = 60
+# The last two cannot be read, and to pass over them without a word would leave results out.
+_ENDINGS = (".json", ".jsonl", ".eval", ".parquet")
 
 
 class RecordingError(Exception):
@@ -59,7 +62,7 @@ class Record:
         hidden: How many of them are reasoning that the file does not show.
         truncated: Whether the budget cut it, as the file says; None where it does not.
         verdicts: Whether it is right, by each scorer of the file.
-        opened: Whether the file says that the text begins inside of thinking.
+        opened: Whether the text begins inside of thinking; None where the file does not say.
         error: What went wrong, where generation failed.
         assumed: Whether the file names no budget, and this is the default of the tool.
     """
@@ -76,7 +79,7 @@ class Record:
     hidden: int = 0
     truncated: bool | None = None
     verdicts: Mapping[str, bool] = field(default_factory=dict)
-    opened: bool = False
+    opened: bool | None = None
     error: str = ""
     assumed: bool = False
 
@@ -110,7 +113,7 @@ class Source:
     records: tuple[Record, ...]
     kind: str = MAIN
     mode: str = "plain"
-    decoding: Decoding = field(default_factory=Decoding)
+    decoding: Decoding = field(default_factory=UnrecordedDecoding)
     identity: Mapping[str, str] = field(default_factory=dict)
     series: str = ""
 
@@ -132,6 +135,8 @@ class Recording:
         model_identity: What exactly the model was, as far as the files say.
         extra: Budgets that this suite recorded for its cliff alone; the curve has no need of them.
         folder: Name of the reports folder that the files are in; empty outside of one.
+        cliff: What was recorded for the cliff, where that is a series of its own: other answers at
+            budgets that both have. None where the cliff shares these records.
     """
 
     alias: str
@@ -141,10 +146,11 @@ class Recording:
     formats: tuple[str, ...]
     files: Mapping[str, str]
     records: Mapping[int | None, Mapping[tuple[str, int], Record]]
-    decoding: Decoding = field(default_factory=Decoding)
+    decoding: Decoding = field(default_factory=UnrecordedDecoding)
     model_identity: Mapping[str, str] = field(default_factory=dict)
     extra: frozenset[int] = frozenset()
     folder: str = ""
+    cliff: Recording | None = None
 
     @property
     def budgets(self) -> tuple[int, ...]:
@@ -206,42 +212,71 @@ class Recording:
         return Runs.CUTS if held == pairs > 0 else Runs.INDEPENDENT
 
 
-def load_recordings(paths: Iterable[Path]) -> list[Recording]:
-    """Read recorded generations: one recording for each model, task, mode and kind.
+class Loaded(NamedTuple):
+    """What was found in files and directories.
+
+    Attributes:
+        recordings: One for each model, task, mode and kind.
+        left_out: A sentence for each file that was left out because it cannot be used, and one
+            about those that hold no generations.
+    """
+
+    recordings: list[Recording]
+    left_out: list[str]
+
+
+def load_recordings(paths: Iterable[Path]) -> Loaded:
+    """Read recorded generations.
 
     Results of several selections in one reports folder stay apart: each is a recording of its own.
 
     Args:
-        paths: Files and directories; of a directory every file below it that holds records.
+        paths: Files and directories; of a directory every file below it that holds records. What
+            cannot be used there is left out; a file that is named itself must be usable.
 
     Raises:
-        RecordingError: If there is nothing, or a file is bad; it names the file, the line or
-            record, the key, what was found and what is allowed.
+        RecordingError: If there is nothing, a file that was named is bad, or files contradict each
+            other; it names the file, the line or record, the key, what was found and what is
+            allowed.
     """
     from pytest_tokenbudget.traces.recorded_formats import read_source
 
     sources: dict[Path, Source] = {}
+    left_out: list[str] = []
     for given in paths:
-        passed: list[str] = []
+        empty: list[str] = []
+        bad: list[str] = []
         files = list(_files(given))
         for path in files:
-            source = read_source(path, certain=path == given)
+            named = path == given
+            try:
+                source = read_source(path, certain=named)
+            except RecordingError as error:
+                if named:
+                    raise
+                bad.append(str(error))
+                continue
             if source is None:
-                passed.append(path.name)
+                empty.append(path.name)
             elif path.resolve() not in sources:
                 sources[path.resolve()] = source
-        if len(passed) == len(files):
-            raise RecordingError(_nothing(given, passed))
+        if len(empty) + len(bad) == len(files):
+            raise RecordingError(_nothing(given, empty, bad))
+        left_out += bad
+        if empty:
+            shown = ", ".join(empty[:3]) + (f" and {len(empty) - 3} more" if len(empty) > 3 else "")
+            left_out.append(f"{given}: no generations in {shown}")
     groups: dict[tuple[object, ...], list[Source]] = defaultdict(list)
     for path, source in sources.items():
         kind = (source.model, source.task, source.mode, source.kind)
         groups[(_reports_folder(path), *kind)].append(source)
     if not groups:
         raise RecordingError("no file or directory of recorded generations was given")
-    return [
+    recordings = [
         replace(_recording(group), folder=folder.name if isinstance(folder, Path) else "")
         for (folder, *_), group in groups.items()
     ]
+    return Loaded(recordings, left_out)
 
 
 def _reports_folder(path: Path) -> Path | None:
@@ -255,15 +290,18 @@ def _files(given: Path) -> Iterator[Path]:
     elif given.is_dir():
         for path in sorted(given.rglob("*")):
             hidden = any(part.startswith(".") for part in path.relative_to(given).parts)
-            if path.suffix.lower() in (".json", ".jsonl") and path.is_file() and not hidden:
+            if path.suffix.lower() in _ENDINGS and path.is_file() and not hidden:
                 yield path
     else:
         raise RecordingError(f"there is no file or directory {given}")
 
 
-def _nothing(given: Path, passed: Sequence[str]) -> str:
-    there = ", ".join(passed[:5]) + (", ..." if len(passed) > 5 else "")
-    found = f"there is {there}" if passed else "there is no .json or .jsonl file"
+def _nothing(given: Path, empty: Sequence[str], bad: Sequence[str]) -> str:
+    if bad:
+        more = f"; {len(bad) - 3} more files cannot be used" if len(bad) > 3 else ""
+        return f"{given}: no file in it can be used: {'; '.join(bad[:3])}{more}"
+    there = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+    found = f"there is {there}" if empty else "there is no .json or .jsonl file"
     return (
         f"{given}: no recorded generations in it; {found}. Allowed are this suite's JSON "
         "(phase1_main_MODEL_budgetB.json), lm-evaluation-harness's samples_TASK_DATE.jsonl "
@@ -272,6 +310,32 @@ def _nothing(given: Path, passed: Sequence[str]) -> str:
 
 
 def _recording(sources: Sequence[Source]) -> Recording:
+    """The sources of one model, task, mode and kind as one recording.
+
+    This suite's phases 1 and 3 are cuts of the same generations and share their records. Elsewhere
+    they are independent samples: then the cliff has a recording of its own.
+    """
+    cliff = [source for source in sources if source.series == CLIFF]
+    others = [source for source in sources if source.series != CLIFF]
+    if cliff and others and not _share(cliff, others):
+        return replace(_merged(others), cliff=_merged(cliff))
+    return _merged(sources)
+
+
+def _share(cliff: Sequence[Source], others: Sequence[Source]) -> bool:
+    """Whether the cliff's records are the same as the others' wherever both have one."""
+    known = {(r.budget, r.key): r for source in others for r in source.records}
+    if any(one.decoding != other.decoding for one in cliff for other in others):
+        return False
+    return all(
+        replace(record, where=known[place].where) == known[place]
+        for source in cliff
+        for record in source.records
+        if (place := (record.budget, record.key)) in known
+    )
+
+
+def _merged(sources: Sequence[Source]) -> Recording:
     first = sources[0]
     by_budget: dict[int | None, dict[tuple[str, int], Record]] = defaultdict(dict)
     written: dict[tuple[int | None, tuple[str, int]], Source] = {}

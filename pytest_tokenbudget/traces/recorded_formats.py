@@ -9,7 +9,7 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
-from pytest_tokenbudget.engines.base import Decoding
+from pytest_tokenbudget.engines.base import Decoding, UnrecordedDecoding
 from pytest_tokenbudget.traces.recorded import MAIN, Record, RecordingError, Source
 from pytest_tokenbudget.traces.recorded_inspect import read_inspect
 from pytest_tokenbudget.traces.recorded_lm_eval import read_lm_eval
@@ -39,7 +39,11 @@ def read_source(path: Path, certain: bool) -> Source | None:
         RecordingError: If it is damaged, or its records are bad.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        raw = path.read_bytes()
+        for magic, sentence in _BINARY.items():
+            if raw.startswith(magic):
+                raise RecordingError(f"{path}: {sentence}")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecordingError(f"{path}: not UTF-8 (byte {error.start + 1})") from None
     except OSError as error:
@@ -49,7 +53,8 @@ def read_source(path: Path, certain: bool) -> Source | None:
         where, first = rows[0]
         if "resps" in first or ("filtered_resps" in first and "doc" in first):
             return read_lm_eval(path, [Fields(at, row) for at, row in rows])
-        if "generated" in first or (certain and "problem_id" in first):
+        samples = isinstance(first.get("samples"), list)
+        if "generated" in first or ("problem_id" in first and (samples or certain)):
             return _own(path, [Fields(at, row) for at, row in rows])
         if certain:
             raise RecordingError(
@@ -75,6 +80,21 @@ def _keys(found: Mapping[str, object]) -> str:
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "no key"
 
 
+# What files of other formats begin with, and how to get from them to what is read here.
+_BINARY = {
+    b"PK\x03\x04": (
+        "a zip archive, as Inspect's .eval logs are; write the log as JSON first: "
+        "inspect log dump FILE.eval > FILE.json"
+    ),
+    b"PAR1": (
+        "a Parquet file; write it as JSON Lines first, with pandas: "
+        'read_parquet(FILE).to_json("FILE.jsonl", orient="records", lines=True)'
+    ),
+    b"\x1f\x8b": "a gzip archive; unpack it first: gunzip FILE",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive; unpack it first: unzstd FILE",
+}
+
+
 def _lines(path: Path, text: str) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = []
     lines = text.split("\n")
@@ -82,7 +102,7 @@ def _lines(path: Path, text: str) -> list[tuple[str, object]]:
         if line.strip():
             where = f"{path}, line {number}"
             try:
-                rows.append((where, _parse(line)))
+                rows.append((where, _parse(line, where)))
             except json.JSONDecodeError as error:
                 half = number == len(lines)
                 hint = "; it is the last line and has no end: half-written? Remove it" * half
@@ -94,7 +114,7 @@ def _lines(path: Path, text: str) -> list[tuple[str, object]]:
 
 def _whole(path: Path, text: str) -> list[tuple[str, object]] | object:
     try:
-        found = _parse(text)
+        found = _parse(text, str(path))
     except json.JSONDecodeError as error:
         raise RecordingError(
             f"{path}, line {error.lineno}: not valid JSON: {error.msg} at column {error.colno}"
@@ -104,11 +124,23 @@ def _whole(path: Path, text: str) -> list[tuple[str, object]] | object:
     return found
 
 
-def _parse(text: str) -> object:
+def _parse(text: str, where: str) -> object:
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in found if names.count(name) > 1)
+            raise RecordingError(f"{where}: the key {twice!r} stands twice in one object")
+        return found
+
     try:
-        return json.loads(text, parse_float=Decimal)
+        return json.loads(text, parse_float=Decimal, object_pairs_hook=unique)
     except RecursionError:
         raise json.JSONDecodeError("nested too deeply", text, 0) from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        raise json.JSONDecodeError("a number with too many digits", text, 0) from None
 
 
 def _own(path: Path, rows: list[Fields]) -> Source:
@@ -117,17 +149,36 @@ def _own(path: Path, rows: list[Fields]) -> Source:
     stem, plus, mode = (named["stem"] if named else path.stem).partition("+")
     budget = int(named["budget"]) if named else None
     series = match["series"] if match else ""
+    nested = any("samples" in row.found for row in rows)
     source = Source(
         path,
         OWN,
         stem,
         task="recorded",
-        records=tuple(_own_record(row, budget) for row in rows),
-        kind="stochastic" if series.endswith("_stochastic") else MAIN,
+        records=tuple(_own_record(row, budget) for outer in rows for row in _samples(outer)),
+        kind="stochastic" if nested or series.startswith("phase1b") else MAIN,
         mode=mode if plus else "plain",
         series=series,
     )
     return _with_combined(source, match)
+
+
+def _samples(row: Fields) -> Iterator[Fields]:
+    """The record itself, or one for each of the samples that stand in it as a list."""
+    if row.get("samples") is None:
+        yield row
+        return
+    shared = {key: value for key, value in row.found.items() if key != "samples"}
+    numbers = set()
+    for place, sample in enumerate(row.items("samples")):
+        own = Fields(f"{row.where}, sample {place + 1}", sample)
+        number = own.count("sample_id")
+        if number in numbers:
+            raise own.bad("sample_id", f"{number} once more", "a number for each sample")
+        if number is not None:
+            numbers.add(number)
+        # Samples may be numbered from any number on; here their order counts.
+        yield Fields(own.where, {**shared, **own.found, "sample": place})
 
 
 def _own_record(row: Fields, budget: int | None) -> Record:
@@ -136,7 +187,9 @@ def _own_record(row: Fields, budget: int | None) -> Record:
     if reason and reason not in _REASONS:
         raise row.bad("stop_reason", f"{reason!r}", ", ".join(_REASONS))
     outcome = row.text("outcome", None) or ""
-    failed = reason == "error" or outcome == "error"
+    error = row.text("error", None)
+    nothing = row.get("generated") is None and "generated" in row.found
+    failed = reason == "error" or outcome == "error" or bool(error) or nothing
     if reason and not failed:
         by_reason = reason in _CUT
         if truncated is not None and truncated != by_reason:
@@ -145,21 +198,22 @@ def _own_record(row: Fields, budget: int | None) -> Record:
             )
         truncated = by_reason
     correct = row.flag("correct")
-    error = row.text("error", None) or "recorded as an error"
     return Record(
         where=row.where,
         problem_id=row.name("problem_id"),
         question=row.text("question"),
         answers=(expected(row.scalar("ground_truth")),),
-        text=row.text("generated", empty=True),
-        budget=row.count("budget", at_least=1) or budget,
+        text="" if nothing else row.text("generated", empty=True),
+        budget=row.tokens("budget", at_least=1) or budget,
         sample=row.count("sample") or 0,
         category=row.text("category", None) or "all",
-        tokens=row.count("tokens_used"),
+        tokens=None if nothing else row.tokens("tokens_used"),
         truncated=truncated,
         verdicts={} if correct is None or failed else {"recorded": correct},
-        opened=outcome == "truncated_in_thinking",
-        error=error if failed else "",
+        opened=True if outcome == "truncated_in_thinking" else None,
+        error=(error or ("nothing was generated" if nothing else "recorded as an error"))
+        if failed
+        else "",
     )
 
 
@@ -181,7 +235,7 @@ def _with_combined(source: Source, match: re.Match[str] | None) -> Source:
         model=_word(found.get("model"), source.model),
         task=_word(found.get("task"), source.task),
         mode=_word(found.get("mode"), source.mode),
-        decoding=_decoding(decoding) if isinstance(decoding, dict) else source.decoding,
+        decoding=_decoding(decoding),
         identity=dict(_words(identity)) if isinstance(identity, dict) else {},
     )
 
@@ -194,7 +248,10 @@ def _words(found: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     return ((name, value) for name, value in found.items() if isinstance(value, str))
 
 
-def _decoding(found: Mapping[str, object]) -> Decoding:
+def _decoding(found: object) -> Decoding:
+    if not isinstance(found, Mapping) or "temperature" not in found:
+        return UnrecordedDecoding()
+
     def number(name: str, otherwise: float) -> float:
         value = found.get(name)
         plain = isinstance(value, int | float) and not isinstance(value, bool)

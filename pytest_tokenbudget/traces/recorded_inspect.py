@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 
-from pytest_tokenbudget.engines.base import Decoding
+from pytest_tokenbudget.engines.base import Decoding, UnrecordedDecoding
 from pytest_tokenbudget.tasks.jsonl import kind_of
 from pytest_tokenbudget.traces.recorded import Record, RecordingError, Source
 from pytest_tokenbudget.traces.recorded_values import Fields, expected, number_text
@@ -16,6 +16,7 @@ INSPECT = "inspect"
 # Its words for why generation stopped; None where that leaves truncation open.
 _STOPS = {
     "stop": False,
+    "length": True,  # before "max_tokens" took its place
     "max_tokens": True,
     "model_length": True,
     "tool_calls": False,
@@ -43,7 +44,7 @@ def read_inspect(path: Path, log: Fields) -> Source:
         )
         if config
     ]
-    budget = next((b for c in configs if (b := c.count("max_tokens", 1)) is not None), None)
+    budget = next((b for c in configs if (b := c.tokens("max_tokens", 1)) is not None), None)
     samples = log.items("samples")
     if not samples:
         raise RecordingError(
@@ -85,7 +86,7 @@ def _record(row: Fields, budget: int | None) -> Record:
         error = "no output was recorded"
     if stop and stop not in _STOPS:
         raise row.bad("stop_reason", f"{stop!r}", ", ".join(_STOPS))
-    tokens = usage.count("output_tokens") or None  # 0 is what a provider without a count gives
+    tokens = usage.tokens("output_tokens") or None  # 0 is what a provider without a count gives
     return Record(
         where=row.where,
         problem_id=row.name("id"),
@@ -96,7 +97,7 @@ def _record(row: Fields, budget: int | None) -> Record:
         sample=(row.count("epoch", at_least=1) or 1) - 1,
         category=_category(row),
         tokens=tokens,
-        hidden=0 if shown else usage.count("reasoning_tokens") or 0,
+        hidden=0 if shown else usage.tokens("reasoning_tokens") or 0,
         truncated=None if error else _STOPS[stop],
         verdicts={} if error else _verdicts(row),
         error=error,
@@ -111,7 +112,7 @@ def _limit(row: Fields) -> int | None:
             output = event.get("output")
             # A scorer may have asked another model.
             if config and isinstance(output, Mapping) and _same_output(row, output):
-                return config.count("max_tokens", 1)
+                return config.tokens("max_tokens", 1)
     return None
 
 
@@ -210,10 +211,12 @@ def _decoding(configs: list[Fields]) -> Decoding:
                 return float(text)
         return otherwise
 
+    if all(config.get("temperature") is None for config in configs):
+        return UnrecordedDecoding()  # the provider's default, whatever that was
+
     stops = next((c.items("stop_seqs") for c in configs if c.get("stop_seqs")), ())
-    # Unless a log says otherwise, the provider chose: 1 is what most of them take.
     return Decoding(
-        first("temperature", 1.0),
+        first("temperature", 0.0),
         first("top_p", 1.0),
         int(first("seed", 0)),
         tuple(map(str, stops)),

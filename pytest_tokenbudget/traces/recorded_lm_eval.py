@@ -14,11 +14,11 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
-from pytest_tokenbudget.engines.base import Decoding
+from pytest_tokenbudget.engines.base import Decoding, UnrecordedDecoding
 from pytest_tokenbudget.tasks.jsonl import kind_of
+from pytest_tokenbudget.thinking_formats import left_open
 from pytest_tokenbudget.traces.recorded import Record, RecordingError, Source
 from pytest_tokenbudget.traces.recorded_values import Fields, expected
-from pytest_tokenbudget.traces.trace import ThinkingFormat
 
 LM_EVAL = "lm-eval"
 # The limit of the harness's own engines where nothing sets one.
@@ -81,7 +81,7 @@ def _records(row: Fields, task: str, limit: int | None) -> Iterator[Record]:
     if number is None:
         raise row.missing("doc_id")
     named = next((key for key in ("id", "problem_id") if doc.get(key) is not None), None)
-    named_limit = next((b for key in _LIMITS if (b := settings.count(key, 1)) is not None), limit)
+    named_limit = next((b for key in _LIMITS if (b := settings.tokens(key, 1)) is not None), limit)
     # With several texts a filter has made one answer of them all.
     verdict = _verdict(row) if len(texts) == 1 else None
     for sample, text in enumerate(texts):
@@ -104,7 +104,7 @@ def _filter(row: Fields) -> str:
     return row.text("filter", "") or "recorded"
 
 
-def _arguments(row: Fields) -> tuple[str, bool, Fields]:
+def _arguments(row: Fields) -> tuple[str, bool | None, Fields]:
     """The question in the prompt, whether it opens thinking, and the settings of generation."""
     value = row.get("arguments")
     pair: list[object] = []
@@ -122,7 +122,10 @@ def _arguments(row: Fields) -> tuple[str, bool, Fields]:
             f"{kind_of(settings)} where the settings of generation are expected",
             "a task of the type generate_until",
         )
-    opened = isinstance(prompt, str) and ThinkingFormat().left_open(prompt)
+    # Messages are rendered by a server, which may open thinking or not.
+    opened = None
+    if isinstance(prompt, str) and not prompt.lstrip().startswith("[{"):
+        opened = left_open(prompt)
     return _chat_question(prompt), opened, Fields(row.where, settings or {})
 
 
@@ -230,7 +233,13 @@ def _decoding(row: Fields) -> Decoding:
     settings = _arguments(row)[2]
     stop = settings.get("until")
     stops = stop if isinstance(stop, list) else [stop] if stop else []
-    sampled = bool(settings.get("do_sample"))
+    if settings.get("do_sample") is None and settings.get("temperature") is None:
+        return UnrecordedDecoding()
+    sampled = bool(
+        settings.get("temperature")
+        if settings.get("do_sample") is None
+        else settings.get("do_sample")
+    )
 
     def number(key: str, otherwise: float) -> float:
         value = settings.get(key)

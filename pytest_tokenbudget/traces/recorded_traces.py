@@ -8,12 +8,15 @@ text that came to its end: the end-of-sequence or what spelled the stop string.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
+from pytest_tokenbudget.analysis.signs import unfinished_sentence
 from pytest_tokenbudget.context.stream import text_and_offsets
 from pytest_tokenbudget.engines.loading import Tokenizer, load_tokenizer
 from pytest_tokenbudget.models import ModelSpec, resolve_model
+from pytest_tokenbudget.thinking_formats import GENERIC, builtin_formats, detect_in_outputs
 from pytest_tokenbudget.traces.recorded import Record, Recording, RecordingError
 from pytest_tokenbudget.traces.trace import StopReason, ThinkingFormat, Trace
 
@@ -121,43 +124,100 @@ def measure(recording: Recording, count: Count | None) -> dict[int | None, tuple
         RecordingError: If a record's tokens or truncation can be found in no way.
     """
     tags = thinking_of(recording)
-    opens = tags is not None and any(
-        _starts_inside(record.text, tags) for record in recording.all_records()
-    )
-    return {
-        budget: tuple(_measured(record, count, tags, opens) for record in records.values())
+    counts = _Counts(recording, count)
+    found = {
+        budget: [_measured(record, counts, tags) for record in records.values()]
         for budget, records in recording.records.items()
     }
+    if tags is not None and _opened_by_prompt([one for at in found.values() for one in at], tags):
+        for at in found.values():
+            at[:] = [_opened(one, tags) for one in at]
+    return {budget: tuple(at) for budget, at in found.items()}
 
 
 def thinking_of(recording: Recording) -> ThinkingFormat | None:
     """How the recording marks thinking; None where it has none."""
-    tags = ThinkingFormat()
-    seen = recording.mode != "plain" or any(
-        record.opened or tags.open in record.text or tags.close in record.text
-        for record in recording.all_records()
-    )
-    return tags if seen else None
+    records = list(recording.all_records())
+    form = detect_in_outputs(record.text for record in records)
+    if form is None and (recording.mode != "plain" or any(record.opened for record in records)):
+        return builtin_formats()[GENERIC]
+    return form
+
+
+def _opened_by_prompt(measured: Sequence[Measured], tags: ThinkingFormat) -> bool:
+    """Whether the prompts opened thinking, of which the records do not say it.
+
+    Outputs that came to their end then close a block that they did not open. Where fewer than half
+    do, the tag that stands alone is a slip of the model.
+    """
+    ended = [
+        one.record.text
+        for one in measured
+        if one.record.opened is None and not (one.truncated or one.record.error)
+    ]
+    inside = sum(_starts_inside(text, tags) for text in ended)
+    return bool(inside) and 2 * inside >= len(ended)
+
+
+def _opened(one: Measured, tags: ThinkingFormat) -> Measured:
+    # A text that does not come out of a block that the prompt opened shows no tag at all.
+    if one.record.opened is not None or tags.open in one.record.text.partition(tags.close)[0]:
+        return one
+    return replace(one, trace=replace(one.trace, opened_by_prompt=True))
+
+
+class _Counts:
+    """Tokens of the records' texts, and whether the recorded counts were made the same way."""
+
+    def __init__(self, recording: Recording, count: Count | None) -> None:
+        self._recording = recording
+        self._count = count
+        self._found: dict[str, Tokens] = {}
+
+    def of(self, text: str) -> Tokens | None:
+        """The tokens of a text; None where there is no tokenizer."""
+        if self._count is None:
+            return None
+        if text not in self._found:
+            self._found[text] = self._count(text)
+        return self._found[text]
+
+    @cached_property
+    def lack_end(self) -> bool:
+        """Whether recorded counts are of the text encoded again, without the token that ended it.
+
+        Outputs that used less than nine tenths of their budget show it, as they were not cut.
+        """
+        gaps = [
+            record.tokens - len(tokens.ids)
+            for record in self._recording.all_records()
+            if record.tokens is not None
+            and record.budget is not None
+            and record.tokens < 0.9 * record.budget
+            and not record.hidden
+            and (tokens := self.of(record.text)) is not None
+        ]
+        return bool(gaps) and 2 * sum(gap == 0 for gap in gaps) > len(gaps)
 
 
 def _starts_inside(text: str, tags: ThinkingFormat) -> bool:
     return tags.close in text and tags.open not in text.partition(tags.close)[0]
 
 
-def _measured(
-    record: Record, count: Count | None, tags: ThinkingFormat | None, opens: bool
-) -> Measured:
-    tokens = count(record.text) if count else None
-    truncated, inferred = _truncated(record, tokens)
+def _measured(record: Record, counts: _Counts, tags: ThinkingFormat | None) -> Measured:
+    if not (record.error or record.text.strip()) and record.truncated is None:
+        record = _unknown_if_hidden(record)
+    tokens = counts.of(record.text)
+    truncated, inferred = _truncated(record, tokens, counts)
     total = _total(record, tokens, truncated)
     if record.text and not total and not record.error:
         raise RecordingError(f"{record.where}: 0 tokens are recorded for a text that is not empty")
     ended = not (truncated or record.error)
     ids, offsets = _places(record, tokens, total, ended)
-    # Where the prompt opens thinking, a text that does not come out of it shows no tag at all.
-    opened = tags is not None and (
-        _starts_inside(record.text, tags)
-        or (tags.open not in record.text and (record.opened or opens))
+    opened = (
+        bool(record.opened)
+        and tags is not None
+        and tags.open not in record.text.partition(tags.close)[0]
     )
     reason = StopReason.LENGTH if truncated else StopReason.EOS
     trace = Trace(
@@ -186,7 +246,21 @@ def _measured(
     )
 
 
-def _truncated(record: Record, tokens: Tokens | None) -> tuple[bool, bool]:
+def _unknown_if_hidden(record: Record) -> Record:
+    """An empty text of unknown length as a failure: a model that hides its reasoning gives such.
+
+    Whether it wrote nothing or was cut while it was thinking cannot be told apart.
+    """
+    if record.tokens is not None:
+        return record
+    return replace(
+        record,
+        error="the text is empty, and neither its tokens nor why it stopped are recorded: "
+        "reasoning that is not shown may have been cut",
+    )
+
+
+def _truncated(record: Record, tokens: Tokens | None, counts: _Counts) -> tuple[bool, bool]:
     """Whether the budget cut it, and whether that had to be inferred."""
     if record.error:
         return False, False
@@ -198,7 +272,10 @@ def _truncated(record: Record, tokens: Tokens | None) -> tuple[bool, bool]:
             "it was cut cannot be known"
         )
     if record.tokens is not None:
-        return record.tokens >= record.budget, True
+        used = record.tokens
+        return used >= record.budget or (
+            used == record.budget - 1 and _breaks_off(record.text) and counts.lack_end
+        ), True
     if record.assumed and tokens and len(tokens.ids) > record.budget * SLACK:
         raise RecordingError(
             f"{record.where}: {len(tokens.ids)} tokens are counted, but no limit is recorded and "
@@ -210,7 +287,15 @@ def _truncated(record: Record, tokens: Tokens | None) -> tuple[bool, bool]:
             f"{record.where}: neither why it stopped nor how many tokens it has is recorded; give "
             "the model's tokenizer with --tokenizer NAME|PATH to count them"
         )
-    return len(tokens.ids) >= record.budget, True
+    used = len(tokens.ids)
+    # Encoded again, a text that was cut can lose a token; one that ended had one more at its end.
+    short = used == record.budget - 1 and _breaks_off(record.text)
+    return used >= record.budget or short, True
+
+
+def _breaks_off(text: str) -> bool:
+    """Whether the text stops in a sentence; after a declared answer it may have ended anywhere."""
+    return unfinished_sentence(text) and "####" not in text.rpartition("\n")[2]
 
 
 def _total(record: Record, tokens: Tokens | None, truncated: bool) -> int:

@@ -9,6 +9,8 @@ from pytest_tokenbudget.tasks.jsonl import kind_of
 from pytest_tokenbudget.traces.recorded import RecordingError
 
 _NEEDED = "\0needed"
+# No model writes more in one output; every token that is claimed takes memory.
+MOST_TOKENS = 1_000_000
 
 
 def expected(answer: str) -> str:
@@ -92,6 +94,13 @@ class Fields:
             found = str(value) if isinstance(value, int | Decimal) else kind_of(value)
             raise self.bad(key, found.lower(), f"a whole number from {at_least}")
         return int(value)  # type: ignore[call-overload,no-any-return]
+
+    def tokens(self, key: str, at_least: int = 0) -> int | None:
+        """A number of output tokens; None where it is null or not there."""
+        value = self.count(key, at_least)
+        if value is not None and value > MOST_TOKENS:
+            raise self.bad(key, f"{value:,}", f"a number of tokens up to {MOST_TOKENS:,}")
+        return value
 
     def flag(self, key: str) -> bool | None:
         """True or false; None where it is null or not there."""
