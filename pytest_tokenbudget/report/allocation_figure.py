@@ -10,12 +10,13 @@ from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.allocation_replay import replay_of
 from pytest_tokenbudget.report.allocation_study import OFF, AllocationReport, analyse_allocation
 from pytest_tokenbudget.report.drawing import (
-    LINE,
-    decoding_words,
-    head_over,
+    count_ticks,
+    nested_marker,
     new_figure,
     percent_axis,
+    percent_ticks,
     save_study_figure,
+    study_texts,
 )
 from pytest_tokenbudget.report.thinking_study import ThinkingStudy
 
@@ -55,54 +56,72 @@ def allocation_figure(study: ThinkingStudy, directory: Path) -> list[Path]:
 
 
 def draw_policies(study: ThinkingStudy) -> Figure:
-    """Accuracy against mean tokens, and what a policy gains; for `style.figure_style`."""
+    """Accuracy against mean tokens, and each policy in numbers; for `style.figure_style`."""
     report = analyse_allocation(study)
     found = report.policies
     assert found is not None
     rows = [(each.name, each.working, LOOKS[each.name]) for each in found.policies[1:]]
     if report.off is not None:
         rows.append((OFF, report.off, THINKING_OFF))
-    height = 0.28 * max(len(rows), 1) + 0.2
-    figure = new_figure((6.8, 5.6 + height))
-    axes, gains = figure.subplots(2, 1, gridspec_kw={"height_ratios": (4.0, height)})
+    height = 0.26 * (len(rows) + 1) + 0.2
+    figure = new_figure((6.8, 5.0 + height))
+    grid = figure.add_gridspec(2, 3, height_ratios=(4.0, height), width_ratios=(1, 1, 1.3))
+    axes = figure.add_subplot(grid[0, :])
+    columns = [figure.add_subplot(grid[1, column]) for column in range(3)]
     _draw_oracle(axes, study, found)
     _draw_limits(axes, found)
     for each in found.policies[1:]:
         look, line = LOOKS[each.name], each.frontier
         xs, ys = [p.mean_tokens.value for p in line], [p.accuracy.value for p in line]
         axes.plot(xs, ys, color=look.colour, linestyle=look.line, linewidth=1.2, zorder=2.5)
-    for name, point, look in rows:
-        _cross(axes, point, look)
-        _legend(axes, look, name)
-    percent_axis(axes, "accuracy", (0, 0.2, 0.4, 0.6, 0.8, 1))
+    for number, (name, point, look) in enumerate(rows):
+        at = (point.mean_tokens.value, point.accuracy.value)
+        nested_marker(axes, at, look, number, name)
+    percent_axis(axes, "accuracy")
     _token_axis(axes, report, found)
-    _draw_gains(gains, rows)
-    _titles(figure, axes, study, found)
+    reference = f"one limit, {style.count(found.reference)}"
+    _draw_rows(columns, [(reference, found.policies[0].working, LIMIT), *rows])
+    study_texts(
+        figure,
+        axes,
+        study,
+        "Accuracy against tokens, by policy",
+        [
+            f"large markers: each policy with at most the mean tokens of limit "
+            f"{style.count(found.reference)}; lines: with fewer or more; below: the same policies "
+            f"with 95 % intervals; cross-validated, n = {found.problems:,}",
+            found.sentence(),
+        ],
+    )
     return figure
 
 
-def _legend(axes: Axes, look: style.Look, label: str) -> None:
-    """An entry of the legend with line and marker, which are drawn apart."""
-    axes.plot(
-        [], [], color=look.colour, linestyle=look.line, linewidth=1.2, marker=look.marker,
-        label=label,
-    )  # fmt: skip
-
-
-def _draw_gains(axes: Axes, rows: Sequence[tuple[str, PolicyPoint, style.Look]]) -> None:
-    """What each policy gains over one limit with as many tokens, a row each."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.axvline(0, color=style.BLUE, linewidth=1.2, zorder=2)
+def _draw_rows(
+    columns: Sequence[Axes], rows: Sequence[tuple[str, PolicyPoint, style.Look]]
+) -> None:
+    """Accuracy, mean tokens, and gain over one limit, a row for each policy."""
+    accuracy, tokens, gain = columns
+    gain.axvline(0, color=LIMIT.colour, linewidth=1.2, zorder=2)
     for place, (_, point, look) in enumerate(rows):
-        value, low, high = (100 * part for part in point.advantage[:3])
-        axes.hlines(place, low, high, color=look.colour, linewidth=1.6, zorder=3)
-        axes.plot([value], [place], color=look.colour, marker=look.marker, zorder=4)
-    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
-    axes.set_xlabel("points of accuracy against one limit for all at the same mean tokens")
+        estimates = [point.accuracy, point.mean_tokens]
+        # The first row is what the others are compared with.
+        estimates += [point.advantage] if place else []
+        for axes, (value, low, high, *_) in zip(columns, estimates, strict=False):
+            axes.hlines(place, low, high, color=look.colour, linewidth=1.6, zorder=3)
+            axes.plot(
+                [value], [place], color=look.colour, marker=look.marker, zorder=4, clip_on=False
+            )
+    for axes in columns:
+        axes.set_yticks(range(len(rows)), [name for name, *_ in rows] if axes is accuracy else [])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+    percent_ticks(accuracy.xaxis, most=4)
+    count_ticks(tokens.xaxis, 4)
+    percent_ticks(gain.xaxis, "", most=6)
+    accuracy.set_xlabel("accuracy")
+    tokens.set_xlabel("mean tokens")
+    gain.set_xlabel("points against one limit\nat the same mean tokens")
 
 
 def _draw_oracle(axes: Axes, study: ThinkingStudy, found: PolicyStudy) -> None:
@@ -176,55 +195,14 @@ def _named(points: Sequence[tuple[int, PolicyPoint]]) -> set[int]:
     return {budget for budget, _ in named}
 
 
-def _cross(axes: Axes, point: PolicyPoint, look: style.Look) -> None:
-    """A point with the intervals of its accuracy and of its mean tokens."""
-    tokens, accuracy = point.mean_tokens, point.accuracy
-    axes.errorbar(
-        tokens.value,
-        accuracy.value,
-        xerr=[[tokens.value - tokens.low], [tokens.high - tokens.value]],
-        yerr=[[accuracy.value - accuracy.low], [accuracy.high - accuracy.value]],
-        fmt=look.marker,
-        color=look.colour,
-        ecolor=look.colour,
-        elinewidth=1.1,
-        markersize=6.5,
-        markeredgecolor="white",
-        markeredgewidth=0.6,
-        zorder=5,
-    )
-
-
 def _token_axis(axes: Axes, report: AllocationReport, found: PolicyStudy) -> None:
     shown = [*found.limits.values(), *(each.working for each in found.policies)]
+    shown += [point for each in found.policies for point in each.frontier]
     if report.off is not None:
         shown.append(report.off)
-    high = max(p.mean_tokens.high for p in shown)
-    low = min(p.mean_tokens.low for p in shown)
+    high = max(p.mean_tokens.value for p in shown)
+    low = min(p.mean_tokens.value for p in shown)
     room = 0.05 * max(high - low, 1.0)
     axes.set_xlim(max(0.0, low - room), high + room)
-    axes.set_xlabel("mean tokens an answer, thinking and answer together, probes paid for")
-
-
-def _titles(
-    figure: Figure,
-    axes: Axes,
-    study: ThinkingStudy,
-    found: PolicyStudy,
-) -> None:
-    size = f"n = {found.problems:,}"
-    if found.problems < len(study.problems):
-        size += f" of {len(study.problems):,}"
-    task = style.shorten(style.visible(study.task.name), 40)
-    about = [
-        f"{task}, thinking, {size}, {decoding_words(study.natural)}; 95 % intervals",
-        f"markers: at most limit {style.count(found.reference)}'s mean tokens; lines: fewer or "
-        "more; cross-validated",
-        found.sentence(),
-    ]
-    head_over(
-        figure,
-        axes,
-        style.shorten(style.visible(study.alias), 54),
-        [line for text in about for line in style.wrapped(text, LINE, "")],
-    )
+    count_ticks(axes.xaxis, 8)
+    axes.set_xlabel("mean tokens per answer: thinking, answer and probes together")

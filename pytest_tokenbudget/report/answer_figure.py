@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.report import style
-from pytest_tokenbudget.report.drawing import new_figure, percent_axis, save_study_figure, titles
+from pytest_tokenbudget.report.drawing import (
+    count_ticks,
+    new_figure,
+    percent_axis,
+    save_study_figure,
+    study_texts,
+)
 from pytest_tokenbudget.report.study import Study
 
 if TYPE_CHECKING:
@@ -52,7 +58,8 @@ def draw_answers(study: Study, answers: AnswerPlace) -> Figure:
     _draw_counts(counts, answers)
     counts.set_xlim(0, end)
     counts.set_xlabel("output tokens")
-    titles(figure, shares, study, answers.sentence())
+    count_ticks(counts.xaxis, 8)
+    study_texts(figure, shares, study, "When right answers come", [answers.sentence()])
     figure.align_ylabels()
     return figure
 
@@ -111,8 +118,6 @@ def _draw_shares(axes: Axes, answers: AnswerPlace, end: int) -> None:
 
 
 def _draw_counts(axes: Axes, answers: AnswerPlace) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     # Token t lies in the window from (t - 1) // width * width + 1 on.
     width = answers.width
     bars = [0] * ((answers.came_at[-1] - 1) // width + 1)
@@ -121,4 +126,4 @@ def _draw_counts(axes: Axes, answers: AnswerPlace) -> None:
     starts = [i * width for i in range(len(bars))]
     axes.bar(starts, bars, width=0.92 * width, align="edge", color=style.BLUE, zorder=2)
     axes.set_ylabel(f"answers that came\nin {width} tokens")
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    count_ticks(axes.yaxis, 5)

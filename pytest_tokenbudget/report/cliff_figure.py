@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.report import style
-from pytest_tokenbudget.report.drawing import line_by_token, new_figure, save_study_figure, titles
+from pytest_tokenbudget.report.drawing import (
+    line_by_token,
+    new_figure,
+    percent_ticks,
+    save_study_figure,
+    study_texts,
+)
 from pytest_tokenbudget.report.study import Study
 
 if TYPE_CHECKING:
@@ -51,14 +57,14 @@ def draw_cliff(study: Study) -> Figure:
     _draw_accuracy(accuracy, study, result)
     _draw_gains(gains, result)
     _token_axis(gains, result)
-    titles(figure, accuracy, study, result.cliff.sentence())
+    study_texts(
+        figure, accuracy, study, "Where accuracy rises most steeply", [result.cliff.sentence()]
+    )
     figure.align_ylabels()
     return figure
 
 
 def _draw_accuracy(axes: Axes, study: Study, result: CliffStudy) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
     if result.answers is not None:
         line_by_token(axes, study)
     look = style.ACCURACY
@@ -85,8 +91,7 @@ def _draw_accuracy(axes: Axes, study: Study, result: CliffStudy) -> None:
     high = max(e.high for e in estimates)
     room = 0.06 * max(high - low, 0.05)
     axes.set_ylim(max(low - room, -0.02), min(high + room, 1.02))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    percent_ticks(axes.yaxis)
     axes.set_ylabel("accuracy")
 
 
@@ -116,7 +121,7 @@ def _draw_gains(axes: Axes, result: CliffStudy) -> None:
     )
     for told, fill, label in (
         (True, style.BLUE, "gain shown (exact paired test, Holm)"),
-        (False, "white", "gain not told from 0"),
+        (False, "white", "gain not shown"),
     ):
         chosen = [i for i, step in enumerate(steps) if step.significant is told]
         if not chosen:

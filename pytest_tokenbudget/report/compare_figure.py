@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
-    LINE,
+    add_texts,
     budget_axis,
-    head_over,
+    count_ticks,
+    legend_name,
     new_figure,
     percent_axis,
     save_study_figure,
@@ -38,8 +39,6 @@ def compare_figure(study: Study, comparison: Comparison, directory: Path) -> lis
 
 def draw_comparison(comparison: Comparison) -> Figure:
     """The figure itself; draw it inside `style.figure_style`."""
-    from matplotlib.ticker import MaxNLocator
-
     figure = new_figure(SIZE)
     accuracy, change, truncation, tokens = figure.subplots(
         4, 1, sharex=True, gridspec_kw={"height_ratios": (2.6, 1.4, 1.0, 1.0)}
@@ -47,17 +46,15 @@ def draw_comparison(comparison: Comparison) -> Figure:
     budgets, curves = comparison.budgets, comparison.curves()
     names = (comparison.label, "this run")
     for curve, look, name in zip(curves, (BEFORE, AFTER), names, strict=True):
-        label = style.shorten(style.visible(name), 34).replace("$", r"\$")
-        series(accuracy, budgets, curve.accuracy, look, label)
+        series(accuracy, budgets, curve.accuracy, look, legend_name(name, 34))
         series(truncation, budgets, curve.truncation, look)
         series(tokens, budgets, curve.tokens, look)
-    percent_axis(accuracy, "accuracy", (0, 0.2, 0.4, 0.6, 0.8, 1))
+    percent_axis(accuracy, "accuracy")
     percent_axis(truncation, "truncated", (0, 0.5, 1))
     _draw_change(change, comparison)
     tokens.set_ylim(0, _top(curves) * 1.12)
     tokens.set_ylabel("mean tokens\nused")
-    tokens.yaxis.set_major_formatter(lambda value, _: style.count(value))
-    tokens.yaxis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 5, 10], integer=True))
+    count_ticks(tokens.yaxis, 3)
     budget_axis(tokens, budgets)
     _title(figure, accuracy, comparison)
     figure.align_ylabels()
@@ -98,7 +95,8 @@ def _title(figure: Figure, top: Axes, comparison: Comparison) -> None:
         f"{accuracy.fell:,} lost, {accuracy.rose:,} won, exact McNemar "
         f"{p_words(accuracy.p_mcnemar)}"
     )
-    lines = [line for text in (about, found) for line in style.wrapped(text, LINE, "")]
-    after, before = (style.visible(run.model) for run in (comparison.after, comparison.before))
-    title = after if after == before else f"{after} against {before}"
-    head_over(figure, top, style.shorten(title, 54), lines)
+    after, before = comparison.after.model, comparison.before.model
+    models = after if after == before else f"{after} against {before}"
+    add_texts(
+        figure, top, "Change since a stored run", model=models, subtitle=about, sentences=[found]
+    )

@@ -1,47 +1,49 @@
-"""The figure of the conformance eval: ways by budgets, coloured by verdict; and the limits."""
+"""The figure of the conformance eval: which budgets are kept, way by way; and the limits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.conformance.results import (
     Behaviour,
     BudgetResult,
     Finding,
     OverflowCase,
-    Verdict,
 )
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.conformance import budget_name, mean_thinking, star_sentence
 from pytest_tokenbudget.report.conformance_study import ConformanceReport
-from pytest_tokenbudget.report.drawing import LINE, new_figure, save_figure
+from pytest_tokenbudget.report.drawing import add_texts, fit, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.text import Text
 
-# Light enough for dark letters. Every row also has its verdict in words, for any colour vision.
-_PLAIN = "#eeeeee"
-COLOURS: Mapping[Verdict, str] = MappingProxyType(
+
+class Meaning(NamedTuple):
+    """What a cell says: its colour, which means nothing else, and its words in the legend."""
+
+    colour: str
+    hatch: str
+    words: str
+
+
+# Light enough for dark letters. Hatches and the words in cells carry the same for grey print.
+KEPT = Meaning("#9fd9c4", "", "kept")
+PARTLY = Meaning("#bfe3f7", "//", "kept by some outputs")
+BROKEN = Meaning("#f3b78f", "", "not kept")
+DIFFERS = Meaning("#f7e6a0", "..", "differs: no defect")
+UNKNOWN = Meaning("#ffffff", "", "refused, or not known")
+NO_BUDGET = Meaning("#e6e6e6", "", "no budget set")
+FINDINGS: Mapping[Finding, Meaning] = MappingProxyType(
     {
-        Verdict.ENFORCED: "#9fd9c4",
-        Verdict.SOFT: "#bfe3f7",
-        Verdict.IGNORED: "#f3b78f",
-        Verdict.INVERTED: "#e3b3cd",
-        Verdict.REFUSED: "#ffffff",
-        Verdict.NOT_RESOLVED: _PLAIN,
-    }
-)
-FINDINGS: Mapping[Finding, str] = MappingProxyType(
-    {
-        Finding.KEPT: COLOURS[Verdict.ENFORCED],
-        Finding.BROKEN: COLOURS[Verdict.IGNORED],
-        Finding.DIFFERS: COLOURS[Verdict.SOFT],
-        Finding.NOT_POSSIBLE: "#ffffff",
+        Finding.KEPT: KEPT,
+        Finding.BROKEN: BROKEN,
+        Finding.DIFFERS: DIFFERS,
+        Finding.NOT_POSSIBLE: UNKNOWN,
     }
 )
 # What leaves open whether anything is lost.
@@ -51,8 +53,8 @@ _NAMES, _VERDICTS = 2.75, 1.0  # inches: of the names of ways, of the verdicts
 _NAME = 40  # characters of a way's name
 _CHIPS = 5  # limits side by side
 _CHIP_NAME = 26  # characters of the name of a limit or a case
-# Name, finding and colour.
-Chip = tuple[str, str, str]
+# Name, finding and what it means.
+Chip = tuple[str, str, Meaning]
 
 
 def conformance_figure(report: ConformanceReport, path: Path) -> list[Path]:
@@ -75,11 +77,14 @@ def draw_conformance(report: ConformanceReport) -> Figure:
     heights = [_ROW * (len(report.ways) + 1)]
     chips = [
         ("limits", [(e.probe, str(e.finding), FINDINGS[e.finding]) for e in report.limits]),
-        ("beyond the context", [(e.case, str(e.behaviour), _of(e)) for e in report.overflow]),
+        (
+            "beyond the context",
+            [(e.case, str(e.behaviour), _overflow_meaning(e)) for e in report.overflow],
+        ),
     ]
     chips = [(title, row) for title, row in chips if row]
     heights += [_ROW * (-(-len(row) // _CHIPS)) for _, row in chips]
-    figure = new_figure((_WIDTH, 1.4 + sum(heights) + 0.3 * len(chips)))
+    figure = new_figure((_WIDTH, 0.9 + sum(heights) + 0.3 * len(chips)))
     table, *others = figure.subplots(
         len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights}
     )[:, 0]
@@ -87,21 +92,22 @@ def draw_conformance(report: ConformanceReport) -> Figure:
         _draw_chips(axes, title, row)
     _draw_ways(table, report)
     version = report.about.get("engine_version")
-    name = style.visible(report.engine + (f" {version}" if version else ""))
-    head = figure.suptitle(
-        f"{style.shorten(style.visible(report.alias), 54)} by {style.shorten(name, 24)}",
-        fontsize=12,
-        fontweight="bold",
+    add_texts(
+        figure,
+        table,
+        "Conformance",
+        model=report.alias,
+        subtitle=f"engine: {report.engine}" + (f" {version}" if version else ""),
+        sentences=[
+            report.thinking_sentence(),
+            report.limits_sentence(),
+            "in a cell: mean thinking tokens; below it, how many of the outputs that can tell kept "
+            "the budget",
+            *([star] if (star := star_sentence(report)) else []),
+        ],
+        columns=6,
+        legends=(table, *others),
     )
-    lines = (
-        *style.wrapped(style.visible(report.thinking_sentence()), LINE, ""),
-        *style.wrapped(style.visible(report.limits_sentence()), LINE, ""),
-        "in a cell: mean thinking tokens; below, how many of the outputs that can tell keep it",
-        *([star] if (star := star_sentence(report)) else []),
-    )
-    about = table.set_title("\n".join(lines), fontsize=8.5)
-    _fit(head, _WIDTH - 0.2)
-    _fit(about, _WIDTH - 0.2)
     return figure
 
 
@@ -118,12 +124,11 @@ def _draw_ways(axes: Axes, report: ConformanceReport) -> None:
     for row, way in enumerate(ways):
         name = style.shorten(style.visible(way.way), _NAME)
         label = axes.text(_NAMES - 0.1, row, name, ha="right", va="center", fontsize=8)
-        _fit(label, _NAMES - 0.2)
+        fit(label, _NAMES - 0.2)
         at = {each.budget: each for each in way.budgets}
         for left, budget in zip(lefts, budgets, strict=True):
             if budget in at:  # a switch knows one budget only
-                colour = _PLAIN if budget is None else COLOURS[way.verdict]
-                _cell(axes, left, row, width, colour)
+                _cell(axes, left, row, width, _budget_meaning(at[budget]))
                 _numbers(axes, left + width / 2, row, at[budget])
         axes.text(_WIDTH - _VERDICTS + 0.1, row, str(way.verdict), va="center", fontsize=8.5)
     axes.set_ylim(len(ways) - 0.5, -1.5)
@@ -144,36 +149,46 @@ def _numbers(axes: Axes, middle: float, row: int, result: BudgetResult) -> None:
         )  # fmt: skip
 
 
-def _of(case: OverflowCase) -> str:
-    """The colour of a case."""
+def _budget_meaning(result: BudgetResult) -> Meaning:
+    """What outputs under a budget say about it."""
+    if result.budget is None:
+        return NO_BUDGET
+    if not result.informative:
+        return UNKNOWN
+    if result.kept == result.informative:
+        return KEPT
+    return PARTLY if result.kept else BROKEN
+
+
+def _overflow_meaning(case: OverflowCase) -> Meaning:
     if case.broken:
-        return FINDINGS[Finding.BROKEN]
-    return FINDINGS[Finding.NOT_POSSIBLE if case.behaviour in _OPEN else Finding.KEPT]
+        return BROKEN
+    return UNKNOWN if case.behaviour in _OPEN else KEPT
 
 
 def _draw_chips(axes: Axes, title: str, chips: Sequence[Chip]) -> None:
     """Names with what was found, each a cell."""
     width = _WIDTH / _CHIPS
-    for place, (chip, found, colour) in enumerate(chips):
+    for place, (chip, found, meaning) in enumerate(chips):
         row, column = divmod(place, _CHIPS)
-        _cell(axes, column * width, row, width, colour)
+        _cell(axes, column * width, row, width, meaning)
         middle = (column + 0.5) * width
         shown = style.shorten(style.visible(chip), _CHIP_NAME)
         name = axes.text(middle, row - 0.16, shown, ha="center", va="center", fontsize=8)
-        _fit(name, width - 0.2)
+        fit(name, width - 0.2)
         axes.text(middle, row + 0.22, found, ha="center", va="center", fontsize=7)
     axes.set_ylim(-(-len(chips) // _CHIPS) - 0.5, -0.5)
     axes.set_title(title, fontsize=8.5)
     _bare(axes)
 
 
-def _cell(axes: Axes, left: float, row: float, width: float, colour: str) -> None:
+def _cell(axes: Axes, left: float, row: float, width: float, meaning: Meaning) -> None:
     from matplotlib.patches import Rectangle
 
     axes.add_patch(
         Rectangle(
-            (left + 0.015, row - 0.46), width - 0.03, 0.92, facecolor=colour,
-            edgecolor=style.GREY, linewidth=0.5,
+            (left + 0.015, row - 0.46), width - 0.03, 0.92, facecolor=meaning.colour,
+            hatch=meaning.hatch, edgecolor=style.GREY, linewidth=0.5, label=meaning.words,
         )
     )  # fmt: skip
 
@@ -184,12 +199,3 @@ def _bare(axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_axis_off()
-
-
-def _fit(text: Text, inches: float) -> None:
-    """Make a foreign name small enough; as a name, not as a formula."""
-    text.set_parse_math(False)
-    assert text.figure is not None
-    width = text.get_window_extent().width / text.figure.dpi
-    if width > inches:
-        text.set_fontsize(float(text.get_fontsize()) * inches / width * 0.98)

@@ -17,9 +17,10 @@ from pytest_tokenbudget.report.context_points import (
 )
 from pytest_tokenbudget.report.context_study import ContextStudy
 from pytest_tokenbudget.report.drawing import (
-    LINE,
+    add_texts,
+    count_ticks,
     decoding_words,
-    head_over,
+    head_axes,
     new_figure,
     percent_axis,
     save_study_figure,
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
 
 WIDTH = 6.8
 MAPS_A_ROW = 4
-TICKS = (0, 0.2, 0.4, 0.6, 0.8, 1)
 MAP = "cividis"
+LOST = "facts lost in most windows"
+CUT = "question cut in most windows"
+MARKS = {LOST: "///", CUT: "..."}
 
 
 def context_figures(study: ContextStudy, directory: Path) -> list[Path]:
@@ -73,11 +76,9 @@ def draw_depths(study: ContextStudy, arm: Arm) -> Figure:
     whole = report.whole(arm)
     panels = len(report.strategies) + 1
     rows = math.ceil(panels / MAPS_A_ROW)
-    figure = new_figure((WIDTH, 1.3 + 2.35 * rows))
-    # Title and text stand over all maps, not over the first.
+    figure = new_figure((WIDTH, 0.9 + 2.35 * rows))
     grid = figure.add_gridspec(rows + 1, MAPS_A_ROW, height_ratios=(0.01, *[1.0] * rows))
-    top = figure.add_subplot(grid[0, :])
-    top.set_axis_off()
+    top = head_axes(figure, grid)
     flat = [
         figure.add_subplot(grid[1 + place // MAPS_A_ROW, place % MAPS_A_ROW])
         for place in range(panels)
@@ -94,15 +95,22 @@ def draw_depths(study: ContextStudy, arm: Arm) -> Figure:
             axes.set_yticklabels([])
         else:
             axes.set_ylabel("depth of the facts")
-    figure.supxlabel("context limit; first panel: filler turns", fontsize=9)
+        axes.set_xlabel("context limit" if place else "filler turns", fontsize=8)
+    for label, hatch in MARKS.items():
+        top.bar([0], [0], color="#555555", edgecolor="white", hatch=hatch, label=label)
     n = min((group.accuracy.n for group in whole.by_depth), default=0)
-    _head(
+    add_texts(
         figure,
         top,
-        study,
-        f"{study.arm_name(arm)}, {decoding_words(study.whole)}: % right by depth of the facts and "
-        f"limit; hatched where fewer than half of the windows hold them; n = "
-        f"{whole.curve.problems:,}, {n} a depth",
+        "Accuracy by depth of the facts",
+        model=study.alias,
+        subtitle=f"{study.arm_name(arm)}, n = {whole.curve.problems:,}, {n} or more per depth, "
+        f"{decoding_words(study.whole)}; numbers: % right",
+        sentences=[
+            "A model cannot answer rightly, other than by a guess, where a fact that it needs is "
+            "lost, or where the question itself is cut. Unmarked cells with low numbers are the "
+            "model's own errors."
+        ],
     )
     return figure
 
@@ -122,7 +130,7 @@ def _map_of_lengths(axes: Axes, study: ContextStudy, arm: Arm, depths: Sequence[
                 if (a.posed.turns, a.posed.depth) == (length, depth) and a.correct == a.correct
             ]
             if right:
-                groups.append(Group(depth, wilson(round(sum(right)), len(right)), None))
+                groups.append(Group(depth, wilson(round(sum(right)), len(right)), None, None))
         columns.append(tuple(groups))
     _map(axes, "not truncated", columns, depths)
     axes.set_xticks(range(len(turns)), [style.count(t) for t in turns])
@@ -132,6 +140,7 @@ def _map(
     axes: Axes, title: str, columns: Sequence[Sequence[Group]], depths: Sequence[float]
 ) -> None:
     """One heat map: depths downwards, columns to the right."""
+    import matplotlib as mpl
     import numpy as np
     from matplotlib.patches import Rectangle
 
@@ -140,19 +149,26 @@ def _map(
         for group in groups:
             y = depths.index(group.label)
             values[y, x] = group.accuracy.value
-            if group.kept is not None and group.kept.value < 0.5:
-                axes.add_patch(
-                    Rectangle(
-                        (x - 0.5, y - 0.5), 1, 1, fill=False, hatch="///", linewidth=0,
-                        edgecolor="#999999", zorder=2,
-                    )
-                )  # fmt: skip
-    axes.imshow(values, cmap=MAP, vmin=0, vmax=1, aspect="auto", zorder=1)
+            marks = (
+                (LOST, group.kept),
+                (CUT, group.question_whole),
+            )
+            for mark, whole in marks:
+                if whole is not None and whole.value < 0.5:
+                    axes.add_patch(
+                        Rectangle(
+                            (x - 0.5, y - 0.5), 1, 1, fill=False, hatch=MARKS[mark],
+                            linewidth=0, edgecolor="#888888", zorder=2,
+                        )
+                    )  # fmt: skip
+    colours = mpl.colormaps[MAP]
+    axes.imshow(values, cmap=colours, vmin=0, vmax=1, aspect="auto", zorder=1)
     for (y, x), value in np.ndenumerate(values):
         if math.isfinite(value):
             axes.text(
                 x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=6.5,
                 color=style.INK if value > 0.55 else "white", zorder=3,
+                bbox={"facecolor": colours(value), "edgecolor": "none", "pad": 0.8},
             )  # fmt: skip
     axes.set_title(title, fontsize=8.5)
     axes.set_yticks(range(len(depths)), [f"{100 * depth:.0f} %" for depth in depths])
@@ -171,14 +187,18 @@ def draw_accuracy(study: ContextStudy) -> Figure:
         for place, strategy in enumerate(report.strategies):
             points = [report.at(arm, strategy, limit) for limit in report.limits]
             _line(axes, report, place, strategy, [p.accuracy for p in points])
-        percent_axis(axes, f"{study.arm_name(arm)}\naccuracy", TICKS)
+        percent_axis(axes, f"{style.shorten(study.arm_name(arm), 20)}\naccuracy")
     _limit_axis(panels[-1], report)
-    _head(
+    numbers = [f"{study.arm_name(a)} {report.whole(a).curve.problems:,}" for a in report.arms]
+    add_texts(
         figure,
         panels[0],
-        study,
-        f"{decoding_words(study.whole)}, 95 % intervals; n = "
-        + ", ".join(f"{report.whole(a).curve.problems:,}" for a in report.arms),
+        "Accuracy against context limit",
+        model=study.alias,
+        subtitle=f"{decoding_words(study.whole)}; 95 % intervals",
+        sentences=[
+            f"conversations: {', '.join(numbers)}; at one limit the strategies stand side by side"
+        ],
         columns=4,
     )
     return figure
@@ -198,16 +218,24 @@ def draw_tokens(study: ContextStudy) -> Figure:
         look = style.SERIES[place % len(style.SERIES)]
         for axes, values in ((lost_axes, lost), (unused_axes, unused)):
             axes.plot(
-                range(len(values)), values, color=look.colour, marker=look.marker,
-                linestyle=look.line, label=strategy, clip_on=False,
+                _places(report, place), values, color=look.colour, marker=look.marker,
+                linestyle=look.line, linewidth=1.3, label=strategy, clip_on=False,
             )  # fmt: skip
     lost_axes.set_ylabel("tokens of the\nconversation lost")
     unused_axes.set_ylabel("tokens of the limit\nthat are not used")
     for axes in (lost_axes, unused_axes):
         axes.set_ylim(bottom=0)
+        count_ticks(axes.yaxis)
     _limit_axis(unused_axes, report)
     number = style.plural(len(study.complete), "conversation")
-    _head(figure, lost_axes, study, f"means over {number}", columns=4)
+    add_texts(
+        figure,
+        lost_axes,
+        "Tokens lost by truncation",
+        model=study.alias,
+        subtitle=f"means over {number}",
+        columns=4,
+    )
     figure.align_ylabels()
     return figure
 
@@ -223,9 +251,7 @@ def _line(
     axes: Axes, report: ContextReport, place: int, strategy: str, estimates: Sequence[Estimate]
 ) -> None:
     look = style.SERIES[place % len(style.SERIES)]
-    # Side by side, so that intervals of strategies that do alike can be told apart.
-    shift = (place - (len(report.strategies) - 1) / 2) * 0.06
-    xs = [x + (0 if limit == WHOLE_LIMIT else shift) for x, limit in enumerate(report.limits)]
+    xs = _places(report, place)
     axes.vlines(
         xs, [e.low for e in estimates], [e.high for e in estimates], color=look.colour,
         alpha=0.5, linewidth=1.1, zorder=2,
@@ -236,6 +262,12 @@ def _line(
     )  # fmt: skip
 
 
+def _places(report: ContextReport, place: int) -> list[float]:
+    """Where a strategy stands: beside the others, so that equal values can be told apart."""
+    shift = (place - (len(report.strategies) - 1) / 2) * 0.06
+    return [x + (0 if limit == WHOLE_LIMIT else shift) for x, limit in enumerate(report.limits)]
+
+
 def _limit_axis(axes: Axes, report: ContextReport) -> None:
     axes.set_xticks(range(len(report.limits)), [_tick(limit) for limit in report.limits])
     axes.set_xlim(-0.35, len(report.limits) - 0.65)
@@ -244,13 +276,3 @@ def _limit_axis(axes: Axes, report: ContextReport) -> None:
 
 def _tick(limit: str) -> str:
     return "all" if limit == WHOLE_LIMIT else shown_limit(limit)
-
-
-def _head(figure: Figure, top: Axes, study: ContextStudy, sentence: str, columns: int = 2) -> None:
-    head_over(
-        figure,
-        top,
-        style.shorten(style.visible(study.alias), 54),
-        style.wrapped(sentence, LINE, ""),
-        columns,
-    )

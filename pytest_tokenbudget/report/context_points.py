@@ -29,11 +29,14 @@ class Group:
         accuracy: Rate of right answers.
         kept: Share of those whose window holds all that the answer needs; None where none can be
             told.
+        question_whole: Share of those whose window holds the whole question; None where none can
+            be told.
     """
 
     label: float
     accuracy: Estimate
     kept: Estimate | None
+    question_whole: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -304,8 +307,15 @@ def _groups(
     for name in sorted(found):
         accuracy = _accuracy(found[name])
         if accuracy is not None:
-            kept = _share(a.facts.needed_whole for a in found[name] if a.judged is not None)
-            groups.append(Group(name, accuracy, kept))
+            facts = [a.facts for a in found[name] if a.judged is not None]
+            groups.append(
+                Group(
+                    name,
+                    accuracy,
+                    kept=_share(each.needed_whole for each in facts),
+                    question_whole=_share(each.question_whole for each in facts),
+                )
+            )
     return tuple(groups)
 
 

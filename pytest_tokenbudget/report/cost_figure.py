@@ -13,7 +13,7 @@ from pytest_tokenbudget.report.drawing import (
     new_figure,
     save_study_figure,
     series,
-    titles,
+    study_texts,
 )
 from pytest_tokenbudget.report.study import Study
 
@@ -67,7 +67,14 @@ def draw_cost(study: Study, report: CostReport) -> Figure:
     rates = f"{price.input:g} for input, {price.output:g} for output"
     if price.reasoning != price.output:
         rates += f", {price.reasoning:g} for reasoning"
-    titles(figure, panels[0], study, f"{price.currency} a million tokens: {rates}", columns=2)
+    study_texts(
+        figure,
+        panels[0],
+        study,
+        "Cost against token budget",
+        [f"prices in {price.currency} per million tokens: {rates}"],
+        legends=list(panels),
+    )
     figure.align_ylabels()
     return figure
 
@@ -129,7 +136,7 @@ def _draw_time(axes: Axes, report: CostReport) -> None:
     assert report.timing is not None
     points = report.timing.points
     budgets = [point.budget for point in points]
-    series(axes, budgets, [point.each for point in points], style.TOKENS, "mean")
+    series(axes, budgets, [point.each for point in points], style.TOKENS, "mean seconds")
     axes.plot(
         budgets,
         [point.p95 for point in points],
@@ -138,13 +145,12 @@ def _draw_time(axes: Axes, report: CostReport) -> None:
         marker="v",
         markersize=4,
         linewidth=1.2,
-        label="95 % end within",
+        label="95 % of answers end within",
         clip_on=False,
     )
     axes.set_ylim(0, 1.12 * max(max(point.p95, point.each.value) for point in points))
     axes.set_ylabel("seconds\nan answer")
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
-    axes.legend(loc="lower right", fontsize=8)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
 
 
 def _thousand(estimate: Estimate) -> Estimate:

@@ -1,8 +1,9 @@
-"""What all figures are drawn with: files, axes, series with intervals, titles."""
+"""What all figures are drawn with: files, axes, series with intervals, titles, captions."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,13 +15,22 @@ from pytest_tokenbudget.report.json_files import file_stem
 from pytest_tokenbudget.report.study import PLAIN, Study
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.gridspec import GridSpec
+    from matplotlib.text import Text
 
     from pytest_tokenbudget.analysis.intervals import Estimate
     from pytest_tokenbudget.report.thinking_study import ThinkingStudy
 
-LINE = 82  # characters that fit under the title of a figure 6.8 inches wide
+LINE = 106  # characters of a line of the caption of a figure 6.8 inches wide
+LINE_HEIGHT = 0.155  # inches
+MARGIN = 0.08  # inches that stay free on either side of titles and captions
+NAME = 36  # characters of a model's name that a title has room for
+SMALLEST = 6.0  # points
+TICKS = (0, 0.2, 0.4, 0.6, 0.8, 1)
 
 
 def save_figure(draw: Callable[[], Figure], path: Path, title: str) -> list[Path]:
@@ -78,10 +88,21 @@ def new_figure(size: tuple[float, float]) -> Figure:
     """An empty figure of ``size`` inches; without pyplot, so without global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06))
     FigureCanvasAgg(figure)
     return figure
+
+
+def head_axes(figure: Figure, grid: GridSpec) -> Axes:
+    """Invisible axes in the first row of ``grid``, for a legend over panels side by side.
+
+    Above one of them it would push the others aside.
+    """
+    axes = figure.add_subplot(grid[0, :])
+    axes.set_axis_off()
+    return axes
 
 
 def series(
@@ -90,8 +111,20 @@ def series(
     estimates: Sequence[Estimate],
     look: style.Look,
     label: str = "",
+    *,
+    band: bool = True,
 ) -> None:
-    """A line with markers over ``budgets``, its intervals as a band and as bars."""
+    """A line with markers over ``budgets``, its intervals as bars and as a band.
+
+    Args:
+        axes: Where to draw.
+        budgets: Places on the horizontal axis.
+        estimates: One for each place.
+        look: Colour, marker and line.
+        label: Entry of the legend; empty for none.
+        band: Whether to fill the intervals. More than two bands hide each other: draw such series
+            without, at places from `side_by_side`.
+    """
     # One problem alone gives a mean without an interval, and NaN would upset the layout.
     known = [
         (budget, estimate.low, estimate.high)
@@ -100,7 +133,10 @@ def series(
     ]
     if known:
         places, low, high = zip(*known, strict=True)
-        axes.fill_between(places, low, high, color=look.colour, alpha=0.18, linewidth=0, zorder=1)
+        if band:
+            axes.fill_between(
+                places, low, high, color=look.colour, alpha=0.18, linewidth=0, zorder=1
+            )
         # A band has no width where there is but one budget; a bar has.
         axes.vlines(places, low, high, color=look.colour, alpha=0.55, linewidth=1.2, zorder=2)
     axes.plot(
@@ -108,9 +144,61 @@ def series(
         [e.value for e in estimates],
         color=look.colour,
         linestyle=look.line,
+        linewidth=1.8 if band else 1.2,
         marker=look.marker,
         label=label,
         zorder=4,
+        clip_on=False,
+    )
+
+
+def side_by_side(places: Sequence[float], number: int, of: int) -> list[float]:
+    """Where series ``number`` of several stands on a logarithmic axis, beside the others.
+
+    Series that share a place would hide each other. Each place gets a part of the way to its
+    nearest neighbour, and no more than the series need.
+
+    Args:
+        places: Rising places that all series share.
+        number: Which series this is, from 0.
+        of: How many series there are.
+    """
+    if of < 2:
+        return list(places)
+    logs = [math.log2(place) for place in places]
+    gaps = [after - before for before, after in itertools.pairwise(logs)]
+    widest = 0.07 * of  # octaves
+    room = [
+        min([widest, *(0.6 * gap for gap in gaps[max(i - 1, 0) : i + 1])]) for i in range(len(logs))
+    ]
+    part = number / (of - 1) - 0.5
+    return [2 ** (log + part * width) for log, width in zip(logs, room, strict=True)]
+
+
+def nested_marker(
+    axes: Axes, at: tuple[float, float], look: style.Look, number: int, label: str = ""
+) -> None:
+    """A hollow marker that shows those drawn at the same place: a later one is smaller.
+
+    Args:
+        axes: Where to draw.
+        at: Its place and height.
+        look: Colour and marker; the line only shows in the legend.
+        number: How many were drawn before.
+        label: Entry of the legend; empty for none.
+    """
+    axes.plot(
+        [at[0]],
+        [at[1]],
+        color=look.colour,
+        linestyle=look.line,
+        linewidth=1.2,
+        marker=look.marker,
+        markersize=max(14.0 - 3.0 * number, 4.0),
+        markerfacecolor="none",
+        markeredgewidth=1.6,
+        label=label,
+        zorder=5 + 0.1 * number,
         clip_on=False,
     )
 
@@ -129,7 +217,7 @@ def line_by_token(axes: Axes, study: Study) -> None:
     )
 
 
-def percent_axis(axes: Axes, label: str, ticks: Sequence[float]) -> None:
+def percent_axis(axes: Axes, label: str, ticks: Sequence[float] = TICKS) -> None:
     """Shares from 0 to 1 as percentages."""
     from matplotlib.ticker import FixedLocator, PercentFormatter
 
@@ -137,6 +225,22 @@ def percent_axis(axes: Axes, label: str, ticks: Sequence[float]) -> None:
     axes.yaxis.set_major_locator(FixedLocator(ticks))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.set_ylabel(label)
+
+
+def percent_ticks(axis: Axis, symbol: str = " %", most: int = 6) -> None:
+    """Ticks for a part of the range from 0 to 1, as percentages with the decimals they need."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=most, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(lambda value, _: f"{round(100 * value, 6) + 0.0:g}{symbol}")
+
+
+def count_ticks(axis: Axis, most: int = 6) -> None:
+    """Ticks for counts and tokens: whole numbers with thousands separators, at most ``most``."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=most, steps=[1, 2, 5, 10], integer=True))
+    axis.set_major_formatter(lambda value, _: style.count(value))
 
 
 def budget_axis(axes: Axes, budgets: Sequence[int]) -> None:
@@ -171,46 +275,151 @@ def budgets_named(budgets: Sequence[int], apart: float) -> set[int]:
     return set(named)
 
 
-def titles(figure: Figure, top: Axes, study: Study, sentence: str, columns: int = 2) -> None:
-    """The model's name over all, then what the data are, ``sentence`` and the legend."""
-    name = style.shorten(style.visible(study.task.name), 40)
-    about = f"{name}, {sample_size(study)}, {decoding_words(study)}"
-    head_over(
+def study_texts(
+    figure: Figure,
+    top: Axes,
+    study: Study | ThinkingStudy,
+    what: str,
+    sentences: Sequence[str] = (),
+    *,
+    columns: int = 2,
+    legends: Sequence[Axes] = (),
+) -> None:
+    """The texts of a study's figure: what it shows of which model, the data, the findings.
+
+    Args:
+        figure: The figure.
+        top: Its topmost panel.
+        study: The study.
+        what: What the figure shows, in a few words.
+        sentences: Findings and explanations for the caption.
+        columns: Columns of the legend.
+        legends: Panels whose entries the legend has; ``top`` alone where empty.
+    """
+    add_texts(
         figure,
         top,
-        style.shorten(style.visible(study.alias), 54),
-        [*style.wrapped(about, LINE, ""), *style.wrapped(sentence, LINE, "")],
-        columns,
+        what,
+        model=study.alias,
+        subtitle=data_words(study),
+        sentences=sentences,
+        columns=columns,
+        legends=legends,
     )
 
 
-def head_over(
-    figure: Figure, top: Axes, title: str, lines: Sequence[str], columns: int = 2
+def add_texts(
+    figure: Figure,
+    top: Axes,
+    what: str,
+    *,
+    model: str = "",
+    subtitle: str = "",
+    sentences: Sequence[str] = (),
+    columns: int = 2,
+    legends: Sequence[Axes] = (),
 ) -> None:
-    """A bold title, lines of text, and the legend of ``top`` above ``top``."""
-    head = figure.suptitle(title, fontsize=12, fontweight="bold")
-    # Names are not formulas: "$" and "_" stand for themselves.
-    head.set_parse_math(False)
-    legend = top.legend(
-        *top.get_legend_handles_labels(),
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.01),
-        ncols=columns,
-        title="\n".join(lines),
-        handlelength=3.0,
-        columnspacing=2.0,
-    )
-    legend.get_title().set_parse_math(False)
-    legend.get_title().set_multialignment("center")
-    # Over the panels, as the legend is, not over the figure: where they lie is known once laid out.
+    """Add a title of one line, a subtitle of one line, a legend, and a caption below all panels.
+
+    The figure grows by the lines of its caption, so panels keep their size.
+
+    Args:
+        figure: The figure; its panels are drawn.
+        top: Its topmost panel, which the legend stands above.
+        what: What the figure shows, in a few words.
+        model: Whose data are shown; the caption has names that are too long for the title.
+        subtitle: The data in one line.
+        sentences: The caption, a paragraph each.
+        columns: Columns of the legend, fewer where they do not fit.
+        legends: Panels whose entries the legend has; ``top`` alone where empty.
+    """
+    name = style.visible(model)
+    title = f"{what}: {style.shorten(name, NAME)}" if name else what
+    lines = [f"Model: {style.shorten(name, 72)}"] if style.cells(name) > NAME else []
+    for sentence in sentences:
+        lines += style.wrapped(style.visible(sentence), LINE, "")
+    if lines:
+        figure.set_figheight(figure.get_figheight() + LINE_HEIGHT * len(lines) + 0.1)
+        margin = MARGIN / figure.get_figwidth()
+        fit(figure.supxlabel("\n".join(lines), x=margin, ha="left", fontsize=8.5))
+    fit(figure.suptitle(title, fontsize=12, fontweight="bold"))
+    _add_legend(figure, top, style.visible(subtitle), columns, legends or (top,))
+
+
+def _add_legend(
+    figure: Figure, top: Axes, subtitle: str, columns: int, panels: Sequence[Axes]
+) -> None:
+    """The subtitle and the legend above ``top``, centred over the figure and not over the panel."""
+    entries: dict[str, Artist] = {}
+    for panel in panels:
+        handles, labels = panel.get_legend_handles_labels()
+        for handle, label in zip(handles, labels, strict=True):
+            entries.setdefault(label, handle)
+    # Where the panel lies is known once all is laid out.
     figure.draw_without_rendering()
-    box = top.get_position()
-    middle = (box.x0 + box.x1) / 2
-    head.set_x(middle)
-    room = 2 * min(middle, 1 - middle) * figure.bbox.width
-    width = head.get_window_extent().width
-    if width > room:
-        head.set_fontsize(head.get_fontsize() * room / width * 0.98)
+    panel_box = top.get_window_extent()
+    middle = (figure.bbox.width / 2 - panel_box.x0) / panel_box.width
+    room = figure.bbox.width - 2 * MARGIN * figure.dpi
+    for ncols in range(min(columns, max(len(entries), 1)), 0, -1):
+        legend = top.legend(
+            list(entries.values()),
+            list(entries),
+            loc="lower center",
+            bbox_to_anchor=(middle, 1.01),
+            ncols=ncols,
+            title=subtitle,
+            handlelength=3.0,
+            columnspacing=2.0,
+        )
+        fit(legend.get_title())
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+        if legend.get_window_extent().width <= room:
+            break
+
+
+def fit(text: Text, inches: float | None = None, smallest: float = SMALLEST) -> None:
+    """Make a text small enough, and shorten it where it would become unreadable.
+
+    Names are not formulas: ``$`` and ``_`` stand for themselves.
+
+    Args:
+        text: The text, part of a figure.
+        inches: Room for it; the width of its figure less the margins where None.
+        smallest: Points below which it is shortened instead.
+    """
+    text.set_parse_math(False)
+    assert text.figure is not None
+    page = text.figure.bbox
+    dpi = text.figure.dpi
+    room = page.width / dpi - 2 * MARGIN if inches is None else inches
+
+    def width() -> float:
+        return text.get_window_extent().width / dpi
+
+    # Glyphs are fitted to pixels, so widths do not follow the size exactly.
+    while width() > room and (size := float(text.get_fontsize())) > smallest:
+        text.set_fontsize(max(size * min(room / width(), 0.98), smallest))
+    while width() > room and (longest := max(map(style.cells, text.get_text().split("\n")))) > 4:
+        keep = max(min(longest - 1, int(longest * room / width())), 4)
+        text.set_text("\n".join(style.shorten(line, keep) for line in text.get_text().split("\n")))
+
+
+def legend_name(name: str, width: int = 30) -> str:
+    """A foreign name as an entry of a legend; matplotlib leaves out entries that begin with _."""
+    shown = style.shorten(style.visible(name), width)
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def data_words(study: Study | ThinkingStudy) -> str:
+    """What the data of a figure are, in one line: task, problems, decoding."""
+    task = style.shorten(style.visible(study.task.name), 40)
+    if isinstance(study, Study):
+        return f"{task}, {sample_size(study)}, {decoding_words(study)}"
+    size = f"n = {len(study.complete):,}"
+    if study.missing:
+        size += f" of {len(study.problems):,}"
+    return f"{task}, thinking, {size}, {decoding_words(study.natural)}"
 
 
 def sample_size(study: Study) -> str:

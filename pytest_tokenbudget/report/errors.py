@@ -61,7 +61,7 @@ def errors_of(
 
 
 def write_errors(study: Study, run: RunInfo, directory: Path) -> list[Path]:
-    """Write the error analysis below ``directory`` and draw its figure.
+    """Write the error analysis below ``directory`` and draw its figures.
 
     The file holds all models; those of former runs stay in it.
 
@@ -71,6 +71,7 @@ def write_errors(study: Study, run: RunInfo, directory: Path) -> list[Path]:
         directory: The reports directory.
     """
     from pytest_tokenbudget.report.errors_figure import errors_figure
+    from pytest_tokenbudget.report.recovery_figure import recovery_figure
 
     if not study.complete:
         return []
@@ -84,7 +85,11 @@ def write_errors(study: Study, run: RunInfo, directory: Path) -> list[Path]:
         "model": report.model,
     }
     write_json(path, {"schema": SCHEMA, "models": dict(sorted(models.items()))})
-    return [path, *errors_figure(study, report, directory)]
+    return [
+        path,
+        *errors_figure(study, report, directory),
+        *recovery_figure(study, report, directory),
+    ]
 
 
 def _models(path: Path) -> dict[str, object]:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from pytest_tokenbudget.analysis.errors import ERROR_TYPES
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
-    LINE,
-    decoding_words,
-    head_over,
+    count_ticks,
     new_figure,
-    sample_size,
+    percent_axis,
     save_study_figure,
+    study_texts,
 )
 from pytest_tokenbudget.report.study import Study
 
@@ -80,8 +79,11 @@ def draw_errors(study: Study, report: ErrorReport) -> Figure:
         names = [k for k in KINDS if any(_count(one.suggested, k) for one in shown)]
         estimates = [{k: s.share for k, s in one.suggested.items()} for one in shown]
     _bars(shares_axes, names, estimates, pale=not annotated)
-    shares_axes.set_ylabel(
-        "share of the annotated errors" if annotated else "share of all errors,\nsuggested by rules"
+    percent_axis(
+        shares_axes,
+        "share of the annotated errors"
+        if annotated
+        else "share of all errors,\nsuggested by rules",
     )
     _counts(counts_axes, shown)
     counts_axes.set_xticks(
@@ -89,14 +91,8 @@ def draw_errors(study: Study, report: ErrorReport) -> Figure:
         [f"{style.count(one.budget)}\n{_size(one, annotated)}" for one in shown],
     )
     counts_axes.set_xlabel("budget: output tokens allowed")
-    name = style.shorten(style.visible(study.task.name), 40)
-    about = f"errors on {name}, {sample_size(study)}, {decoding_words(study)}"
-    head_over(
-        figure,
-        shares_axes,
-        style.shorten(style.visible(study.alias), 54),
-        [*style.wrapped(about, LINE, ""), *style.wrapped(_sentence(report), LINE, "")],
-        columns=min(4, max(len(names), 1)),
+    study_texts(
+        figure, shares_axes, study, "Errors by token budget", [_sentence(report)], columns=4
     )
     figure.align_ylabels()
     return figure
@@ -115,8 +111,6 @@ def _count(shares: Mapping[str, object], kind: str) -> int:
 def _bars(
     axes: Axes, names: Sequence[str], estimates: Sequence[Mapping[str, Estimate]], pale: bool
 ) -> None:
-    from matplotlib.ticker import FixedLocator, PercentFormatter
-
     width = 0.82 / max(len(names), 3)
     for at, name in enumerate(names):
         fill = KINDS[name]
@@ -142,9 +136,6 @@ def _bars(
                 axes.vlines(x, share.low, share.high, color=ink, linewidth=1.1, zorder=3)
                 if not share.value:
                     axes.plot(x, 0, "o", color=ink, markersize=2.5, zorder=3, clip_on=False)
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_locator(FixedLocator([0, 0.2, 0.4, 0.6, 0.8, 1]))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.grid(axis="x", visible=False)
 
 
@@ -161,8 +152,6 @@ def _size(one: BudgetErrors, annotated: bool) -> str:
 
 def _counts(axes: Axes, shown: Sequence[BudgetErrors]) -> None:
     """How many answers are wrong at each budget: cut, or ended."""
-    from matplotlib.ticker import MaxNLocator
-
     cut = [
         one.outcomes.get("truncated_in_answer", 0) + one.outcomes.get("truncated_in_thinking", 0)
         for one in shown
@@ -187,5 +176,5 @@ def _counts(axes: Axes, shown: Sequence[BudgetErrors]) -> None:
             color=style.INK,
         )
     axes.set_ylabel("errors\n(hatched: cut)")
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+    count_ticks(axes.yaxis, 3)
     axes.grid(axis="x", visible=False)

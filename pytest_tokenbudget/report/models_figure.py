@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.report import style
-from pytest_tokenbudget.report.drawing import head_over, new_figure, percent_axis, save_figure
+from pytest_tokenbudget.report.drawing import (
+    add_texts,
+    legend_name,
+    new_figure,
+    percent_axis,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,18 +52,20 @@ def draw_pareto(plane: Plane, task: str) -> Figure:
             linestyle=look.line,
             marker=look.marker,
             linewidth=1.2,
-            label=style.shorten(style.visible(name), 30).replace("$", r"\$"),
+            label=legend_name(name),
             zorder=3,
             clip_on=False,
         )
     _draw_front(axes, plane)
-    percent_axis(axes, "accuracy", (0, 0.2, 0.4, 0.6, 0.8, 1))
+    percent_axis(axes, "accuracy")
     _price_axis(axes, plane)
-    lines = [
-        f"{style.shorten(style.visible(task), 60)}; each point is a budget",
-        "ringed, with the budget: no other point is as accurate for less",
-    ]
-    head_over(figure, axes, f"Accuracy against {plane.axis.name}", lines)
+    add_texts(
+        figure,
+        axes,
+        f"Accuracy against {plane.axis.name}",
+        subtitle=f"{style.shorten(style.visible(task), 60)}; each point is a token budget",
+        sentences=["ringed, with the budget: no other point is as accurate for less"],
+    )
     return figure
 
 

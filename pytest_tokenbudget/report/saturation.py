@@ -167,8 +167,12 @@ def _omissions(study: Study, run: RunInfo) -> list[str]:
 
 def write_saturation(study: Study, run: RunInfo, directory: Path) -> list[Path]:
     """Write results and figure of a study below ``directory``; returns the files."""
-    written = write_results(study, run, directory) + saturation_figure(study, directory)
-    return written + cost_figure(study, directory, target_of(run))
+    target = target_of(run)
+    return [
+        *write_results(study, run, directory),
+        *saturation_figure(study, directory, target),
+        *cost_figure(study, directory, target),
+    ]
 
 
 def write_results(study: Study, run: RunInfo, directory: Path) -> list[Path]:

@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
+    add_texts,
     budget_axis,
-    head_over,
+    count_ticks,
+    legend_name,
     line_by_token,
     new_figure,
     percent_axis,
     save_figure,
     save_study_figure,
     series,
-    titles,
+    side_by_side,
+    study_texts,
 )
+from pytest_tokenbudget.report.limits import TARGET, recommended_limits
 from pytest_tokenbudget.report.study import PLAIN, Study
 
 if TYPE_CHECKING:
@@ -27,10 +31,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-SIZE = (6.8, 7.4)
+SIZE = (6.8, 7.2)
+_SATURATION = style.Look(style.GREEN, "*", (0, (6, 2, 1, 2)))
+_LIMIT = style.Look(style.INK, "v", (0, (2, 1)))
 
 
-def saturation_figure(study: Study, directory: Path) -> list[Path]:
+def saturation_figure(study: Study, directory: Path, target: float = TARGET) -> list[Path]:
     """Draw a study below ``directory``, as PNG for print and as SVG.
 
     The same study gives the same bytes: nothing of the moment goes into the files.
@@ -38,6 +44,7 @@ def saturation_figure(study: Study, directory: Path) -> list[Path]:
     Args:
         study: The study.
         directory: The reports directory; files go to its ``figures``.
+        target: Share of answers that the recommended limit may truncate.
 
     Returns:
         The two files, or none where no problem has all its traces.
@@ -45,14 +52,12 @@ def saturation_figure(study: Study, directory: Path) -> list[Path]:
     if not study.complete:
         return []
     return save_study_figure(
-        lambda: draw_saturation(study), study, directory, "fig1_saturation_curve", "{}"
+        lambda: draw_saturation(study, target), study, directory, "fig1_saturation_curve", "{}"
     )
 
 
-def draw_saturation(study: Study) -> Figure:
+def draw_saturation(study: Study, target: float = TARGET) -> Figure:
     """The figure itself; draw it inside `style.figure_style`."""
-    from matplotlib.ticker import MaxNLocator
-
     figure = new_figure(SIZE)
     accuracy, truncation, tokens = figure.subplots(
         3, 1, sharex=True, gridspec_kw={"height_ratios": (3.2, 1.0, 1.0)}
@@ -66,11 +71,18 @@ def draw_saturation(study: Study) -> Figure:
     top = max((end for end in ends if math.isfinite(end)), default=1)
     tokens.set_ylim(0, max(top, 1) * 1.12)
     tokens.set_ylabel("mean tokens\nused")
-    tokens.yaxis.set_major_formatter(lambda value, _: style.count(value))
-    tokens.yaxis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 5, 10], integer=True))
+    count_ticks(tokens.yaxis, 3)
     budget_axis(tokens, study.budgets)
-    _mark_saturation(study, (accuracy, truncation, tokens))
-    titles(figure, accuracy, study, study.saturation.sentence())
+    panels = (accuracy, truncation, tokens)
+    _mark_saturation(study, panels)
+    sentence = _mark_limit(study, target, panels)
+    study_texts(
+        figure,
+        accuracy,
+        study,
+        "Accuracy against token budget",
+        (study.saturation.sentence(), sentence),
+    )
     figure.align_ylabels()
     return figure
 
@@ -101,7 +113,7 @@ def _draw_accuracy(axes: Axes, study: Study) -> None:
         style.ACCURACY,
         "accuracy, 95 % interval",
     )
-    percent_axis(axes, "accuracy", (0, 0.2, 0.4, 0.6, 0.8, 1))
+    percent_axis(axes, "accuracy")
 
 
 def _mark_saturation(study: Study, panels: Sequence[Axes]) -> None:
@@ -110,21 +122,57 @@ def _mark_saturation(study: Study, panels: Sequence[Axes]) -> None:
         return
     for axes in panels:
         axes.axvline(
-            budget, color=style.GREEN, linestyle=(0, (6, 2, 1, 2)), linewidth=1.2, zorder=1.5
+            budget,
+            color=_SATURATION.colour,
+            linestyle=_SATURATION.line,
+            linewidth=1.2,
+            zorder=1.5,
         )
     panels[0].plot(
         [budget],
         [study.curve.at(budget).accuracy.value],
-        marker="*",
+        marker=_SATURATION.marker,
         markersize=15,
-        linestyle=(0, (6, 2, 1, 2)),
+        linestyle=_SATURATION.line,
         linewidth=1.2,
-        color=style.GREEN,
+        color=_SATURATION.colour,
         markeredgecolor="white",
         label=f"saturation point: {style.count(budget)}",
         zorder=5,
         clip_on=False,
     )
+
+
+def _mark_limit(study: Study, target: float, panels: Sequence[Axes]) -> str:
+    """Mark the recommended limit, or the best that the traces allow; returns its sentence."""
+    found = recommended_limits(study, target)["all_tokens"]["all"]
+    promised = found.limit is not None
+    best = found.truncation if promised else found.best
+    if best is not None:
+        limit = best.limit
+        name = "recommended limit" if promised else "best limit shown"
+        cut = f"cuts at most {style.percent(best.upper)} %"
+        low, high = panels[0].get_xlim()
+        for axes in panels:
+            axes.set_xlim(min(low, limit * 0.9), max(high, limit * 1.1))
+            axes.axvline(
+                limit, color=_LIMIT.colour, linestyle=_LIMIT.line, linewidth=1.5, zorder=1.6
+            )
+        panels[0].plot(
+            [limit],
+            [1.0],
+            marker=_LIMIT.marker,
+            markersize=9,
+            markerfacecolor=_LIMIT.colour if promised else "white",
+            markeredgewidth=1.4,
+            color=_LIMIT.colour,
+            linestyle=_LIMIT.line,
+            linewidth=1.5,
+            label=f"{name}: {style.count(limit)}, {cut}",
+            zorder=6,
+            clip_on=False,
+        )
+    return f"recommended limit: {found.sentence().removeprefix('all: ')}"
 
 
 def saturation_overlay(studies: Sequence[Study], directory: Path) -> list[Path]:
@@ -148,22 +196,22 @@ def draw_overlay(studies: Sequence[Study]) -> Figure:
     """The figure of several models; draw it inside `style.figure_style`."""
     figure = new_figure((6.8, 5.2))
     axes = figure.subplots()
-    for study, look in zip(studies, itertools.cycle(style.SERIES), strict=False):
+    for number, (study, look) in enumerate(zip(studies, itertools.cycle(style.SERIES))):
         points = study.curve.points
-        name = style.shorten(style.visible(study.alias), 30)
         mode = "" if study.mode == PLAIN else f", {study.mode}"
         found = study.saturation.budget
         saturated = "" if found is None else f", saturates at {style.count(found)}"
         series(
             axes,
-            study.budgets,
+            side_by_side(study.budgets, number, len(studies)),
             [p.accuracy for p in points],
             look,
-            f"{name}{mode}, n = {len(study.complete):,}{saturated}".replace("$", r"\$"),
+            f"{legend_name(study.alias)}{mode}, n = {len(study.complete):,}{saturated}",
+            band=len(studies) < 3,
         )
-    percent_axis(axes, "accuracy", (0, 0.2, 0.4, 0.6, 0.8, 1))
+    percent_axis(axes, "accuracy")
     budget_axis(axes, sorted({b for study in studies for b in study.budgets}))
     tasks = dict.fromkeys(style.visible(study.task.name) for study in studies)
     about = f"{style.shorten(', '.join(tasks), 60)}; 95 % intervals"
-    head_over(figure, axes, "Accuracy against budget", [about], columns=1)
+    add_texts(figure, axes, "Accuracy against token budget", subtitle=about, columns=1)
     return figure

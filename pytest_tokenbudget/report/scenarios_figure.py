@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
-    LINE,
-    decoding_words,
-    head_over,
+    count_ticks,
+    nested_marker,
     new_figure,
-    sample_size,
+    percent_ticks,
     save_study_figure,
+    study_texts,
 )
 from pytest_tokenbudget.report.scenarios_answers import Finding, finding_of
 from pytest_tokenbudget.report.scenarios_study import (
@@ -41,10 +41,10 @@ _FAR = 12.0  # how many times the least the most may be on a linear axis
 _WAYS = (style.ACCURACY, *style.SERIES[1:4])
 _PLACES = ("#4c8fc4", "#f0a25e", "#7fc8ae", "#d9a3c3", "#c9c9c9", "#e8d57a")
 _REST = {
-    Finding.ILLEGAL: ("#555555", "illegal choice"),
-    Finding.NO_CHOICE: ("#777777", "no choice"),
-    Finding.NO_JSON: ("#999999", "no JSON"),
-    Finding.TRUNCATED: ("#222222", "truncated"),
+    Finding.ILLEGAL: ("#555555", "xx", "illegal choice"),
+    Finding.NO_CHOICE: ("#777777", "..", "no choice"),
+    Finding.NO_JSON: ("#999999", "//", "no JSON"),
+    Finding.TRUNCATED: ("#222222", "", "truncated"),
 }
 
 
@@ -89,25 +89,11 @@ def draw_limits(study: Study, report: ScenarioReport) -> Figure:
     _draw_needs(tokens, study, report, rows)
     if replay is not None and report.replay is not None:
         _draw_replay(replay, report.replay)
-    said = [report.learned.overall.found.sentence()]
+    sentences = [report.learned.overall.found.sentence()]
     if report.replay is not None:
-        said.append(report.replay.sentence())
-    _titles(figure, tokens, study, said)
+        sentences.append(report.replay.sentence())
+    study_texts(figure, tokens, study, "Tokens needed by scenario", sentences, columns=4)
     return figure
-
-
-def _titles(
-    figure: Figure, axes: Axes, study: Study, said: Sequence[str], columns: int = 2
-) -> None:
-    task = style.shorten(style.visible(study.task.name), 40)
-    about = f"{task}, {sample_size(study)}, {decoding_words(study)}"
-    head_over(
-        figure,
-        axes,
-        style.shorten(style.visible(study.alias), 54),
-        [line for sentence in (about, *said) for line in style.wrapped(sentence, LINE, "")],
-        columns,
-    )
 
 
 def _rows(study: Study, report: ScenarioReport) -> Iterator[tuple[str, str, list[Judged]]]:
@@ -185,7 +171,7 @@ def _draw_needs(
 
 
 def _token_axis(axes: Axes, ends: Sequence[float]) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = min(ends), max(ends)
     if low > 0 and high / low > _FAR:
@@ -193,16 +179,16 @@ def _token_axis(axes: Axes, ends: Sequence[float]) -> None:
         axes.set_xlim(low / 1.2, high * 1.2)
         axes.xaxis.set_major_locator(LogLocator(base=2, numticks=9))
         axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.count(value)))
     else:
         axes.set_xlim(0, high * 1.06)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.count(value)))
+        count_ticks(axes.xaxis, 8)
 
 
 def _draw_replay(axes: Axes, replay: ScenarioReplay) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
-
-    for look, (way, points) in zip(_WAYS, replay.frontiers.items(), strict=False):
+    for number, (look, (way, points)) in enumerate(
+        zip(_WAYS, replay.frontiers.items(), strict=False)
+    ):
         xs, ys = [x for x, _ in points], [y for _, y in points]
         axes.plot(
             xs,
@@ -212,7 +198,6 @@ def _draw_replay(axes: Axes, replay: ScenarioReplay) -> None:
             linewidth=1.4,
             marker=look.marker,
             markersize=3.0,
-            label=way,
             zorder=3,
         )
         found = replay.outcome(way)
@@ -220,24 +205,14 @@ def _draw_replay(axes: Axes, replay: ScenarioReplay) -> None:
         axes.vlines(
             found.allowed.value, share.low, share.high, color=look.colour, alpha=0.6, zorder=4
         )
-        axes.plot(
-            [found.allowed.value],
-            [share.value],
-            color=look.colour,
-            marker=look.marker,
-            markersize=8,
-            markeredgecolor=style.INK,
-            zorder=5,
-            clip_on=False,
-        )
+        nested_marker(axes, (found.allowed.value, share.value), look, number, way)
     axes.axhline(replay.target, color=style.GREY, linewidth=0.9, linestyle=":", zorder=2)
     axes.set_ylim(0, None)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    percent_ticks(axes.yaxis)
     axes.set_ylabel("truncated, replayed")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.count(value)))
+    count_ticks(axes.xaxis)
     axes.set_xlabel("mean limit in tokens; large markers: the recommended limits")
-    axes.legend(loc="upper right")
+    axes.legend(loc="best")
 
 
 def draw_choices(study: Study, report: ScenarioReport) -> Figure:
@@ -266,12 +241,12 @@ def draw_choices(study: Study, report: ScenarioReport) -> Figure:
         dots.set_xlabel("chose the option with the best worst case, of legal choices")
     answers = report.overall.answers
     assert answers is not None
-    said = (
+    sentences = (
         f"valid JSON in {100 * answers.valid_json.value:.1f} %, a legal choice in "
         f"{100 * answers.legal.value:.1f} % of the answers",
         "options by their place in the list; named where they are always the same",
     )
-    _titles(figure, bars, study, said, 4)
+    study_texts(figure, bars, study, "Choices by game", sentences, columns=4)
     return figure
 
 
@@ -283,12 +258,15 @@ def _draw_bars(axes: Axes, study: Study, report: ScenarioReport) -> None:
     for number, chosen in enumerate(report.overall.answers.places):
         if chosen:
             axes.barh([0], [0], color=_PLACES[number % len(_PLACES)], label=_place_name(number))
-    for what, (colour, label) in _REST.items():
+    for what, (colour, hatch, label) in _REST.items():
         if report.overall.answers.findings[what]:
-            axes.barh([0], [0], color=colour, label=label)
+            axes.barh([0], [0], color=colour, hatch=hatch, edgecolor="white", label=label)
 
-    def bar(place: int, left: float, width: float, colour: str) -> None:
-        axes.barh(place, width, left=left, height=0.72, color=colour, edgecolor="white", zorder=2)
+    def bar(place: int, left: float, width: float, colour: str, hatch: str = "") -> None:
+        axes.barh(
+            place, width, left=left, height=0.72, color=colour, hatch=hatch, edgecolor="white",
+            zorder=2,
+        )  # fmt: skip
 
     for place, group in enumerate(games):
         assert group.answers is not None
@@ -304,9 +282,9 @@ def _draw_bars(axes: Axes, study: Study, report: ScenarioReport) -> None:
                 said = names[number] if names else _place_name(number)
                 _write(axes, left, width, place, f"{said} {chosen:,}")
                 left += width
-        for what, (colour, _) in _REST.items():
+        for what, (colour, hatch, _) in _REST.items():
             if number := group.answers.findings[what]:
-                bar(place, left, number / total, colour)
+                bar(place, left, number / total, colour, hatch)
                 left += number / total
     _share_axis(axes, [group.name for group in games])
 

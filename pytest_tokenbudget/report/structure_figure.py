@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.analysis.structure_rules import Kind
 from pytest_tokenbudget.report import drawing, style
 from pytest_tokenbudget.report.structure import StructureStudy, analyse_structure
 from pytest_tokenbudget.report.study import Study
@@ -28,6 +29,7 @@ LOOKS = {
     "other": style.Look(style.GREY, "x", "-"),
     "thinking": style.Look("#cccccc", "x", "-"),
 }
+HATCHES = {"setup": "..", "verification": "//", "answer": "xx"}
 GROUPS = {
     "verified": ("verification within the budget", style.Look(style.ORANGE, "^", "-")),
     "none": ("wrote none", style.Look(style.BLUE, "o", "--")),
@@ -79,7 +81,15 @@ def draw_structure(study: Study) -> Figure:
     _draw_along(along, result)
     _draw_fits(fits, result)
     figure.align_ylabels()
-    drawing.titles(figure, along, study, _structure_sentence(result), columns=3)
+    drawing.study_texts(
+        figure,
+        along,
+        study,
+        "Structure of solutions",
+        [_structure_sentence(result)],
+        columns=3,
+        legends=(fits, along),
+    )
     return figure
 
 
@@ -111,7 +121,9 @@ def _draw_along(axes: Axes, result: StructureStudy) -> None:
             step="post",
             color=LOOKS[name].colour,
             alpha=0.75,
-            linewidth=0,
+            hatch=HATCHES.get(name),
+            edgecolor="white",
+            linewidth=0.5,
             label=name,
         )
         below = above
@@ -132,17 +144,21 @@ def _draw_fits(axes: Axes, result: StructureStudy) -> None:
             linewidth=0,
             label=f"steepest gain: {result.cliff[0]:,} to {result.cliff[1]:,}",
         )
-    for kind in ("setup", "computation", "verification", "answer"):
-        parts = [next(p for p in point.parts if p.kind.value == kind) for point in result.points]
-        if not any(sum(p.traces[f] for f in ("complete", "begun", "cut_off")) for p in parts):
-            continue
-        drawing.series(axes, budgets, [p.complete for p in parts], LOOKS[kind], kind)
-    drawing.percent_axis(axes, "answers whose part is\ncomplete, 95 % interval", _TICKS)
+    fits = {
+        kind: [point.part(kind) for point in result.points]
+        for kind in (Kind.SETUP, Kind.COMPUTATION, Kind.VERIFICATION, Kind.ANSWER)
+    }
+    shown = [
+        (kind.value, parts)
+        for kind, parts in fits.items()
+        if any(sum(p.traces[f] for f in ("complete", "begun", "cut_off")) for p in parts)
+    ]
+    for number, (kind, parts) in enumerate(shown):
+        places = drawing.side_by_side(budgets, number, len(shown))
+        estimates = [part.complete for part in parts]
+        drawing.series(axes, places, estimates, LOOKS[kind], kind, band=False)
+    drawing.percent_axis(axes, "answers whose part is\ncomplete, 95 % interval")
     drawing.budget_axis(axes, budgets)
-    axes.legend(loc="lower right", handlelength=3.0)
-
-
-_TICKS = (0, 0.2, 0.4, 0.6, 0.8, 1)
 
 
 def draw_verification(study: Study) -> Figure:
@@ -155,7 +171,14 @@ def draw_verification(study: Study) -> Figure:
     _draw_numbers(numbers, points)
     _draw_strata(strata, points[-1])
     figure.align_ylabels([top, strata])
-    drawing.titles(figure, top, study, points[-1].comparison.sentence(), columns=3)
+    drawing.study_texts(
+        figure,
+        top,
+        study,
+        "Accuracy with and without verification",
+        [points[-1].comparison.sentence()],
+        columns=3,
+    )
     return figure
 
 
@@ -170,7 +193,7 @@ def _draw_groups(axes: Axes, points: Sequence[StructurePoint]) -> None:
             budgets = [budget for budget, _ in known]
             estimates = [estimate for _, estimate in known if estimate is not None]
             drawing.series(axes, budgets, estimates, look, label)
-    drawing.percent_axis(axes, "accuracy,\n95 % interval", _TICKS)
+    drawing.percent_axis(axes, "accuracy,\n95 % interval")
     drawing.budget_axis(axes, [point.budget for point in points])
     axes.set_xlabel("")
     axes.tick_params(labelbottom=False)
@@ -238,7 +261,7 @@ def _draw_strata(axes: Axes, point: StructurePoint) -> None:
     axes.tick_params(axis="x", pad=13, length=0)
     axes.set_xlim(-0.6, max(len(strata) - 0.4, 0.6))
     axes.grid(visible=False, axis="x")
-    drawing.percent_axis(axes, "accuracy,\n95 % interval", _TICKS)
+    drawing.percent_axis(axes, "accuracy,\n95 % interval")
     shown = "" if len(strata) == len(point.comparison.strata) else ", the largest"
     axes.set_title(
         f"by category of problems{shown}, at {style.count(point.budget)} tokens (numbers: answers)",

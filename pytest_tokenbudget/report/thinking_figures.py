@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
-    LINE,
     budgets_named,
-    decoding_words,
-    head_over,
+    count_ticks,
+    legend_name,
     new_figure,
     percent_axis,
+    percent_ticks,
     save_study_figure,
     series,
+    side_by_side,
+    study_texts,
 )
 from pytest_tokenbudget.report.thinking_points import (
     ThinkingPoint,
@@ -79,19 +80,28 @@ def draw_curve(study: ThinkingStudy) -> Figure:
         zorder=1.8,
     )
     axes.axhspan(accuracy.low, accuracy.high, color=style.GREY, alpha=0.15, linewidth=0, zorder=1)
-    for closer, look in zip(study.closers, itertools.cycle(CLOSERS), strict=False):
-        name = style.shorten(style.visible(closer), 20)
-        _line(axes, study, report.of(Enforcement.FORCED, closer), look, f"ended by closer: {name}")
-    _line(axes, study, report.of(Enforcement.HARD), HARD, "hard cut")
+    lines = [
+        _Line(
+            report.of(Enforcement.FORCED, closer),
+            look,
+            f"ended by closer: {legend_name(closer, 20)}",
+        )
+        for closer, look in zip(study.closers, itertools.cycle(CLOSERS), strict=False)
+    ]
     off = [point for point in report.of(Enforcement.OFF) if point.budget is not None]
-    _line(axes, study, off, OFF, "thinking off, hard cut")
-    percent_axis(axes, "accuracy", (0, 0.2, 0.4, 0.6, 0.8, 1))
+    lines.append(_Line(report.of(Enforcement.HARD), HARD, "hard cut"))
+    lines.append(_Line(off, OFF, "thinking off, hard cut"))
+    lines = [line for line in lines if line.points]
+    for number, line in enumerate(lines):
+        _draw_line(axes, study, line, number, len(lines))
+    percent_axis(axes, "accuracy")
     _axis(axes, study, "budget: thinking tokens, or all tokens of a hard cut (log scale)")
     room = style.count(study.forcing.answer_tokens)
     about = f"95 % intervals; after a forced close at most {room} tokens"
     if 0 in study.budgets:
         about += "; at 0 the block is opened and closed at once"
-    _titles(figure, axes, study, [about])
+    about += "; where several lines share a budget their markers stand side by side"
+    study_texts(figure, axes, study, "Accuracy against thinking budget", [about])
     return figure
 
 
@@ -110,19 +120,22 @@ def draw_tokens(study: ThinkingStudy) -> Figure:
     answer = [p.answer_tokens.mean.value for _, p in columns]
     mean.bar(places, thinking, 0.7, color=style.BLUE, label="thinking")
     mean.bar(places, answer, 0.7, bottom=thinking, color=style.YELLOW, hatch="//", label="answer")
-    mean.set_xticks(list(places), [name for name, _ in columns])
+    # Four digits and a comma take about half an inch.
+    mean.set_xticks(
+        list(places), [name for name, _ in columns], rotation=90 if len(columns) > 14 else 0
+    )
     mean.set_ylim(0, max((*map(sum, zip(thinking, answer, strict=True)), 1)) * 1.25)
+    count_ticks(mean.yaxis)
     mean.set_ylabel("mean tokens")
     mean.set_xlabel("thinking budget, ended by force")
     mean.grid(visible=False, axis="x")
     mean.legend(loc="upper left", ncols=2)
-    _titles(figure, each, study, ["natural answers above; mean tokens at each budget below"])
+    about = "above: each answer without a limit; below: mean tokens at each thinking budget"
+    study_texts(figure, each, study, "Thinking and answer tokens", [about], columns=3)
     return figure
 
 
 def _scatter(axes: Axes, study: ThinkingStudy) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     answers = study.unlimited()
     groups = [
         ("right", style.BLUE, "o", [a for a in answers if a.correct == 1]),
@@ -154,7 +167,8 @@ def _scatter(axes: Axes, study: ThinkingStudy) -> None:
             )
     axes.set_xlim(0, max((*(a.thinking for a in answers), 1)) * 1.05)
     axes.set_ylim(0, max((*(a.answer for a in answers), 1)) * 1.12)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True))
+    count_ticks(axes.xaxis, 8)
+    count_ticks(axes.yaxis)
     axes.set_xlabel("thinking tokens without a limit")
     axes.set_ylabel("answer tokens")
 
@@ -167,16 +181,19 @@ def draw_usefulness(study: ThinkingStudy) -> Figure:
     _draw_gap(gap, study, report)
     _draw_settled(settled, study, report)
     _axis(settled, study, "thinking budget in tokens (log scale)")
-    settled.legend(loc="lower right")
-    sentences = [report.usefulness.sentence(), report.settling.sentence()]
-    _titles(figure, gap, study, sentences)
+    study_texts(
+        figure,
+        gap,
+        study,
+        "Where thinking stops being useful",
+        [report.usefulness.sentence(), report.settling.sentence()],
+        legends=(gap, settled),
+    )
     figure.align_ylabels()
     return figure
 
 
 def _draw_gap(axes: Axes, study: ThinkingStudy, report: ThinkingReport) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
     found = report.usefulness
     rows = sorted(found.comparisons, key=lambda c: c.budget)
     xs = [_place(study, c.budget) for c in rows]
@@ -204,7 +221,7 @@ def _draw_gap(axes: Axes, study: ThinkingStudy, report: ThinkingReport) -> None:
         color=style.BLUE,
         marker="o",
         linestyle="none",
-        label="accuracy less that without a limit, one-sided 95 % bounds",
+        label="difference of accuracy, one-sided 95 % bounds",
         zorder=4,
         clip_on=False,
     )
@@ -217,8 +234,7 @@ def _draw_gap(axes: Axes, study: ThinkingStudy, report: ThinkingReport) -> None:
             label=f"useful up to {style.count(found.budget)}",
             zorder=1.5,
         )
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
+    percent_ticks(axes.yaxis, "")
     axes.set_ylabel("accuracy, points\nagainst no limit")
 
 
@@ -232,7 +248,7 @@ def _draw_settled(axes: Axes, study: ThinkingStudy, report: ThinkingReport) -> N
         for budget in study.budgets
     ]
     xs = [_place(study, budget) for budget in study.budgets]
-    series(axes, xs, report.settling.settled, CLOSERS[0], "right, and right ever after")
+    series(axes, xs, report.settling.settled, CLOSERS[0], "right, and right from then on")
     axes.plot(
         xs,
         ended,
@@ -243,27 +259,31 @@ def _draw_settled(axes: Axes, study: ThinkingStudy, report: ThinkingReport) -> N
         zorder=3,
         clip_on=False,
     )
-    percent_axis(axes, "share of problems", (0, 0.2, 0.4, 0.6, 0.8, 1))
+    percent_axis(axes, "share of problems")
 
 
 def _default(study: ThinkingStudy, report: ThinkingReport) -> list[ThinkingPoint]:
     return report.of(Enforcement.FORCED, study.closers[0])
 
 
-def _line(
-    axes: Axes,
-    study: ThinkingStudy,
-    points: Sequence[ThinkingPoint],
-    look: style.Look,
-    label: str,
-) -> None:
-    named = label.replace("$", r"\$")
+class _Line(NamedTuple):
+    """A line of `draw_curve`."""
+
+    points: Sequence[ThinkingPoint]
+    look: style.Look
+    label: str
+
+
+def _draw_line(axes: Axes, study: ThinkingStudy, line: _Line, number: int, of: int) -> None:
+    """A line beside the others; ``number`` counts from 0."""
     # Without any thinking the answer is one of another kind: no line leads there.
-    apart = [p for p in points if not p.budget]
-    for group, text in (([p for p in points if p.budget], named), (apart, "")):
+    apart = [p for p in line.points if not p.budget]
+    places = [_place(study, budget) for budget in study.budgets]
+    shifted = dict(zip(study.budgets, side_by_side(places, number, of), strict=True))
+    for group, label in (([p for p in line.points if p.budget], line.label), (apart, "")):
         if group:
-            xs = [_place(study, point.budget or 0) for point in group]
-            series(axes, xs, [p.accuracy for p in group], look, text)
+            xs = [shifted[point.budget or 0] for point in group]
+            series(axes, xs, [p.accuracy for p in group], line.look, label, band=False)
 
 
 def _place(study: ThinkingStudy, budget: int) -> float:
@@ -286,17 +306,3 @@ def _axis(axes: Axes, study: ThinkingStudy, label: str) -> None:
     )
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(label)
-
-
-def _titles(figure: Figure, top: Axes, study: ThinkingStudy, sentences: Sequence[str]) -> None:
-    size = f"n = {len(study.complete):,}"
-    if study.missing:
-        size += f" of {len(study.problems):,}"
-    task = style.shorten(style.visible(study.task.name), 40)
-    about = [f"{task}, thinking, {size}, {decoding_words(study.natural)}", *sentences]
-    head_over(
-        figure,
-        top,
-        style.shorten(style.visible(study.alias), 54),
-        [line for text in about for line in textwrap.wrap(text, LINE)],
-    )

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.context.samples import SAMPLES
 from pytest_tokenbudget.report import style
-from pytest_tokenbudget.report.drawing import LINE, new_figure, save_figure
+from pytest_tokenbudget.report.drawing import (
+    add_texts,
+    count_ticks,
+    head_axes,
+    legend_name,
+    new_figure,
+    save_figure,
+)
 from pytest_tokenbudget.report.tokenizers_study import LimitFits, TokenizerReport
 
 if TYPE_CHECKING:
@@ -50,19 +57,27 @@ def draw_tokenizers(report: TokenizerReport) -> Figure:
     fits = next((f for f in report.fits if f.limit == _DRAWN), next(iter(report.fits), None))
     figure = new_figure((6.8, _HEAD + _ROW * len(names)))
     if fits is None:
-        rates = figure.subplots()
+        rates = top = figure.subplots()
     else:
-        rates, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+        grid = figure.add_gridspec(2, 2, width_ratios=(3, 2), height_ratios=(0.01, 1))
+        top, rates = head_axes(figure, grid), figure.add_subplot(grid[1, 0])
+        right = figure.add_subplot(grid[1, 1], sharey=rates)
         _fits(right, fits, names)
+        right.tick_params(axis="y", labelleft=False)
     _rows(rates, names)
     _dots(rates, report, names, style.SERIES[0], label="all passages, with 95 % interval")
     _spread(rates, report, names)
     _against(rates, report, names)
     _scale(rates, [report])
-    about = f"{_passages(report)}, by {report.about['by']}"
-    if report.template is not None:
-        about += f"; {report.template.sentence()}"
-    _head(figure, rates, report.alias, about, columns=2)
+    add_texts(
+        figure,
+        top,
+        "Tokens per character",
+        legends=[rates],
+        model=report.alias,
+        subtitle=f"{_passages(report)}, by {report.about['by']}",
+        sentences=[] if report.template is None else [report.template.sentence()],
+    )
     return figure
 
 
@@ -77,30 +92,12 @@ def draw_comparison(reports: Sequence[TokenizerReport]) -> Figure:
     looks = itertools.cycle(style.SERIES)
     for place, (report, look) in enumerate(zip(shown, looks, strict=False)):
         shift = (place - (len(shown) - 1) / 2) * apart
-        label = style.shorten(style.visible(report.alias), 30).replace("$", r"\$")
-        _dots(axes, report, names, look, shift=shift, label=label)
+        _dots(axes, report, names, look, shift=shift, label=legend_name(report.alias))
     _scale(axes, shown)
     more = f"; {len(reports) - MOST} further models are not drawn" if len(reports) > MOST else ""
     about = f"{_passages(shown[0])}; 95 % intervals over passages{more}"
-    _head(figure, axes, "Tokens a character", about, columns=min(3, len(shown)))
+    add_texts(figure, axes, "Tokens per character", subtitle=about, columns=3)
     return figure
-
-
-def _head(figure: Figure, axes: Axes, title: str, about: str, columns: int) -> None:
-    """A title and the legend of ``axes`` over all panels, which lines over one would squeeze."""
-    handles, labels = axes.get_legend_handles_labels()
-    legend = figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        ncols=columns,
-        # The figure's title is laid out over the first line.
-        title="\n".join(["\n", *style.wrapped(style.visible(about), LINE, "")]),
-    )
-    legend.get_title().set_parse_math(False)
-    legend.get_title().set_multialignment("center")
-    head = figure.suptitle(style.shorten(style.visible(title), 54), fontsize=12, fontweight="bold")
-    head.set_parse_math(False)
 
 
 def _passages(report: TokenizerReport) -> str:
@@ -152,7 +149,7 @@ def _scale(axes: Axes, reports: Sequence[TokenizerReport]) -> None:
     texts = [text for report in reports for text in report.texts.values()]
     ends = [max(text.per_character.high, text.most) for text in texts]
     axes.set_xlim(0, 1.06 * max(end for end in ends if math.isfinite(end)))
-    axes.set_xlabel("tokens a character")
+    axes.set_xlabel("tokens per character")
 
 
 def _spread(axes: Axes, report: TokenizerReport, names: Sequence[str]) -> None:
@@ -179,16 +176,15 @@ def _fits(axes: Axes, fits: LimitFits, names: Sequence[str]) -> None:
         linewidth=0.9, zorder=3,
     )  # fmt: skip
     axes.set_xlim(0, 1.08 * max(fit.most for fit in found))
-    axes.xaxis.set_major_formatter(lambda value, _: style.count(value))
-    axes.locator_params(axis="x", nbins=3)
-    axes.set_xlabel(f"characters that fit {fits.limit:,} tokens")
+    count_ticks(axes.xaxis, 3)
+    axes.set_xlabel(f"characters in {fits.limit:,} tokens")
 
 
 def _against(axes: Axes, report: TokenizerReport, names: Sequence[str]) -> None:
     """How many times the tokens of English the same text takes, beside the panel."""
     place = axes.get_yaxis_transform()
     axes.text(
-        1.03, -0.7, "same text,\nEnglish = 1", transform=place, ha="left", va="bottom", fontsize=7
+        1.12, -0.7, "same text,\nEnglish = 1", transform=place, ha="center", va="bottom", fontsize=7
     )
     for row, name in enumerate(names):
         if (against := report.texts[name].against) is not None:
