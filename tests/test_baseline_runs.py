@@ -360,7 +360,7 @@ def test_the_figure_of_a_comparison_has_both_curves():
         figure.draw_without_rendering()
     accuracy, change, truncated, tokens = figure.axes
     labels = [text.get_text() for text in accuracy.get_legend().get_texts()]
-    assert labels == [r"0001_\$main_x", "this run"]
+    assert labels == ["0001_$main_x", "this run"]
     for axes in (accuracy, truncated, tokens):
         assert [list(line.get_xdata()) for line in axes.lines] == [[64, 256, 2048]] * 2
     low, high = change.get_ylim()

@@ -38,10 +38,16 @@ from pytest_tokenbudget.report.conformance import (
 )
 from pytest_tokenbudget.report.conformance_badge import CAUTION, COLOURS, badge_of
 from pytest_tokenbudget.report.conformance_figure import (
+    BROKEN,
+    DIFFERS,
     FINDINGS,
+    KEPT,
+    NO_BUDGET,
+    PARTLY,
     conformance_figure,
     draw_conformance,
 )
+from pytest_tokenbudget.report.conformance_figure import UNKNOWN as NOT_KNOWN
 from pytest_tokenbudget.report.conformance_study import reports_of
 from pytest_tokenbudget.report.files import to_plain
 from pytest_tokenbudget.report.json_files import RunInfo
@@ -427,9 +433,42 @@ def test_the_figure_shows_what_happens_beyond_the_context():
         assert {case.case, case.behaviour} <= set(words)
     shown = [to_hex(cell.get_facecolor()) for cell in chips.patches if cell.get_gid() is None]
     kept, broken, open_ = (
-        FINDINGS[each] for each in (Finding.KEPT, Finding.BROKEN, Finding.NOT_POSSIBLE)
+        FINDINGS[each].colour for each in (Finding.KEPT, Finding.BROKEN, Finding.NOT_POSSIBLE)
     )
     assert shown[: len(CASES)] == [kept, broken, kept, open_]
+
+
+def test_a_colour_has_one_meaning_and_the_legend_names_it():
+    from matplotlib.colors import to_hex
+
+    meanings = (KEPT, PARTLY, BROKEN, DIFFERS, NOT_KNOWN, NO_BUDGET)
+    assert len({meaning.colour for meaning in meanings}) == len(meanings)
+    figure = drawn(make_report())
+    legend = figure.axes[0].get_legend()
+    named = {
+        to_hex(patch.get_facecolor()): text.get_text()
+        for patch, text in zip(legend.get_patches(), legend.get_texts(), strict=True)
+    }
+    used = {to_hex(cell.get_facecolor()) for axes in figure.axes for cell in axes.patches}
+    assert named.keys() == used
+    assert named.items() <= {(meaning.colour, meaning.words) for meaning in meanings}
+
+
+def test_the_colour_of_a_cell_says_what_its_numbers_say():
+    from matplotlib.colors import to_hex
+
+    [mixed] = (each for each in WAYS if each.verdict is Verdict.SOFT)
+    figure = drawn(make_report(ways=(mixed,)))
+    shown = [to_hex(cell.get_facecolor()) for cell in figure.axes[0].patches]
+    expected = [
+        NO_BUDGET if each.budget is None
+        else NOT_KNOWN if not each.informative
+        else KEPT if each.kept == each.informative
+        else PARTLY if each.kept else BROKEN
+        for each in mixed.budgets
+    ]  # fmt: skip
+    assert shown == [meaning.colour for meaning in expected]
+    assert len(set(shown)) > 1
 
 
 # The badge

@@ -426,10 +426,13 @@ def test_files(study, tmp_path, annotated):
         "reports": tmp_path,
     }
     run = RunInfo(settings=settings)
-    path, png, svg = write_errors(study, run, tmp_path)
+    path, *figures = write_errors(study, run, tmp_path)
     assert path == tmp_path / "results" / "phase2_error_analysis.json"
-    assert png.name == "fig2_error_distribution_qwen-1.5b.png"
-    assert svg.name == "fig2_error_distribution_qwen-1.5b.svg"
+    assert [figure.name for figure in figures] == [
+        f"fig2_error_{what}_qwen-1.5b.{kind}"
+        for what in ("distribution", "recovery")
+        for kind in ("png", "svg")
+    ]
     data = json.loads(path.read_text(encoding="utf-8"))
     mine = data["models"]["qwen-1.5b"]
     assert mine["problems"] == 80

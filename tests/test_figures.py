@@ -15,13 +15,24 @@ from studies import BUDGETS, make_study
 
 from pytest_tokenbudget.engines.base import Decoding
 from pytest_tokenbudget.report import style
-from pytest_tokenbudget.report.drawing import budgets_named
-from pytest_tokenbudget.report.saturation_figure import draw_saturation, saturation_figure
+from pytest_tokenbudget.report.drawing import (
+    budgets_named,
+    count_ticks,
+    new_figure,
+    percent_ticks,
+    side_by_side,
+)
+from pytest_tokenbudget.report.limits import named_limit, recommended_limits
+from pytest_tokenbudget.report.saturation_figure import (
+    draw_overlay,
+    draw_saturation,
+    saturation_figure,
+)
 
 
-def drawn(study):
+def drawn(study, draw=draw_saturation):
     with style.figure_style():
-        figure = draw_saturation(study)
+        figure = draw(study)
         figure.canvas.draw()
     return figure
 
@@ -172,3 +183,119 @@ def test_labels_of_budgets_keep_apart():
     assert {32, 2048} <= set(named)
     assert all(b >= a * 2**0.5 for a, b in itertools.pairwise(named))
     assert budgets_named((256,), 0.5) == {256}
+
+
+@pytest.mark.parametrize(
+    "study",
+    [make_study(400), make_study(3, alias="W" * 90), make_study(2, (64,), alias="模型" * 40)],
+    ids=["usual", "wide-name", "one-budget"],
+)
+def test_the_title_has_one_line_and_the_findings_stand_below_the_panels(study):
+    figure = drawn(study)
+    title, caption = figure._suptitle, figure._supxlabel
+    assert "\n" not in title.get_text()
+    assert title.get_text().startswith("Accuracy against token budget: ")
+    subtitle = figure.axes[0].get_legend().get_title().get_text()
+    assert "\n" not in subtitle
+    assert f"n = {len(study.complete)}" in subtitle
+    said = caption.get_text().replace("\n", " ")
+    assert study.saturation.sentence() in said
+    assert "limit" in said
+    lowest = min(axes.get_tightbbox().y0 for axes in figure.axes)
+    box = caption.get_window_extent()
+    assert box.y1 <= lowest
+    for each in (title.get_window_extent(), box):
+        assert each.x0 >= 0
+        assert each.x1 <= figure.bbox.x1
+        assert each.y0 >= 0
+
+
+def test_a_name_that_the_title_has_no_room_for_is_in_the_caption():
+    name = "org/a-model-with-a-name-of-fifty-five-characters-or-so"
+    figure = drawn(make_study(3, alias=name))
+    assert name not in figure._suptitle.get_text()
+    assert f"Model: {name}" in figure._supxlabel.get_text()
+
+
+@pytest.mark.parametrize(
+    ("study", "name", "filled"),
+    [
+        (make_study(400), "recommended limit", True),
+        (make_study(100, lengths=lambda rng: rng.randint(20, 200)), "recommended limit", False),
+        (make_study(20), "best limit seen", False),
+        (make_study(400, (32, 64)), "best limit seen", False),
+        (make_study(40, (512, 1024), lengths=lambda rng: 20), "best limit seen", False),
+    ],
+    ids=["shown", "near-the-target", "too-few", "cap-too-low", "left-of-all-budgets"],
+)
+def test_the_recommended_limit_is_marked_in_every_panel(study, name, filled):
+    found = recommended_limits(study)["all_tokens"]["all"]
+    limit = named_limit(found).limit
+    figure = drawn(study)
+    [label] = [text for text in legend_labels(figure) if "limit" in text]
+    assert label.startswith(f"{name}: {limit:,}, cuts at most ")
+    for axes in figure.axes:
+        assert [limit, limit] in [list(line.get_xdata()) for line in axes.get_lines()]
+        low, high = axes.get_xlim()
+        assert low < limit < high
+    [mark] = [line for line in figure.axes[0].get_lines() if line.get_label() == label]
+    assert (mark.get_markerfacecolor() != "white") is filled
+
+
+def test_no_trace_no_limit():
+    figure = drawn(make_study(3, errors=3))
+    assert not [text for text in legend_labels(figure) if "limit" in text]
+    assert "no limit can be recommended" in texts(figure)
+
+
+@pytest.mark.parametrize("many", [2, 3, 8])
+def test_models_in_one_figure_do_not_hide_each_other(many):
+    names = ["nano", "_under", "$x_1$", "a" * 60, "e", "f", "g", "h"][:many]
+    figure = drawn([make_study(50, alias=name) for name in names], draw_overlay)
+    labels = legend_labels(figure)
+    assert len(labels) == many
+    assert labels[1].strip().startswith("_under, n = 50")
+    axes = figure.axes[0]
+    lines = [line for line in axes.get_lines() if line.get_label() in labels]
+    # All have the same data: only their places differ.
+    first = [line.get_xdata()[3] for line in lines]
+    assert first == sorted(set(first))
+    bands = [c for c in axes.collections if type(c).__name__ == "FillBetweenPolyCollection"]
+    assert len(bands) == (2 if many == 2 else 0)
+
+
+def test_side_by_side_keeps_to_its_budget():
+    places = [32, 64, 207, 256, 1024]
+    for many in (1, 2, 6):
+        shifted = [side_by_side(places, number, many) for number in range(many)]
+        for column in zip(*shifted, strict=True):
+            assert list(column) == sorted(column)
+        for before, after in itertools.pairwise(range(len(places))):
+            assert shifted[-1][before] < shifted[0][after]
+    assert side_by_side(places, 0, 1) == places
+    assert side_by_side([256], 0, 2)[0] < 256 < side_by_side([256], 1, 2)[0]
+
+
+@pytest.mark.parametrize("top", [1.2, 2.5, 9.0, 1400.0, 2.5e6])
+def test_ticks_of_counts_are_whole_numbers(top):
+    figure = new_figure((4, 3))
+    axes = figure.subplots()
+    axes.set_ylim(0, top)
+    count_ticks(axes.yaxis)
+    figure.canvas.draw()
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert all(label.replace(",", "").isdigit() for label in labels)
+    assert len(set(labels)) == len(labels) >= 2
+
+
+@pytest.mark.parametrize("top", [0.002, 0.013, 0.3, 1.0])
+def test_ticks_of_shares_have_the_decimals_that_tell_them_apart(top):
+    figure = new_figure((4, 3))
+    axes = figure.subplots()
+    axes.set_ylim(0, top)
+    percent_ticks(axes.yaxis)
+    figure.canvas.draw()
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(set(labels)) == len(labels) >= 3
+    for tick, label in zip(axes.get_yticks(), labels, strict=True):
+        assert float(label.removesuffix(" %")) == pytest.approx(100 * tick)

@@ -84,7 +84,7 @@ def recommendation_sentence(found: Recommendation, accuracy: float | None = None
             f"{percent(share)} % truncated"
         )
     bound = f"at most {percent(named.upper)} % truncated"
-    if named.upper > WEAK * found.target:
+    if not is_recommended(found):
         few = plural(found.needs.problems, "problem")
         return f"no limit can be recommended from {few}: at {at} {right}{bound}"
     return f"recommended limit {at}: {right}{bound}"
@@ -107,6 +107,14 @@ def limit_answer(study: Study, found: Recommendation) -> str:
 def named_limit(found: Recommendation) -> Truncation | None:
     """The limit that a recommendation names, and what it truncates; None without any trace."""
     return found.truncation or found.best
+
+
+def is_recommended(found: Recommendation) -> bool:
+    """Whether the limit that is named is also recommended: its bound is near the target."""
+    named = named_limit(found)
+    if named is None or found.promise == "cap too low":
+        return False
+    return named.upper <= WEAK * found.target
 
 
 def limits_of(

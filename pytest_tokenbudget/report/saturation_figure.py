@@ -23,7 +23,13 @@ from pytest_tokenbudget.report.drawing import (
     side_by_side,
     study_texts,
 )
-from pytest_tokenbudget.report.limits import TARGET, recommended_limits
+from pytest_tokenbudget.report.limits import (
+    TARGET,
+    is_recommended,
+    limit_answer,
+    named_limit,
+    recommended_limits,
+)
 from pytest_tokenbudget.report.study import PLAIN, Study
 
 if TYPE_CHECKING:
@@ -81,7 +87,7 @@ def draw_saturation(study: Study, target: float = TARGET) -> Figure:
         accuracy,
         study,
         "Accuracy against token budget",
-        (study.saturation.sentence(), sentence),
+        (sentence, study.saturation.sentence()),
     )
     figure.align_ylabels()
     return figure
@@ -146,12 +152,11 @@ def _mark_saturation(study: Study, panels: Sequence[Axes]) -> None:
 def _mark_limit(study: Study, target: float, panels: Sequence[Axes]) -> str:
     """Mark the recommended limit, or the best that the traces allow; returns its sentence."""
     found = recommended_limits(study, target)["all_tokens"]["all"]
-    promised = found.limit is not None
-    best = found.truncation if promised else found.best
-    if best is not None:
-        limit = best.limit
-        name = "recommended limit" if promised else "best limit shown"
-        cut = f"cuts at most {style.percent(best.upper)} %"
+    named = named_limit(found)
+    if named is not None:
+        promised = found.limit is not None
+        name = "recommended limit" if is_recommended(found) else "best limit seen"
+        limit = named.limit
         low, high = panels[0].get_xlim()
         for axes in panels:
             axes.set_xlim(min(low, limit * 0.9), max(high, limit * 1.1))
@@ -168,11 +173,11 @@ def _mark_limit(study: Study, target: float, panels: Sequence[Axes]) -> str:
             color=_LIMIT.colour,
             linestyle=_LIMIT.line,
             linewidth=1.5,
-            label=f"{name}: {style.count(limit)}, {cut}",
+            label=f"{name}: {style.count(limit)}, cuts at most {style.percent(named.upper)} %",
             zorder=6,
             clip_on=False,
         )
-    return f"recommended limit: {found.sentence().removeprefix('all: ')}"
+    return limit_answer(study, found)
 
 
 def saturation_overlay(studies: Sequence[Study], directory: Path) -> list[Path]:
