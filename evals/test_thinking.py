@@ -39,7 +39,7 @@ def test_ways_of_ending(thinking, record_metrics):
 
 def test_recommended_limit(thinking, record_metrics):
     """The limit that keeps truncation below the target, or why none can be promised."""
-    for each in thinking.limits.values():
+    for each in thinking.limits:
         record_metrics(each, sentence=each.sentence())
         assert each.limit is None or each.truncation.upper <= each.target
 

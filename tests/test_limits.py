@@ -27,6 +27,7 @@ from pytest_tokenbudget.analysis.truncation import (
     truncates,
     upper_rate,
 )
+from pytest_tokenbudget.report.limits import limits_record
 from pytest_tokenbudget.report.thinking import _rules as rules_of_thumb
 
 
@@ -211,12 +212,26 @@ def test_categories_have_limits_of_their_own():
     tokens = np.concatenate([short, long])
     names = ["short"] * 400 + ["long"] * 400
     found = recommend_by_category(tokens, np.ones(800), names)
-    assert list(found) == ["all", "short", "long"]
-    assert found["short"].limit < 401 < 1000 < found["long"].limit
-    assert found["long"].limit == found["short"].limit + 1000
-    assert found["short"].sentence().startswith("short: limit ")
+    assert [each.name for each in found] == ["all problems", "short", "long"]
+    limits = {name: each.limit for name, each in found.by_category.items()}
+    assert limits["short"] < 401 < 1000 < limits["long"] == limits["short"] + 1000
+    assert found.by_category["short"].sentence().startswith("short: limit ")
     with pytest.raises(ValueError, match="2 categories for 800"):
         recommend_by_category(tokens, np.ones(800), ["a", "b"])
+
+
+@pytest.mark.parametrize("name", ["all", "overall", "all problems", "by_category", "", "None"])
+def test_no_name_of_a_category_replaces_the_limit_for_all_problems(name):
+    """Only some problems are of that category, and they are short."""
+    tokens = np.concatenate([np.arange(1.0, 401), np.arange(1001.0, 1401)])
+    found = recommend_by_category(tokens, np.ones(800), [name] * 400 + ["others"] * 400)
+    whole = recommend(tokens, np.ones(800))
+    assert found.overall.limit == whole.limit > 1300
+    assert found.by_category[name].limit < 401
+    assert list(found.by_category) == [name, "others"]
+    record = limits_record(found)
+    assert record["overall"]["limit"] == whole.limit
+    assert record["by_category"][name]["limit"] < 401
 
 
 def test_nothing_to_judge_by_and_impossible_input():

@@ -351,7 +351,7 @@ class TestJson:
     def test_combined_agrees_with_the_study(self, tmp_path):
         study = make_study(40, left_out=(4096,), missing=2, errors=1)
         combined = json.loads(write_results(study, RUN, tmp_path)[-1].read_text("utf-8"))
-        assert combined["schema"] == "tokenbudget-phase1/1"
+        assert combined["schema"] == "tokenbudget-phase1/2"
         assert combined["problems"] == 38
         assert combined["missing"] == 2
         assert combined["errors"] == 1
@@ -488,7 +488,7 @@ class TestTerminal:
     def test_the_first_line_is_the_answer(self, n, budgets, answer):
         study = make_study(n, budgets)
         lines = saturation_lines(study, RUN, 80)
-        found = recommended_limits(study)["all_tokens"]["all"]
+        found = recommended_limits(study)["all_tokens"].overall
         named = found.truncation or found.best
         right = sum(judged.correct for judged in study.judged(named.limit)) / n
         expected = answer.format(
@@ -499,7 +499,7 @@ class TestTerminal:
         assert " ".join(lines[1:3]).replace("  ", "").startswith(expected)
 
     def test_where_accuracy_at_the_limit_is_not_known_it_is_not_made_up(self):
-        found = recommended_limits(make_study(300))["all_tokens"]["all"]
+        found = recommended_limits(make_study(300))["all_tokens"].overall
         said = recommendation_sentence(found, float("nan"))
         assert said == f"recommended limit {found.limit:,} tokens: at most 1.0 % truncated"
 

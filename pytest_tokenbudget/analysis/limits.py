@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -34,6 +34,7 @@ from pytest_tokenbudget.analysis.truncation import (
     upper_rate,
 )
 
+ALL = "all problems"
 MARGINS = (1.2, 1.5)
 """Multiples of the expected use that are commonly taken for a limit."""
 
@@ -110,7 +111,7 @@ class Recommendation:
     """A limit for one model and one category, or why there is none.
 
     Attributes:
-        name: The category, or ``all``.
+        name: The category, or ``all problems``.
         target: Share of responses that may be truncated.
         confidence: One-sided confidence of the promise.
         promise: Whether a limit can be promised.
@@ -145,35 +146,57 @@ class Recommendation:
     rules: tuple[RuleCheck, ...]
 
     def sentence(self) -> str:
-        """What is known, for people."""
+        """Whose limit it is, and what is known about it."""
+        return f"{self.name}: {self.finding()}"
+
+    def finding(self) -> str:
+        """What is known about the limit."""
         goal, n = f"{100 * self.target:g} %", self.needs.problems
         if self.promise is Promise.NO_TRACES:
-            return f"{self.name}: no trace to judge by"
+            return "no trace to judge by"
         assert self.best is not None
         if self.limit is not None:
             return (
-                f"{self.name}: limit {self.limit:,} truncates at most {goal} "
+                f"limit {self.limit:,} truncates at most {goal} "
                 f"(one-sided {100 * self.confidence:g} %, n = {n:,})"
             )
         if self.promise is Promise.CAP_TOO_LOW:
             more = "" if self.problems_needed is None else f", {self.problems_needed:,} problems"
             return (
-                f"{self.name}: cap too low to promise {goal}: {self.needs.capped:,} of "
+                f"cap too low to promise {goal}: {self.needs.capped:,} of "
                 f"{self.needs.traces:,} traces met it; generate with a cap above "
                 f"{self.best.limit:,}{more}"
             )
         need = f"{self.problems_needed:,} needed, {n:,} there"
         return (
-            f"{self.name}: too few traces to promise {goal}: {need}; limit {self.best.limit:,} "
+            f"too few traces to promise {goal}: {need}; limit {self.best.limit:,} "
             f"truncates at most {100 * self.best.upper:.1f} %"
         )
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """Limits for all problems and for each category, apart: any name can be a category's.
+
+    Attributes:
+        overall: The limit for all problems.
+        by_category: The limit for each category, in the order of first seen; empty where there is
+            only one, which is all problems.
+    """
+
+    overall: Recommendation
+    by_category: Mapping[str, Recommendation]
+
+    def __iter__(self) -> Iterator[Recommendation]:
+        yield self.overall
+        yield from self.by_category.values()
 
 
 def recommend(
     tokens: ArrayLike,
     complete: ArrayLike,
     *,
-    name: str = "all",
+    name: str = ALL,
     kind: str = "standard",
     target: float = 0.01,
     confidence: float = 0.95,
@@ -252,10 +275,8 @@ def recommend_by_category(
     target: float = 0.01,
     confidence: float = 0.95,
     fit_each: bool = True,
-) -> dict[str, Recommendation]:
-    """Recommend a limit for all traces and one for each category, in the order of first seen.
-
-    One category alone is all traces.
+) -> Recommendations:
+    """Recommend a limit for all traces and one for each category.
 
     Each promise stands for itself: with many categories, that all of them are kept together is less
     certain than each one.
@@ -288,11 +309,14 @@ def recommend_by_category(
             fit=fit,
         )
 
-    found = {"all": one("all", np.ones(len(names), bool), True)}
     several = list(dict.fromkeys(categories))
-    for name in several if len(several) > 1 else ():
-        found[name] = one(name, np.asarray(names == name), fit_each)
-    return found
+    return Recommendations(
+        one(ALL, np.ones(len(names), bool), True),
+        {
+            name: one(name, np.asarray(names == name), fit_each)
+            for name in (several if len(several) > 1 else ())
+        },
+    )
 
 
 def promised_limit(needs: Floats, ended: Bools, target: float, confidence: float) -> int | None:

@@ -132,7 +132,7 @@ def _report(study: Study, target: float) -> CostReport:
     used = np.stack([table[1] for table in tables.values()], axis=-1)
     prompts = tables[study.largest][0]
     limits = {
-        RECOMMENDED: recommended_limits(study, target)["all_tokens"]["all"].limit,
+        RECOMMENDED: recommended_limits(study, target)["all_tokens"].overall.limit,
         SATURATION: study.saturation.budget,
     }
     return CostReport(

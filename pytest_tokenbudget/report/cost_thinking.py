@@ -140,7 +140,7 @@ def thinking_cost_sentences(study: ThinkingStudy, run: RunInfo) -> list[str]:
 
 def _saving(study: ThinkingStudy) -> Saving | None:
     """What the recommended limit of all tokens saves against no limit at all."""
-    limit, reach = analyse_thinking(study).limits["all"].limit, study.natural.reach
+    limit, reach = analyse_thinking(study).limits.overall.limit, study.natural.reach
     return None if limit is None or limit >= reach else saving(study.natural, limit, reach)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.report.files import to_record
 from pytest_tokenbudget.report.study import PLAIN, Study
 from pytest_tokenbudget.report.style import percent, plural
 from pytest_tokenbudget.tasks.problem import Problem
@@ -13,7 +14,7 @@ from pytest_tokenbudget.tasks.scoring import Judged
 from pytest_tokenbudget.traces.trace import Outcome
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.analysis.limits import Recommendation
+    from pytest_tokenbudget.analysis.limits import Recommendation, Recommendations
     from pytest_tokenbudget.analysis.truncation import Truncation
 
 TARGET = 0.01
@@ -21,9 +22,7 @@ WEAK = 5
 """A limit whose bound on truncation is above so many times the target is not recommended."""
 
 
-def recommended_limits(
-    study: Study, target: float = TARGET
-) -> dict[str, dict[str, Recommendation]]:
+def recommended_limits(study: Study, target: float = TARGET) -> dict[str, Recommendations]:
     """Limits that truncate at most ``target`` of the answers, as far as the traces can promise it.
 
     Distributions are fitted to all traces together and not to single categories.
@@ -33,14 +32,14 @@ def recommended_limits(
         target: Share of answers that may be truncated.
 
     Returns:
-        Recommendations by what is limited (``all_tokens``, and ``thinking_tokens`` where a model
-        thought), then by category; ``all`` is first.
+        Recommendations by what is limited: ``all_tokens``, and ``thinking_tokens`` where a model
+        thought.
     """
 
-    def make() -> dict[str, dict[str, Recommendation]]:
+    def make() -> dict[str, Recommendations]:
         judged = study.judged(study.largest)
 
-        def limits(kind: str, tokens: list[int], of_thinking: bool) -> dict[str, Recommendation]:
+        def limits(kind: str, tokens: list[int], of_thinking: bool) -> Recommendations:
             return limits_of(
                 study.complete,
                 judged,
@@ -117,6 +116,18 @@ def is_recommended(found: Recommendation) -> bool:
     return named.upper <= WEAK * found.target
 
 
+def limits_record(found: Recommendations) -> dict[str, object]:
+    """Recommendations as they stand in result files, each with its sentence."""
+
+    def record(one: Recommendation) -> dict[str, object]:
+        return {**to_record(one), "sentence": one.sentence()}
+
+    return {
+        "overall": record(found.overall),
+        "by_category": {name: record(one) for name, one in found.by_category.items()},
+    }
+
+
 def limits_of(
     problems: Sequence[Problem],
     answers: Sequence[Judged],
@@ -126,7 +137,7 @@ def limits_of(
     target: float,
     of_thinking: bool = False,
     fit_each: bool = True,
-) -> dict[str, Recommendation]:
+) -> Recommendations:
     """Recommended limits over all answers and for each category.
 
     Args:

@@ -17,7 +17,12 @@ from pytest_tokenbudget.report.json_files import (
     token_stats_of,
     truncated,
 )
-from pytest_tokenbudget.report.limits import TARGET, limit_answer, recommended_limits
+from pytest_tokenbudget.report.limits import (
+    TARGET,
+    limit_answer,
+    limits_record,
+    recommended_limits,
+)
 from pytest_tokenbudget.report.saturation_figure import saturation_figure
 from pytest_tokenbudget.report.study import PLAIN, Study
 from pytest_tokenbudget.report.style import (
@@ -37,7 +42,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.curve import Point
     from pytest_tokenbudget.analysis.limits import Recommendation
 
-SCHEMA = "tokenbudget-phase1/1"
+SCHEMA = "tokenbudget-phase1/2"
 _HEADINGS = ("budget", "accuracy [95 %]", "of completed", "truncated", "mean tokens")
 _WIDTHS = (7, 22, 12, 9, 11)
 
@@ -128,11 +133,11 @@ def _answer(study: Study, run: RunInfo) -> str:
 
 def _promise(study: Study, run: RunInfo) -> str:
     """What the limit rests on, or what would be needed."""
-    return _all_tokens(study, run).sentence().removeprefix("all: ")
+    return _all_tokens(study, run).finding()
 
 
 def _all_tokens(study: Study, run: RunInfo) -> Recommendation:
-    return recommended_limits(study, target_of(run))["all_tokens"]["all"]
+    return recommended_limits(study, target_of(run))["all_tokens"].overall
 
 
 def target_of(run: RunInfo) -> float:
@@ -230,10 +235,8 @@ def combined_record(study: Study, run: RunInfo) -> dict[str, object]:
         if study.by_token_available:
             record["accuracy_by_token"] = accuracy_steps(study)
         record["recommended_limits"] = {
-            what: {
-                name: {**to_record(each), "sentence": each.sentence()} for name, each in by.items()
-            }
-            for what, by in recommended_limits(study, target_of(run)).items()
+            what: limits_record(found)
+            for what, found in recommended_limits(study, target_of(run)).items()
         }
         record["signs_of_truncation"] = to_plain(study_signs(study))
         record["token_stats"] = {

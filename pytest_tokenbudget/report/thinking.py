@@ -12,6 +12,7 @@ from pytest_tokenbudget.report.cost_thinking import (
 )
 from pytest_tokenbudget.report.files import safe_name, to_plain, to_record, write_json
 from pytest_tokenbudget.report.json_files import RunInfo, answer_record, header
+from pytest_tokenbudget.report.limits import limits_record
 from pytest_tokenbudget.report.style import (
     MAX_WIDTH,
     columns,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.limits import Recommendation
     from pytest_tokenbudget.analysis.truncation import Verdict
 
-SCHEMA = "tokenbudget-thinking/1"
+SCHEMA = "tokenbudget-thinking/2"
 _WIDTHS = (8, 7, 21, 8, 6, 8, 9)
 
 
@@ -140,9 +141,9 @@ def combined_record(study: ThinkingStudy, run: RunInfo) -> dict[str, object]:
         "closer_comparisons": [_said(each) for each in report.closers],
         "forced_against_hard": [_said(each) for each in report.enforcements],
         "recommended_limits": {
-            "all_tokens": {name: _said(each) for name, each in report.limits.items()},
-            "thinking_tokens": {name: _said(each) for name, each in report.thinking_limits.items()},
-            "thinking_off": {name: _said(each) for name, each in report.off_limits.items()},
+            "all_tokens": limits_record(report.limits),
+            "thinking_tokens": limits_record(report.thinking_limits),
+            "thinking_off": None if report.off_limits is None else limits_record(report.off_limits),
         },
         "cost": thinking_cost_record(study, run) if study.natural.scored else None,
         "signs_of_truncation": to_plain(report.signs),
@@ -242,9 +243,9 @@ def _sentences(study: ThinkingStudy, report: ThinkingReport) -> list[str]:
             f"thinking went on after the forced close in up to {worst.reopened + worst.spilled:,} "
             f"of {worst.forced:,} forced answers ({worst.name}, budget {count(worst.budget or 0)})"
         )
-    said.append(f"limit for all tokens, {report.limits['all'].sentence()}")
-    said.append(f"limit for thinking, {report.thinking_limits['all'].sentence()}")
-    said += _rules(report.limits["all"])
+    said.append(f"limit for all tokens, {report.limits.overall.finding()}")
+    said.append(f"limit for thinking, {report.thinking_limits.overall.finding()}")
+    said += _rules(report.limits.overall)
     if report.off is not None:
         said.append(report.off.sentence())
     elif not study.switchable:

@@ -14,7 +14,7 @@ from pytest_tokenbudget.traces.trace import Outcome
 if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.curve import Point
     from pytest_tokenbudget.analysis.intervals import Estimate
-    from pytest_tokenbudget.analysis.limits import Recommendation
+    from pytest_tokenbudget.analysis.limits import Recommendations
     from pytest_tokenbudget.analysis.signs import SignCount
     from pytest_tokenbudget.analysis.thinking import Settling, Usefulness, WayComparison
     from pytest_tokenbudget.analysis.tokens import TokenSpread
@@ -106,9 +106,9 @@ class ThinkingReport:
         usefulness: The smallest budget that is not worse than no limit.
         closers: Closers against each other, at the budgets above 0.
         enforcements: Forced against hard, at the budgets that both have.
-        limits: Recommended limits of all tokens while thinking, by category.
-        thinking_limits: Recommended limits of the thinking alone, by category.
-        off_limits: Recommended limits of all tokens with thinking switched off, by category.
+        limits: Recommended limits of all tokens while thinking.
+        thinking_limits: Recommended limits of the thinking alone.
+        off_limits: The same with thinking switched off; None where it cannot be.
         signs: Signs of truncation over all hard cuts and all natural answers.
         off: Whether thinking switched off is off; None where there is no switch.
     """
@@ -119,9 +119,9 @@ class ThinkingReport:
     usefulness: Usefulness
     closers: tuple[WayComparison, ...]
     enforcements: tuple[WayComparison, ...]
-    limits: dict[str, Recommendation]
-    thinking_limits: dict[str, Recommendation]
-    off_limits: dict[str, Recommendation]
+    limits: Recommendations
+    thinking_limits: Recommendations
+    off_limits: Recommendations | None
     signs: tuple[SignCount, ...]
     off: SwitchedOff | None
 
@@ -196,7 +196,7 @@ def _analyse(study: ThinkingStudy) -> ThinkingReport:
             study, natural, "thinking", [a.thinking for a in natural], of_thinking=True
         ),
         off_limits=(
-            {} if study.off is None else _limits(study, off, "standard", [a.tokens for a in off])
+            None if study.off is None else _limits(study, off, "standard", [a.tokens for a in off])
         ),
         signs=_signs(study),
         off=_off(study),
@@ -316,7 +316,7 @@ def _limits(
     kind: str,
     tokens: Sequence[int],
     of_thinking: bool = False,
-) -> dict[str, Recommendation]:
+) -> Recommendations:
     return limits_of(
         study.complete,
         [a.judged for a in answers],
