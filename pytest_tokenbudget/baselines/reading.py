@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pytest_tokenbudget.baselines.run import SCHEMA, Answer, BaselineError, Run
 from pytest_tokenbudget.report.saturation import SCHEMA as RESULTS
+from pytest_tokenbudget.tasks.problem import NO_CATEGORY
 from pytest_tokenbudget.traces.recorded import RecordingError
 from pytest_tokenbudget.traces.recorded_values import Fields
 from pytest_tokenbudget.traces.trace import Outcome
@@ -208,7 +209,7 @@ def _answer(fields: Fields, budgets: int) -> Answer:
     return Answer(
         problem_id=fields.name("problem_id"),
         sample=fields.count("sample") or 0,
-        category=fields.text("category", None) or "all",
+        category=fields.text("category", None) or NO_CATEGORY,
         question=fields.text("question"),
         expected=fields.scalar("ground_truth"),
         outcomes=tuple(_outcome(fields, v) for v in column("outcome", str, "an outcome")),
@@ -227,7 +228,7 @@ def _of_records(records: Sequence[Fields]) -> Answer:
     return Answer(
         problem_id=first.name("problem_id"),
         sample=first.count("sample") or 0,
-        category=first.text("category", None) or "all",
+        category=first.text("category", None) or NO_CATEGORY,
         question=first.text("question"),
         expected=first.scalar("ground_truth"),
         outcomes=tuple(_outcome(r, r.text("outcome")) for r in records),

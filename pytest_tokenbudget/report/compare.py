@@ -114,8 +114,9 @@ def _changed(changed: Changed, places: tuple[int, int]) -> str:
         for each, place in zip(changed, places, strict=True)
     )
     question = shorten(visible(answer.question), 60)
+    category = f" ({visible(answer.category)})" if answer.category else ""
     return (
-        f"{visible(answer.problem_id)} ({visible(answer.category)}), expected "
+        f"{visible(answer.problem_id)}{category}, expected "
         f"{_short(answer.expected)}: {_short(was)} -> {_short(now)}; {question}"
     )
 

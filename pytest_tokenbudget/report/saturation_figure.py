@@ -151,7 +151,7 @@ def _mark_saturation(study: Study, panels: Sequence[Axes]) -> None:
 
 def _mark_limit(study: Study, target: float, panels: Sequence[Axes]) -> str:
     """Mark the recommended limit, or the best that the traces allow; returns its sentence."""
-    found = recommended_limits(study, target)["all_tokens"]["all"]
+    found = recommended_limits(study, target)["all_tokens"].overall
     named = named_limit(found)
     if named is not None:
         promised = found.limit is not None

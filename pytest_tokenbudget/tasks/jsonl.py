@@ -15,12 +15,17 @@ from pathlib import Path
 
 from pytest_tokenbudget.tasks.answers import parse_number
 from pytest_tokenbudget.tasks.base import TaskError
-from pytest_tokenbudget.tasks.problem import SOLVE_INSTRUCTION, Message, Problem, content_id
+from pytest_tokenbudget.tasks.problem import (
+    NO_CATEGORY,
+    SOLVE_INSTRUCTION,
+    Message,
+    Problem,
+    content_id,
+)
 from pytest_tokenbudget.tasks.ruled import ANSWER, GivenTask
 
 ANSWER_INSTRUCTION = "Answer the question. End with #### and the answer."
 ROLES = ("system", "developer", "user", "assistant", "tool")
-DEFAULT_CATEGORY = "all"
 _KINDS = {
     str: "a string",
     bool: "true or false",
@@ -222,9 +227,7 @@ def to_problems(source: str, prefix: str, rows: list[Row]) -> tuple[Problem, ...
             )
         contents[content] = ids[identifier] = row.line
         problems.append(
-            Problem(
-                identifier, row.question, row.answer, row.category or DEFAULT_CATEGORY, messages
-            )
+            Problem(identifier, row.question, row.answer, row.category or NO_CATEGORY, messages)
         )
     return tuple(problems)
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 
 Message = Mapping[str, str]
 
+NO_CATEGORY = ""
+"""Category of a problem that has none; a name would be one that a task may use itself."""
+
 SOLVE_INSTRUCTION = "Solve the problem step by step. End with #### and the number."
 
 
@@ -20,7 +23,8 @@ class Problem:
         id: Stable identifier, derived from the content and never from the position.
         question: The question as shown to people.
         answer: The expected answer in the task's canonical form.
-        category: Label used to break results down, for example ``"4-step"``.
+        category: Label used to break results down, for example ``"4-step"``; ``NO_CATEGORY``
+            where the problem has none.
         messages: Chat messages (``role`` and ``content``) that pose the question.
         metadata: Task-specific facts about the problem, small and JSON-compatible.
     """

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from pytest_tokenbudget.engines.base import Decoding, UnrecordedDecoding
 from pytest_tokenbudget.tasks.jsonl import ANSWER_INSTRUCTION
-from pytest_tokenbudget.tasks.problem import Problem
+from pytest_tokenbudget.tasks.problem import NO_CATEGORY, Problem
 
 MAIN = "main"
 CLIFF = "phase3_cliff"
@@ -74,7 +74,7 @@ class Record:
     text: str
     budget: int | None = None
     sample: int = 0
-    category: str = "all"
+    category: str = NO_CATEGORY
     tokens: int | None = None
     hidden: int = 0
     truncated: bool | None = None

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from pytest_tokenbudget.engines.base import Decoding, UnrecordedDecoding
+from pytest_tokenbudget.tasks.problem import NO_CATEGORY
 from pytest_tokenbudget.traces.recorded import MAIN, Record, RecordingError, Source
 from pytest_tokenbudget.traces.recorded_inspect import read_inspect
 from pytest_tokenbudget.traces.recorded_lm_eval import read_lm_eval
@@ -206,7 +207,7 @@ def _own_record(row: Fields, budget: int | None) -> Record:
         text="" if nothing else row.text("generated", empty=True),
         budget=row.tokens("budget", at_least=1) or budget,
         sample=row.count("sample") or 0,
-        category=row.text("category", None) or "all",
+        category=row.text("category", None) or NO_CATEGORY,
         tokens=None if nothing else row.tokens("tokens_used"),
         truncated=truncated,
         verdicts={} if correct is None or failed else {"recorded": correct},

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pytest_tokenbudget.engines.base import Decoding, UnrecordedDecoding
 from pytest_tokenbudget.tasks.jsonl import kind_of
+from pytest_tokenbudget.tasks.problem import NO_CATEGORY
 from pytest_tokenbudget.traces.recorded import Record, RecordingError, Source
 from pytest_tokenbudget.traces.recorded_values import Fields, expected, number_text
 from pytest_tokenbudget.traces.trace import ThinkingFormat
@@ -187,7 +188,7 @@ def _targets(row: Fields) -> tuple[str, ...]:
 def _category(row: Fields) -> str:
     metadata = row.get("metadata")
     found = metadata.get("category") if isinstance(metadata, Mapping) else None
-    return found if isinstance(found, str) and found else "all"
+    return found if isinstance(found, str) and found else NO_CATEGORY
 
 
 def _verdicts(row: Fields) -> dict[str, bool]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pytest_tokenbudget.engines.base import Decoding, UnrecordedDecoding
 from pytest_tokenbudget.tasks.jsonl import kind_of
+from pytest_tokenbudget.tasks.problem import NO_CATEGORY
 from pytest_tokenbudget.thinking_formats import left_open
 from pytest_tokenbudget.traces.recorded import Record, RecordingError, Source
 from pytest_tokenbudget.traces.recorded_values import Fields, expected
@@ -93,7 +94,7 @@ def _records(row: Fields, task: str, limit: int | None) -> Iterator[Record]:
             text=text,
             budget=named_limit or DEFAULT_LIMIT,
             sample=sample,
-            category=doc.text("category", "all") if isinstance(doc.get("category"), str) else "all",
+            category=found if isinstance(found := doc.get("category"), str) else NO_CATEGORY,
             verdicts={} if verdict is None else {_filter(row): verdict},
             opened=opened,
             assumed=named_limit is None,
