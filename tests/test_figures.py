@@ -229,7 +229,7 @@ def test_a_name_that_the_title_has_no_room_for_is_in_the_caption():
     ids=["shown", "near-the-target", "too-few", "cap-too-low", "left-of-all-budgets"],
 )
 def test_the_recommended_limit_is_marked_in_every_panel(study, name, filled):
-    found = recommended_limits(study)["all_tokens"]["all"]
+    found = recommended_limits(study)["all_tokens"].overall
     limit = named_limit(found).limit
     figure = drawn(study)
     [label] = [text for text in legend_labels(figure) if "limit" in text]
