@@ -10,7 +10,7 @@ import re
 import time
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,9 +24,10 @@ STARTED = pytest.StashKey[float]()
 HOOKS = "tokenbudget-hooks"
 # Attributes of a test's report that travel from a worker to the controller.
 RECORDED, SECTIONS = "tokenbudget", "tokenbudget_sections"
+# What a test recorded.
+RECORDS = pytest.StashKey[list[dict[str, Any]]]()
 
 BASELINE = "test_baseline.py"
-FIXTURES = ("pytest_tokenbudget.fixtures", "pytest_tokenbudget.fixtures_engine")
 MARKERS = {
     "phase1": "accuracy, truncation and tokens used against budget; the saturation point",
     "phase1b": "the same from several samples a problem",
@@ -38,7 +39,10 @@ MARKERS = {
     "context": "what is lost when a conversation does not fit",
     "scenarios": "which limits scenarios of each kind need",
     "gpu": "needs a GPU",
+    "tokenbudget": "an eval that uses fixtures of pytest-tokenbudget",
 }
+# Other projects mark tests as needing a GPU too.
+EVAL_MARKERS = frozenset(MARKERS) - {"gpu"}
 
 
 def activate(config: pytest.Config) -> Session:
@@ -91,7 +95,7 @@ def in_use(config: pytest.Config) -> bool:
         if start(config).settings.explicit:
             return True
     expression = str(config.getoption("markexpr", default="") or "")
-    if any(re.search(rf"\b{name}\b", expression) for name in MARKERS if name != "gpu"):
+    if any(re.search(rf"\b{name}\b", expression) for name in EVAL_MARKERS):
         return True
     for argument in config.args:
         name = argument.split("::")[0]
@@ -121,15 +125,6 @@ def nothing_to_compare(path: Path, config: pytest.Config) -> bool:
         return False
     session = config.stash.get(SESSION, None)
     return session is None or session.settings.compare is None
-
-
-def is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
-    """Whether a fixture that a test asks for is one of this plugin's."""
-    # pytest has no public way to ask whose fixture a name means.
-    definitions = metafunc.definition._fixtureinfo.name2fixturedefs.get(name)
-    if not definitions:
-        return False
-    return definitions[-1].func.__module__ in FIXTURES
 
 
 class ControllerWatch:

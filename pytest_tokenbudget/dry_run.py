@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_tokenbudget.activation import SESSION
+from pytest_tokenbudget.eval_tests import replaced, uses
 from pytest_tokenbudget.planning import Kind, Need, SetupError, choose_device
 from pytest_tokenbudget.selection import kinds_of, model_under_test
 from pytest_tokenbudget.session import Session
@@ -89,12 +90,11 @@ def look(session: Session, items: Sequence[pytest.Item]) -> list[ModelRun]:
     needed: dict[ModelSpec, dict[str, None]] = {}
     for item in items:
         spec = model_under_test(item)
-        if spec is None or is_skipped(item):
+        if spec is None or is_skipped(item) or replaced(item):
             continue
         kinds = needed.setdefault(spec, {})
         kinds.update(dict.fromkeys(kinds_of(item)))
-        names = getattr(item, "fixturenames", ())
-        kinds.update(dict.fromkeys(name for name in UNPLANNED if name in names))
+        kinds.update(dict.fromkeys(name for name in UNPLANNED if uses(item, name)))
     if session.recordings is not None:
         return [
             ModelRun(spec, notes=["was recorded: nothing is generated"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_tokenbudget.activation import activate
+from pytest_tokenbudget.activation import RECORDS, activate
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.curve import Curve
@@ -34,20 +34,6 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.tasks.scoring import Judged
     from pytest_tokenbudget.traces.trace import Trace
 
-# A test that asks for one of these makes its section of the report appear.
-REPORTED = (
-    "compared",
-    "stochastic",
-    "errors",
-    "cliff",
-    "structure",
-    "thinking",
-    "allocation",
-    "context",
-    "scenarios",
-)
-RECORDS = pytest.StashKey[list[dict[str, Any]]]()
-
 
 @pytest.fixture(scope="session")
 def tokenbudget(pytestconfig: pytest.Config) -> Session:
@@ -58,18 +44,33 @@ def tokenbudget(pytestconfig: pytest.Config) -> Session:
 @pytest.fixture(scope="session")
 def model(request: pytest.FixtureRequest) -> ModelSpec:
     """The model under test; one run of the test for each ``--model``."""
-    spec: ModelSpec = request.param
-    return spec
+    from pytest_tokenbudget.models import ModelSpec
+
+    specs = activate(request.config).specs
+    # Tests that pytest cannot parametrise, such as methods of unittest classes, have no param.
+    spec = getattr(request, "param", specs[0] if len(specs) == 1 else None)
+    if isinstance(spec, ModelSpec):
+        return spec
+    if spec is None:
+        what = f"there are {len(specs)} models, and this test cannot run once for each of them"
+        way = "let a test function ask for 'model' among its arguments, or name one model"
+    else:
+        what, way = f"{spec!r} cannot be given to the fixture 'model'", "name it with --model"
+    raise pytest.fail.Exception(f"{what}; {way}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
-def task(tokenbudget: Session) -> Task:
+def task(request: pytest.FixtureRequest, tokenbudget: Session) -> Task:
     """The task that ``--task`` names."""
+    # Studies ask for it too, so that one that a project put in its place is noticed.
+    if hasattr(request, "param"):
+        what = f"{request.param!r} cannot be given to the fixture 'task'"
+        raise pytest.fail.Exception(f"{what}; name it with --task", pytrace=False)
     return tokenbudget.task
 
 
 @pytest.fixture(scope="session")
-def study(tokenbudget: Session, model: ModelSpec) -> Study:
+def study(tokenbudget: Session, model: ModelSpec, task: Task) -> Study:
     """Problems, traces, judged cuts and curve of the model on the task.
 
     Missing traces are generated first, together with every other worker that needs them.
@@ -79,7 +80,7 @@ def study(tokenbudget: Session, model: ModelSpec) -> Study:
 
 
 @pytest.fixture(scope="session")
-def stochastic_study(tokenbudget: Session, model: ModelSpec) -> Study:
+def stochastic_study(tokenbudget: Session, model: ModelSpec, task: Task) -> Study:
     """The same with several samples a problem: ``--samples`` at ``--sample-budgets``."""
     __tracebackhide__ = True
     return _study(tokenbudget, model, "stochastic")
@@ -222,7 +223,7 @@ def scenarios(tokenbudget: Session, study: Study) -> ScenarioReport:
 
 
 @pytest.fixture(scope="session")
-def thinking_study(tokenbudget: Session, model: ModelSpec) -> ThinkingStudy:
+def thinking_study(tokenbudget: Session, model: ModelSpec, task: Task) -> ThinkingStudy:
     """What the model does with its thinking: cut, ended by force, left alone, switched off.
 
     Tests of models that are not known to think are skipped.
@@ -358,6 +359,7 @@ def record_metrics(request: pytest.FixtureRequest) -> Callable[..., None]:
     from pytest_tokenbudget.report.files import to_record
 
     config = request.config
+    activate(config)
     # pytest writes them in xunit2 too, where the schema does not allow them, and warns.
     in_schema = not config.getoption("xmlpath", None) or config.getini("junit_family") != "xunit2"
     properties = request.node.user_properties if in_schema else []

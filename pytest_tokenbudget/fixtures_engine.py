@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.report.context_points import ContextReport
     from pytest_tokenbudget.report.context_study import ContextStudy
     from pytest_tokenbudget.session import Session
+    from pytest_tokenbudget.tasks.base import Task
     from pytest_tokenbudget.tokenizers_run import Tokenization
 
 
@@ -40,7 +41,7 @@ def llm(tokenbudget: Session, model: ModelSpec) -> LanguageModel:
 
 
 @pytest.fixture(scope="session")
-def context_study(tokenbudget: Session, model: ModelSpec) -> ContextStudy:
+def context_study(tokenbudget: Session, model: ModelSpec, task: Task) -> ContextStudy:
     """Conversations posed whole and truncated, and the model's answers.
 
     What was recorded cannot be posed again: its tests are skipped.

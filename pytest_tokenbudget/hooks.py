@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget import dry_run, missing, selection
+from pytest_tokenbudget import dry_run, eval_tests, missing, selection
 from pytest_tokenbudget.activation import HOOKS, MARKERS, SESSION
 from pytest_tokenbudget.gates import keeper
 from pytest_tokenbudget.report import reporter
@@ -56,6 +56,11 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> None:
     reporter.prepare(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    eval_tests.refuse_replaced(item)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pytest_tokenbudget import activation, fixtures, fixtures_engine, option_flags
+from pytest_tokenbudget import activation, eval_tests, option_flags
 from pytest_tokenbudget.activation import MARKERS
 
 
@@ -31,8 +32,6 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 def pytest_configure(config: pytest.Config) -> None:
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
-    config.pluginmanager.register(fixtures, "tokenbudget-fixtures")
-    config.pluginmanager.register(fixtures_engine, "tokenbudget-fixtures-engine")
     activation.watch(config)
 
 
@@ -46,9 +45,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return activation.nothing_to_compare(collection_path, config) or None
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if any(activation.is_ours(metafunc, name) for name in metafunc.fixturenames):
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None]:
+    # Before anyone parametrises, pytest must know the fixtures that an eval uses.
+    eval_tests.adopt(metafunc.definition)
+    yield
+    if eval_tests.uses_any(metafunc.definition):
         activation.activate(metafunc.config)
         from pytest_tokenbudget import selection
 
@@ -58,6 +60,29 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu"):
         activation.activate(item.config)
+    # Methods of unittest classes and doctests are never parametrised.
+    if not hasattr(item, "callspec"):
+        eval_tests.adopt(item)
+        if eval_tests.uses_any(item):
+            activation.activate(item.config)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    eval_tests.offer(session)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    eval_tests.complete(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[Any],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    eval_tests.explain_missing(call, report)
+    return report
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

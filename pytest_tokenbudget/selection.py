@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_tokenbudget.activation import SESSION, is_ours, suite
+from pytest_tokenbudget.activation import SESSION, suite
 from pytest_tokenbudget.context.window_limits import WHOLE
+from pytest_tokenbudget.eval_tests import uses
 from pytest_tokenbudget.planning import Kind, Need, SetupError
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.xdist import visible_gpus
@@ -114,7 +115,9 @@ BUDGETS = {Kind.MAIN: "budget", Kind.STOCHASTIC: "sample_budget"}
 
 def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
     # pytest has no public way to ask what is parametrised already.
-    return is_ours(metafunc, name) and not any(name in call.params for call in metafunc._calls)
+    return uses(metafunc.definition, name) and not any(
+        name in call.params for call in metafunc._calls
+    )
 
 
 def order_suite(
@@ -182,8 +185,7 @@ def note_needs(session: Session, items: list[pytest.Item]) -> None:
         spec = model_of(item)
         if spec is None:
             continue
-        names = item.fixturenames  # type: ignore[attr-defined]
-        session.every_mode |= "allocation" in names
+        session.every_mode |= uses(item, "allocation")
         for kind in kinds_of(item):
             if kind is Kind.CONTEXT:
                 arm = item.callspec.params.get("context_arm")  # type: ignore[attr-defined]
@@ -197,14 +199,13 @@ def note_needs(session: Session, items: list[pytest.Item]) -> None:
                 need.budgets.add(asked)
             else:
                 need.all_budgets = True
-            if kind is Kind.MAIN and "cliff" in names:
+            if kind is Kind.MAIN and uses(item, "cliff"):
                 need.reach = max(need.reach, *cliff_budgets(session, spec), 0)
 
 
 def kinds_of(item: pytest.Item) -> list[Kind]:
     """The kinds of studies that a test needs."""
-    names = getattr(item, "fixturenames", ())
-    return [kind for name, kind in STUDIES.items() if name in names]
+    return [kind for name, kind in STUDIES.items() if uses(item, name)]
 
 
 def model_of(item: pytest.Item) -> ModelSpec | None:

@@ -12,6 +12,7 @@ pytest_plugins = ["run_fixtures"]
 LOADED = {
     "pytest_tokenbudget",
     "pytest_tokenbudget.activation",
+    "pytest_tokenbudget.eval_tests",
     "pytest_tokenbudget.fixtures",
     "pytest_tokenbudget.fixtures_engine",
     "pytest_tokenbudget.option_flags",
@@ -87,7 +88,7 @@ def test_what_is_used_is_loaded(pytester, modules, arguments, test):
 
 def test_fixtures_and_markers_are_listed_without_use(pytester, no_worker):
     text = pytester.runpytest_subprocess("--fixtures").stdout.str()
-    for name in ("model", "curve", "saturation", "count_tokens", "conformance"):
+    for name in ("curve", "saturation", "count_tokens", "record_metrics"):
         assert f"\n{name} " in text
     assert "@pytest.mark.phase1:" in pytester.runpytest_subprocess("--markers").stdout.str()
 

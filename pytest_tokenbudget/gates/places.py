@@ -11,6 +11,7 @@ import pytest
 
 from pytest_tokenbudget.activation import MARKERS
 from pytest_tokenbudget.config_file import nearest
+from pytest_tokenbudget.eval_tests import uses
 from pytest_tokenbudget.gates.table import CONFORMANCE, SATURATION, Gate
 from pytest_tokenbudget.planning import Kind
 
@@ -73,15 +74,14 @@ def place_of(item: pytest.Item, session: Session) -> Place | None:
     """
     from pytest_tokenbudget.selection import model_under_test
 
-    names = getattr(item, "fixturenames", ())
-    judge = next((name for name in JUDGES if name in names), None)
+    judge = next((name for name in JUDGES if uses(item, name)), None)
     spec = model_under_test(item)
     if judge is None or spec is None:
         return None
     budget, modes, by_mode = _budget(item, session, spec, judge)
     task, mode = recorded_as(session, spec)
     asked = set(item._fixtureinfo.argnames)  # type: ignore[attr-defined]
-    saturation = "saturation" in asked
+    saturation = "saturation" in asked and uses(item, "saturation")
     return Place(
         test=item.nodeid,
         judge=judge,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_tokenbudget.activation import RECORDED, SECTIONS, SESSION, STARTED, in_use
-from pytest_tokenbudget.fixtures import RECORDS, REPORTED
+from pytest_tokenbudget.activation import RECORDED, RECORDS, SECTIONS, SESSION, STARTED, in_use
+from pytest_tokenbudget.eval_tests import replaced, uses
 from pytest_tokenbudget.planning import Kind, SetupError
 from pytest_tokenbudget.selection import kinds_of, model_of
 from pytest_tokenbudget.session import Session
@@ -35,6 +35,18 @@ if TYPE_CHECKING:
 
     Reported = Study | ThinkingStudy | ContextStudy
 
+# A test that asks for one of these makes its section of the report appear.
+REPORTED = (
+    "compared",
+    "stochastic",
+    "errors",
+    "cliff",
+    "structure",
+    "thinking",
+    "allocation",
+    "context",
+    "scenarios",
+)
 # Plans whose traces are parts of another one's study.
 PARTS = (Kind.OFF, Kind.FORCED, Kind.WAIT, Kind.SUMMARY)
 VERSIONED = (
@@ -57,7 +69,7 @@ def prepare(item: pytest.Item) -> None:
     session and fails the test in its set-up.
     """
     spec = model_of(item)
-    if spec is None or is_skipped(item):
+    if spec is None or is_skipped(item) or replaced(item):
         return
     reporter = item.config.pluginmanager.getplugin("tokenbudget-reporter")
     if reporter:
@@ -92,8 +104,7 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> pytest.TestReport:
 
 def _sections(item: pytest.Item) -> list[str]:
     """The sections of the report that a test's fixtures stand for."""
-    names = getattr(item, "fixturenames", ())
-    return [name for name in REPORTED if name in names]
+    return [name for name in REPORTED if uses(item, name)]
 
 
 class Reporter:
