@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,8 @@ def configured(config: pytest.Config) -> bool:
         return True
     if any(_in_ini(config, option.ini) for option in OPTIONS):
         return True
-    return _has_settings(config.rootpath)
+    here, root = config.invocation_params.dir, config.rootpath
+    return any(has_settings(directory) for directory in (*upwards(here, root), root))
 
 
 def _in_ini(config: pytest.Config, name: str) -> bool:
@@ -74,13 +76,29 @@ def _in_ini(config: pytest.Config, name: str) -> bool:
         return True  # a value of a wrong type, which is reported when it is read
 
 
-def _has_settings(directory: Path) -> bool:
+def upwards(start: Path, root: Path) -> Iterator[Path]:
+    """The directories in which settings are looked for, from ``start`` up.
+
+    The last one is the top of the repository, or pytest's rootdir if that is above it; outside of
+    a repository it is the top of the file system.
+    """
+    for directory in (start, *start.parents):
+        yield directory
+        top = any((directory / name).exists() for name in (".git", ".hg"))
+        if top and root not in directory.parents:
+            return
+
+
+def has_settings(directory: Path) -> bool:
+    """Whether there may be settings of this plugin in a directory, found without parsing."""
     if (directory / "tokenbudget.toml").is_file():
         return True
     try:
-        return b"tokenbudget" in (directory / "pyproject.toml").read_bytes()
+        text = (directory / "pyproject.toml").read_bytes()
     except OSError:
         return False
+    # Not where it is a requirement, pytest-tokenbudget, or in pytest's own table, tokenbudget_NAME.
+    return re.search(rb"(?<![\w-])tokenbudget(?![\w-])", text) is not None
 
 
 def in_use(config: pytest.Config) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_tokenbudget.activation import SESSION
 from pytest_tokenbudget.eval_tests import replaced, uses
+from pytest_tokenbudget.option_flags import working_names
 from pytest_tokenbudget.planning import Kind, Need, SetupError, choose_device
 from pytest_tokenbudget.selection import kinds_of, model_under_test
 from pytest_tokenbudget.session import Session
@@ -76,8 +77,8 @@ def say(session: pytest.Session) -> bool | None:
         lines.append(f"written: {path.relative_to(base) if path.is_relative_to(base) else path}")
     if terminal is not None:
         terminal.ensure_newline()
-        for line in lines:
-            terminal.write_line(line)
+        for line in (*(f"tokenbudget: {note}" for note in state.notes), *lines):
+            terminal.write_line(working_names(session.config, line))
     # What cannot be generated would fail its tests.
     session.testsfailed += any(run.failures for run in found)
     return True

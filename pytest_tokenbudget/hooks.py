@@ -11,6 +11,7 @@ import pytest
 from pytest_tokenbudget import dry_run, eval_tests, missing, selection
 from pytest_tokenbudget.activation import HOOKS, MARKERS, SESSION
 from pytest_tokenbudget.gates import keeper
+from pytest_tokenbudget.option_flags import named_in_errors
 from pytest_tokenbudget.report import reporter
 from pytest_tokenbudget.start import start
 
@@ -23,7 +24,8 @@ def register(config: pytest.Config) -> None:
     """
     session = start(config)
     manager = config.pluginmanager
-    keeper.register(config, session)
+    with named_in_errors(config):
+        keeper.register(config, session)
     if not hasattr(config, "workerinput"):
         shown = reporter.Reporter(config, session)
         manager.register(shown, "tokenbudget-reporter")
@@ -73,5 +75,6 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    reporter.name_options(item, call)
     report = yield
     return reporter.attach(item, report)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+PREFIX = "--tokenbudget-"
 DEFAULT_BUDGETS = (32, 64, 128, 256, 512, 1024, 2048)
 DEFAULT_CLIFF_BUDGETS = tuple(range(96, 257, 16))
 DEFAULT_TARGET = 0.01
@@ -39,7 +40,7 @@ class Option:
     Attributes:
         name: Field of :class:`Settings` (``stage`` is the one exception), also the key in
             ``tokenbudget.toml``; the ini name is ``tokenbudget_`` and this.
-        flags: Command-line flags, the first one is used in messages.
+        flags: Command-line flags; the first one is used in messages, unless somebody else has it.
         parser: Gives the function that makes a value from text, out of ``option_values``.
         default: Text that is parsed where nobody set anything.
         help: One sentence for ``--help``.
@@ -58,6 +59,16 @@ class Option:
     def ini(self) -> str:
         return f"tokenbudget_{self.name}"
 
+    @property
+    def long(self) -> str:
+        """The flag that no other plugin has."""
+        return PREFIX + self.flags[0].removeprefix(PREFIX).removeprefix("--")
+
+    @property
+    def short(self) -> tuple[str, ...]:
+        """Flags that another plugin or a conftest.py may have too."""
+        return tuple(flag for flag in self.flags if flag != self.long)
+
     def parse(self, text: str) -> Any:  # noqa: ANN401
         """The value that a text means.
 
@@ -72,7 +83,7 @@ class Option:
 OPTIONS: tuple[Option, ...] = (
     Option(
         "model",
-        ("--model", "--tokenbudget-model"),
+        ("--model",),
         lambda values: values.names,
         "nano-reasoner",
         "Alias, hub id, local directory, .gguf file or server address; several with commas.",

@@ -7,7 +7,8 @@ pytest's ini or TOML file (``tokenbudget_NAME``), else from ``tokenbudget.toml``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pytest_tokenbudget.baselines.values import Tolerance
 from pytest_tokenbudget.config_file import ConfigError
 from pytest_tokenbudget.endpoints import shown_address
 from pytest_tokenbudget.generation_config import GenerationConfig, read_generation_config
+from pytest_tokenbudget.option_flags import first_name
 from pytest_tokenbudget.option_table import (
     DEFAULT_BUDGETS,
     DEFAULT_CLIFF_BUDGETS,
@@ -27,6 +29,7 @@ from pytest_tokenbudget.option_table import (
     Option,
 )
 from pytest_tokenbudget.option_values import Threshold
+from pytest_tokenbudget.project import Project
 
 __all__ = [
     "DEFAULT_BUDGETS",
@@ -52,6 +55,7 @@ NONE_IS_EMPTY = (
     "compare_fail",
 )
 
+NAMED_BY_PATH = ("model", "task", "tokenizer")
 GENERATION_CONFIG = "generation_config"
 # Budgets of which the file's limits are the largest.
 LIMITED = ("budgets", "sample_budgets")
@@ -186,15 +190,34 @@ class Settings:
     explicit: frozenset[str]
 
 
-def _from_ini(config: pytest.Config, option: Option) -> str | None:
-    try:
-        text = config.getini(option.ini)
-    except (TypeError, ValueError, pytest.UsageError) as error:
-        raise pytest.UsageError(
-            f"{option.ini} in {config.inipath}: {error}; allowed: text in quotes, "
-            f'for example {option.ini} = "{option.default or "..."}"'
-        ) from None
-    return str(text) or None
+def _from_ini(config: pytest.Config, project: Project, option: Option) -> str | None:
+    if project.ini is not None:
+        value = project.ini.get(option.ini) or ""
+    else:
+        try:
+            value = config.getini(option.ini)
+        except (TypeError, ValueError, pytest.UsageError) as error:
+            raise pytest.UsageError(_not_text(project, option, str(error))) from None
+    if not isinstance(value, str):
+        raise pytest.UsageError(_not_text(project, option, f"{value!r} is not text"))
+    return value or None
+
+
+def _not_text(project: Project, option: Option, problem: str) -> str:
+    return (
+        f"{option.ini} in {project.inipath}: {problem}; allowed: text in quotes, "
+        f'for example {option.ini} = "{option.default or "..."}"'
+    )
+
+
+def _ini_base(config: pytest.Config, project: Project, option: Option) -> Path:
+    """The directory that a path in pytest's ini file, or in ``-o``, starts from."""
+    overridden = any(
+        each.startswith(f"{option.ini}=") for each in config.getoption("override_ini") or ()
+    )
+    if overridden or project.inipath is None:
+        return config.invocation_params.dir
+    return project.inipath.parent
 
 
 def _from_file(value: object) -> str:
@@ -205,13 +228,12 @@ def _from_file(value: object) -> str:
     return str(value)
 
 
-def read_settings(config: pytest.Config, file_values: Mapping[str, object], file: str) -> Settings:
+def read_settings(config: pytest.Config, project: Project) -> Settings:
     """Parse every option from wherever it was set.
 
     Args:
         config: pytest's configuration.
-        file_values: Options from the project's own settings file.
-        file: That file's name, for messages.
+        project: Where settings come from.
 
     Raises:
         pytest.UsageError: Naming the option, the value, what is allowed and the nearest match.
@@ -221,19 +243,20 @@ def read_settings(config: pytest.Config, file_values: Mapping[str, object], file
     given: GenerationConfig | None = None
     # This one first: what its file says stands above settings files.
     for option in sorted(OPTIONS, key=lambda option: option.name != GENERATION_CONFIG):
-        origin, base = option.flags[0], config.invocation_params.dir
+        origin, base = first_name(config, option), config.invocation_params.dir
         text = _from_command_line(config, option)
         if text is None and given is not None and option.name in given.options:
             text, key = given.options[option.name]
             origin = f"{given.path}: {key}"
         if text is None:
-            origin, base = f"{option.ini} in {config.inipath}", config.rootpath
-            text = _from_ini(config, option)
-        if text is None and option.name in file_values:
-            origin = f"{option.name} in {file}"
-            text = _from_file(file_values[option.name])
+            origin = f"{option.ini} in {project.inipath}"
+            base = _ini_base(config, project, option)
+            text = _from_ini(config, project, option)
+        if text is None and project.user.path is not None and option.name in project.user.options:
+            origin, base = f"{option.name} in {project.user.where}", project.user.path.parent
+            text = _from_file(project.user.options[option.name])
         if text is None:
-            text = option.default
+            text, base = option.default, project.root
         else:
             explicit.add(option.name)
             if not text.strip():
@@ -244,7 +267,8 @@ def read_settings(config: pytest.Config, file_values: Mapping[str, object], file
             # What may be a key in an address is not shown.
             shown = shown_address(text)
             raise pytest.UsageError(f"{origin}: {shown!r} cannot be used; {error}") from None
-        values[option.name] = _placed(base, value)
+        place = _named if option.name in NAMED_BY_PATH else _placed
+        values[option.name] = place(base, value)
         if option.name == GENERATION_CONFIG:
             given = values[option.name] = _generation_config(values[option.name], origin)
     if given is not None and given.largest is not None:
@@ -276,6 +300,20 @@ def _placed(base: Path, value: object) -> object:
     if isinstance(value, tuple):
         return tuple(_placed(base, item) for item in value)
     return base / value if isinstance(value, Path) else value
+
+
+def _named(base: Path, value: object) -> object:
+    """The same for names that may be paths, such as ``gsm8k=PATH.jsonl``."""
+    here = Path.cwd()
+    if isinstance(value, tuple):
+        return tuple(_named(base, item) for item in value)
+    if not isinstance(value, str) or base == here:
+        return value
+    head, equals, tail = value.rpartition("=")
+    if os.path.isabs(tail) or not re.search(r"[/\\]|\.\w+$", tail) or not (base / tail).exists():
+        return value
+    path = os.path.relpath(base / tail, here)
+    return head + equals + (path if path.startswith(os.pardir) else os.path.join(os.curdir, path))
 
 
 def _settle(values: dict[str, Any], explicit: frozenset[str]) -> Settings:

@@ -16,8 +16,15 @@ from pytest_tokenbudget import activation, eval_tests, option_flags
 from pytest_tokenbudget.activation import MARKERS
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    option_flags.add_options(parser)
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    option_flags.add_options(parser, pluginmanager)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None]:
+    yield from option_flags.load_conftests(early_config, parser, args)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -30,6 +37,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    option_flags.parsed(config)
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
     activation.watch(config)

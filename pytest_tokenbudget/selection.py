@@ -12,6 +12,7 @@ import pytest
 from pytest_tokenbudget.activation import SESSION, suite
 from pytest_tokenbudget.context.window_limits import WHOLE
 from pytest_tokenbudget.eval_tests import uses
+from pytest_tokenbudget.option_flags import working_names
 from pytest_tokenbudget.planning import Kind, Need, SetupError
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.xdist import visible_gpus
@@ -36,7 +37,8 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         _parametrize(metafunc)
     except pytest.UsageError as error:
         # What only a look at the data shows comes too late for a usage error.
-        raise pytest.Collector.CollectError(str(error)) from None
+        message = working_names(metafunc.config, str(error))
+        raise pytest.Collector.CollectError(message) from None
 
 
 def _parametrize(metafunc: pytest.Metafunc) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -67,6 +68,9 @@ class Session:
         make_engine: engine_makers.EngineMaker | None = None,
     ) -> None:
         self.settings, self.user, self.run = settings, user, run
+        # Where the project is, and what is to be known of where its settings come from.
+        self.root: Path | None = None
+        self.notes: tuple[str, ...] = ()
         self.every_mode = False
         self.needs: dict[tuple[str, Kind], Need] = {}
         self.context_arms: dict[str, set[str]] = {}

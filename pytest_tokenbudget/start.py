@@ -9,9 +9,11 @@ import pytest
 
 from pytest_tokenbudget import xdist
 from pytest_tokenbudget.activation import SESSION
-from pytest_tokenbudget.config_file import ConfigError, read_config
-from pytest_tokenbudget.options import NAMES, read_settings
+from pytest_tokenbudget.config_file import ConfigError
+from pytest_tokenbudget.option_flags import given_to_others, named_in_errors
+from pytest_tokenbudget.options import read_settings
 from pytest_tokenbudget.planning import SetupError
+from pytest_tokenbudget.project import find_project
 from pytest_tokenbudget.session import Session
 
 # Where one of these was set, models are looked up before anything is collected.
@@ -40,17 +42,24 @@ def start(config: pytest.Config) -> Session:
     """
     if SESSION in config.stash:
         return config.stash[SESSION]
+    with named_in_errors(config):
+        return _start(config)
+
+
+def _start(config: pytest.Config) -> Session:
     try:
-        user = read_config(config.rootpath, NAMES)
+        project = find_project(config)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
-    settings = read_settings(config, user.options, user.where)
+    settings = read_settings(config, project)
     if settings.stream and (workers := config.getoption("numprocesses", default=None)):
         raise pytest.UsageError(
             f"--stream: cannot be used with -n {workers}, whose workers have no terminal to show "
             "traces on; leave out one of the two: -n 0, or the setting stream = off"
         )
-    session = Session(settings, user, run_identifier(config))
+    session = Session(settings, project.user, run_identifier(config))
+    session.root = project.root
+    session.notes = (*project.notes, *given_to_others(config))
     if settings.explicit & CHECKED:
         session.check_budgets()
     if session.recordings is None and settings.explicit & {"closers", "max_thinking_tokens"}:

@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_tokenbudget.config_file import read_config
 from pytest_tokenbudget.endpoints import Endpoint, identity_of, read_address, shown_address
 from pytest_tokenbudget.engines.server.facts import Facts
 from pytest_tokenbudget.model_choice import choose_models, engine_of
 from pytest_tokenbudget.models import ModelError, load_catalogue
-from pytest_tokenbudget.options import NAMES, read_settings
+from pytest_tokenbudget.options import read_settings
+from pytest_tokenbudget.project import find_project
 
 A, B = "http://a:8000/v1", "http://b:8000/v1"
 
@@ -16,9 +16,9 @@ A, B = "http://a:8000/v1", "http://b:8000/v1"
 def chosen(pytester):
     def choose(*arguments, rootdir="."):
         config = pytester.parseconfig("--rootdir", rootdir, *arguments)
-        user = read_config(config.rootpath, NAMES)
-        settings = read_settings(config, user.options, user.where)
-        return settings, choose_models(settings, load_catalogue(config=user))
+        project = find_project(config)
+        settings = read_settings(config, project)
+        return settings, choose_models(settings, load_catalogue(config=project.user))
 
     return choose
 

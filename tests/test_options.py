@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from pytest_tokenbudget.baselines.values import Tolerance
-from pytest_tokenbudget.config_file import read_config
 from pytest_tokenbudget.generation_config import GenerationConfig
 from pytest_tokenbudget.option_table import STRATEGIES
 from pytest_tokenbudget.options import (
@@ -15,6 +14,7 @@ from pytest_tokenbudget.options import (
     Threshold,
     read_settings,
 )
+from pytest_tokenbudget.project import find_project
 
 # For each option: text that can be given everywhere, the field that it sets, and the value there.
 GIVEN = {
@@ -163,8 +163,7 @@ def read(pytester):
 
     def settings_of(*arguments) -> Settings:
         config = pytester.parseconfig(*arguments)
-        user = read_config(config.rootpath, NAMES)
-        return read_settings(config, user.options, user.where)
+        return read_settings(config, find_project(config))
 
     return settings_of
 

@@ -32,6 +32,7 @@ class BaselineKeeper:
 
     def __init__(self, config: pytest.Config, session: Session, reporter: Reporter) -> None:
         self.config, self.settings, self.reporter = config, session.settings, reporter
+        self.root = session.root or config.rootpath
         self.found: list[Mapping[str, Any]] = []
         self.refused = False
 
@@ -85,7 +86,7 @@ class BaselineKeeper:
             self._not_saved(session, exitstatus, reason)
             return
         try:
-            path = save(self.settings, self.reporter.studies, self.config.rootpath)
+            path = save(self.settings, self.reporter.studies, self.root)
         except BaselineError as error:
             self._not_saved(session, exitstatus, str(error))
         except OSError as error:

@@ -21,6 +21,7 @@ from pytest_tokenbudget.gates.judging import GATES, JUDGEMENTS
 from pytest_tokenbudget.gates.places import Place, judges, place_of
 from pytest_tokenbudget.gates.table import ERRORS, Gate, gates_of
 from pytest_tokenbudget.gates.verdicts import Judgement, records
+from pytest_tokenbudget.option_flags import NamingTerminal, working_names
 from pytest_tokenbudget.planning import Kind, SetupError
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class Keeper:
         session.testscollected += len(failing)
         for each in failing:
             report = failed_report(each)
+            report.longrepr = working_names(self.config, str(report.longrepr))
             self.config.hook.pytest_runtest_logstart(nodeid=report.nodeid, location=report.location)
             self.config.hook.pytest_runtest_logreport(report=report)
             self.config.hook.pytest_runtest_logfinish(
@@ -154,7 +156,7 @@ class Keeper:
         if self.reports and (self.judgements or self.missing):
             from pytest_tokenbudget.report.gates import show_gates
 
-            show_gates(self, terminalreporter)
+            show_gates(self, NamingTerminal(terminalreporter, self.config))
 
 
 def failed_report(missing: Unjudged) -> pytest.TestReport:
@@ -193,7 +195,7 @@ class Lister:
         if terminal is not None:
             terminal.ensure_newline()
             for line in listed(keeper.gates, places, missing):
-                terminal.write_line(line)
+                terminal.write_line(working_names(session.config, line))
         session.testsfailed += sum(each.fails for each in missing)
         return True
 

@@ -13,12 +13,11 @@ from pytest_tokenbudget.report.files import write_json
 from pytest_tokenbudget.report.style import columns, plural, rule, visible, wrapped
 
 if TYPE_CHECKING:
-    import pytest
-
     from pytest_tokenbudget.gates.accounting import Unjudged
     from pytest_tokenbudget.gates.keeper import Keeper
     from pytest_tokenbudget.gates.table import Gate
     from pytest_tokenbudget.gates.verdicts import Judgement
+    from pytest_tokenbudget.option_flags import NamingTerminal
 
 FILE = "gates.json"
 STOPPED = "the run was stopped: gates that are not named here were not looked at"
@@ -115,7 +114,7 @@ def gate_lines(
     return lines
 
 
-def show_gates(keeper: Keeper, terminal: pytest.TerminalReporter) -> None:
+def show_gates(keeper: Keeper, terminal: NamingTerminal) -> None:
     """Show every verdict on the terminal, and annotate them where they are shown on GitHub."""
     terminal.ensure_newline()
     if not keeper.complete:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_tokenbudget import option_flags
 from pytest_tokenbudget.activation import RECORDED, RECORDS, SECTIONS, SESSION, STARTED, in_use
 from pytest_tokenbudget.eval_tests import replaced, uses
 from pytest_tokenbudget.planning import Kind, SetupError
-from pytest_tokenbudget.selection import kinds_of, model_of
+from pytest_tokenbudget.selection import kinds_of, model_of, model_under_test
 from pytest_tokenbudget.session import Session
 
 if TYPE_CHECKING:
@@ -93,6 +94,16 @@ def is_skipped(item: pytest.Item) -> bool:
         return True  # a condition that cannot be evaluated fails the test before its set-up
 
 
+def name_options(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
+    """Let the reason why a test failed or was skipped name options by names that work."""
+    if call.excinfo is None or not isinstance(
+        call.excinfo.value, pytest.fail.Exception | pytest.skip.Exception
+    ):
+        return
+    if model_under_test(item) is not None and call.excinfo.value.msg:
+        call.excinfo.value.msg = option_flags.working_names(item.config, call.excinfo.value.msg)
+
+
 def attach(item: pytest.Item, report: pytest.TestReport) -> pytest.TestReport:
     """Let a test's records travel with its report, also from a worker to the controller."""
     if report.when == "call" and (records := item.stash.get(RECORDS, None)):
@@ -143,6 +154,8 @@ class Reporter:
                 settings.trace_store, self.session.run, self._announce, counts=not settings.stream
             )
             self._display = self._make_display() if settings.stream else None
+            for note in self.session.notes:
+                self._announce(note)
         with self._monitor.watching():
             self.session.audience = self._display
             try:
@@ -391,6 +404,14 @@ class Reporter:
             self.problems.append(sentence)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        terminal = option_flags.NamingTerminal(terminalreporter, self.config)
+        if self.used or self.studies or self.records:
+            terminal.ensure_newline()
+            for note in self.session.notes:
+                terminal.write_line(f"tokenbudget: {note}", yellow=True)
+        self._show(terminal)
+
+    def _show(self, terminalreporter: option_flags.NamingTerminal) -> None:
         if not (self.studies or self.records or self.problems):
             return
         from pytest_tokenbudget.report.models_compared import models_lines
