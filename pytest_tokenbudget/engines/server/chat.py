@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from pytest_tokenbudget.engines.server.dialects_base import End, Heard
+from pytest_tokenbudget.engines.server.tokens import Counted
 from pytest_tokenbudget.thinking_formats import GENERIC, builtin_formats
 from pytest_tokenbudget.traces.thinking import ThinkingFormat
 from pytest_tokenbudget.traces.trace import StopReason
+
+# By which share a text that is encoded again may differ from what was generated.
+SLACK = 0.1
+WORD_JOINER = "\u2060"
 
 
 class Written(NamedTuple):
@@ -18,15 +26,22 @@ class Written(NamedTuple):
         text: Its text, reasoning between its tags.
         ended: Whether the text of an end-of-sequence token stood at its end.
         hidden_at: After which character reasoning that is not shown belongs.
+        plain_from: From which character on tags are what the model wrote about, and mark nothing:
+            the server has parted reasoning and answer itself.
     """
 
     text: str
     ended: bool = False
     hidden_at: int = 0
+    plain_from: int | None = None
 
 
 def as_written(
-    heard: Heard, thinking: ThinkingFormat | None, prompt: str, ends: Sequence[str] = ()
+    heard: Heard,
+    thinking: ThinkingFormat | None,
+    prompt: str,
+    ends: Sequence[str] = (),
+    hidden: int = 0,
 ) -> Written:
     """Put reasoning that came apart, or is only counted, back in its place.
 
@@ -37,13 +52,15 @@ def as_written(
         thinking: How the model marks its thinking; None where nobody has said it.
         prompt: Text of the rendered prompt, which may have opened or closed thinking.
         ends: Texts of the tokens that end sequences; some servers leave one in the text.
+        hidden: Reasoning tokens that are counted and not shown (``hidden_tokens``).
     """
     form = thinking or builtin_formats()[GENERIC]
     content, ended = _without_end(heard.content, ends)
     opened = form.left_open(prompt)
     opening = "" if opened else form.open
     if heard.reasoning is None:
-        if not hidden_tokens(heard) or (opening and content.lstrip().startswith(opening)):
+        inside = form.close in content and form.open not in content.partition(form.close)[0]
+        if not hidden or inside or (opening and content.lstrip().startswith(opening)):
             return Written(content, ended)
         closing = form.close if content else ""
         return Written(opening + closing + content, ended, len(opening))
@@ -59,7 +76,9 @@ def as_written(
     if opening and reasoning.lstrip().startswith(opening):
         opening = ""
     closing = form.close if content else ""
-    return Written(opening + reasoning + closing + content, ended)
+    thought = opening + reasoning
+    before = thought + closing
+    return Written(before + content, ended, len(thought), len(before) if content else None)
 
 
 def _said_again(form: ThinkingFormat, prompt: str, reasoning: str, content: str) -> str | None:
@@ -76,16 +95,78 @@ def _said_again(form: ThinkingFormat, prompt: str, reasoning: str, content: str)
     return content.removeprefix(after)
 
 
-def hidden_tokens(heard: Heard) -> int:
-    """Reasoning tokens that are counted and not shown."""
-    return 0 if heard.reasoning is not None else heard.usage.get("reasoning_tokens", 0)
+def hidden_tokens(heard: Heard, count: Callable[[str], int]) -> int:
+    """Reasoning tokens that are counted and not shown.
+
+    Reasoning may be shown whole, as a summary, in the content or not at all. What the server counts
+    beyond the text that came is not shown.
+
+    Args:
+        heard: What came.
+        count: Counts the tokens of a text.
+    """
+    claimed = heard.usage.get("reasoning_tokens", 0)
+    if not claimed:
+        return 0
+    reasoning = count(heard.reasoning or "")
+    shown = reasoning + count(heard.content)
+    hidden = claimed - reasoning
+    if heard.total is not None:
+        hidden = min(hidden, heard.total - shown)
+    # Text that is encoded again may have a few tokens more or less.
+    return hidden if hidden > SLACK * shown + 4 else 0
 
 
-def stop_of(heard: Heard, written: Written) -> StopReason:
-    """Why an output without ids ended: the end that stands in its text, else the server's word."""
+def mark_plain(counted: Counted, start: int, tags: Sequence[str]) -> Counted:
+    """Make tags in an answer plain text: a word joiner after their first character.
+
+    It is not seen, adds no token, and keeps what is quoted from being read as thinking.
+
+    Args:
+        counted: The output with its tokens.
+        start: Where the answer begins in its text.
+        tags: The tags.
+    """
+    pattern = re.compile("|".join(map(re.escape, tags)))
+    places = [found.start() + 1 for found in pattern.finditer(counted.text, start)]
+    if not places:
+        return counted
+    parts = [counted.text[a:b] for a, b in pairwise([0, *places, len(counted.text)])]
+    moved = tuple(offset + bisect_left(places, offset) for offset in counted.offsets)
+    return Counted(WORD_JOINER.join(parts), counted.ids, moved)
+
+
+def check_counts(heard: Heard, counted: int, cap: int) -> str:
+    """What is wrong with an output's length and the server's word; empty where nothing is.
+
+    Args:
+        heard: What came, to its end.
+        counted: Tokens of the text as they are counted here.
+        cap: The limit that was set.
+    """
+    used = heard.total
+    most = cap if used is not None else cap * (1 + SLACK) + 8
+    least = cap * (1 - SLACK) if used is None else cap * 0.99 - 2
+    used = counted if used is None else used
+    if used > most:
+        return f"wrote {used:,} tokens where {cap:,} were allowed: it did not keep the limit"
+    if heard.end is End.LENGTH and used < least:
+        return (
+            f"stopped after {used:,} of {cap:,} tokens and says {heard.word!r}: its own limit is "
+            "lower (its context, or a setting of it)"
+        )
+    return ""
+
+
+def stop_of(heard: Heard, written: Written, cap: int) -> StopReason:
+    """Why an output without ids ended: the end that stands in its text, else the server's word.
+
+    Where the server counts as many tokens as were allowed, its word "stop" cannot be told from a
+    cut, and counts as one.
+    """
     if written.ended:
         return StopReason.EOS
-    if heard.end is End.LENGTH:
+    if heard.end is End.LENGTH or (heard.total or 0) >= cap:
         return StopReason.LENGTH
     return StopReason.STOP if heard.end is End.STOP else StopReason.EOS
 

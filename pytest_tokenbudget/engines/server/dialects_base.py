@@ -34,12 +34,18 @@ NEUTRAL: Mapping[str, Any] = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
 }
-# By which names servers call text that comes apart as reasoning.
-REASONING = ("reasoning_content", "reasoning")
+# By which names servers call text that comes apart as reasoning, in a message or in its parts.
+REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_text")
+# No output and no prompt has as many tokens: a larger count is a defect of the server.
+MOST_TOKENS = 100_000_000
 
 
 class NoIdsError(Exception):
     """A server that was taken to give token ids gave text without any."""
+
+
+class MalformedError(Exception):
+    """An event that cannot be what was asked for; the message says why."""
 
 
 class End(StrEnum):
@@ -61,10 +67,12 @@ class Heard:
         reasoning: Text that came apart as reasoning; None while nothing came apart.
         end: What its end amounts to; None while it goes on.
         word: The server's own word for that.
+        matched: The stop string, or the id, that ended it, where the server says which.
         usage: The server's own counts.
         prompt_ids: Ids of the prompt as the server says.
         given: How many ids the server counts up to here, where it says so with each event.
         added: Text that the last event of an ids stream added.
+        odd_counts: Counts of the server that cannot be true, such as negative ones; not in usage.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -72,20 +80,44 @@ class Heard:
     reasoning: str | None = None
     end: End | None = None
     word: str = ""
+    matched: object = None
     usage: dict[str, int] = field(default_factory=dict)
     prompt_ids: tuple[int, ...] | None = None
     given: int | None = None
     added: str = ""
+    odd_counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, delta: Mapping[str, Any]) -> None:
         """Take the text of one delta or message."""
-        self.content += text_of(delta.get("content"))
-        for name in REASONING:
-            said = delta.get(name)
-            if isinstance(said, str) and said:
-                self.reasoning = (self.reasoning or "") + said
-                # A server that sends both names says the same twice.
-                break
+        answer, reasoning = parted(delta.get("content"))
+        self.content += answer
+        names = (text for name in REASONING if (text := reasoning_of(delta.get(name))))
+        # A server that sends several names says the same several times.
+        said = reasoning or next(names, "") or reasoning_of(delta.get("reasoning_details"))
+        if said:
+            self.reasoning = (self.reasoning or "") + said
+
+    def count(self, usage: object) -> None:
+        """Take the server's own counts, those aside that cannot be true."""
+        for name, value in read_usage(usage).items():
+            plausible = 0 <= value <= MOST_TOKENS
+            (self.usage if plausible else self.odd_counts)[name] = value
+
+    @property
+    def total(self) -> int | None:
+        """Output tokens as the server counts them, its reasoning included; None without a count.
+
+        Some servers count reasoning inside of the completion, some beside it.
+        """
+        written = self.usage.get("completion_tokens", self.usage.get("output_tokens"))
+        if not written:
+            # Servers that do not count say 0.
+            return None
+        reasoning = self.usage.get("reasoning_tokens", 0)
+        beside = self.usage.get("total_tokens", 0) - self.usage.get("prompt_tokens", 0)
+        if reasoning > written or beside == written + reasoning:
+            return written + reasoning
+        return written
 
     def finish(self, word: object, matched: object = None) -> None:
         """Take an OpenAI word for the end.
@@ -96,10 +128,10 @@ class Heard:
         """
         if not isinstance(word, str) or not word:
             return
-        self.word = word
-        if word in ("length", "max_tokens"):
+        self.word, self.matched = word, matched
+        if word.lower() in ("length", "max_tokens", "model_length"):
             self.end = End.LENGTH
-        elif word in ("stop", "eos", "end_turn", "eos_token", "stop_sequence"):
+        elif word.lower() in ("stop", "eos", "end_turn", "eos_token", "stop_sequence"):
             self.end = End.STOP if isinstance(matched, str) else End.EOS
         else:
             self.end = End.OTHER
@@ -259,8 +291,8 @@ class Dialect:
 
     def read_chat(self, event: Event, heard: Heard) -> None:
         """Take one event of the answer to :meth:`chat_request`, or its whole body."""
-        heard.usage |= read_usage(event.get("usage"))
-        for choice in choices_of(event):
+        heard.count(event.get("usage"))
+        for choice in only_choice(event):
             # A server that does not stream answers with a whole message.
             heard.add(mapping(choice.get("delta") or choice.get("message")))
             heard.finish(choice.get("finish_reason"), choice.get("stop_reason"))
@@ -417,6 +449,22 @@ def choices_of(event: Event) -> list[Mapping[str, Any]]:
     return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
 
 
+def only_choice(event: Event) -> list[Mapping[str, Any]]:
+    """The choice of an answer of which one was asked for; none where it holds none.
+
+    Raises:
+        MalformedError: If it is part of another output.
+    """
+    found = choices_of(event)
+    indices = {number(choice.get("index")) or 0 for choice in found}
+    if indices - {0} or len(found) > 1:
+        raise MalformedError(
+            f"sent {len(found)} outputs with the index {', '.join(map(str, sorted(indices)))} "
+            "where one was asked for"
+        )
+    return found
+
+
 def ids_of(found: object) -> list[int] | None:
     """A list of token ids, None where it is none."""
     if isinstance(found, list) and all(number(each) is not None for each in found):
@@ -430,6 +478,30 @@ def number(found: object) -> int | None:
 
 def mapping(found: object) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
+
+
+def parted(content: object) -> tuple[str, str]:
+    """The answer and the reasoning in a content, whose parts may be either."""
+    if not isinstance(content, list):
+        return text_of(content), ""
+    answer, reasoning = "", ""
+    for part in map(mapping, content):
+        if part.get("type") in (*REASONING, "reasoning.text"):
+            names = [name for name in (*REASONING, "text", "summary") if part.get(name)]
+            reasoning += reasoning_of(part[names[0]]) if names else ""
+        else:
+            answer += text_of(part.get("text"))
+    return answer, reasoning
+
+
+def reasoning_of(found: object) -> str:
+    """Text of reasoning: a string, parts, or details whose texts have names of their own."""
+    if isinstance(found, list):
+        return "".join(
+            text_of(part.get("text") or part.get("thinking") or part.get("summary"))
+            for part in map(mapping, found)
+        )
+    return text_of(found)
 
 
 def text_of(found: object) -> str:

@@ -128,7 +128,7 @@ class LlamaCpp(Dialect):
                 "prompt_tokens": number(event.get("tokens_evaluated")),
                 "completion_tokens": number(event.get("tokens_predicted")),
             }
-            heard.usage |= {name: count for name, count in counts.items() if count is not None}
+            heard.count(counts)
 
     async def whole_ids(self, server: Server, path: str, body: Body, count: int) -> list[int]:
         """The first ids of an answer in whose stream some are missing: asked again, in one body.

@@ -33,7 +33,6 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     mapping,
     maybe,
     number,
-    read_usage,
     text_of,
     tokenized,
 )
@@ -110,7 +109,7 @@ class SGLang(Dialect):
             # The server names the id that ended it and leaves it out of the list.
             heard.ids.append(end)
         names = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
-        heard.usage |= read_usage({name: meta.get(name) for name in names})
+        heard.count({name: meta.get(name) for name in names})
 
     def ask_request(self, facts: Facts, ask: Ask, eos_ids: frozenset[int]) -> tuple[str, Body]:
         """Path and body of a probe's request; its own fields come last and win."""

@@ -37,11 +37,10 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     Wish,
     answers,
     asked,
-    choices_of,
     chosen,
     ids_of,
     maybe,
-    read_usage,
+    only_choice,
     rendering,
     text_of,
     tokenized,
@@ -99,9 +98,9 @@ class Vllm(Dialect):
 
     def read_ids(self, event: Event, heard: Heard) -> None:
         """Take one event of the answer to :meth:`ids_request`."""
-        heard.usage |= read_usage(event.get("usage"))
+        heard.count(event.get("usage"))
         heard.added = ""
-        for choice in choices_of(event):
+        for choice in only_choice(event):
             ids = ids_of(choice.get("token_ids"))
             heard.added = text_of(choice.get("text"))
             if ids is None and heard.added:

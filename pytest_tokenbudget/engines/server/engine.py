@@ -90,6 +90,8 @@ class ServerEngine(Engine):
         self._background = Background("tokenbudget-servers")
         self._pool: Pool | None = None
         self._told = False
+        self._told_odd = False
+        self.ids_came = False  # whether any answer had token ids
 
     @property
     def engine_name(self) -> str:
@@ -124,6 +126,14 @@ class ServerEngine(Engine):
             EngineError: If there is none.
         """
         return self.tokens.tokenizer if isinstance(self.tokens, ModelText) else None
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """A bound on token ids: the model's vocabulary, where it is known here."""
+        if not isinstance(self.tokens, ModelText):
+            return 1 << 31
+        rows = getattr(self.tokens.config.get_text_config(), "vocab_size", None) or 0
+        return max(rows, len(self.tokens.tokenizer))
 
     @property
     def bos_id(self) -> int | None:
@@ -259,6 +269,14 @@ class ServerEngine(Engine):
         if isinstance(fatal, Fault):
             raise EngineError(f"model {self.spec.alias}: {fatal.message}") from None
         raise fatal
+
+    def note_odd_counts(self, heard: Heard, server: Server) -> None:
+        """Tell once that a server gives counts that cannot be true, which are ignored."""
+        if not heard.odd_counts or self._told_odd:
+            return
+        self._told_odd = True
+        shown = ", ".join(f"{name} {value}" for name, value in heard.odd_counts.items())
+        self._say(f"{server.url} gives counts that cannot be true, which are ignored: {shown}")
 
     def note_prompt(self, request: Request, heard: Heard, server: Server) -> None:
         """Tell once if the server counts a prompt's tokens otherwise than the tokenizer here."""

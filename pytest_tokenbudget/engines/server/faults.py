@@ -25,6 +25,7 @@ class FaultKind(StrEnum):
     CUT = "stream cut"
     NO_MODEL = "no such model"
     CONTEXT = "context overflow"
+    LIMIT = "limit not kept"
     KEY = "key refused"
     REFUSED = "refused"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import cached_property
@@ -13,8 +14,21 @@ from pytest_tokenbudget.context.pieces import REPLACEMENT
 from pytest_tokenbudget.engines.base import Decoding, EngineError, Generated, Request
 from pytest_tokenbudget.engines.rows import Row, failed, generated
 from pytest_tokenbudget.engines.sampling import seed_of
-from pytest_tokenbudget.engines.server.chat import Written, as_written, hidden_tokens, stop_of
-from pytest_tokenbudget.engines.server.dialects_base import End, Heard, NoIdsError, Wish
+from pytest_tokenbudget.engines.server.chat import (
+    Written,
+    as_written,
+    check_counts,
+    hidden_tokens,
+    mark_plain,
+    stop_of,
+)
+from pytest_tokenbudget.engines.server.dialects_base import (
+    End,
+    Heard,
+    MalformedError,
+    NoIdsError,
+    Wish,
+)
 from pytest_tokenbudget.engines.server.facts import Facts
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Server
 from pytest_tokenbudget.engines.server.pool import Pool
@@ -24,10 +38,15 @@ from pytest_tokenbudget.engines.server.tokens import (
     put_in,
     template_of,
 )
+from pytest_tokenbudget.thinking_formats import GENERIC, builtin_formats
 from pytest_tokenbudget.traces.trace import StopReason
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.engine import ServerEngine
+
+
+# The form of tokens that are no text: <|eot|>, [EOS], </s>.
+_MARKER = re.compile(r"<[^<>]*>|\[[A-Z_/]+\]")
 
 
 class Job:
@@ -124,10 +143,7 @@ class IdsJob(Job):
         path, body = dialect.ids_request(self.engine.facts, row.ids, wish)
         async with aclosing(server.stream(path, body)) as events:
             async for event in events:
-                try:
-                    dialect.read_ids(event, heard)
-                except NoIdsError:
-                    raise _gives_no_ids(server, self.engine.facts) from None
+                self._read(event, heard, server, before)
                 if heard.given is not None and heard.given > len(heard.ids):
                     break
                 goes_on = self._take(heard.ids[len(row.output) - before :], server)
@@ -135,6 +151,7 @@ class IdsJob(Job):
                 if not goes_on:
                     return True
             else:
+                self._check_total(heard, server, before)
                 return True
         ids = await dialect.whole_ids(server, path, body, heard.given)
         had = len(row.output) - before
@@ -152,6 +169,50 @@ class IdsJob(Job):
         self.gap = True
         self._tell("")
         return False
+
+    def _read(self, event: Mapping[str, Any], heard: Heard, server: Server, before: int) -> None:
+        """Take one event.
+
+        Raises:
+            Fault: If the event cannot be part of this output.
+            EngineError: If the server gives no ids at all.
+        """
+        engine, known = self.engine, len(heard.ids)
+        try:
+            engine.dialect.read_ids(event, heard)
+            for token_id in heard.ids[known:]:
+                if not 0 <= token_id < engine.vocabulary:
+                    raise MalformedError(f"gave the token id {token_id}")
+        except NoIdsError:
+            if not engine.ids_came:
+                raise _gives_no_ids(server, engine.facts) from None
+            self._reset(before)
+            raise server.fault(FaultKind.MALFORMED, "gave text without token ids") from None
+        except MalformedError as error:
+            self._reset(before)
+            raise server.fault(FaultKind.MALFORMED, str(error)) from None
+        engine.ids_came |= bool(heard.ids)
+
+    def _check_total(self, heard: Heard, server: Server, before: int) -> None:
+        """Compare the ids that came with the server's own count.
+
+        Raises:
+            Fault: If an event came twice, or one was lost.
+        """
+        self.engine.note_odd_counts(heard, server)
+        total = heard.usage.get("completion_tokens")
+        if total and total != len(heard.ids):
+            self._reset(before)
+            raise server.fault(
+                FaultKind.MALFORMED,
+                f"counts {total:,} tokens and gave {len(heard.ids):,} token ids",
+            )
+
+    def _reset(self, before: int) -> None:
+        """Forget what the last request gave."""
+        del self.texts[max(before - len(self.request.prefix_ids), 0) :]
+        del self.row.output[before:]
+        self.row.stop_reason = None
 
     def _take(self, ids: Sequence[int], server: Server) -> bool:
         """Take the ids that came; False where a server goes on beyond the end."""
@@ -213,7 +274,24 @@ class IdsJob(Job):
             raise server.fault(
                 FaultKind.SERVER, f"ended an output after {len(row.output)} tokens: {heard.word!r}"
             )
+        if heard.end is End.EOS and not self._has_ended(heard):
+            raise server.fault(
+                FaultKind.MALFORMED,
+                f"says {heard.word!r} after {len(row.output)} tokens, of which the last ends no "
+                "output",
+            )
         row.stop_reason = StopReason.EOS if heard.end is End.EOS else StopReason.STOP
+
+    def _has_ended(self, heard: Heard) -> bool:
+        """Whether the last id is a token that can end an output, though none that is known to."""
+        last = self.row.output[-1] if self.row.output else None
+        if last is None or last == heard.matched:
+            return last is not None
+        try:
+            text = self.engine.tokens.decode_prompt([last])
+        except EngineError:
+            return True  # nothing here can tell
+        return not text or bool(_MARKER.fullmatch(text))
 
     def so_far(self, error: str) -> Generated | None:
         if len(self.row.output) == len(self.request.prefix_ids):
@@ -250,7 +328,10 @@ class ChatJob(Job):
         async with aclosing(server.stream(path, body)) as events:
             async for event in events:
                 before = len(heard.content) + len(heard.reasoning or "")
-                engine.dialect.read_chat(event, heard)
+                try:
+                    engine.dialect.read_chat(event, heard)
+                except MalformedError as error:
+                    raise server.fault(FaultKind.MALFORMED, str(error)) from None
                 self.pool.tick(
                     server, int(len(heard.content) + len(heard.reasoning or "") > before)
                 )
@@ -264,8 +345,13 @@ class ChatJob(Job):
             raise server.fault(FaultKind.SERVER, f"ended an output with {heard.word!r}")
         self.heard = heard
         engine.note_prompt(request, heard, server)
+        engine.note_odd_counts(heard, server)
         written = self._written(heard)
-        return self._counted(written, stop_of(heard, written))
+        wrong = check_counts(heard, self._count(written.text), request.cap)
+        if wrong:
+            kind = FaultKind.CONTEXT if heard.end is End.LENGTH else FaultKind.LIMIT
+            raise server.fault(kind, wrong)
+        return self._counted(written, stop_of(heard, written, request.cap))
 
     def _template(self) -> dict[str, Any]:
         """The variables for the chat template that give the prompt as it was rendered here."""
@@ -285,13 +371,20 @@ class ChatJob(Job):
 
     def _written(self, heard: Heard) -> Written:
         ends = end_texts(self.engine.tokens)
-        return as_written(heard, self.engine.spec.thinking, self.prompt, ends)
+        hidden = hidden_tokens(heard, self._count)
+        return as_written(heard, self.engine.spec.thinking, self.prompt, ends, hidden)
+
+    def _count(self, text: str) -> int:
+        return len(self.engine.tokens.encode(text))
 
     def _counted(self, written: Written, reason: StopReason, error: str = "") -> Generated:
         cap = self.request.cap
         ended = reason is StopReason.EOS
         counted = count_tokens(written.text, self.engine.tokens, most=cap, ended=ended)
-        counted = put_in(counted, written.hidden_at, hidden_tokens(self.heard), cap)
+        counted = put_in(counted, written.hidden_at, hidden_tokens(self.heard, self._count), cap)
+        if written.plain_from is not None:
+            form = self.engine.spec.thinking or builtin_formats()[GENERIC]
+            counted = mark_plain(counted, written.plain_from, form.tags)
         return Generated(
             request=self.request,
             output_ids=counted.ids,

@@ -1,0 +1,241 @@
+"""What a server counts against its limit and its word: one rule for ids and for chat."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from server_scripted import EOS, NANO, ScriptedServer, one
+from test_server_engine import IDS, OPENAI, PROMPT, REQUEST, THINK, run
+
+from pytest_tokenbudget.engines.server.chat import as_written, hidden_tokens
+from pytest_tokenbudget.engines.server.dialects_base import End, Heard
+from pytest_tokenbudget.tasks.problem import Problem
+from pytest_tokenbudget.tasks.ruled import NUMBER, GivenTask
+from pytest_tokenbudget.tasks.scoring import judge
+from pytest_tokenbudget.traces.trace import Outcome, StopReason, Trace
+
+__all__ = ["run"]
+WORDS = "one two three four five six seven eight nine ten"
+
+
+def chat(run, *deltas, word="stop", cap=64, **usage):
+    with ScriptedServer(deltas=deltas, word=word, usage=usage) as server:
+        return one(run(server, facts=OPENAI), replace(REQUEST, cap=cap))
+
+
+def outcome(result, answer="3"):
+    """What the answer amounts to at its cap."""
+    cap = result.request.cap
+    trace = Trace(
+        *("p", 0, PROMPT, result.output_ids, result.stop_reason, cap, result.text, result.offsets),
+        counted=True,
+    )
+    problem = Problem("p", "?", answer, "", MESSAGES)
+    return judge(GivenTask("t", NUMBER, (problem,)), problem, trace.cut(cap, NANO.thinking)).outcome
+
+
+MESSAGES = ({"role": "user", "content": "?"},)
+
+
+# --- chat
+
+
+@pytest.mark.parametrize("word", ["stop", "STOP", "end_turn"])
+def test_stop_with_as_many_tokens_as_were_allowed_is_a_cut(run, word):
+    result = chat(run, {"content": "so it is 3"}, word=word, completion_tokens=64)
+    assert result.stop_reason is StopReason.LENGTH
+    result = chat(run, {"content": "#### 3"}, word=word, completion_tokens=63)
+    assert result.stop_reason is StopReason.EOS
+
+
+@pytest.mark.parametrize("word", ["length", "MAX_TOKENS", "model_length"])
+@pytest.mark.parametrize("usage", [{}, {"completion_tokens": 11}])
+def test_length_far_below_the_limit_is_a_lower_limit_of_the_server(run, word, usage):
+    result = chat(run, {"content": WORDS}, word=word, **usage)
+    assert result.stop_reason is StopReason.ERROR
+    assert f"of 64 tokens and says '{word}': its own limit is lower" in result.error
+
+
+@pytest.mark.parametrize("usage", [{}, {"completion_tokens": 2826}])
+def test_more_tokens_than_allowed_are_no_result_at_that_budget(run, usage):
+    result = chat(run, {"content": WORDS * 20}, cap=30, **usage)
+    assert result.stop_reason is StopReason.ERROR
+    assert "tokens where 30 were allowed: it did not keep the limit" in result.error
+
+
+def test_hidden_reasoning_counts_against_the_limit(run):
+    result = chat(
+        run, {"content": "3"}, cap=30, completion_tokens=1, total_tokens=2831,
+        prompt_tokens=4, completion_tokens_details={"reasoning_tokens": 2826},
+    )  # fmt: skip
+    assert "2,827 tokens where 30 were allowed" in result.error
+
+
+def test_a_short_summary_does_not_stand_for_the_reasoning_it_sums_up(run):
+    deltas = {"reasoning_content": "I counted."}, {"content": "#### 3"}
+    usage = {"completion_tokens": 56, "completion_tokens_details": {"reasoning_tokens": 50}}
+    result = chat(run, *deltas, **usage)
+    assert len(result.output_ids) == 56
+    assert result.text == "<think>I counted.</think>#### 3"
+    assert outcome(result) is Outcome.CORRECT
+
+
+def test_reasoning_in_the_content_is_not_counted_twice():
+    def count(text):
+        return len(text.split())
+
+    opened = "<|im_start|>assistant\n<think>\n"
+    usage = {"completion_tokens": 9, "reasoning_tokens": 5}
+    for content in ("a b c d e </think> f g", "a b c d e f g h"):
+        heard = Heard(content=content, usage=dict(usage), end=End.EOS)
+        assert hidden_tokens(heard, count) == 0
+        written = as_written(heard, THINK, opened, hidden=hidden_tokens(heard, count))
+        assert (written.text, written.hidden_at) == (content, 0)
+    # Without a total it is the tag that tells.
+    heard = Heard(content="a b </think> f", usage={"reasoning_tokens": 5}, end=End.EOS)
+    written = as_written(heard, THINK, opened, hidden=hidden_tokens(heard, count))
+    assert written.text == "a b </think> f"
+
+
+def test_counts_that_cannot_be_true_are_ignored_and_said(run):
+    lines = []
+    usage = {"completion_tokens": -5, "completion_tokens_details": {"reasoning_tokens": 10**15}}
+    with ScriptedServer(deltas=[{"content": "#### 3"}], usage=usage) as server:
+        engine = run(server, facts=OPENAI, say=lines.append)
+        result = one(engine, REQUEST)
+        one(engine, replace(REQUEST, key="other"))
+    assert (result.stop_reason, result.text) == (StopReason.EOS, "#### 3")
+    assert "completion_tokens" not in result.usage
+    said = [line for line in lines if "cannot be true" in line]
+    assert len(said) == 1
+    assert "completion_tokens -5" in said[0]
+
+
+# --- thinking over chat
+
+
+THOUGHT = {"type": "text", "text": "I count."}
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"reasoning_content": "I count."},
+        {"reasoning": "I count."},
+        {"thinking": "I count."},
+        {"reasoning_text": "I count."},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "I count."}]},
+        {"reasoning_details": [{"type": "reasoning.summary", "summary": "I count."}]},
+        {"content": [{"type": "thinking", "thinking": [THOUGHT]}]},
+        {"content": [{"type": "thinking", "thinking": "I count."}]},
+        {"content": [{"type": "reasoning", "text": "I count."}]},
+        {
+            "reasoning": "I count.",
+            "reasoning_details": [{"type": "reasoning.text", "text": "I count."}],
+        },
+    ],
+)
+def test_reasoning_by_any_name_is_put_back_as_thinking(run, delta):
+    result = chat(run, delta, {"content": [{"type": "text", "text": "#### 3"}]})
+    assert result.text == "<think>I count.</think>#### 3"
+    assert outcome(result) is Outcome.CORRECT
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Use `<think>` tags. #### 3",
+        "Close it with </think>. #### 3",
+        "<think>2</think> is how. #### 3",
+    ],
+)
+def test_tags_in_an_answer_that_the_server_parted_are_text(run, answer):
+    result = chat(run, {"reasoning_content": "I count."}, {"content": answer})
+    assert outcome(result) is Outcome.CORRECT
+    assert result.text.replace("\u2060", "") == f"<think>I count.</think>{answer}"
+    assert len(result.offsets) == len(result.output_ids)
+    assert result.offsets[-1] == len(result.text)
+
+
+# --- ids
+
+
+class OddServer(ScriptedServer):
+    """Changes the events of its first answers."""
+
+    def __init__(self, change, times=1, **options):
+        super().__init__(ids=IDS, prompt=len(PROMPT), **options)
+        self.change, self.times = change, times
+
+    def _completion(self, asked):
+        events = list(super()._completion(asked))
+        if self.times > 0:
+            self.times -= 1
+            self.change(events)
+        return iter(events)
+
+
+def ids_of_event(event):
+    return event["choices"][0]["token_ids"]
+
+
+COUNT = {"prompt_tokens": 4, "completion_tokens": len(IDS)}
+FAULTS = {
+    "twice": (lambda events: events.insert(3, events[2]), "counts 11 tokens and gave 12 token ids"),
+    "lost": (lambda events: events.pop(3), "counts 11 tokens and gave 10 token ids"),
+    "index": (lambda events: events[3]["choices"][0].update(index=1), "outputs with the index 1"),
+    "two": (lambda events: events[3]["choices"].append(events[2]["choices"][0]), "sent 2 outputs"),
+    "negative": (lambda events: ids_of_event(events[3]).__setitem__(0, -7), "the token id -7"),
+    "huge": (lambda events: ids_of_event(events[3]).__setitem__(0, 10**12), "id 1000000000000"),
+    "outside": (lambda events: ids_of_event(events[3]).__setitem__(0, 1024), "the token id 1024"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_events_that_cannot_be_true_are_asked_for_again(run, fault):
+    change, words = FAULTS[fault]
+    with OddServer(change, usage=COUNT) as server:
+        result = one(run(server), REQUEST)
+        assert (result.output_ids, result.stop_reason) == (IDS, StopReason.EOS)
+        assert len(server.bodies) == 2
+    with OddServer(change, times=99, usage=COUNT) as server:
+        result = one(run(server), REQUEST)
+    assert result.stop_reason is StopReason.ERROR
+    assert words in result.error
+
+
+def test_stop_halfway_without_an_end_token_is_no_end(run):
+    def halfway(events):
+        del events[5:]
+        events[-1]["choices"][0].update(finish_reason="stop")
+
+    with OddServer(halfway) as server:
+        result = one(run(server), REQUEST)
+        assert (result.output_ids, result.stop_reason) == (IDS, StopReason.EOS)
+        # It goes on from what had come.
+        assert [len(body["prompt"]) for body in server.bodies] == [4, 9]
+
+
+def test_one_answer_without_ids_does_not_end_the_others(run):
+    def without(events):
+        del events[2]["choices"][0]["token_ids"]
+
+    with OddServer(without, times=0) as server:
+        engine = run(server)
+        assert one(engine, REQUEST).stop_reason is StopReason.EOS
+        server.times = 1
+        assert one(engine, replace(REQUEST, key="b")).output_ids == IDS
+        server.times = 99
+        result = one(engine, replace(REQUEST, key="c"))
+    assert result.stop_reason is StopReason.ERROR
+    assert "gave text without token ids" in result.error
+
+
+def test_an_end_token_that_is_not_known_here_is_an_end(run):
+    """The server names the id that ended it."""
+    ids = (*IDS[:-1], 1022)
+    with ScriptedServer(ids=ids, prompt=len(PROMPT), stop=1022) as server:
+        result = one(run(server), REQUEST)
+    assert (result.output_ids, result.stop_reason) == (ids, StopReason.EOS)
+    assert EOS not in result.output_ids
