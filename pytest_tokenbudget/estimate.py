@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pytest_tokenbudget.estimate",
         description="Estimate the memory that a model needs for a token budget. Only the model's "
-        "configuration is read.",
+        "configuration is read; for models of the catalogue that takes no network.",
     )
     parser.add_argument("model", help="an alias, a directory with config.json, or a hub id")
     parser.add_argument(
@@ -80,9 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         spec = resolve_model(given.model, load_catalogue(Path.cwd()))
-        from pytest_tokenbudget.engines.loading import load_config
+        from pytest_tokenbudget.model_shapes import estimate_config
 
-        config = load_config(spec)
+        config, source = estimate_config(spec)
         estimates = [
             estimate_memory(
                 config,
@@ -98,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return UNUSABLE
     if given.json:
-        show(json.dumps([_plain(each, given.memory) for each in estimates], indent=2))
+        plain = [_plain(each, given.memory) | {"sizes_from": source} for each in estimates]
+        show(json.dumps(plain, indent=2))
         return 0
     lines = [
         f"{spec.alias}: {estimates[0].parameters:,} parameters, {given.dtype}, "
@@ -110,7 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"fits: rows on a device of {_show(given.memory)}, {RESERVE:.0%} of it left free; "
             f"rule of thumb: 4, 2 above 4,096 tokens, 1 above 16,384"
         )
-    notes = dict.fromkeys(note for each in estimates for note in each.notes)
+    notes = dict.fromkeys([source] if source else [])
+    notes |= dict.fromkeys(note for each in estimates for note in each.notes)
     show("\n".join([*lines, *(f"note: {note}" for note in notes)]))
     return 0
 

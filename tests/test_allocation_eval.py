@@ -9,6 +9,7 @@ from studies import NumberTask, make_problem, trace_of
 from thinking_engine import ThinkingEngine
 
 from pytest_tokenbudget.models import ModelSpec
+from pytest_tokenbudget.recipes.recipe import read_recipe
 from pytest_tokenbudget.report.allocation import allocation_lines, write_allocation
 from pytest_tokenbudget.report.allocation_replay import FEATURES, FIRST, replay_of
 from pytest_tokenbudget.report.allocation_settings import limits_of, settings_record
@@ -381,6 +382,8 @@ def test_the_eval_measures_modes_and_writes_settings(allocate, pytester):
     assert measured["explicit"]
     settings = read(pytester.path, "allocation_settings_nano-reasoner.json")
     assert settings["policy"] == record["policies"]["recommended"]
+    path = pytester.path / "reports" / "results" / "allocation_settings_nano-reasoner.json"
+    assert read_recipe(path).max_thinking_tokens == max(settings["thinking_token_limits"].values())
 
 
 def test_the_eval_generates_nothing_that_the_thinking_eval_has(allocate, run):

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -23,7 +22,7 @@ pytest_plugins = ["run_fixtures"]
 
 ROOT = Path(__file__).parent.parent
 CI = ROOT / "docs" / "ci"
-INSTALL = "python -m pip install pytest-tokenbudget"
+INSTALL = 'python -m pip install "${TOKENBUDGET_SOURCE:?'
 
 
 def github_commands():
@@ -56,11 +55,21 @@ def repository(tmp_path_factory):
     return folder
 
 
-def test_both_workflows_install_what_this_is():
-    name = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["name"]
-    for commands in (github_commands(), gitlab_commands()):
-        assert commands[0] == INSTALL == f"python -m pip install {name}"
-        assert len(commands) == 3
+@pytest.mark.parametrize("commands", [github_commands(), gitlab_commands()])
+def test_both_workflows_install_from_where_the_variable_says(repository, commands):
+    """This package is not on PyPI."""
+    assert len(commands) == 3
+    assert commands[0].startswith(INSTALL)
+    unset = shell(repository, commands[0])
+    assert unset.returncode != 0
+    assert "TOKENBUDGET_SOURCE: set this" in unset.stderr
+    source = "git+https://example.org/a b.git@0123"
+    done = shell(
+        repository,
+        commands[0].replace("python -m pip install", "printf %s"),
+        TOKENBUDGET_SOURCE=source,
+    )
+    assert done.stdout == source
 
 
 def test_traces_are_kept_where_gates_fail():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -202,6 +203,34 @@ def test_torch_is_held_to_one_version() -> None:
     [pinned] = re.findall(r"^torch==.*$", page("constraints.txt"), re.M)
     assert "+" not in pinned
     assert page("tox.ini").count(pinned) == page("tox.ini").count("torch==")
+
+
+@pytest.mark.parametrize("program", PROGRAMS[1:])
+def test_commands_on_recipes_and_memory_run_as_shown(program: str) -> None:
+    commands = re.findall(rf"^python -m {re.escape(program)} .*$", page("README.md"), re.M)
+    assert commands
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, *command.split()[1:]],
+            cwd=ROOT,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert done.stdout
+
+
+def test_the_example_recipe_is_the_one_that_is_explained() -> None:
+    example = page("recipe.toml")
+    assert example[example.index("id = ") :] in page("docs/allocation.md")
+
+
+def test_no_page_installs_this_package_from_an_index_that_lacks_it() -> None:
+    for path in [*PAGES, *ROOT.glob("docs/ci/*")]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"pip install[^\n]*\bpytest-tokenbudget\b(?! @)", text), path
 
 
 def test_the_version_is_in_the_changelog() -> None:

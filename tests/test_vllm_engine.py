@@ -6,7 +6,9 @@ import json
 import multiprocessing
 import os
 import sys
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -96,7 +98,9 @@ def test_a_gguf_file_is_refused():
 def test_where_vllm_is_missing_the_error_says_how_to_get_it():
     engine = VllmEngine(SPEC)
     request = Request("a", engine.encode("1 + 1 ="), 4)
-    with pytest.raises(EngineError, match=r"pip install pytest-tokenbudget\[vllm\]"):
+    project = Path(__file__).parent.parent / "pyproject.toml"
+    [wanted] = tomllib.loads(project.read_text("utf-8"))["project"]["optional-dependencies"]["vllm"]
+    with pytest.raises(EngineError, match=f"pip install '{wanted}'"):
         list(engine.generate([request], GREEDY))
     engine.close()
 

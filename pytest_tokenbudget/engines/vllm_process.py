@@ -275,7 +275,7 @@ def _import_vllm() -> None:
         if error.name != "vllm":
             raise EngineError(f"vLLM cannot be imported: {loading.first_line(error)}") from error
         raise EngineError(
-            "--engine vllm: vLLM is not installed; pip install pytest-tokenbudget[vllm], or use "
+            "--engine vllm: vLLM is not installed; pip install 'vllm>=0.19.1', or use "
             "--engine transformers"
         ) from None
     except Exception as error:

@@ -18,6 +18,7 @@ from pytest_tokenbudget.analysis.allocation import (
 from pytest_tokenbudget.config_file import ConfigError, kind_of, nearest, read_toml
 from pytest_tokenbudget.models import ModelError, ModelSpec, load_catalogue, resolve_model
 from pytest_tokenbudget.recipes.families import Family, find_family
+from pytest_tokenbudget.recipes.measured import is_settings, recipe_keys
 from pytest_tokenbudget.traces.thinking import ThinkingFormat
 
 BACKENDS: Final = ("vllm", "sglang", "llama.cpp", "transformers")
@@ -94,6 +95,8 @@ class Serving:
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a TOML or JSON file: its keys at the top, or in a table ``recipe``.
 
+    The settings that the allocation eval writes (``allocation_settings_*.json``) are one, too.
+
     Raises:
         RecipeError: If it cannot be read or says something that cannot be.
     """
@@ -113,6 +116,11 @@ def read_recipe(path: Path) -> Recipe:
         found = found[_TABLE]
     if not isinstance(found, Mapping):
         raise RecipeError(f"{path} must hold the keys of one recipe, not {kind_of(found)}")
+    if is_settings(found):
+        try:
+            found = recipe_keys(found)
+        except (ValueError, TypeError) as error:
+            raise RecipeError(f"{path}: {error}") from error
     return parse_recipe(found, str(path))
 
 
