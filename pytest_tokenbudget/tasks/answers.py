@@ -1,26 +1,14 @@
 r"""Finding the number that a text gives as its answer.
 
-Branches are asked in a fixed order and the one that fired is part of the result:
+What is declared is read, or there is no answer; what could mean several things is not guessed.
 
-``hash``
-    ``#### 42``, also ``**#### $1,234**``. A numbered heading (``#### 1. First step``) is none.
-``boxed``
-    ``\boxed{42}``, closed, with nothing but the number, its unit, or an equation inside.
-``answer_is``
-    "the answer is 42", "Answer: **42**".
-``last_number``
-    The last number of a text that came to its end.
-
-Within a branch the last declaration counts. What is read, and what is not:
-
-* Values are exact fractions: ``3.50``, ``7/2``, ``3 1/2`` and ``\frac{7}{2}`` are equal.
-* A unit is left aside, a percent sign too: ``25%`` is 25. ``thousand`` to ``trillion`` multiply.
-* Of an equation (``3 + 4 = 7``) the last side counts; an expression without one is not computed.
-* ``,`` parts thousands and ``.`` decimals. ``250,00``, ``1.234,56``, ``10-20``, ``5:30`` could mean
-  several things and are not guessed. Where a declaration holds such a thing, the last number of
-  the text is not taken in its stead.
-* In truncated text a declaration counts only when nothing that may still come could change its
-  number; the last number never counts.
+* The last declaration counts, whatever its form (`declarations`); its branch is part of the
+  result. One that holds a number that cannot be read hides all before it.
+* A declared number is read with its unit, scale, equation and sign (`number_reading`).
+* Where nothing is declared, the last number of a text that came to its end counts, as
+  ``last_number``.
+* In truncated text a declaration counts only when nothing that may still come could change it.
+* A question that the model asks itself ends its answer.
 
 All patterns are possessive or bounded, so the time is linear in the length of the text.
 """
@@ -28,98 +16,48 @@ All patterns are possessive or bounded, so the time is linear in the length of t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from typing import Literal
 
-EXTRACTOR = "numbers/1"
+from pytest_tokenbudget.tasks.answer_keywords import Keyword, find_keywords, last_first
+from pytest_tokenbudget.tasks.answer_text import readable_view, without_markup
+from pytest_tokenbudget.tasks.declarations import Region, find_questions, region_of
+from pytest_tokenbudget.tasks.number_reading import Reading, UnreadableError, read_head
+from pytest_tokenbudget.tasks.number_sentences import (
+    declares_in_words,
+    is_denied,
+    numbers_in,
+    read_sentence,
+)
+from pytest_tokenbudget.tasks.number_suffix import with_suffix
+from pytest_tokenbudget.tasks.numbers import (
+    LONGEST_NUMBER,
+    MINUS,
+    VULGAR,
+    parse_number,
+    plain,
+    same_number,
+)
+
+__all__ = [
+    "EXTRACTOR",
+    "Extraction",
+    "declarations",
+    "extract_number",
+    "parse_number",
+    "plain",
+    "same_number",
+]
+
+EXTRACTOR = "numbers/2"
 
 Branch = Literal["hash", "boxed", "answer_is", "last_number"]
 
-_BRANCHES: tuple[Branch, ...] = ("hash", "boxed", "answer_is")
-
-LONGEST_NUMBER = 64
-LONGEST_BOX = 200
-LONGEST_GAP = 80
 LAST_NUMBER_WINDOW = 2 * LONGEST_NUMBER
-
-_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_MINUS = "-\u2212\u2013"  # hyphen, minus sign, en dash
-_SIGN = rf"[{_MINUS}+]"
-_CURRENCY = r"(?:US|AU|CA)?\\?[$£€¥₹]"
-_SPACE = r"[ \t\u00a0\u202f\u2009]"
-_GROUP = r"(?:,(?:\\!)?|\{,\}|\\,|[\u00a0\u202f\u2009])"
-# What makes two runs of digits one thing that is not a plain number.
-_JOINT = rf"(?:{_GROUP}|[.':/_\u2013\u2014]|\^\{{?|\*\*|[eE][+-]?|[ ](?=[0-9]{{3}}(?![0-9])))"
-
-_NUMBER = re.compile(
-    rf"""
-    (?P<sign>(?<![\w)\]}}%]){_SIGN})?
-    (?:{_CURRENCY}[ ]?(?P<inner_sign>{_SIGN})?)?
-    (?:
-        (?:(?P<latex_whole>[0-9]++)[ ]?)?\\[dt]?frac
-        (?:\{{(?P<over>-?[0-9]++)\}}\{{(?P<under>[0-9]++)\}}|(?P<over1>[0-9])(?P<under1>[0-9]))
-      | (?:(?P<whole>[0-9]++)[ ])?(?P<numerator>[0-9]++)[ ]?/[ ]?(?P<denominator>[0-9]++)
-      | (?P<decimal>
-            (?:[1-9][0-9]{{0,2}}(?:{_GROUP}[0-9]{{3}})++|[0-9]++)(?:\.[0-9]++)?
-          | (?<![\w.])\.[0-9]++
-        )
-        (?:[eE](?P<exponent>[+-]?[0-9]{{1,2}}))?
-    )
-    (?![0-9¼-¾⅐-⅞])(?!{_JOINT}[0-9])
-    (?:[ ]?\\?%)?
-    (?:[ ](?P<scale>thousand|million|billion|trillion)(?![A-Za-z]))?
-    """,
-    re.VERBOSE,
-)
-_UNREADABLE = re.compile(rf"(?:{_SIGN}|{_CURRENCY})*+[0-9]++(?:{_JOINT}[0-9]++)*+")
-_ANY_NUMBER = re.compile(
-    rf"(?P<good>{_NUMBER.pattern})|(?P<bad>{_UNREADABLE.pattern})",
-    re.VERBOSE,
-)
-# What may stand between a declaration's keyword and its number.
-_GAP = re.compile(
-    r"""(?:
-        [\s*_`"'\u201c\u201d\u2018\u2019(\[{~\u2248:=$£€¥₹]
-      | \\[$(\[,;:!\ ]
-      | \\(?:text|textbf|textit|mathbf|mathrm|mbox|bf|left|displaystyle|approx|quad)(?![A-Za-z])
-      | (?:the|final|answer|is|are|be|equal|equals|to|about|approximately|around|roughly|exactly
-          |therefore|thus|then|so|simply|just|only|indeed|now|actually|usd|eur|gbp)(?![A-Za-z])
-      | [A-Za-z]\s*+=
-    )*+""",
-    re.VERBOSE | re.IGNORECASE,
-)
-_SHORT_GAP = rf"{_SPACE}*+(?:\*\*)?{_SPACE}*+"
-_OPERATOR = re.compile(
-    rf"{_SPACE}*+(?:[-+/\u00d7\u00f7\u00b7\u2212\u2013]|\*(?!\*)|x(?![A-Za-z])"
-    rf"|\\(?:times|cdot|div)(?![A-Za-z])){_SHORT_GAP}"
-)
-_EQUALS = re.compile(rf"{_SPACE}*+[=\u2248]{_SHORT_GAP}")
-# Ends of a truncated text, right after a number, from which the number or the expression around
-# it could go on.
-_MAY_GROW = re.compile(
-    rf"""(?:
-        [.,':/_]|\^\{{?|\*\*?|\{{,?\}}?|,\\!?|[eE][+-]
-      | [ ][0-9]++[ ]?/?[ ]?
-      | {_SPACE}?\\[A-Za-z]*+(?:\{{[0-9-]*+\}}?){{0,2}}[0-9]?
-      | {_SPACE}*+(?:[-+/\u00d7\u00f7\u00b7\u2212\u2013=\u2248x]|\*(?!\*)|\\[A-Za-z,!]*+)
-        {_SPACE}*+(?:\*\*?)?{_SPACE}*+(?:{_SIGN}|[A-Z]{{1,2}}|\\|[$£€¥₹])*[ ]?{_SIGN}?\.?
-        (?:\\[A-Za-z]*+(?:\{{[0-9-]*+\}}?){{0,2}}[0-9]?)?
-      | {_SPACE}*+[A-Za-z]*+
-    )\Z""",
-    re.VERBOSE,
-)
-_HEADING = re.compile(r"[ \t]*+[.):]")
-_WORD_IN_LINE = re.compile(r"[^\w\n]*+\w")
-_ANSWER_IS = re.compile(
-    r"(?<![A-Za-z])answer[\s*_]*+"
-    r"(?:(?:is|are|was|will\s+be|would\s+be|should\s+be|must\s+be|equals)(?![A-Za-z])|[:=])",
-    re.IGNORECASE,
-)
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_STRAY_DIGIT = re.compile(r"(?<![A-Za-z^0-9])(?<!\^\{)[0-9]")
+_AFTER_LAST_NUMBER = 40
 
 
 @dataclass(frozen=True)
@@ -141,10 +79,6 @@ class Extraction:
     end: int
 
 
-class _UnreadableError(Exception):
-    """A declaration is there, but its number cannot be read without guessing."""
-
-
 def extract_number(text: str, truncated: bool) -> Extraction | None:
     """Find the number that ``text`` gives as its answer.
 
@@ -153,231 +87,164 @@ def extract_number(text: str, truncated: bool) -> Extraction | None:
         truncated: Whether the text was cut before the model came to its end.
 
     Returns:
-        The last declaration of the first branch that has one, or None.
+        What the last declaration says, or None.
     """
-    guessing = not truncated
-    for branch in _BRANCHES:
-        for found in _declarations(branch, text, truncated):
-            if found is not None:
-                return found
-            # What cannot be read hides the earlier declarations of its branch.
-            guessing = False
-            break
-    return _last_number(text) if guessing else None
+    view = readable_view(text, truncated)
+    keywords = find_keywords(view)
+    end, guessing = answer_end(view, keywords)
+    for keyword, following in last_first(keywords, end):
+        if keyword.form == "mention":
+            continue
+        try:
+            reading = _read(view, keyword, following, end, truncated)
+        except UnreadableError:
+            return None
+        if reading is not None:
+            return _extraction(text, reading, keyword.branch)
+    if truncated or not guessing:
+        return None
+    last = _last_number(view, end)
+    return _extraction(text, last, "last_number") if last else None
 
 
 def declarations(text: str, truncated: bool) -> list[Extraction]:
-    """Every readable declaration of ``text``, branch by branch, the last one first."""
-    return [
-        found
-        for branch in _BRANCHES
-        for found in _declarations(branch, text, truncated)
-        if found is not None
-    ]
-
-
-@lru_cache(maxsize=4096)
-def parse_number(text: str) -> Fraction | None:
-    """The number that ``text`` is, currency and percent sign aside; None where it is none."""
-    match = _NUMBER.fullmatch(text.strip().removesuffix("."))
-    return _value(match) if match else None
-
-
-def same_number(a: Fraction | str, b: Fraction | str) -> bool:
-    """Whether two numbers, as values or as written, are exactly equal."""
-    left = parse_number(a) if isinstance(a, str) else a
-    right = parse_number(b) if isinstance(b, str) else b
-    return left is not None and left == right
-
-
-def plain(value: Fraction) -> str:
-    """The shortest exact way to write ``value``: ``960``, ``3.5``, ``1/3``."""
-    if value.denominator == 1:
-        return str(value.numerator)
-    rest, places = value.denominator, 0
-    for prime in (2, 5):
-        power = 0
-        while rest % prime == 0:
-            rest //= prime
-            power += 1
-        places = max(places, power)
-    if rest != 1:
-        return f"{value.numerator}/{value.denominator}"
-    digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
-    return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"
-
-
-def _declarations(branch: Branch, text: str, truncated: bool) -> Iterator[Extraction | None]:
-    """Declarations of one branch, the last one first; None stands for one that is not readable."""
-    places = {"hash": _hashes, "boxed": _boxes, "answer_is": _answers}[branch](text)
-    for place in places:
+    """Every readable declaration of ``text``, the last one first."""
+    view = readable_view(text, truncated)
+    found = []
+    for keyword, following in last_first(find_keywords(view), len(view)):
         try:
-            if branch == "boxed":
-                found = _read_box(text, place)
-            else:
-                found = _read(branch, text, place, truncated)
-        except _UnreadableError:
-            yield None
-        else:
-            if found is not None:
-                yield found
+            reading = _read(view, keyword, following, len(view), truncated)
+        except UnreadableError:
+            continue
+        if reading is not None:
+            found.append(_extraction(text, reading, keyword.branch))
+    return found
 
 
-def _rfind_all(text: str, needle: str) -> Iterator[int]:
-    """Where ``needle`` stands, from the last place to the first."""
-    at = text.rfind(needle)
-    while at >= 0:
-        yield at
-        at = text.rfind(needle, 0, at)
-
-
-def _hashes(text: str) -> Iterator[int]:
-    for at in _rfind_all(text, "####"):
-        end = at + 4
-        if text[end : end + 1] != "#":
-            yield end
-
-
-def _answers(text: str) -> Iterator[int]:
-    places = {*_rfind_all(text, "nswer"), *_rfind_all(text, "NSWER")}
-    for at in sorted(places, reverse=True):
-        match = _ANSWER_IS.match(text, at - 1) if at else None
-        if match:
-            yield match.end()
-
-
-def _read(branch: Branch, text: str, position: int, truncated: bool) -> Extraction | None:
-    """Read the number that follows a keyword.
+def answer_end(view: str, keywords: Sequence[Keyword]) -> tuple[int, bool]:
+    """Where the answer ends, because the model asks itself a question.
 
     Returns:
-        None where there is no number, or none that is settled yet.
-
-    Raises:
-        _UnreadableError: If there is one that cannot be read without guessing.
+        The place, and whether a number before it may count that was not declared.
     """
-    gap = _GAP.match(text, position, position + LONGEST_GAP)
-    start = gap.end() if gap else position
-    first = _NUMBER.match(text, start)
-    if first is None:
-        if _UNREADABLE.match(text, start):
-            raise _UnreadableError
-        return None
-    if branch == "hash" or "\n" in text[position:start]:
-        heading = _HEADING.match(text, first.end())
-        if heading and (
-            _WORD_IN_LINE.match(text, heading.end())
-            or (truncated and text.find("\n", heading.end()) < 0)
-        ):
-            return None
-    last, alone = _follow(text, first, len(text))
-    if truncated and _MAY_GROW.match(text, last.end()):
-        return None
-    return _extraction(last, branch, alone)
+    for question in find_questions(view):
+        surely = any(k.start < question.start and k.form in _SURE_FORMS for k in keywords[:1])
+        if surely or _DIGIT.search(view, 0, question.start):
+            return question.start, question.turn
+    return len(view), True
 
 
-def _follow(text: str, first: re.Match[str], end: int) -> tuple[re.Match[str], bool]:
-    """Follow an expression or equation that begins with ``first``.
+_SURE_FORMS = ("hash", "box", "tag")
+_DIGIT = re.compile(rf"[0-9{VULGAR}]")
+
+
+def _extraction(text: str, reading: Reading, branch: Branch) -> Extraction:
+    value, start, end = reading
+    return Extraction(value, text[start:end], branch, start, end)
+
+
+# What begins with words after these may be a heading, or reasoning after "Answer:".
+_MAY_LEAD_ON = ("hash", "colon")
+# "1. First step" after a keyword begins a list or a heading.
+_ORDINAL = re.compile(r"[0-9]{1,3}[*_]*+(?:[.)][*_]*+(?=\s|\Z)|:(?=\s*+(?:[^\W\d]|\*|\Z)))")
+_WORD_IN_LINE = re.compile(r"[^\w\n]*+\w")
+_BULLET = re.compile(r"[-\u2013\u2022+][ \t]")
+
+
+def _read(view: str, keyword: Keyword, following: int, end: int, truncated: bool) -> Reading | None:
+    """Read what a keyword declares.
+
+    Args:
+        view: The readable view of a text.
+        keyword: The keyword.
+        following: Where the next one begins.
+        end: Where the answer ends.
+        truncated: Whether the text was cut.
 
     Returns:
-        The last number, and whether it stands alone on its side.
+        None where it declares no number, or none that is settled yet.
 
     Raises:
-        _UnreadableError: If a number on the way cannot be read.
+        UnreadableError: If there is one that cannot be read without guessing.
     """
-    current, alone = first, True
-    while True:
-        equals = _EQUALS.match(text, current.end(), end)
-        step = equals or _OPERATOR.match(text, current.end(), end)
-        if step is None:
-            return current, alone
-        following = _NUMBER.match(text, step.end(), end)
-        if following is None:
-            if _UNREADABLE.match(text, step.end(), end):
-                raise _UnreadableError
-            return current, alone
-        current, alone = following, equals is not None
-
-
-def _boxes(text: str) -> Iterator[int]:
-    for at in _rfind_all(text, "boxed{"):
-        yield at + len("boxed{")
-
-
-def _read_box(text: str, start: int) -> Extraction | None:
-    """Read the box whose content begins at ``start``.
-
-    Returns:
-        None where the box is empty or not closed.
-
-    Raises:
-        _UnreadableError: If there is something else than one number in it.
-    """
-    end = _closing_brace(text, start)
-    if end is None or not text[start:end].strip():
+    region = region_of(view, keyword, following)
+    if region is None or (truncated and not region.closed):
         return None
-    gap = _GAP.match(text, start, end)
-    number = _NUMBER.match(text, gap.end() if gap else start, end)
-    if number is None:
-        raise _UnreadableError
-    last, alone = _follow(text, number, end)
-    if _STRAY_DIGIT.search(text, last.end(), end):
-        raise _UnreadableError
-    return _extraction(last, "boxed", alone)
+    listed = "\n" in view[keyword.end : region.start]
+    if (keyword.form == "hash" or listed) and _is_heading(view, region, truncated):
+        return None
+    said = view[region.start : region.end]
+    # In words: a box holds nothing else, and a last line after #### is no heading.
+    in_words = keyword.form == "box" or (
+        keyword.form == "hash" and not view[region.end : end].strip()
+    )
+    text = without_markup(said)
+    if is_denied(text):
+        return None
+    reading = read_head(text, keyword.form == "box")
+    if reading is not None:
+        if listed and _BULLET.match(text):
+            raise UnreadableError
+    elif keyword.form in _MAY_LEAD_ON and (truncated or _DIGIT.search(view, region.end, end)):
+        return None
+    elif _DIGIT.search(text) and not declares_in_words(text):
+        reading = read_sentence(text, keyword.form == "box", loose=keyword.form != "is")
+    elif in_words or declares_in_words(text):
+        raise UnreadableError
+    else:
+        return None
+    found = Reading(reading.value, region.start + reading.start, region.start + reading.end)
+    if found.end == region.end and view[found.end : found.end + 1].isalnum():
+        raise UnreadableError  # the region was too long, and its end lies within the number
+    return found
 
 
-def _closing_brace(text: str, start: int) -> int | None:
-    depth = 1
-    for brace in _BRACE.finditer(text, start, start + LONGEST_BOX):
-        depth += {"{": 1, "}": -1}.get(brace[0], 0)
-        if depth == 0:
-            return brace.start()
-    return None
+def _is_heading(view: str, region: Region, truncated: bool) -> bool:
+    """Whether the region is a numbered heading or item, or may still become one."""
+    ordinal = _ORDINAL.match(view, region.start)
+    if ordinal is None:
+        return False
+    rest = view[ordinal.end() : region.line_end]
+    return bool(_WORD_IN_LINE.match(rest)) or (truncated and region.line_end >= len(view))
 
 
-def _last_number(text: str) -> Extraction | None:
+_OTHER_NUMBER_BEFORE = re.compile(
+    r"""[0-9][)\]}]?(?:
+        (?:\s+[^\W\d_]{1,12})?\s+(?:or|to|through)\s+ | \s+and\s+ | \s*(?:\u00b1|\+/-|\\pm|:|~)\s*
+      | \s*(?:x|[A-Za-z])\s*[-+*/\u00d7]\s*
+    )(?:\\?[$£€])?\Z
+    | \(\s*[-+]?[0-9.]+\s*,\s*\Z""",
+    re.VERBOSE,
+)
+_SIGN_BEFORE = re.compile(
+    rf"(?:negative|(?:(?<![A-Za-z])(?:is|are|was|be|of|at|to)|[=:,(]|\A)\s*minus)\s+[$£€]?\Z"
+    rf"|(?:(?<![A-Za-z])(?:is|are|was|be)|[=:])\s*[{MINUS}]\s{{1,3}}\Z",
+    re.IGNORECASE,
+)
+
+
+def _last_number(view: str, end: int) -> Reading | None:
     """The last number of a text that came to its end; None where it cannot be read."""
-    last_digit = max(text.rfind(digit) for digit in "0123456789")
+    last_digit = max(view.rfind(digit, 0, end) for digit in _digits(view))
     if last_digit < 0:
         return None
     window = max(0, last_digit - LAST_NUMBER_WINDOW)
-    last: re.Match[str] | None = None
-    for match in _ANY_NUMBER.finditer(text, window):
-        before = text[match.start() - 1 : match.start()]
-        # Digits of a name (H2O) or of an exponent (m^2) are no numbers of their own.
-        if not (before.isalpha() or before in ("_", "^") or text.endswith("^{", 0, match.start())):
-            last = match
-    if last is None or last["good"] is None or (window and last.start() == window):
+    text = without_markup(view[window : min(last_digit + _AFTER_LAST_NUMBER, end)])
+    last = next(iter(deque(numbers_in(text), maxlen=1)), None)
+    if last is None or last["good"] is None or (window and last.start() == 0):
         return None
-    before = text[max(0, last.start() - 2) : last.start()]
-    if len(before) == 2 and before[0].isdigit() and before[1] in _MINUS:
+    before = text[max(0, last.start() - 40) : last.start()]
+    if (before[-2:-1].isdigit() and before[-1] in MINUS) or _OTHER_NUMBER_BEFORE.search(before):
         return None
-    try:
-        return _extraction(last, "last_number", True)
-    except _UnreadableError:
+    number = with_suffix(last, text, len(text), maths=False)
+    if number.value is None:
         return None
+    value = -number.value if _SIGN_BEFORE.search(before) else number.value
+    return Reading(value, window + number.start, window + number.end)
 
 
-def _extraction(number: re.Match[str], branch: Branch, alone: bool) -> Extraction:
-    value = _value(number) if alone else None
-    if value is None:
-        raise _UnreadableError
-    return Extraction(value, number[0], branch, number.start(), number.end())
+def _digits(view: str) -> str:
+    return "0123456789" if view.isascii() else "0123456789" + _VULGAR_CHARACTERS
 
 
-def _value(number: re.Match[str]) -> Fraction | None:
-    """The value of a match of ``_NUMBER``; None for what no answer is (n/0, 100 digits)."""
-    if number.end() - number.start() > LONGEST_NUMBER:
-        return None
-    part = number.groupdict()
-    if part["decimal"] is not None:
-        digits = re.sub(r"[^0-9.]", "", part["decimal"])
-        value = Fraction(digits) * Fraction(10) ** int(part["exponent"] or 0)
-    else:
-        under = int(part["under"] or part["under1"] or part["denominator"])
-        if under == 0:
-            return None
-        value = Fraction(int(part["over"] or part["over1"] or part["numerator"]), under)
-        value += int(part["latex_whole"] or part["whole"] or 0)
-    value *= Fraction(10) ** _SCALES.get(part["scale"] or "", 0)
-    negative = any(sign and sign in _MINUS for sign in (part["sign"], part["inner_sign"]))
-    return -value if negative else value
+_VULGAR_CHARACTERS = "\u00bc\u00bd\u00be" + "".join(map(chr, range(0x2150, 0x215F)))

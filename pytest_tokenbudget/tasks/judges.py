@@ -7,33 +7,28 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Iterator
 
-from pytest_tokenbudget.tasks.answers import (
-    EXTRACTOR,
-    extract_number,
-    parse_number,
-    plain,
-)
+from pytest_tokenbudget.tasks.answers import EXTRACTOR, extract_number, parse_number, plain
 from pytest_tokenbudget.tasks.base import NO_ANSWER, Verdict
+from pytest_tokenbudget.tasks.text_answers import judge_text, normalise, shown
+
+__all__ = [
+    "judge_answer",
+    "judge_choice",
+    "judge_contains",
+    "judge_number",
+    "judge_text",
+    "normalise",
+]
 
 NUMBERS = EXTRACTOR
-ANSWERS = f"{EXTRACTOR}+text/1"
+TEXTS = "text/2"
+ANSWERS = f"{NUMBERS}+{TEXTS}"
 CONTAINS = "contains/1"
 JSON_CHOICE = "json-choice/1"
 
-LONGEST_SHOWN = 200
-
-_ANSWER_IS = re.compile(
-    r"(?<![A-Za-z])answer[\s*_]*+(?:(?:is|are|was)(?![A-Za-z])|:)[\s*_:]*+", re.IGNORECASE
-)
-_SENTENCE_END = re.compile(r"[.!?](?=\s|\Z)")
-_BOX = re.compile(r"boxed\{((?:[^{}\n]|\{[^{}\n]*+\})*+)\}")
-_LATEX_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)(?![A-Za-z])")
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|["{}]', re.DOTALL)
-# Not among them: signs that carry meaning, as in "C#", "C++", "-x" or "50%".
-_AROUND = " .,;:!?\"'\u201c\u201d\u2018\u2019\u00ab\u00bb()[]{}*_`~$\\"
 _MAY_GROW = re.compile(r"[.,:/']?\Z")
 
 
@@ -53,41 +48,10 @@ def judge_number(expected: str, text: str, truncated: bool) -> Verdict:
 
 
 def judge_answer(expected: str, text: str, truncated: bool) -> Verdict:
-    """Judge by number where the expected answer is one, else by normalised text.
-
-    Text is declared by what stands on a line after the last ``####``, by the last ``boxed{}``, or
-    by the last "the answer is", up to the end of the sentence or line; else a completed text as a
-    whole is the answer. See `normalise` for what is compared.
-    """
+    """Judge by number where the expected answer is one, else by text."""
     if parse_number(expected) is not None:
         return judge_number(expected, text, truncated)
-    wanted = normalise(expected)
-    for branch, candidates, final in _declared_texts(text, truncated):
-        right = any(normalise(candidate) == wanted for candidate in candidates)
-        if right or (candidates and final):
-            return Verdict(expected if right else shown(candidates[0]), branch, right)
-    if truncated or not text.strip():
-        return NO_ANSWER
-    right = normalise(text) == wanted
-    return Verdict(expected if right else shown(text), "text", right)
-
-
-def normalise(text: str) -> str:
-    """What of a textual answer is compared.
-
-    Compatibility forms are unified, case is folded, runs of white space become one space, and
-    white space, brackets, quotes, marks of emphasis and of sentences around the text go.
-    """
-    text = _LATEX_TEXT.sub(" ", text)
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    # What consists of such marks alone ("!") is compared as it stands.
-    return folded.strip(_AROUND) or folded
-
-
-def shown(text: str) -> str:
-    """``text`` on one line and of bearable length."""
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST_SHOWN else line[: LONGEST_SHOWN - 1] + "…"
+    return judge_text(expected, text, truncated)
 
 
 def judge_contains(expected: str, text: str, truncated: bool) -> Verdict:
@@ -158,27 +122,3 @@ def _object_end(text: str, start: int) -> int | None:
         if depth == 0:
             return token.end()
     return None
-
-
-def _declared_texts(text: str, truncated: bool) -> Iterator[tuple[str, list[str], bool]]:
-    """Branches with what they declare (the same answer, shorter and longer), and how surely."""
-    _, mark, line = text.rpartition("####")
-    line, newline, after = line.partition("\n")
-    if mark and line.strip() and (newline or not truncated):
-        # With text after it, #### may be a heading too: then it counts only where it is right.
-        yield "hash", [line], not after.strip()
-    yield "boxed", _BOX.findall(text)[-1:], True
-    ends = [match.end() for match in _ANSWER_IS.finditer(text)]
-    if ends:
-        yield "answer_is", _sentences(text[ends[-1] :], truncated), True
-
-
-def _sentences(text: str, truncated: bool) -> list[str]:
-    """What a first line may mean as an answer: up to each end of a sentence, and as a whole."""
-    line, newline, _ = text.partition("\n")
-    ended = bool(newline) or not truncated
-    ends = [m.start() for m in _SENTENCE_END.finditer(line) if ended or m.end() < len(line)]
-    found = [line[:end] for end in ends[:8]]
-    if ended:
-        found.append(line)
-    return [candidate for candidate in found if candidate.strip()]

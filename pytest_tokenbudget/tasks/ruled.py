@@ -27,6 +27,7 @@ class Rule(NamedTuple):
 
 
 NUMBER = Rule(judges.NUMBERS, judges.judge_number, unsettled.in_number)
+TEXT = Rule(judges.TEXTS, judges.judge_text, unsettled.in_text)
 ANSWER = Rule(judges.ANSWERS, judges.judge_answer, unsettled.in_answer)
 CONTAINS = Rule(judges.CONTAINS, judges.judge_contains, unsettled.in_words)
 CHOICE = Rule(judges.JSON_CHOICE, judges.judge_choice, unsettled.in_choice)

@@ -11,8 +11,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from pytest_tokenbudget.tasks.answers import LONGEST_BOX, LONGEST_GAP, parse_number
+from pytest_tokenbudget.tasks.answer_keywords import find_keywords
+from pytest_tokenbudget.tasks.answer_text import ascii_view, may_strike
+from pytest_tokenbudget.tasks.answers import parse_number
 from pytest_tokenbudget.tasks.base import Task
+from pytest_tokenbudget.tasks.declarations import reach
 from pytest_tokenbudget.tasks.problem import Problem
 
 
@@ -41,39 +44,31 @@ def in_number(expected: str, text: str) -> Sequence[Stretch]:
     return merged(_declared_numbers(text))
 
 
-# A keyword of a declaration, and of "answer is" as far as the words that make it one can go.
-_KEYWORD = re.compile(
-    r"(?P<hash>####+)|(?P<box>boxed\{)"
-    r"|(?:nswer|NSWER)(?=(?P<words>[\s*_]*+(?i:[A-Z]{0,8}+\s*+[A-Z]{0,8}+)))"
-)
-
-
 def _declared_numbers(text: str) -> Iterator[Stretch]:
-    """From each keyword to the end of the line that its number can stand in.
-
-    A number is looked for within a bounded distance of its keyword, and neither it, nor what can
-    change it, goes beyond its line.
-    """
-    for keyword in _KEYWORD.finditer(text):
-        if keyword["hash"]:
-            first, reach = keyword.start() + len("####"), keyword.end() + LONGEST_GAP
-        elif keyword["box"]:
-            first, reach = keyword.end(), keyword.end() + LONGEST_BOX
-        else:
-            # One more character: a colon in the place of the words.
-            first, reach = keyword.end(), keyword.end("words") + 1 + LONGEST_GAP
-        line_end = text.find("\n", reach)
-        yield Stretch(first, len(text) if line_end < 0 else line_end + 1)
-
-
-_DECLARES_TEXT = re.compile(r"####|boxed\{|answer", re.IGNORECASE)
+    """From each keyword to where nothing can change any more what it declares."""
+    view = ascii_view(text)
+    if may_strike(view):
+        # A mark far before can strike a declaration as long as its line goes on.
+        yield Stretch(1, len(text))
+        return
+    following = len(view)
+    for keyword in reversed(find_keywords(view)):
+        yield Stretch(keyword.start, min(reach(view, keyword, following), len(text)))
+        following = keyword.start
 
 
 def in_answer(expected: str, text: str) -> Sequence[Stretch]:
-    """The stretches for `judges.judge_answer`: of text, all that follows a first keyword."""
-    if parse_number(expected) is not None:
-        return in_number(expected, text)
-    return _from(_DECLARES_TEXT.search(text), text)
+    """The stretches for `judges.judge_answer`."""
+    return (in_text if parse_number(expected) is None else in_number)(expected, text)
+
+
+def in_text(expected: str, text: str) -> Sequence[Stretch]:
+    """The stretches for `judges.judge_text`: all that follows a first keyword."""
+    view = ascii_view(text)
+    keywords = find_keywords(view)
+    if may_strike(view):
+        return (Stretch(1, len(text)),)
+    return (Stretch(keywords[0].start, len(text)),) if keywords else ()
 
 
 def in_words(expected: str, text: str) -> Sequence[Stretch]:
