@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from pytest_tokenbudget.tasks.number_sentences import NUMBERLESS
+from pytest_tokenbudget.tasks.number_sentences import LEADING_WORDS
+from pytest_tokenbudget.tasks.numbers import VULGAR
 
 Branch = Literal["hash", "boxed", "answer_is"]
 Form = Literal["hash", "box", "is", "colon", "tag", "mention"]
@@ -51,12 +52,9 @@ _ANSWER_TAIL = rf"""
             (?:(?:to|for|of|in)\s[^.!?:=\n{{}}<>\[\]\#\\]{{0,80}}?\s)?{_VERB} (?P<is>)
           | (?:[0-9]{{1,2}}[ *_]*+)?+(?:[:=]|->|[\u2192\u21d2\uff1a]) (?P<colon>)
         )
-        (?:(?={NUMBERLESS})(?P<mention>))?+
+        (?=[ *_]*+(?P<word>[A-Za-z]++)[^\n.;!?:0-9{VULGAR}]*+(?<!approx)[.!?]\s)?
       | [ ]*+(?:[0-9]{{1,2}}[ ]*+)?[*_]*+[ ]*+(?=\n) (?P<line>)
     ))"""
-_FORMS: dict[str | None, Form] = {
-    "is": "is", "colon": "colon", "line": "colon", "tag": "tag", "mention": "mention",
-}  # fmt: skip
 _ANSWERS = [re.compile(end + _ANSWER_TAIL, re.VERBOSE) for end in ("nswer", "NSWER")]
 # Each begins with a literal, so that the search for it is fast.
 _LABELS = [
@@ -130,15 +128,26 @@ def _marks(view: str) -> Iterator[Keyword]:
 def _answers(view: str) -> Iterator[Keyword]:
     for answer in _ANSWERS:
         for match in answer.finditer(view):
-            start, form = match.start() - 1, _FORMS[match.lastgroup]
-            if match.lastgroup != "line" or _begins_line(view, start):
-                yield Keyword(start, match.end(), form)
+            form = _form(match, view)
+            if form:
+                yield Keyword(match.start() - 1, match.end(), form)
     first = _FIRST_LABEL.match(view)
     if first:
         yield Keyword(0, first.end(), "colon")
     for label in _LABELS:
         for match in label.finditer(view):
             yield Keyword(match.start(), match.end(), "colon")
+
+
+def _form(match: re.Match[str], view: str) -> Form | None:
+    kind = match.lastgroup
+    if kind == "word" and match["word"].lower() not in LEADING_WORDS:
+        return "mention"
+    if match["is"] is not None:
+        return "is"
+    if kind == "tag":
+        return "tag"
+    return "colon" if kind != "line" or _begins_line(view, match.start() - 1) else None
 
 
 def _foreign(view: str) -> Iterator[Keyword]:

@@ -14,28 +14,28 @@ from pytest_tokenbudget.tasks.number_reading import (
     gap_end,
     read_from,
 )
-from pytest_tokenbudget.tasks.numbers import ANY_NUMBER, CURRENCIES, VULGAR
+from pytest_tokenbudget.tasks.numbers import ANY_NUMBER, CURRENCIES
 
 _NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety "
     "hundred thousand million billion dozen half"
 ).split()
+_NO_NUMBER = (
+    "undefined unknown impossible infinite infinity none nothing indeterminate unclear"
+).split()
 # A number in words, or that there is none.
 _IN_WORDS = (
-    rf"(?:{alternatives(_NUMBER_WORDS)})(?![A-Za-z])"
-    r"|(?:undefined|unknown|impossible|infinite|infinity|none|nothing|indeterminate|unclear|n/a"
-    r"|not\s(?:enough|possible|given|known|determined|defined)|cannot\s|can't\s|\\infty)"
+    rf"(?:{alternatives([*_NUMBER_WORDS, *_NO_NUMBER])})(?![A-Za-z])"
+    r"|n/a|not\s(?:enough|possible|given|known|determined|defined)|cannot\s|can't\s|\\infty"
     r"|[\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d\u5341\u767e\u5343\u96f6\u4e24]"
 )
 _BEGINS_IN_WORDS = re.compile(rf"(?:{SIGN_WORD.pattern})?+(?:{_IN_WORDS})", re.IGNORECASE)
-NUMBERLESS = (
-    rf"[ *_]*+(?=[A-Za-z])"
-    rf"(?!(?i:(?:{alternatives([*GAP_WORDS, 'at', 'a', 'total', 'not', 'negative', 'minus'])})"
-    rf"(?![A-Za-z])|{_IN_WORDS}))"
-    rf"[^\n.;!?:0-9{VULGAR}]*+(?<!approx)[.!?]\s"
+LEADING_WORDS = frozenset(
+    [*GAP_WORDS, *_NUMBER_WORDS, *"at a total not negative minus cannot can n".split(), *_NO_NUMBER]
 )
-"""A pattern of a sentence without a number, neither in digits nor at its beginning in words."""
+"""Words that begin what may be a number, in digits or in words, or that say that there is none."""
+
 _NOT = re.compile(r"\s*+(?:not|n't)(?![A-Za-z])", re.IGNORECASE)
 
 _VERBS = (
