@@ -170,10 +170,11 @@ def test_nothing_declared(text):
     assert value(text) is None
 
 
-def test_order_of_branches_and_last_wins():
+def test_the_last_declaration_wins_whatever_its_form():
     text = "The answer is 1. #### 2\n" + r"\boxed{3}" + "\n#### 4\nthe answer is 5; 6"
-    assert value(text) == ("4", "hash")
-    assert value(text.replace("####", "")) == ("3", "boxed")
+    assert value(text) == ("5", "answer_is")
+    assert value(text.rpartition("the answer")[0]) == ("4", "hash")
+    assert value(text.rpartition("####")[0]) == ("3", "boxed")
     assert value("The answer is 1. No, the answer is 5; 6") == ("5", "answer_is")
 
 
@@ -209,6 +210,14 @@ def test_extraction_says_where():
         "####",
         "the answer is 25",
         "the answer is 12.",
+        # Either can go on: "/ 2 = 9", "or $43$", "are what is left of 20".
+        "#### 18 apples ",
+        "The answer is $42$",
+        "The answer is 5 dozen",
+        "#### 15% ",
+        "The answer is ~~12",
+        "The answer is ~~12. So",
+        "Answer: There are 18 apples in 3 bags.\n",
         r"\boxed{12",
         r"\boxed{12.",
         "He has 5 apples and",
@@ -222,10 +231,10 @@ def test_what_touches_the_cut_is_no_answer(text):
     ("text", "expected"),
     [
         ("#### 18\n", "18"),
-        ("#### 18 apples ", "18"),
+        ("#### 18 apples\n", "18"),
         ("**#### 18**\n", "18"),
         ("The answer is **42**.", "42"),
-        ("The answer is $42$", "42"),
+        ("The answer is $42$. ", "42"),
         ("The answer is 42. So", "42"),
         (r"\boxed{42}", "42"),
         ("#### 18\nBut wait. #### 2", "18"),
@@ -282,6 +291,21 @@ pieces = st.sampled_from(
         *("12.5", "1/2", " 1/2", "\\frac{1}{2}", "\\frac12", "{,}", "\\,", "\\times", "\\%", "000"),
         *(" million", " apples", "word", "US$", "\u2212", "\u2013", "\u00a0", "\u202f", "\u00bd"),
         *("x = ", "\\text{", "1. ", " = ", " + ", "e5", "therefore ", "#"),
+        *(" or ", " and ", " to ", ", ", ": ", "~~", "<s>", "</s>", "<answer>", "</answer>", "!"),
+        *(
+            " is ",
+            " dozen",
+            "K",
+            " half",
+            "\u0664",
+            "\uff12",
+            "\u662f",
+            "\u7b54\u6848\u662f",
+            "x",
+            "^2",
+            "\u00b1",
+        ),
+        *("\nQuestion: ", "\nUser: ", "answer", " step", "#### Step 2", "Ans: ", "not ", "minus "),
     ]
 )
 texts = st.lists(pieces, max_size=14).map("".join)
@@ -333,11 +357,30 @@ def test_no_text_breaks_it(text, truncated):
         "\\frac",
         "x =",
         "e",
+        "answer is 5 apples or ",
+        "Answer: There are 3. ",
+        "\nQuestion: 5 ",
+        "\nA: 5 or ",
+        "~~5",
+        "<s>5",
+        "<answer>5",
+        "\\text{5",
+        "\\sout{",
+        "answer to ",
+        "answer (in ",
+        "#### 1 or 2\n",
+        "#### Step 2\n",
+        "The answer is not 5 but ",
+        "\u7b54\u6848\u662f4\u6216",
+        "\u0664",
+        "5 = ",
+        "5! ",
+        ". ",
     ],
 )
 def test_linear_time(unit):
-    for opening in ("", "#### ", "the answer is "):
-        text = opening + unit * (50_000 // len(unit))
+    for opening in ("", "#### ", "the answer is ", "Answer:\n"):
+        text = (opening + unit * (200_000 // len(unit)))[:200_000]
         began = time.process_time()
         extract_number(text, False)
         extract_number(text, True)

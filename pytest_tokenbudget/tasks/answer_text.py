@@ -96,6 +96,12 @@ _NOISE = re.compile(
 )
 
 
+_WRAPPED = re.compile(rf"(\\(?:{'|'.join(LATEX_WRAPPERS)})(?![A-Za-z])[ ]?\{{)([^{{}}]*+)\}}")
+_DEEPEST = 3
+
+
 def without_markup(view: str) -> str:
     """A stretch of a view with blanks for emphasis, tags, and LaTeX that only shapes."""
+    for _ in range(_DEEPEST if "\\" in view else 0):
+        view = _WRAPPED.sub(lambda match: f"{' ' * len(match[1])}{match[2]} ", view)
     return _NOISE.sub(lambda match: " " * len(match[0]), view)

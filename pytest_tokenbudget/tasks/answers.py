@@ -24,13 +24,14 @@ from typing import Literal
 
 from pytest_tokenbudget.tasks.answer_keywords import Keyword, find_keywords, last_first
 from pytest_tokenbudget.tasks.answer_text import readable_view, without_markup
-from pytest_tokenbudget.tasks.declarations import Region, find_questions, region_of
+from pytest_tokenbudget.tasks.declarations import EXCLAMATION, Region, find_questions, region_of
 from pytest_tokenbudget.tasks.number_reading import Reading, UnreadableError, read_head
 from pytest_tokenbudget.tasks.number_sentences import (
     declares_in_words,
     is_denied,
     numbers_in,
     read_sentence,
+    reasons,
 )
 from pytest_tokenbudget.tasks.number_suffix import with_suffix
 from pytest_tokenbudget.tasks.numbers import (
@@ -101,10 +102,19 @@ def extract_number(text: str, truncated: bool) -> Extraction | None:
             return None
         if reading is not None:
             return _extraction(text, reading, keyword.branch)
-    if truncated or not guessing:
+    if truncated or not guessing or _ends_in_words(view, keywords, end):
         return None
     last = _last_number(view, end)
     return _extraction(text, last, "last_number") if last else None
+
+
+def _ends_in_words(view: str, keywords: Sequence[Keyword], end: int) -> bool:
+    """Whether the last line follows ``####``: it declares something, though no number."""
+    last = keywords[-1] if keywords else None
+    if last is None or last.form != "hash" or last.end >= end:
+        return False
+    line = view[last.end : end].strip()
+    return bool(line) and "\n" not in line and not _DIGIT.search(line)
 
 
 def declarations(text: str, truncated: bool) -> list[Extraction]:
@@ -143,10 +153,16 @@ def _extraction(text: str, reading: Reading, branch: Branch) -> Extraction:
     return Extraction(value, text[start:end], branch, start, end)
 
 
+_JOINED_BOX = re.compile(
+    r"\}[\s$)]*(?:,|and|or|,\s*and|,\s*or|\\(?:text|quad|mbox)[^\n]{0,20})[\s$(]*\\f?\Z"
+)
 # What begins with words after these may be a heading, or reasoning after "Answer:".
 _MAY_LEAD_ON = ("hash", "colon")
 # "1. First step" after a keyword begins a list or a heading.
 _ORDINAL = re.compile(r"[0-9]{1,3}[*_]*+(?:[.)][*_]*+(?=\s|\Z)|:(?=\s*+(?:[^\W\d]|\*|\Z)))")
+_NAMED_STEP = re.compile(
+    r"(?:step|part|case|stage|phase|section|method|approach|day|note)\s*+[0-9]", re.IGNORECASE
+)
 _WORD_IN_LINE = re.compile(r"[^\w\n]*+\w")
 _BULLET = re.compile(r"[-\u2013\u2022+][ \t]")
 
@@ -174,22 +190,26 @@ def _read(view: str, keyword: Keyword, following: int, end: int, truncated: bool
     if (keyword.form == "hash" or listed) and _is_heading(view, region, truncated):
         return None
     said = view[region.start : region.end]
-    # In words: a box holds nothing else, and a last line after #### is no heading.
-    in_words = keyword.form == "box" or (
-        keyword.form == "hash" and not view[region.end : end].strip()
-    )
+    if keyword.form == "box" and _JOINED_BOX.search(
+        view, max(0, keyword.start - 40), keyword.start
+    ):
+        raise UnreadableError
     text = without_markup(said)
     if is_denied(text):
+        return None
+    goes_on = truncated or bool(_DIGIT.search(view, region.end, end))
+    if goes_on and keyword.form == "colon" and reasons(text):
         return None
     reading = read_head(text, keyword.form == "box")
     if reading is not None:
         if listed and _BULLET.match(text):
             raise UnreadableError
-    elif keyword.form in _MAY_LEAD_ON and (truncated or _DIGIT.search(view, region.end, end)):
+    elif goes_on and keyword.form in _MAY_LEAD_ON:
         return None
-    elif _DIGIT.search(text) and not declares_in_words(text):
-        reading = read_sentence(text, keyword.form == "box", loose=keyword.form != "is")
-    elif in_words or declares_in_words(text):
+    elif _DIGIT.search(text) and ("=" in text or not declares_in_words(text)):
+        loose = keyword.form != "is" or text.startswith("that ")
+        reading = read_sentence(text, keyword.form == "box", loose)
+    elif keyword.form == "box" or declares_in_words(text):
         raise UnreadableError
     else:
         return None
@@ -203,7 +223,7 @@ def _is_heading(view: str, region: Region, truncated: bool) -> bool:
     """Whether the region is a numbered heading or item, or may still become one."""
     ordinal = _ORDINAL.match(view, region.start)
     if ordinal is None:
-        return False
+        return _NAMED_STEP.match(view, region.start) is not None
     rest = view[ordinal.end() : region.line_end]
     return bool(_WORD_IN_LINE.match(rest)) or (truncated and region.line_end >= len(view))
 
@@ -217,10 +237,14 @@ _OTHER_NUMBER_BEFORE = re.compile(
     re.VERBOSE,
 )
 _SIGN_BEFORE = re.compile(
-    rf"(?:negative|(?:(?<![A-Za-z])(?:is|are|was|be|of|at|to)|[=:,(]|\A)\s*minus)\s+[$£€]?\Z"
+    rf"(?:负|負|零下|マイナス)\Z|(?:negative|(?:(?<![A-Za-z])(?:is|are|was|be|of|at|to)|[=:,(]|\A)\s*minus)\s+[$£€]?\Z"
     rf"|(?:(?<![A-Za-z])(?:is|are|was|be)|[=:])\s*[{MINUS}]\s{{1,3}}\Z",
     re.IGNORECASE,
 )
+
+
+_EXCLAMATION = re.compile(EXCLAMATION)
+_DOZEN = re.compile(rf"{EXCLAMATION}|\sdozens?(?![A-Za-z])")
 
 
 def _last_number(view: str, end: int) -> Reading | None:
@@ -236,7 +260,12 @@ def _last_number(view: str, end: int) -> Reading | None:
     before = text[max(0, last.start() - 40) : last.start()]
     if (before[-2:-1].isdigit() and before[-1] in MINUS) or _OTHER_NUMBER_BEFORE.search(before):
         return None
-    number = with_suffix(last, text, len(text), maths=False)
+    # "24/12 = 2 dozen" counts dozens.
+    ending = (_DOZEN if before.rstrip("$ ").endswith("=") else _EXCLAMATION).search(
+        text, last.end()
+    )
+    stop = ending.start() if ending else len(text)
+    number = with_suffix(last, text, stop, maths=False)
     if number.value is None:
         return None
     value = -number.value if _SIGN_BEFORE.search(before) else number.value

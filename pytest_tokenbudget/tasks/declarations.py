@@ -15,6 +15,7 @@ from pytest_tokenbudget.tasks.answer_keywords import Keyword
 
 LONGEST_GAP = 80
 LONGEST_BOX = 200
+DEEPEST_BOX = 8
 LONGEST_REGION = 300
 
 
@@ -34,10 +35,12 @@ class Region(NamedTuple):
     closed: bool
 
 
-_LEAD = re.compile(r"(?:[\s*_`\"'>#~:]|\\[\[(]|\$(?=[\s$])|\${2})*+")
+_LEAD = re.compile(r"(?:[\s*_`\"'#~:]|(?<=\n)>|\\[\[(]|\$(?=[\s$])|\${2})*+")
 _FULL_STOPS = "\u3002\uff01\uff1f\u0964\u06d4\u061f"
+# Not of a factorial, which a sentence goes on after.
+EXCLAMATION = r"!(?=[\"')*_`<]{0,2}+(?:\n|[ \t]{1,3}[^\sa-z]|\s?\Z))"
 _BREAK = re.compile(
-    rf"\n|[{_FULL_STOPS};]|[.?](?=[\s\"')\]*_`}}<]|\Z)|(?<=[*_`)\]}}\"'])\.|!(?=[\s\"')*_`<]|\Z)"
+    rf"\n|[{_FULL_STOPS};]|[.?](?=[\s\"')\]*_`}}<]|\Z)|(?<=[*_`)\]}}\"'])\.|{EXCLAMATION}"
 )
 _ABBREVIATION = re.compile(r"(?:^|[^A-Za-z])(?:approx|ca|vs|i\.e|e\.g|mr|mrs|dr)\Z", re.I)
 _BLANK = " \t\r*_`\"'"
@@ -76,7 +79,11 @@ def region_of(view: str, keyword: Keyword, following: int) -> Region | None:
             place = stop.end()
             continue
         # A sign at the very end may be followed by what makes it none.
-        closed = stop.end() < len(view) or stop[0] in f"\n;{_FULL_STOPS}" or _is_closed(view, stop)
+        closed = (
+            stop.end() + 6 * (stop[0] == "!") < len(view)
+            or stop[0] in f"\n;{_FULL_STOPS}"
+            or _is_closed(view, stop)
+        )
         return Region(start, stop.start(), line_end if line_end >= 0 else limit, closed)
     return Region(start, limit, line_end if line_end >= 0 else limit, closed=limit < len(view))
 
@@ -95,11 +102,15 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 def _closing_brace(text: str, start: int) -> int | None:
+    if text.find("}", start, start + LONGEST_BOX) < 0:
+        return None
     depth = 1
     for brace in _BRACE.finditer(text, start, start + LONGEST_BOX):
         depth += {"{": 1, "}": -1}.get(brace[0], 0)
         if depth == 0:
             return brace.start()
+        if depth > DEEPEST_BOX:
+            return None
     return None
 
 
@@ -109,7 +120,7 @@ def reach(view: str, keyword: Keyword, following: int) -> int:
         end = _closing_brace(view, keyword.end)
         return keyword.end + LONGEST_BOX + 1 if end is None else end + 2
     region = region_of(view, keyword, following)
-    return keyword.end + LONGEST_GAP + 2 if region is None else region.line_end + 2
+    return keyword.end + LONGEST_GAP + 2 if region is None else region.line_end + 8
 
 
 class NextQuestion(NamedTuple):

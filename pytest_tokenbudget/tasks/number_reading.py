@@ -57,11 +57,11 @@ GAP_WORDS = (
 # What may stand between a keyword and its number.
 _GAP = re.compile(
     rf"""(?:
-        [\s*_`"'(\[{{}}~\u2248\u2243:={CURRENCIES}>#\u201e\u300c\u300e\uff1a]
+        [\s*_`"'(\[{{}}~\u2248\u2243:={CURRENCIES}#\u201e\u300c\u300e\uff1a]
       | \\[$(\[{{,;:!\ ] | \\(?:approx|sim|quad)(?![A-Za-z])
       | (?:US|AU|CA)(?=\\?\$)
       | (?:{alternatives(GAP_WORDS)}|at[ ]least|at[ ]most|a[ ]total[ ]of|total[ ]of)(?![A-Za-z])
-      | \(?[A-H][).:]\s
+      | \(?[A-H][).:]\s | (?:approx|ca)\.
       | 大约|大約|一共|总共|共有|共|约|約|应该|是|为|為|等于|약|총|هو|هي|হল
     )*+""",
     re.VERBOSE | re.IGNORECASE,
@@ -70,7 +70,7 @@ _GAP = re.compile(
 _LABEL = re.compile(
     rf"(?:[^\W\d_][^=:\d\n]{{0,60}}?)(?:\([^()=\n]{{0,12}}\)|_\{{?\w{{1,3}}\}}?)?{SPACE}*+=(?![=>])"
 )
-SIGN_WORD = re.compile(r"(negative|minus)\s++", re.IGNORECASE)
+SIGN_WORD = re.compile(r"(?:negative|minus)\s++|负|負|零下|マイナス", re.IGNORECASE)
 _SIGN_APART = re.compile(rf"[{MINUS}]{SPACE}{{1,3}}(?=[{CURRENCIES}]?\.?[0-9])")
 
 _AFTER = rf"[\s)\]}}_\"'{CURRENCIES}|]*+"
@@ -88,7 +88,10 @@ _LEAD = re.compile(
     rf"(?:[\s(\[{{*_\"'~\u2248]|\\?[{CURRENCIES}]|(?:US|AU|CA)(?=\\?\$)"
     r"|(?:about|approximately|roughly|around|exactly|only)(?![A-Za-z]))*+"
 )
-_SEVERAL = re.compile(r"\s*+(?:±|\+/-|\+-|\\pm|\\mp|∓)")
+SEVERAL = re.compile(
+    r"\s*+(?:±|\+/-|\+-|\\(?:pm|mp)(?![A-Za-z])|∓|~(?=\s*[0-9])|[<>\u2264\u2265\u2260]"
+    r"|\\(?:le|ge|leq|geq|lt|gt|neq?|in)(?![A-Za-z]))"
+)
 _WORD = re.compile(r"[^\W\d_]++(?:['-][^\W\d_]++)*+\.?")
 _EXPONENT = re.compile(r"\^\{?-?[0-9]\}?|[\u00b2\u00b3]")
 _SKIPPED = re.compile(rf"(?:[\s)\]}}_\"'*{CURRENCIES}|%]|\\(?![A-Za-z])|{{)*+")
@@ -109,6 +112,12 @@ _LEADS_TO_NUMBER = re.compile(
     rf"{SPACE}*+(?:[{CURRENCIES}]|\\[$])?{SPACE}?[{MINUS}]?\.?[0-9{VULGAR}]"
 )
 _SYMBOL_OPERAND = re.compile(r"\s*\(?\s*(?:[b-zB-HJ-Z](?![A-Za-z])|[√\u0370-\u03ff]|\\[A-Za-z])")
+_POWER = re.compile(
+    r"[0-9]++(?:\.[0-9]++)?(?:\^\{?[0-9]{1,3}\}?|\*\*[0-9]{1,3}|[\u00b2\u00b3\u2070-\u2079]++)"
+)
+_SUBJECT = re.compile(
+    r"(?:\s+[^\W\d_]+){0,4}?\s+(?:is|are|was|were|has|have|had|will|can)(?![A-Za-z])[^\n]*?[0-9]"
+)
 _STRAY_DIGIT = re.compile(r"(?<![A-Za-z^0-9])(?<!\^\{)[0-9]")
 
 
@@ -120,13 +129,17 @@ def read_head(text: str, maths: bool) -> Reading | None:
         maths: Whether it is a formula.
 
     Returns:
-        None where it begins with something else.
+        None where it begins with something else, or with the subject of a sentence that comes to
+        another number ("16 bars are shared by 8 children, so each gets 2").
 
     Raises:
         UnreadableError: If it begins with a number that cannot be read without guessing.
     """
     at = gap_end(text)
-    return read_from(text, at, maths) if _starts_number(text, at) else None
+    if not _starts_number(text, at):
+        return None
+    reading = read_from(text, at, maths)
+    return None if _SUBJECT.match(text, reading.end) else reading
 
 
 def gap_end(text: str) -> int:
@@ -174,7 +187,7 @@ def _side(text: str, first: Number, maths: bool) -> tuple[Number | None, int, Nu
         The number that it is, None for an expression; where it ends; and the number that begins
         the next side.
     """
-    side: Number | None = first
+    side: Number | None = first if first.value is not None else None
     end = first.end
     while True:
         following, equals = _following(text, end, maths, side is None)
@@ -189,6 +202,9 @@ def _result(sides: list[Number | None]) -> Number:
     if not plain_sides or (sides[-1] is None and len({s.value for s in plain_sides}) > 1):
         raise UnreadableError
     result = plain_sides[-1]
+    assert result.value is not None
+    if any(side.divided and side.value == result.value / 12 for side in plain_sides[:-1]):
+        return result._replace(value=result.value / 12)  # "24/12 = 2 dozen" counts dozens
     if sides[-1] is not None and not all(
         side.divided or _agree(side, result) for side in plain_sides[:-1]
     ):
@@ -208,7 +224,7 @@ def _agree(one: Number, other: Number) -> bool:
 
 
 def _operand(text: str, at: int, maths: bool) -> Number | None:
-    """The number after signs, brackets and the like.
+    """The number after signs, brackets and the like; a power has no value by itself.
 
     Raises:
         UnreadableError: If it has no value.
@@ -221,11 +237,16 @@ def _operand(text: str, at: int, maths: bool) -> Number | None:
         at = lead.end() if lead else sign.end()
     match = NUMBER.match(text, at)
     if match is None:
+        power = _POWER.match(text, at)
+        if power:
+            return Number(None, at, power.end(), divided=False, decimals=0)
         if UNREADABLE.match(text, at):
             raise UnreadableError
         return None
     number = with_suffix(match, text, len(text), maths)
     if number.value is None:
+        if power := _POWER.match(text, at):
+            return number._replace(end=power.end())
         raise UnreadableError
     return number._replace(value=-number.value, start=begin) if sign else number
 
@@ -269,7 +290,7 @@ def _over_word(text: str, at: int, words: int) -> tuple[int, int] | None:
     Raises:
         UnreadableError: If another number stands there.
     """
-    if _SEVERAL.match(text, at):
+    if SEVERAL.match(text, at):
         raise UnreadableError
     skipped = _SKIPPED.match(text, at)
     at = skipped.end() if skipped else at
@@ -300,8 +321,11 @@ def _over_word(text: str, at: int, words: int) -> tuple[int, int] | None:
 def _operates_on_symbol(text: str, operator: re.Match[str]) -> bool:
     """Whether an operation has a variable, a root or a named quantity for its operand."""
     sign = operator["sign"]
+    if sign == "/" and text[operator.start() - 1 : operator.start()].isalpha():
+        return False  # km/h
     if _SYMBOL_OPERAND.match(text, operator.end()):
         return True
     return (
-        sign not in "-\u2013*/of" and re.match(r"\s*[^\W\d_]", text[operator.end() :]) is not None
+        sign not in ("-", "\u2013", "*", "/", "of", "times")
+        and re.match(r"\s*[^\W\d_]", text[operator.end() :]) is not None
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pytest_tokenbudget.tasks.number_reading import (
     GAP_WORDS,
+    SEVERAL,
     SIGN_WORD,
     Reading,
     UnreadableError,
@@ -14,7 +15,7 @@ from pytest_tokenbudget.tasks.number_reading import (
     gap_end,
     read_from,
 )
-from pytest_tokenbudget.tasks.numbers import ANY_NUMBER, CURRENCIES
+from pytest_tokenbudget.tasks.numbers import ANY_NUMBER, CURRENCIES, MINUS, NUMBER
 
 _NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -36,6 +37,7 @@ LEADING_WORDS = frozenset(
 )
 """Words that begin what may be a number, in digits or in words, or that say that there is none."""
 
+_ENDS_IN_SIGN = re.compile(rf"(?:{SIGN_WORD.pattern})\Z", re.IGNORECASE)
 _NOT = re.compile(r"\s*+(?:not|n't)(?![A-Za-z])", re.IGNORECASE)
 
 _VERBS = (
@@ -45,11 +47,16 @@ _VERBS = (
 ).split()
 _BEFORE_NUMBER = rf"[*_{CURRENCIES}\\]*\Z"
 _NAMED_BY_VERB = re.compile(
-    rf"(?:(?<![A-Za-z])(?:{alternatives(_VERBS)})|=)\s+"
+    rf"(?<![A-Za-z])(?:{alternatives(_VERBS)})\s+"
     rf"(?:(?:now|only|about|approximately|exactly|a total of|equal to|still|also)\s+)*"
     rf"{_BEFORE_NUMBER}",
     re.IGNORECASE,
 )
+_RESULT = re.compile(
+    rf"[=\u2248](?:\s|\\approx|about|approximately)*{_BEFORE_NUMBER}", re.IGNORECASE
+)
+# Between the results of two equations: the second does not go on from the first.
+_ANOTHER_CLAUSE = re.compile(r"[A-Za-z]{2,}\W+[A-Za-z]{2,}|(?:and|or|so)\W|,\s", re.IGNORECASE)
 _AFTER_PREPOSITION = re.compile(
     r"(?<![A-Za-z])(?:in|on|at|after|before|for|from|with|by|of|per|every|each|within|than|to"
     rf"|between|over|during|the)\s+(?:the\s+)?{_BEFORE_NUMBER}",
@@ -58,6 +65,14 @@ _AFTER_PREPOSITION = re.compile(
 _TOTAL_OF = re.compile(rf"(?:total|sum|number|amount) of\s+{_BEFORE_NUMBER}", re.IGNORECASE)
 _JOINED = re.compile(rf"(?:(?<![A-Za-z])(?:or|and|to)|[,&])\s+{_BEFORE_NUMBER}", re.IGNORECASE)
 _LONGEST_LEAD = 40
+_LONG_WORD = re.compile(r"[^\W\d_]{2,}")
+_MOST_UNIT_WORDS = 3
+_CALCULATION = re.compile(r"[0-9)][^0-9\n]{0,20}[-+*/\u00d7\u00f7][^0-9\n]{0,20}[0-9]|=")
+
+
+def reasons(text: str) -> bool:
+    """Whether a region is a sentence or calculation rather than a number with its unit."""
+    return len(_LONG_WORD.findall(text)) > _MOST_UNIT_WORDS or bool(_CALCULATION.search(text))
 
 
 def declares_in_words(text: str) -> bool:
@@ -79,7 +94,7 @@ def is_denied(text: str) -> bool:
 
 
 def read_sentence(text: str, maths: bool, loose: bool) -> Reading:
-    """Read the one number of a sentence that a verb names, or that stands alone in it.
+    """Read the result of a sentence's equation, or the one number that a verb names.
 
     Args:
         text: The sentence, without markup, with at least one digit in it.
@@ -91,7 +106,15 @@ def read_sentence(text: str, maths: bool, loose: bool) -> Reading:
         UnreadableError: If there is no such number.
     """
     numbers = list(numbers_in(text))
-    if any(match["good"] is None for match in numbers):
+    results = [m for m in numbers if _stands_after(_RESULT, text, m)]
+    if results:
+        at = results[0].end()
+        for result in results[1:]:
+            if _ANOTHER_CLAUSE.search(text, at, result.start()):
+                raise UnreadableError
+            at = result.end()
+        return read_from(text, results[-1].start(), maths)
+    if any(_is_unreadable(text, match) for match in numbers) or SEVERAL.search(text):
         raise UnreadableError
     chosen = [m for m in numbers if _stands_after(_NAMED_BY_VERB, text, m)]
     if not chosen and (loose or not re.search(r"[A-Za-z]", text)):
@@ -101,7 +124,7 @@ def read_sentence(text: str, maths: bool, loose: bool) -> Reading:
     ):
         raise UnreadableError
     at = chosen[0].start()
-    sign = re.search(r"(?:negative|minus)\s+\Z", text[max(0, at - 12) : at])
+    sign = _ENDS_IN_SIGN.search(text[max(0, at - 40) : at])
     return read_from(text, at - len(sign[0]) if sign else at, maths)
 
 
@@ -112,6 +135,14 @@ def numbers_in(text: str) -> Iterator[re.Match[str]]:
         named = before in ("_", "^") or (before.isascii() and before.isalpha())
         if not (named or text.endswith(("^{", "_{"), 0, match.start())):
             yield match
+
+
+def _is_unreadable(text: str, match: re.Match[str]) -> bool:
+    if match["good"] is not None:
+        return False
+    # The sign of "2+1" is an operation.
+    number = NUMBER.match(text, match.start() + 1) if match[0][0] in f"+{MINUS}" else None
+    return number is None or number.end() != match.end()
 
 
 def _stands_after(pattern: re.Pattern[str], text: str, match: re.Match[str]) -> bool:

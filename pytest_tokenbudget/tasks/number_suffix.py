@@ -47,20 +47,19 @@ _SHORT_UNITS = frozenset(
 _VARIABLES = re.compile(r"(?:pi|sin|cos|tan|log|ln|exp|mod|sqrt|[xyz]+|[abc]+|[ijk]+|[nmk]+)\Z")
 
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]++")
-_MULTIPLIED = re.compile(rf"[xX](?={SPACE}*+[0-9($.\\])")
+_FACTOR = rf"{SPACE}*+(?:\\?[{CURRENCIES}]{SPACE}?)?[0-9(.\\]"
+_MULTIPLIED = re.compile(rf"[xX](?={_FACTOR})")
 _AND_A_HALF = re.compile(r"[ ]and[ ](?:a|one)[ ](half|third|quarter|fourth)(?![A-Za-z])")
 _PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4}
 _WORD = re.compile(rf"{SPACE}++([^\W\d_]++)")
 _PERCENT = re.compile(rf"{SPACE}*+(?:\\?%|(?:percent|per[ ]cent|pct)(?![A-Za-z]))")
 _DEGREES = re.compile(rf"{SPACE}*+(?:\^\{{?(?:\\circ|°)\}}?|\\(?:circ|degree)(?![A-Za-z])|[°℃℉º])")
-_POWER = re.compile(r"[\u00b2\u00b3\u00b9\u2070-\u2079^‰]")
-# Where a sentence can end, it is an exclamation.
-_FACTORIAL = re.compile(r"!(?![\s\"')*_<]|\Z)")
+_POWER_OR_FACTORIAL = re.compile(r"[\u00b2\u00b3\u00b9\u2070-\u2079^!‰]")
 _SYMBOL = re.compile(
     rf"{SPACE}*+(?:[√∛∜∞∑∏∫∂\u0370-\u03ff]|\\(?!times|cdot|div|pm|mp|approx|simeq|implies|to"
     rf"|Rightarrow|[$%])[A-Za-z]++)"
 )
-_VARIABLE = re.compile(rf"{SPACE}++([A-Za-z])(?![\w'])(?!{SPACE}*+[0-9(.$\\])")
+_VARIABLE = re.compile(rf"{SPACE}++([A-Za-z])(?![\w'&./])(?!{_FACTOR})")
 
 
 class Number(NamedTuple):
@@ -104,7 +103,7 @@ def _scaled(
     letters = _LATIN.match(text, at, end)
     if letters and not _MULTIPLIED.match(text, at, end):
         factor = _factor_of(letters[0], _is_money(match, text, end), maths)
-        if factor is None or (factor != 1 and _POWER.match(text, letters.end(), end)):
+        if factor is None or (factor != 1 and _POWER_OR_FACTORIAL.match(text, letters.end(), end)):
             return None, letters.end()
         value, at = value * factor, letters.end()
     elif part := _AND_A_HALF.match(text, at, end):
@@ -122,8 +121,7 @@ def _scaled(
             break
     if ending := _PERCENT.match(text, at, end) or _DEGREES.match(text, at, end):
         return value, ending.end()
-    factorial = text[at : at + 1] == "!" if maths else _FACTORIAL.match(text, at, end)
-    if factorial or (not letters and _POWER.match(text, at, end)):
+    if not letters and _POWER_OR_FACTORIAL.match(text, at, end):
         return None, at
     variable = _VARIABLE.match(text, at, end)
     units = _UNIT_LETTERS if maths else _UNIT_LETTERS | {"a", "A", "I"}
