@@ -53,7 +53,7 @@ _ANSWER_TAIL = rf"""
             (?:(?:to|for|of|in)\s[^.!?:=\n{{}}<>\[\]\#\\]{{0,80}}?\s)?{_VERB} (?P<is>)
           | (?:[:=]|->|[\u2192\u21d2\uff1a]) (?P<colon>)
         )
-        (?=[ *_]*+(?P<word>[A-Za-z]++)[^\n.;!?:0-9{VULGAR}]*+(?<!approx)[.!?]\s)?
+        (?=[ *_]*+(?P<word>[A-Za-z]++)[^\n.;!?:0-9{VULGAR}]{{0,300}}+(?<!approx)[.!?]\s)?
       | [ ]*+(?:[0-9]{{1,2}}[ ]*+)?[*_]*+[ ]*+(?=\n) (?P<line>)
     ))"""
 _ANSWERS = [re.compile(end + _ANSWER_TAIL, re.VERBOSE) for end in ("nswer", "NSWER")]
