@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from pytest_tokenbudget.engines.base import Decoding
 from pytest_tokenbudget.report.study import Study
-from pytest_tokenbudget.tasks.answers import extract_number, same_number
+from pytest_tokenbudget.tasks.answers import EXTRACTOR, extract_number, same_number
 from pytest_tokenbudget.tasks.base import Verdict
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.traces.trace import StopReason, ThinkingFormat, Trace
@@ -18,7 +18,7 @@ BUDGETS = (32, 64, 128, 256, 512, 1024, 2048)
 class NumberTask:
     """A task of given problems, scored by the number in the text."""
 
-    extractor = "numbers/1"
+    extractor = EXTRACTOR
 
     def __init__(self, name: str = "sums", problems: Sequence[Problem] = ()) -> None:
         self.name = name

@@ -257,6 +257,37 @@ def test_jsonl(tmp_path):
     assert task.judge_text(number, "#### 5.0", False).correct
 
 
+def test_answers_that_are_texts_by_nature_are_compared_as_texts(tmp_path):
+    path = write(
+        tmp_path / "mine.jsonl",
+        row("Which release came after 3.9?", "3.10", scorer="text"),
+        row("Which agent?", "007", scorer="text"),
+        row("3 + 0.1?", "3.10", scorer="number"),
+        row("How much is 3.1?", "3.10"),
+    )
+    task = load_task(str(path))
+    release, agent, *numbers = task.problems()
+    assert release.messages[0]["content"] == ANSWER_INSTRUCTION
+    assert task.judge_text(release, "It is\n#### 3.10\n", True).correct
+    assert task.judge_text(release, "The answer is **3.10**.", False).correct
+    assert not task.judge_text(release, "#### 3.1", False).correct
+    assert not task.judge_text(release, "#### 3.100", False).correct
+    assert not task.judge_text(release, "#### 3.1", True).correct
+    assert task.judge_text(agent, r"\boxed{007}", False).correct
+    assert not task.judge_text(agent, r"\boxed{7}", False).correct
+    for number in numbers:
+        assert number.messages[0]["content"] == SOLVE_INSTRUCTION
+        assert task.judge_text(number, "#### 3.1", False).correct
+    text = "So\n#### 3.1\nNo:\n#### 3.10\n"
+    changes = [
+        n for n in range(1, len(text) + 1) if task.judge_text(release, text[:n], True).correct
+    ]
+    assert changes
+    assert all(
+        any(first <= n <= last for first, last in task.unsettled(release, text)) for n in changes
+    )
+
+
 def test_jsonl_ids_do_not_depend_on_place(tmp_path):
     rows = [row(f"{n}?", str(n)) for n in range(5)]
     ids = [p.id for p in load_task(str(write(tmp_path / "a.jsonl", *rows))).problems(None)]
@@ -300,6 +331,9 @@ def test_jsonl_tolerates_bom_and_windows_ends_and_odd_spaces(tmp_path):
         (row(id=True), '"id" must be a string'),
         (row(id=1.5), '"id" must be a string'),
         (row(category=3), '"category" must be a string'),
+        (row(scorer="words"), "\"scorer\" is 'words', allowed are number, text"),
+        (row(scorer=3), '"scorer" is a number, allowed are number, text'),
+        (row(answer="four", scorer="number"), "the answer 'four' is not a number"),
         (row(messages=[]), "empty"),
         (row(messages="hi"), "a string"),
         (row(messages=["hi"]), "message 1: an object is needed"),

@@ -1,8 +1,9 @@
 """Problems from JSON Lines: one object a line, read strictly.
 
-A line has ``question`` and ``answer``, and may have ``id``, ``category`` and ``messages``; other
-fields are left aside. An answer is a string or a number. Of a string with ``####`` what stands
-after the last one is the expected answer, and the whole is kept as the reference solution.
+A line has ``question`` and ``answer``, and may have ``id``, ``category``, ``messages`` and
+``scorer``; other fields are left aside. An answer is a string or a number. Of a string with
+``####`` what stands after the last one is the expected answer, and the whole is kept as the
+reference solution.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from pytest_tokenbudget.tasks.problem import (
     Problem,
     content_id,
 )
-from pytest_tokenbudget.tasks.ruled import ANSWER, GivenTask
+from pytest_tokenbudget.tasks.ruled import ANSWER, NUMBER, TEXT, GivenTask, Rule
 
 ANSWER_INSTRUCTION = "Answer the question. End with #### and the answer."
+SCORERS = {"number": NUMBER, "text": TEXT}
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _KINDS = {
     str: "a string",
@@ -49,6 +51,7 @@ class Row:
         id: The id that was given, if one was.
         category: The category that was given, if one was.
         messages: The chat messages that were given, if they were.
+        scorer: How the answer is compared, if that was given: one of `SCORERS`.
     """
 
     line: int
@@ -58,6 +61,7 @@ class Row:
     id: str | None = None
     category: str | None = None
     messages: tuple[Message, ...] | None = None
+    scorer: str | None = None
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -112,7 +116,17 @@ def _row(raw: bytes, number: int) -> Row:
         _text(found, "id") if given_id is not None else None,
         _text(found, "category") if found.get("category") is not None else None,
         _messages(found["messages"]) if found.get("messages") is not None else None,
+        _scorer(found["scorer"], answer) if found.get("scorer") is not None else None,
     )
+
+
+def _scorer(value: object, answer: str) -> str:
+    if value not in SCORERS:
+        shown = f"{value!r}" if isinstance(value, str) else kind_of(value)
+        raise TaskError(f'"scorer" is {shown}, allowed are {", ".join(SCORERS)}')
+    if value == "number" and parse_number(answer) is None:
+        raise TaskError(f'"scorer" is number, but the answer {answer!r} is not a number')
+    return str(value)
 
 
 def _parse(raw: bytes) -> dict[str, object]:
@@ -227,14 +241,21 @@ def to_problems(source: str, prefix: str, rows: list[Row]) -> tuple[Problem, ...
             )
         contents[content] = ids[identifier] = row.line
         problems.append(
-            Problem(identifier, row.question, row.answer, row.category or NO_CATEGORY, messages)
+            Problem(
+                identifier,
+                row.question,
+                row.answer,
+                row.category or NO_CATEGORY,
+                messages,
+                {"scorer": row.scorer} if row.scorer else {},
+            )
         )
     return tuple(problems)
 
 
 def default_messages(row: Row) -> tuple[Message, ...]:
     """The chat messages of a row that has none of its own."""
-    numeric = parse_number(row.answer) is not None
+    numeric = row.scorer != "text" and parse_number(row.answer) is not None
     return (
         {"role": "system", "content": SOLVE_INSTRUCTION if numeric else ANSWER_INSTRUCTION},
         {"role": "user", "content": row.question},
@@ -254,3 +275,7 @@ class JsonlTask(GivenTask):
     def __init__(self, path: Path) -> None:
         super().__init__(path.stem, ANSWER, to_problems(str(path), "jsonl", read_rows(path)))
         self.path = path
+
+    def rule_of(self, problem: Problem) -> Rule:
+        """The rule that the problem's line names, else the one that its answer asks for."""
+        return SCORERS.get(str(problem.metadata.get("scorer")), self.rule)

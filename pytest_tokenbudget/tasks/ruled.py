@@ -50,12 +50,16 @@ class RuledTask:
         """Name and version of the way answers are found."""
         return self.rule.extractor
 
+    def rule_of(self, problem: Problem) -> Rule:
+        """How a problem is judged."""
+        return self.rule
+
     def judge_text(self, problem: Problem, text: str, truncated: bool) -> Verdict:
-        return self.rule.judge(problem.answer, text, truncated)
+        return self.rule_of(problem).judge(problem.answer, text, truncated)
 
     def unsettled(self, problem: Problem, text: str) -> Sequence[Stretch]:
         """Where in an answer's text the verdict on its beginnings can change."""
-        return self.rule.unsettled(problem.answer, text)
+        return self.rule_of(problem).unsettled(problem.answer, text)
 
 
 class GivenTask(RuledTask):
