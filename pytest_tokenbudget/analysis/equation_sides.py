@@ -8,6 +8,7 @@ from fractions import Fraction
 from pytest_tokenbudget.analysis.equation_tokens import (
     BAD,
     CLOSE,
+    DEEPEST,
     NUMBER,
     OPEN,
     OPERATOR,
@@ -19,6 +20,8 @@ from pytest_tokenbudget.analysis.equation_tokens import (
 from pytest_tokenbudget.tasks.answers import parse_number
 
 MOST_BITS = 2048
+# Letters that may be units: with others, a side is an expression with variables.
+_UNIT_LETTERS = frozenset("mgshlL")
 LARGEST_POWER = 20
 
 _DIMENSIONS = {
@@ -61,8 +64,11 @@ class Side:
         first_decimals: How many decimals that number shows.
         percent: Whether it is one number with a percent sign.
         operations: How many operations it has.
+        letters: How many single letters follow its numbers.
         units: The words that follow its numbers, in lower case; ``$`` for money.
         variables: Single letters after numbers: variables, or units of the same look (3x, 5 m).
+        mixes: Whether a sum has terms with and without such a letter (7x + 70).
+        ranges: Whether it may be a range, as in "Weeks 1-2".
         chained: Whether it is also the right side of the equation before.
         unclear: Whether something stands there that is not read.
         doubtful: Whether words before it may be part of it.
@@ -76,6 +82,9 @@ class Side:
     operations: int = 0
     units: set[str] = field(default_factory=set)
     variables: set[str] = field(default_factory=set)
+    letters: int = 0
+    mixes: bool = False
+    ranges: bool = False
     chained: bool = False
     unclear: bool = False
     doubtful: bool = False
@@ -85,6 +94,7 @@ class Side:
             if token.kind == WORD:
                 if len(token.text) == 1:
                     self.variables.add(token.text)
+                    self.letters += 1
                 self.units.add(token.text.lower())
 
     @property
@@ -125,7 +135,11 @@ class Side:
 
     def _excused(self, right: Side) -> bool:
         """Whether a difference may come from something other than a miscalculation."""
-        if self.doubtful or self.unclear or right.unclear:
+        if self.doubtful or right.doubtful or self.unclear or right.unclear:
+            return True
+        if (self.variables | right.variables) - _UNIT_LETTERS or self.mixes or right.mixes:
+            return True
+        if right.ranges or (self.ranges and right.value is not None and right.value >= 0):
             return True
         # "9 = 3" in a chain is a claim; "Step 9 = 3", "6 nephews = 96/6" name something.
         if not self.operations and (not self.chained or self.units):
@@ -147,6 +161,8 @@ def evaluate(tokens: list[Token]) -> Side:
     reader = _Reader(tokens)
     side = reader.side
     side.unclear = any(token.kind == BAD for token in tokens)
+    side.doubtful = any(token.unsure for token in tokens)
+    side.ranges = _is_range(tokens)
     try:
         side.value = reader.whole(percent=Fraction(1, 100))
     except _UnknownError:
@@ -160,6 +176,17 @@ def evaluate(tokens: list[Token]) -> Side:
     return side
 
 
+def _is_range(tokens: list[Token]) -> bool:
+    """Whether two numbers with a dash between them rise: "1-2", without spaces."""
+    numbers = [at for at, token in enumerate(tokens) if token.kind == NUMBER]
+    if numbers != [0, 2] or tokens[1].text != "-":
+        return False
+    if not (tokens[0].end == tokens[1].start and tokens[1].end == tokens[2].start):
+        return False
+    first, second = (parse_number(tokens[at].text) for at in numbers)
+    return first is not None and second is not None and first < second
+
+
 class _Reader:
     """Precedence climbing over the tokens of one side."""
 
@@ -169,9 +196,10 @@ class _Reader:
         self.at = 0
         self.percents = self.products = 0
         self._percent = Fraction(1, 100)
+        self._depth = 0
 
     def whole(self, percent: Fraction) -> Fraction:
-        self.at = self.percents = self.products = self.side.operations = 0
+        self.at = self.percents = self.products = self.side.operations = self._depth = 0
         self._percent = percent
         value = self._sum()
         if self.at < len(self.tokens):
@@ -182,13 +210,18 @@ class _Reader:
         return self.tokens[self.at].kind if self.at < len(self.tokens) else ""
 
     def _sum(self) -> Fraction:
+        letters = self.side.letters
         value = self._product()
+        with_letter = {self.side.letters > letters}
         while self._kind() == OPERATOR and self.tokens[self.at].text in "+-":
             sign = self.tokens[self.at].text
             self.at += 1
             self.side.operations += 1
+            letters = self.side.letters
             term = self._product()
+            with_letter.add(self.side.letters > letters)
             value = _bounded(value + term if sign == "+" else value - term)
+        self.side.mixes |= len(with_letter) > 1
         return value
 
     def _product(self) -> Fraction:
@@ -242,11 +275,15 @@ class _Reader:
         if self._kind() == NUMBER:
             value = self._number()
         elif self._kind() == OPEN:
+            if self._depth == DEEPEST:
+                raise _UnknownError
+            self._depth += 1
             self.at += 1
             value = self._sum()
             if self._kind() != CLOSE:
                 raise _UnknownError
             self.at += 1
+            self._depth -= 1
         else:
             raise _UnknownError
         while self._kind() in (PERCENT, POWER):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 NUMBER = "number"
@@ -22,6 +23,8 @@ LONGEST_NUMBER = 64
 DEEPEST = 20
 
 _GROUP = r"(?:,(?:\\!)?|\{,\}|\\,)"
+# Marks of a repeating decimal: 0.1(6), a bar or a dot over digits, and their commands in LaTeX.
+_REPEATED = r"(?<=[0-9.])\([0-9]{1,12}\)|[\u0304\u0305\u0307]|\\(?:overline|bar|dot)(?![A-Za-z])"
 _TOKEN = re.compile(
     rf"""
       (?P<skip>(?:[ \t\r\f\v\u00a0\u202f\u2009&`_~\u200b]
@@ -31,7 +34,12 @@ _TOKEN = re.compile(
     | (?P<line>\n|\\\\)
     | (?P<equals>(?<![<>=!:+*/~-])=(?![=>])|[≈≃]|\\approx(?![A-Za-z]))
     | (?P<money>(?:US|AU|CA)?\\?[$£€¥₹])
-    | (?P<mixed>[0-9]{{1,6}}[ ][0-9]{{1,2}}/[0-9]{{1,3}}(?![0-9/]|[.,:][0-9]))
+    | (?P<mixed>[0-9]{{1,6}}[ ](?:and[ ])?[0-9]{{1,2}}/[0-9]{{1,3}}(?![0-9/]|[.,:][0-9])
+        |[0-9]{{1,6}}[ ]?\\[dtc]?frac(?:\{{[0-9]{{1,3}}\}}\{{[0-9]{{1,3}}\}}|[0-9]{{2}}(?![0-9])))
+    | (?P<spaced>[1-9][0-9]{{0,2}}(?:[ \u00a0\u202f\u2009][0-9]{{3}}(?![0-9]))++
+        (?:\.[0-9]++)?(?![.,:]?[0-9]|{_REPEATED}))
+    | (?P<goes_on>[0-9]++\.[0-9]++(?:\.{{2,3}}|\u2026))
+    | (?P<repeated>[0-9]++\.[0-9]*+(?:{_REPEATED}))
     | (?P<number>
         (?:(?:[1-9][0-9]{{0,2}}(?:{_GROUP}[0-9]{{3}})++|[0-9]++)(?:\.[0-9]++)?|\.[0-9]++)
         (?![0-9½⅓⅔¼¾⅕⅛²³]|[,:'\u2019.][0-9]|,[ ]000))
@@ -64,6 +72,8 @@ class Token(NamedTuple):
         text: As written; an operator as one of ``+ - * /``.
         start: Where it begins in the text.
         end: Where it ends.
+        unsure: Whether a number may be meant otherwise: a space in place of a thousands separator,
+            "5 and 2/3", a decimal that goes on ("0.66...").
         money: Whether it is a number with a currency sign before it.
         attached: Whether it follows the token before without a blank.
     """
@@ -74,6 +84,7 @@ class Token(NamedTuple):
     end: int
     money: bool = False
     attached: bool = False
+    unsure: bool = False
 
 
 def tokenize(text: str, start: int, end: int) -> list[Token]:
@@ -92,10 +103,12 @@ def tokenize(text: str, start: int, end: int) -> list[Token]:
         if kind == "money":
             money_at = at
             continue
-        if kind in ("mixed", "number") and _is_plain(match[0]):
+        if kind in _NUMBERS and _is_plain(match[0]):
             attached = previous_end == at
-            tokens.append(Token(NUMBER, match[0], at, stop, money_at is not None, attached))
-        elif kind in ("unread", "mixed", "number"):
+            written, unsure = _NUMBERS[kind](match[0])
+            money = money_at is not None
+            tokens.append(Token(NUMBER, written, at, stop, money, attached, unsure))
+        elif kind in ("unread", "repeated", *_NUMBERS):
             tokens.append(Token(BAD, match[0], at, stop))
         elif kind == "operator":
             tokens.append(Token(OPERATOR, _SIGNS.get(match[0], match[0]), at, stop))
@@ -110,6 +123,25 @@ def tokenize(text: str, start: int, end: int) -> list[Token]:
         if kind != "operator":
             money_at = None
     return tokens
+
+
+def _mixed(written: str) -> tuple[str, bool]:
+    whole, *parts = re.findall(r"[0-9]+", written)
+    if len(parts) == 1:  # \\frac12
+        parts = list(parts[0])
+    return f"{whole} {parts[0]}/{parts[1]}", "and" in written
+
+
+def _spaced(written: str) -> tuple[str, bool]:
+    return "".join(written.split()), " " in written
+
+
+_NUMBERS: dict[str, Callable[[str], tuple[str, bool]]] = {
+    "mixed": _mixed,
+    "spaced": _spaced,
+    "goes_on": lambda written: (written.rstrip(".\u2026"), True),
+    "number": lambda written: (written, False),
+}
 
 
 def _is_plain(number: str) -> bool:

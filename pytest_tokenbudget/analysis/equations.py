@@ -11,8 +11,11 @@ by their version in `RULES`:
 * A side that is the other one, rounded to the decimals it shows, is right.
 * ``5 * 3 = 15 + 2 = 17`` is a running total: each step is compared with the number that follows.
 * An equation is neither right nor wrong where it cannot be recomputed: variables, other functions,
-  words that stand for a number, numbers of unclear meaning (``1,5``, ``5:30``). Nor where it does
-  not come out and its units change (minutes and hours), or it has no operation to recompute.
+  words that stand for a number, numbers of unclear meaning (``1,5``, ``5:30``, ``0.1(6)``), nesting
+  beyond `DEEPEST`. Nor where it does not come out and its units change (minutes and hours), it has
+  no operation to recompute, or a number may be meant otherwise: a range (``Weeks 1-2 = 14 days``),
+  ``1 000``, ``5 and 2/3``, ``0.66...``.
+* A dash at the beginning of a line is a list's or a minus, whichever makes the equation right.
 
 The time is linear in the length of the text: patterns are possessive or bounded, and each token is
 read a bounded number of times.
@@ -28,6 +31,7 @@ from pytest_tokenbudget.analysis.equation_sides import LEADS_ON, Side, evaluate
 from pytest_tokenbudget.analysis.equation_tokens import (
     BAD,
     CLOSE,
+    END,
     EQUALS,
     LINE,
     NUMBER,
@@ -41,7 +45,7 @@ from pytest_tokenbudget.analysis.equation_tokens import (
     tokenize,
 )
 
-RULES = "equations/1"
+RULES = "equations/2"
 
 LONGEST_MARK = 200
 _MARK = re.compile(rf"<<[^<>\n]{{0,{LONGEST_MARK}}}+>>")
@@ -54,6 +58,16 @@ _NO_UNIT = frozenset(
     """and or so then the a an is are was were be has have had he she they it we you i this that
     these those which who gives give equals equal makes make means but if because since plus minus
     times divided by therefore thus hence now when after before total""".split()
+)
+
+# After these "9 - 5" may be a range.
+_RANGED = frozenset(
+    f"{word}{plural}"
+    for word in (
+        "week day month year hour minute page chapter row step age grade level floor question "
+        "problem line lesson unit round game set section part item number"
+    ).split()
+    for plural in ("", "s")
 )
 
 
@@ -165,6 +179,9 @@ def _equation(
     value, computed, verdict = after.value, before.value, None
     if computed is not None and not before.unclear:
         computed, value, verdict = before.agrees(after)
+        other = _without_dash(tokens, start, at) if verdict is False else None
+        if other is not None and (again := other.agrees(after))[2]:
+            computed, value, verdict = again
     left = text[tokens[start].start : tokens[at].start].strip()
     return Equation(
         start=tokens[start].start,
@@ -176,6 +193,17 @@ def _equation(
         right=verdict,
         operations=before.operations + (0 if chained else after.operations),
     )
+
+
+def _without_dash(tokens: list[Token], start: int, equals: int) -> Side | None:
+    """The left side with the dash at its beginning read the other way: as a list's, or as minus."""
+    dash = start if tokens[start].text == "-" else start - 1
+    if dash < 0 or tokens[dash].text != "-" or tokens[dash].kind != OPERATOR:
+        return None
+    if dash and tokens[dash - 1].kind not in (LINE, END, CLOSE):
+        return None
+    side = evaluate(tokens[start + 1 if dash == start else dash : equals])
+    return side if side.value is not None else None
 
 
 def _side_after(tokens: list[Token], pairs: dict[int, int], equals: int) -> tuple[int, int] | None:
@@ -313,6 +341,12 @@ def _start_before(tokens: list[Token], pairs: dict[int, int], end: int) -> tuple
         (before.kind == WORD and before.text.lower() in LEADS_ON)
         or (tokens[start].kind == OPEN and before.kind == WORD)
         or before.kind in (NUMBER, CLOSE)
+        or (
+            before.kind == WORD
+            and before.text.lower() in _RANGED
+            and start + 1 < end
+            and tokens[start + 1].text == "-"
+        )
     )
     unclear = before.kind in (BAD, POWER, PERCENT) or _within_sum(tokens, start)
     return start, unclear, doubtful
