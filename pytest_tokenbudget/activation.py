@@ -5,11 +5,9 @@ Every pytest session loads this module, so it imports nothing that pytest has no
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import time
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +110,11 @@ def in_use(config: pytest.Config) -> bool:
 
         if start(config).settings.explicit:
             return True
+    return evals_named(config)
+
+
+def evals_named(config: pytest.Config) -> bool:
+    """Whether the command selects shipped evals, by a marker or by their place."""
     expression = str(config.getoption("markexpr", default="") or "")
     if any(re.search(rf"\b{name}\b", expression) for name in EVAL_MARKERS):
         return True
@@ -125,13 +128,11 @@ def in_use(config: pytest.Config) -> bool:
     return False
 
 
-@cache
 def suite() -> Path:
     """The directory of the shipped evals: in a checkout beside the package, else in it."""
-    found = importlib.util.find_spec("pytest_tokenbudget.evals")
-    assert found is not None
-    assert found.submodule_search_locations is not None
-    return Path(next(iter(found.submodule_search_locations)))
+    from pytest_tokenbudget.package_files import package_folder
+
+    return package_folder("evals")
 
 
 def nothing_to_compare(path: Path, config: pytest.Config) -> bool:

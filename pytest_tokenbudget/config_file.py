@@ -15,6 +15,7 @@ MODELS = "models"
 FORMATS = "formats"
 GATES = "gates"
 TABLES = (MODELS, FORMATS, GATES)
+INTEGERS = "allowed: integers of at most 64 bits"
 
 
 class ConfigError(Exception):
@@ -100,6 +101,15 @@ def read_toml(path: Path) -> dict[str, object]:
         what = re.sub(r"\s*\(at end of document\)$", "", str(error))
         last = max(1, len(text.splitlines()))
         raise ConfigError(f"{path}, line {last} (its end): {what}") from error
+    except RecursionError:
+        raise ConfigError(
+            f"{path}: brackets are nested too deeply; allowed: arrays of plain values"
+        ) from None
+    except ValueError:
+        # The parser leaves the limit on decimal digits to Python, whose message names no line.
+        number = re.search(r"\d(?:_?\d){4000,}", text)
+        line = text.count("\n", 0, number.start()) + 1 if number else 1
+        raise ConfigError(f"{path}, line {line}: an integer is too long; {INTEGERS}") from None
 
 
 def nearest(name: str, allowed: Collection[str], count: int = 3) -> list[str]:
@@ -138,12 +148,24 @@ def _checked(
             f"{where}: gates must be an array of tables, such as {header} with "
             f"min_accuracy = 0.6, not {kind_of(gates)}"
         )
+    for key in table:
+        if _has_long_integer(table[key]):
+            raise ConfigError(f"{where}: {key} holds an integer that is too long; {INTEGERS}")
     options = {key: value for key, value in table.items() if key not in TABLES}
     if option_names is not None:
         unknown = [key for key in options if key not in option_names]
         if unknown:
             raise ConfigError(_unknown_keys(path, where, unknown, option_names))
     return UserConfig(path, where, models, formats, tuple(gates), options)
+
+
+def _has_long_integer(value: object) -> bool:
+    """Whether a value holds an integer beyond what TOML promises, written in hexadecimal even."""
+    if isinstance(value, Mapping):
+        return any(_has_long_integer(item) for item in value.values())
+    if isinstance(value, list):
+        return any(_has_long_integer(item) for item in value)
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 def _unknown_keys(path: Path, where: str, unknown: list[str], option_names: Collection[str]) -> str:
@@ -169,7 +191,8 @@ def kind_of(value: object) -> str:
     if isinstance(value, str):
         return f"the string {value!r}"
     if isinstance(value, int | float):
-        return f"the number {value}"
+        long = isinstance(value, int) and abs(value) >= 2**200
+        return "a very long number" if long else f"the number {value}"
     if isinstance(value, list):
         return "an array"
     if isinstance(value, Mapping):

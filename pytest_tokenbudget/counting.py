@@ -229,6 +229,6 @@ def open_counter(
         return TokenCounter(with_facts(spec, probe(spec.endpoint)), thinking)
     if spec.kind == "hub":
         # Whether it thinks, and how that is switched, is read from files that this downloads.
-        assert ModelText(spec).tokenizer
+        _ = ModelText(spec).tokenizer
         spec = complete(spec)
     return TokenCounter(spec, thinking)

@@ -143,7 +143,6 @@ def baseline_gates(tokenbudget: Session, study: Study, compared: Comparison) -> 
     """What ``--tokenbudget-compare-fail`` tolerates."""
     from pytest_tokenbudget.baselines.attached import gates_of
 
-    assert compared
     return gates_of(tokenbudget, study)
 
 
@@ -186,7 +185,6 @@ def errors(tokenbudget: Session, study: Study, prepared: Prepared) -> ErrorRepor
     """The errors that were picked for annotation, and what annotators said about them."""
     from pytest_tokenbudget.report.errors import errors_of
 
-    assert prepared
     settings = tokenbudget.settings
     return errors_of(study, settings.annotations, settings.error_samples, settings.reports)
 

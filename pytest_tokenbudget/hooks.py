@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget import dry_run, eval_tests, missing, selection
+from pytest_tokenbudget import dry_run, eval_tests, missing, preflight, selection
 from pytest_tokenbudget.activation import HOOKS, MARKERS, SESSION
 from pytest_tokenbudget.gates import keeper
 from pytest_tokenbudget.option_flags import named_in_errors
@@ -25,6 +25,7 @@ def register(config: pytest.Config) -> None:
     session = start(config)
     manager = config.pluginmanager
     with named_in_errors(config):
+        preflight.check_tokenizer(config)
         keeper.register(config, session)
     if not hasattr(config, "workerinput"):
         shown = reporter.Reporter(config, session)
@@ -46,13 +47,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     selection.order_suite(items, collected, tuple(MARKERS))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    with named_in_errors(session.config):
+        preflight.check_named(session.config)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     selection.note_needs(session.config.stash[SESSION], session.items)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    with named_in_errors(session.config):
+        preflight.check_selected(session)
     return dry_run.say(session)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> None:
+    selection.skip_in_setup_only(fixturedef, request.config)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_tokenbudget.activation import SESSION
 from pytest_tokenbudget.gates.keeper import tolerates_errors
+from pytest_tokenbudget.report.outcomes import STOPPED_BY
 from pytest_tokenbudget.selection import kinds_of, model_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def fail_if_incomplete(item: pytest.Item) -> None:
     for kind in kinds_of(item):
         study = session.made(spec, kind)
         if study is not None and study.errors and not tolerates_errors(item, kind):
-            pytest.fail(sentence(spec.alias, study.errors, len(study.problems)), pytrace=False)
+            said = sentence(spec.alias, study.errors, len(study.problems))
+            item.stash[STOPPED_BY] = said
+            pytest.fail(said, pytrace=False)
 
 
 def sentence(alias: str, errors: tuple[Trace, ...], problems: int) -> str:

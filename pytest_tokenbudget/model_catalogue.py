@@ -18,6 +18,7 @@ from pytest_tokenbudget.config_file import (
 from pytest_tokenbudget.endpoints import Endpoint, read_addresses
 from pytest_tokenbudget.model_files import ModelError
 from pytest_tokenbudget.option_table import APIS
+from pytest_tokenbudget.package_files import package_folder
 from pytest_tokenbudget.prices import Price, PriceError, read_price
 from pytest_tokenbudget.thinking_formats import (
     Formats,
@@ -304,6 +305,4 @@ def _choice(
 
 
 def _embedded_directory(name: str) -> Path:
-    from importlib.resources import files
-
-    return Path(str(files("pytest_tokenbudget.embedded"))) / "models" / name
+    return package_folder("embedded") / "models" / name

@@ -12,6 +12,8 @@ from typing import Any
 PREFIX = "--tokenbudget-"
 DEFAULT_BUDGETS = (32, 64, 128, 256, 512, 1024, 2048)
 DEFAULT_CLIFF_BUDGETS = tuple(range(96, 257, 16))
+# As far as a model's context goes.
+DEFAULT_THINKING_BUDGETS = (0, *(2**power for power in range(5, 25)))
 DEFAULT_TARGET = 0.01
 STAGES = {"minimal": 2, "quick": 5, "full": None}
 ENGINES = ("auto", "transformers", "vllm", "server")
@@ -444,6 +446,14 @@ OPTIONS: tuple[Option, ...] = (
         lambda values: values.onoff,
         "off",
         "Whether gates that confident leaves undecided are kept.",
+        switch=True,
+    ),
+    Option(
+        "require_all_gates",
+        ("--require-all-gates",),
+        lambda values: values.onoff,
+        "off",
+        "Fail where the selected tests leave a gate unjudged that a whole run would judge.",
         switch=True,
     ),
     Option(

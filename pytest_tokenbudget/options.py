@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from pytest_tokenbudget.option_flags import first_name
 from pytest_tokenbudget.option_table import (
     DEFAULT_BUDGETS,
     DEFAULT_CLIFF_BUDGETS,
+    DEFAULT_THINKING_BUDGETS,
     NAMES,
     OPTIONS,
     STAGES,
@@ -117,6 +119,7 @@ class Settings:
         gate_margin: By how much ``noninferior`` lets a gate on a share be missed, or None.
         gate_confidence: Two-sided confidence of the intervals that gates decide by.
         allow_inconclusive: Whether gates that ``confident`` leaves undecided are kept.
+        require_all_gates: Whether a run of selected tests fails where it leaves a gate unjudged.
         list_gates: Whether it is only said which gates would be judged.
         save: Name to save the run under, or None.
         compare: Path, name or number of the saved run to compare with, ``latest``, or None.
@@ -178,6 +181,7 @@ class Settings:
     gate_margin: float | None
     gate_confidence: float
     allow_inconclusive: bool
+    require_all_gates: bool
     list_gates: bool
     save: str | None
     compare: str | Path | None
@@ -316,19 +320,38 @@ def _named(base: Path, value: object) -> object:
     return head + equals + (path if path.startswith(os.pardir) else os.path.join(os.curdir, path))
 
 
+def refuse_budget(
+    option: str, threshold: object, budgets: Collection[int], others: Collection[int]
+) -> None:
+    """Refuse a threshold at a budget that no eval of this run has.
+
+    Args:
+        option: The option.
+        threshold: The threshold as it was given.
+        budgets: The budgets of ``--budgets``.
+        others: Further budgets that evals look at.
+
+    Raises:
+        pytest.UsageError: With the nearest budget.
+    """
+    budget = int(str(threshold).partition(":")[0]) if ":" in str(threshold) else None
+    if budget is None or budget in {*budgets, *others} - {0}:
+        return
+    raise pytest.UsageError(
+        f"{option}: {str(threshold)!r} names budget {budget}, which is not among --budgets "
+        f"{','.join(map(str, budgets))}, and no selected test looks at it; the nearest is "
+        f"{min(budgets, key=lambda b: abs(b - budget))}"
+    )
+
+
 def _settle(values: dict[str, Any], explicit: frozenset[str]) -> Settings:
-    budgets: tuple[int, ...] = values["budgets"]
     for name in ("min_accuracy", "max_truncation"):
-        thresholds = values[name] = values[name] or ()
-        for threshold in thresholds:
-            known = {*budgets, *(values["thinking_budgets"] or ())} - {0}
-            if threshold.budget is not None and threshold.budget not in known:
-                close = min(budgets, key=lambda b: abs(b - (threshold.budget or 0)))
-                raise pytest.UsageError(
-                    f"--{name.replace('_', '-')}: {str(threshold)!r} names budget "
-                    f"{threshold.budget}, which is not among --budgets "
-                    f"{','.join(map(str, budgets))}; the nearest is {close}"
-                )
+        values[name] = values[name] or ()
+        for threshold in values[name]:
+            # Which evals are selected is not known yet, and each has budgets of its own.
+            thinking = values["thinking_budgets"] or DEFAULT_THINKING_BUDGETS
+            others = {*values["cliff_budgets"], *thinking}
+            refuse_budget(f"--{name.replace('_', '-')}", threshold, values["budgets"], others)
     if len(values["cliff_budgets"]) < 2:
         raise pytest.UsageError(
             f"--cliff-budgets: {values['cliff_budgets'][0]} alone has no step; allowed: at least 2"

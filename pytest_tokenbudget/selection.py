@@ -11,7 +11,7 @@ import pytest
 
 from pytest_tokenbudget.activation import SESSION, suite
 from pytest_tokenbudget.context.window_limits import WHOLE
-from pytest_tokenbudget.eval_tests import uses
+from pytest_tokenbudget.eval_tests import is_own, uses
 from pytest_tokenbudget.option_flags import working_names
 from pytest_tokenbudget.planning import Kind, Need, SetupError
 from pytest_tokenbudget.session import Session
@@ -20,6 +20,28 @@ from pytest_tokenbudget.xdist import visible_gpus
 if TYPE_CHECKING:
     from pytest_tokenbudget.models import ModelSpec
     from pytest_tokenbudget.options import Settings
+
+
+def runs_no_test(config: pytest.Config) -> bool:
+    """Whether this session only shows something: nothing is generated, judged or saved."""
+    settings = config.stash[SESSION].settings
+    only_shows = ("collectonly", "setuponly", "show_fixtures_per_test", "showfixtures")
+    return (
+        settings.dry_run
+        or settings.list_gates
+        or any(config.getoption(name, default=False) for name in only_shows)
+    )
+
+
+def skip_in_setup_only(fixture: pytest.FixtureDef[Any], config: pytest.Config) -> None:
+    """Skip tests whose set-up would generate where ``--setup-only`` asks for set-ups alone.
+
+    ``--setup-plan`` sets up nothing.
+    """
+    if not config.getoption("setuponly", default=False) or config.getoption("setupplan"):
+        return
+    if is_own(fixture) and "model" in fixture.argnames:
+        pytest.skip("--setup-only generates nothing")
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:

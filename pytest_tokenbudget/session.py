@@ -363,18 +363,23 @@ class Session:
         from pytest_tokenbudget.models import complete, resolve_commit
 
         if spec.endpoint is not None:
-            return self._asked(spec)
+            return self.ask_servers(spec)
         if spec.kind != "hub" or not (spec.detect or resolve_commit(spec) is None):
             return spec
         placement = Placement("cpu", "float32", "none")
         engine = self.make_engine(spec, self.settings, placement, self.say)
-        assert engine.context
+        # Both are read from files that are downloaded for it.
+        _ = engine.context
         engine.decode([0])
         engine.close()
         return complete(spec)
 
-    def _asked(self, spec: ModelSpec) -> ModelSpec:
-        """The spec with what its servers say, or said when they could last be asked."""
+    def ask_servers(self, spec: ModelSpec) -> ModelSpec:
+        """The spec with what its servers say, or said when they could last be asked.
+
+        Raises:
+            EngineError: If they cannot be used, and were not before.
+        """
         from pytest_tokenbudget.served import ask_servers, with_facts
 
         assert spec.endpoint is not None
@@ -383,6 +388,17 @@ class Session:
             timeout = self.settings.request_timeout
             self._facts[endpoint] = ask_servers(endpoint, self.store, timeout)
         return with_facts(spec, self._facts[endpoint])
+
+    @property
+    def runs_own_engines(self) -> bool:
+        """Whether the engines are this plugin's, and not a test's."""
+        return self.make_engine is engine_makers.make_engine
+
+    def has_traces(self, spec: ModelSpec) -> bool:
+        """Whether traces of the model are stored, which are judged without an engine."""
+        if not self.settings.trace_store.is_file():
+            return False
+        return self.store.holds(self.plan_for(spec, Kind.MAIN)[1].model)
 
     def say(self, line: str) -> None:
         """Show a line where this run's progress is shown; from any thread, and never an error."""
@@ -441,11 +457,15 @@ class Session:
         return engine
 
     def auto_num_workers(self) -> int | None:
-        """What ``-n auto`` means: a worker for each engine that has room; one drives servers."""
+        """What ``-n auto`` means: a worker for each engine that has room; one drives servers.
+
+        Raises:
+            pytest.UsageError: If one engine takes more GPUs than there are.
+        """
         with suppress(pytest.UsageError):
             if self.recordings is None and all(spec.endpoint for spec in self.specs):
                 return xdist.auto_num_workers(0)
-        return xdist.auto_num_workers(gpus_of(self.settings))
+        return xdist.auto_num_workers(gpus_of(self.settings), self.settings.device)
 
     def free_engine(self) -> None:
         """Free the loaded model, so that the next one has the memory."""

@@ -71,7 +71,7 @@ def _start(config: pytest.Config) -> Session:
         except SetupError as error:
             raise pytest.UsageError(str(error)) from None
     if "task" in settings.explicit:
-        assert session.task
+        _ = session.task  # loading it is the check
     for directory in settings.annotations:
         # Preparation makes the reports' own directory; any other holds what somebody wrote.
         own = directory.resolve().is_relative_to((settings.reports / "annotations").resolve())

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.option_table import DEFAULT_THINKING_BUDGETS
 from pytest_tokenbudget.options import Settings
 from pytest_tokenbudget.planning import SetupError
 from pytest_tokenbudget.traces.forcing import Forcing, ModeBudget
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.models import ModelSpec
     from pytest_tokenbudget.traces.plan import Plan
 
-SMALLEST = 32
 LARGEST = 2**20
 USUAL = ("bare", "sentence")
 EXPLICIT = "explicit"
@@ -35,11 +35,11 @@ def asked_budgets(settings: Settings, spec: ModelSpec) -> tuple[int, ...]:
     context = spec.context or LARGEST
     if settings.thinking_budgets:
         return tuple(b for b in settings.thinking_budgets if b < context)
-    budgets, power = [0], SMALLEST
-    while power + min(settings.answer_tokens, power) < context:
-        budgets.append(power)
-        power *= 2
-    return tuple(budgets)
+    return tuple(
+        budget
+        for budget in DEFAULT_THINKING_BUDGETS
+        if budget + min(settings.answer_tokens, budget) < context
+    )
 
 
 def asked_modes(settings: Settings) -> tuple[str, ...]:

@@ -66,19 +66,26 @@ def _ask_nvidia_smi() -> list[str]:
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
 
 
-def auto_num_workers(gpus_each: int = 1) -> int | None:
-    """One worker an engine's visible GPUs; None (pytest-xdist's own choice) where there are none.
+def auto_num_workers(gpus_each: int = 1, device: str = "auto") -> int | None:
+    """One worker for each engine that the visible GPUs have room for.
 
-    So it is where pytest-xdist's variable says a number.
+    None, which is pytest-xdist's own choice, on the CPU, where no GPU is visible, and where
+    pytest-xdist's variable names a number.
 
     Args:
         gpus_each: GPUs that one engine takes; 0 where it takes none and one worker can drive it.
+        device: The device that was asked for.
+
+    Raises:
+        pytest.UsageError: If there are GPUs, but too few for one engine.
     """
-    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") or device == "cpu":
         return None
-    if not gpus_each:
+    # A device that was named by its number is one device, however many workers use it.
+    if not gpus_each or device not in ("auto", "cuda"):
         return 1
-    return len(_groups(visible_gpus(), gpus_each)) or None
+    gpus = visible_gpus()
+    return len(enough_groups(gpus, gpus_each)) if gpus else None
 
 
 def memory_share(gpus_each: int) -> float:
@@ -90,6 +97,21 @@ def memory_share(gpus_each: int) -> float:
 def _groups(gpus: list[str], each: int) -> list[list[str]]:
     """Neighbours among the GPUs, so many each; those that are left over belong to no group."""
     return [gpus[i : i + each] for i in range(0, len(gpus) - each + 1, each)]
+
+
+def enough_groups(gpus: list[str], each: int) -> list[list[str]]:
+    """Neighbours among the GPUs for at least one engine.
+
+    Raises:
+        pytest.UsageError: If the GPUs are too few for one.
+    """
+    groups = _groups(gpus, each)
+    if not groups:
+        raise pytest.UsageError(
+            f"--tensor-parallel and --data-parallel: {each} GPUs are needed, and {len(gpus)} "
+            f"{'is' if len(gpus) == 1 else 'are'} visible"
+        )
+    return groups
 
 
 def claim_gpus(run: str, count: int = 1) -> str | None:
@@ -109,12 +131,7 @@ def claim_gpus(run: str, count: int = 1) -> str | None:
     gpus = visible_gpus()
     if worker_id() is None or not gpus or _held:
         return None
-    groups = _groups(gpus, count)
-    if not groups:
-        raise pytest.UsageError(
-            f"--tensor-parallel and --data-parallel: {count} GPUs are needed, and {len(gpus)} are "
-            "visible"
-        )
+    groups = enough_groups(gpus, count)
     locks = (
         Path(tempfile.gettempdir()) / f"tokenbudget-{os.getuid() if hasattr(os, 'getuid') else 0}"
     )

@@ -18,10 +18,14 @@ def no_worker(monkeypatch):
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory):
     """What a run imports, imported here: pytester forgets modules that were new in a run."""
+    from pytest_tokenbudget import hooks
     from pytest_tokenbudget.engines.transformers import TransformersEngine
     from pytest_tokenbudget.models import load_catalogue, resolve_model
     from pytest_tokenbudget.report.saturation_figure import saturation_figure
+    from pytest_tokenbudget.report.sections import sections
 
+    assert hooks.register
+    assert sections()
     spec = resolve_model("nano-reasoner", load_catalogue())
     engine = TransformersEngine(spec, device="cpu", dtype="float32")
     assert list(engine.generate([Request("k", (5, 6), 2)], Decoding()))

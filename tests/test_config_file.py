@@ -161,3 +161,32 @@ def test_nearest_knows_names_cut_short_and_ignores_case():
     assert nearest("nano", ["qwen-7b", "nano-reasoner"]) == ["nano-reasoner"]
     assert nearest("QWEN-7B", ["qwen-7b", "nano-reasoner"])[0] == "qwen-7b"
     assert nearest("zzzzzz", ["qwen-7b", "nano-reasoner"]) == []
+
+
+@pytest.mark.parametrize("name", ["tokenbudget.toml", "pyproject.toml"])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("[" * 20_000, "nested too deeply"),
+        ("[" * 20_000 + "]" * 20_000, "nested too deeply"),
+        ("{a=" * 20_000, "nested too deeply"),
+        ("1" * 5_000, "line 3: an integer is too long"),
+        ("1_1" * 3_000, "line 3: an integer is too long"),
+        ("-" + "9" * 19 + "9", "task holds an integer that is too long"),
+        ("0x" + "f" * 5_000, "task holds an integer that is too long"),
+        (f"[1, {{a = 0x{'f' * 17}}}]", "task holds an integer that is too long"),
+    ],
+)
+def test_absurd_values_are_told_with_the_file(tmp_path, name, value, words):
+    path = write(tmp_path / name, f"#\n[tool.tokenbudget]\ntask = {value}\n")
+    if name == "tokenbudget.toml":
+        write(path, f"# one\n# two\ntask = {value}\n")
+    text = message(tmp_path)
+    assert str(path) in text
+    assert words in text
+    assert len(text) < 500
+
+
+def test_a_number_in_place_of_the_table_is_told(tmp_path):
+    write(tmp_path / "pyproject.toml", f"[tool]\ntokenbudget = 0x{'f' * 5_000}\n")
+    assert "a very long number" in message(tmp_path)

@@ -239,6 +239,7 @@ def test_a_directory_that_cannot_be_written_to_is_named(own, mixed):
     result.stdout.fnmatch_lines(["trace store */file/traces.sqlite: *--trace-store*"])
     result = own("--reports=file", "--trace-store=t.sqlite")
     result.assert_outcomes(passed=3)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["tokenbudget: reports cannot be written to */file: *"])
 
 
@@ -249,6 +250,7 @@ def test_reports_that_cannot_be_drawn_hide_no_result(own, mixed, monkeypatch):
     monkeypatch.setattr("pytest_tokenbudget.report.saturation.saturation_figure", broken)
     result = own()
     result.assert_outcomes(passed=3)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["tokenbudget: reports are not complete: ValueError: no ink"])
     assert combined(mixed.path)["complete"] is True
 

@@ -299,3 +299,46 @@ def test_a_bad_option_is_told_with_n_auto_too(pytester):
     result = pytester.runpytest_inprocess("-n", "auto", "--stage", "quik")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --stage: 'quik'*quick*"])
+
+
+@pytest.mark.parametrize(
+    ("device", "each", "gpus", "workers"),
+    [
+        ("auto", 1, 4, 4),
+        ("cuda", 1, 4, 4),
+        ("cuda", 2, 5, 2),
+        ("auto", 0, 4, 1),
+        ("cpu", 1, 4, None),
+        ("cpu", 2, 1, None),
+        ("cuda:2", 1, 4, 1),
+        ("mps", 1, 0, 1),
+        ("auto", 1, 0, None),
+        ("auto", 2, 0, None),
+    ],
+)
+def test_n_auto_starts_workers_for_the_device_that_is_used(
+    monkeypatch, device, each, gpus, workers
+):
+    monkeypatch.setattr(xdist, "visible_gpus", lambda: [str(i) for i in range(gpus)])
+    assert xdist.auto_num_workers(each, device) == workers
+
+
+@pytest.mark.usefixtures("cuda_torch")
+def test_n_auto_on_the_cpu_starts_no_worker_for_each_gpu(pytester, monkeypatch):
+    pytest.importorskip("xdist")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(997))))
+    seen = Seen()
+    pytester.inline_run("-n", "auto", "-m", "phase1", "--device=cpu", plugins=[seen])
+    assert 0 < seen.workers < 997
+
+
+@pytest.mark.parametrize("option", ["--tensor-parallel", "--data-parallel"])
+@pytest.mark.usefixtures("cuda_torch")
+def test_an_engine_over_more_gpus_than_there_are_is_refused(pytester, monkeypatch, option):
+    pytest.importorskip("xdist")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    result = pytester.runpytest_inprocess(
+        "-n", "auto", "-m", "phase1", "--engine=vllm", f"{option}=2"
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --tensor-parallel*: 2 GPUs are needed, and 1 is visible"])

@@ -14,7 +14,9 @@ import pytest
 from pytest_tokenbudget.activation import RECORDED, SECTIONS
 from pytest_tokenbudget.baselines.run import BaselineError
 from pytest_tokenbudget.baselines.session import save
+from pytest_tokenbudget.gates.partial_runs import on_command_line, selected_by
 from pytest_tokenbudget.report.reporter import Reporter
+from pytest_tokenbudget.selection import runs_no_test
 from pytest_tokenbudget.session import Session
 
 RECORD = "baseline"
@@ -35,6 +37,7 @@ class BaselineKeeper:
         self.root = session.root or config.rootpath
         self.found: list[Mapping[str, Any]] = []
         self.refused = False
+        self.not_selected = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.found += [r[RECORD] for r in getattr(report, RECORDED, ()) if RECORD in r]
@@ -43,7 +46,16 @@ class BaselineKeeper:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         result = yield
-        for sentence in self._unjudged() if self._in_force("compare") else ():
+        missing = self._unjudged() if self._in_force("compare") else []
+        selection = selected_by(self.config)
+        demanded = self.settings.require_all_gates or any(
+            on_command_line(self.config, flag)
+            for flag in ("--tokenbudget-compare", "--tokenbudget-compare-fail")
+        )
+        if missing and selection and not demanded:
+            self.not_selected = f"not compared in this selection ({selection})"
+            return result
+        for sentence in missing:
             session.testscollected += 1
             report = _failed(sentence)
             log = {"nodeid": report.nodeid, "location": report.location}
@@ -54,7 +66,7 @@ class BaselineKeeper:
 
     def _in_force(self, name: str) -> bool:
         """Whether an option concerns this session; a settings file may have it for others."""
-        if self.config.option.collectonly or self.settings.list_gates or self.settings.dry_run:
+        if runs_no_test(self.config):
             return False
         return self.reporter.used or self.config.getoption(f"tokenbudget_{name}") is not None
 
@@ -65,8 +77,9 @@ class BaselineKeeper:
             return []  # what was refused has failed with the reason
         if not self.found:
             return [
-                f"--tokenbudget-compare {settings.compare}: nothing was compared, since no test of "
-                "evals/test_baseline.py came to it"
+                f"--tokenbudget-compare {settings.compare}: nothing was compared, since no test "
+                "that ran uses the fixture compared; use it in a test, or run "
+                "`pytest --pyargs pytest_tokenbudget.evals -m phase1`"
             ]
         judged = {(r["model"], check["check"]) for r in self.found for check in r["checks"]}
         return [
@@ -77,22 +90,22 @@ class BaselineKeeper:
             if (model, str(tolerance)) not in judged
         ]
 
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
         # The reporter comes first.
         if self.settings.save is None or not self._in_force("save"):
             return
         if exitstatus == pytest.ExitCode.INTERRUPTED:
             reason = f"not saved as {self.settings.save}: the run was interrupted"
-            self._not_saved(session, exitstatus, reason)
+            self._not_saved(reason)
             return
         try:
             path = save(self.settings, self.reporter.studies, self.root)
         except BaselineError as error:
-            self._not_saved(session, exitstatus, str(error))
+            self._not_saved(str(error))
         except OSError as error:
             where = f"it cannot be written to {self.settings.storage}"
             name = f"not saved as {self.settings.save}"
-            self._not_saved(session, exitstatus, f"{name}: {where}: {error}")
+            self._not_saved(f"{name}: {where}: {error}")
         else:
             self.reporter.written += [path] if path is not None else []
 
@@ -104,6 +117,8 @@ class BaselineKeeper:
             write_compared_summary,
         )
 
+        if self.not_selected:
+            terminalreporter.write_line(f"baseline: {self.not_selected}")
         job = github.here()
         if job is None:
             return
@@ -115,11 +130,9 @@ class BaselineKeeper:
         except OSError as error:
             terminalreporter.write_line(f"the job's summary cannot be written: {error}", red=True)
 
-    def _not_saved(self, session: pytest.Session, exitstatus: int, sentence: str) -> None:
-        self.reporter.problems.append(f"--tokenbudget-save: {sentence}")
+    def _not_saved(self, sentence: str) -> None:
         # What was asked for and is not there shall not look like success.
-        if exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        self.reporter.problems.add(f"--tokenbudget-save: {sentence}")
 
 
 def _failed(sentence: str) -> pytest.TestReport:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 
 import regex
+
+from pytest_tokenbudget.package_files import package_folder
 
 REFERENCE = "en"
 PROSE, CODE = "prose", "code"
@@ -45,7 +46,7 @@ class Sample:
     @cached_property
     def passages(self) -> tuple[str, ...]:
         """The passages, in the same order in every language."""
-        folder = resources.files("pytest_tokenbudget.embedded") / "data" / "texts"
+        folder = package_folder("embedded") / "data" / "texts"
         text = (folder / f"{self.name}.txt").read_text(encoding="utf-8")
         return tuple(text.removesuffix("\n").split(_BETWEEN))
 

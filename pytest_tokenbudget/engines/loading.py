@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pytest_tokenbudget import hub
 from pytest_tokenbudget.context.gguf import (
     GgufTokenizerError,
     extract_eos_ids,
@@ -139,7 +140,7 @@ def load_config(spec: ModelSpec) -> Config:
     from transformers import AutoConfig
 
     source, options = where(spec)
-    with explained(spec, "configuration"), quiet():
+    with explained(spec, "configuration"), quiet(), hub.access(spec.kind == "hub"):
         config: Config = AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
         if spec.kind == "gguf":
             _mend_head_size(config, read_gguf_header(Path(spec.source)))
@@ -163,7 +164,7 @@ def load_tokenizer(spec: ModelSpec) -> Tokenizer:
     from transformers import AutoTokenizer
 
     source, options = where(spec)
-    with explained(spec, "tokenizer"), quiet():
+    with explained(spec, "tokenizer"), quiet(), hub.access(spec.kind == "hub"):
         if spec.kind == "gguf":
             return _gguf_tokenizer(spec)
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
@@ -195,7 +196,7 @@ def load_generation_config(spec: ModelSpec) -> Config | None:
     if spec.kind == "gguf":
         return None
     source, options = where(spec)
-    with quiet(), contextlib.suppress(OSError):
+    with quiet(), hub.access(spec.kind == "hub"), contextlib.suppress(OSError):
         return GenerationConfig.from_pretrained(source, **options)
     return None
 
@@ -229,7 +230,7 @@ def load_weights(
         options["device_map"] = {"": device}
     # The bar over a GGUF file's tensors obeys no setting.
     hidden = contextlib.redirect_stderr(io.StringIO())
-    with explained(spec, "weights", device), quiet(), hidden:
+    with explained(spec, "weights", device), quiet(), hub.access(spec.kind == "hub"), hidden:
         # With its loading information it gives a pair, which its annotations do not say.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
@@ -340,11 +341,7 @@ def _explanation(spec: ModelSpec, part: str, error: Exception) -> str:
     if spec.kind == "hub" and (
         any(isinstance(cause, offline) for cause in causes) or "couldn't connect" in words
     ):
-        return (
-            f"{spec.source} (revision {revision}) is not in the local cache and the hub cannot be "
-            f"reached; connect once, run `hf download {spec.source}` where there is a network, or "
-            f"name a local directory"
-        )
+        return hub.missing_model(spec)
     if "bitsandbytes" in words:
         return f"bitsandbytes failed ({first_line(error)}); use --quantization none"
     return f"its {part} cannot be loaded from {spec.source}: {first_line(error)}"

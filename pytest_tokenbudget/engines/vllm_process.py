@@ -28,6 +28,11 @@ SHARE_OF_FREE_CPU = 0.25
 MOST_GIB_CPU = 8
 END_SECONDS = 20
 
+NOT_INSTALLED = (
+    "--engine vllm: vLLM is not installed; pip install 'vllm>=0.19.1', or use "
+    "--engine transformers"
+)
+
 # Never any usage reports. Forking would copy this process's threads and locks.
 ALWAYS = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 AT_START = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
@@ -274,10 +279,7 @@ def _import_vllm() -> None:
     except ModuleNotFoundError as error:
         if error.name != "vllm":
             raise EngineError(f"vLLM cannot be imported: {loading.first_line(error)}") from error
-        raise EngineError(
-            "--engine vllm: vLLM is not installed; pip install 'vllm>=0.19.1', or use "
-            "--engine transformers"
-        ) from None
+        raise EngineError(NOT_INSTALLED) from None
     except Exception as error:
         raise EngineError(f"vLLM cannot be imported: {loading.first_line(error)}") from error
 

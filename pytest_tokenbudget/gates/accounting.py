@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.activation import suite
+from pytest_tokenbudget.gates.partial_runs import Selection
 from pytest_tokenbudget.gates.places import (
     ENFORCEMENTS,
     Known,
     Place,
+    how_to_judge,
     judges,
     misspelt,
     why_nowhere,
@@ -32,12 +34,14 @@ class Unjudged:
         reason: Why.
         model: The model; empty for all.
         fails: Whether that fails the run.
+        selection: What left its tests out, if the run is one of selected tests.
     """
 
     gate: Gate
     reason: str
     model: str = ""
     fails: bool = True
+    selection: str = ""
 
     @property
     def name(self) -> str:
@@ -57,6 +61,8 @@ def unjudged(
     judgements: Sequence[Judgement],
     outcomes: Mapping[str, str],
     known: Known,
+    *,
+    selection: Selection | None = None,
 ) -> Iterator[Unjudged]:
     """Every gate that was not judged where it had to be.
 
@@ -66,14 +72,18 @@ def unjudged(
         judgements: What they judged.
         outcomes: What became of each test that judged nothing, in words, by node id.
         known: Names that gates may have.
+        selection: What the run selects of the tests that there are; None for a whole run.
     """
+    selection = selection or Selection()
     judged = {(j.gate, j.model, j.budget) for j in judgements}
     for gate in gates:
         here = [place for place in places if judges(gate, place)]
         wrong = misspelt(gate, places, known)
         if not here:
             reason = why_nowhere(gate, places, known)
-            yield Unjudged(gate, reason, fails=gate.required or wrong)
+            excuse = "" if wrong or not gate.required else selection.excuse(gate)
+            fails = wrong or (gate.required and not excuse)
+            yield Unjudged(gate, reason, fails=fails, selection=excuse)
             continue
         if wrong:
             yield Unjudged(gate, f"a part of it is in no run: {gate.where()}")
@@ -84,7 +94,15 @@ def unjudged(
                     (label, name) == (gate.label, model) and budget in (None, b)
                     for label, name, b in judged
                 ):
-                    yield Unjudged(gate, _why(gate, budget, at, outcomes), model)
+                    # Only what no selected test is for is due to the selection.
+                    stopped = any(
+                        outcomes.get(place.test, "").startswith(("was skipped", "failed"))
+                        for place in at
+                        if budget is None or place.budget in (None, budget)
+                    )
+                    excuse = "" if stopped or wrong else selection.excuse(gate, budget)
+                    reason = _why(gate, budget, at, outcomes)
+                    yield Unjudged(gate, reason, model, not excuse, excuse)
 
 
 def _budgets(gate: Gate, places: Sequence[Place]) -> Sequence[int | None]:
@@ -106,7 +124,7 @@ def _why(
         # Each way has a test of its own; what is demanded of the whole is judged in one only.
         at = [p for p in at if p.test in outcomes and "test_gates" in p.test]
         if not at:
-            return "test_gates, which judges it, did not run"
+            return how_to_judge(CONFORMANCE)
     what = outcomes.get(at[-1].test, "did not run")
     name = at[-1].test.rpartition("/")[2]
     return f"{name} {what}"

@@ -8,7 +8,7 @@ agree with no more ado.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +18,21 @@ from pytest_tokenbudget.activation import MARKERS
 from pytest_tokenbudget.config_file import ConfigError
 from pytest_tokenbudget.gates.accounting import Unjudged, known_names, unjudged
 from pytest_tokenbudget.gates.judging import GATES, JUDGEMENTS
+from pytest_tokenbudget.gates.partial_runs import Selection, on_command_line
 from pytest_tokenbudget.gates.places import Place, judges, place_of
 from pytest_tokenbudget.gates.table import ERRORS, Gate, gates_of
 from pytest_tokenbudget.gates.verdicts import Judgement, records
 from pytest_tokenbudget.option_flags import NamingTerminal, working_names
+from pytest_tokenbudget.options import refuse_budget
 from pytest_tokenbudget.planning import Kind, SetupError
+from pytest_tokenbudget.report.problems import Problems
+from pytest_tokenbudget.selection import runs_no_test
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.session import Session
 
 PLACE, JUDGED, USED = "tokenbudget_place", "tokenbudget_gates", "tokenbudget_used"
-OPTIONS = ("min_accuracy", "max_truncation", "min_conformance")
+COLLECTED = "tokenbudget_collected"
 SHOWN = 3
 NAME = "tokenbudget-gates"  # of the plugin
 
@@ -56,10 +60,45 @@ class Keeper:
         self.missing: list[Unjudged] = []
         self.outcomes: dict[str, str] = {}
         self.used = False
+        self.files: set[str] = set()  # names of the collected test files
+        self.deselected: list[Place] = []
+        self._left_out: list[pytest.Item] = []
+        self.selection = Selection()
         self.complete = False  # until the tests ran to their end
-        self.unwritten = ""  # why verdicts could not be written
+        self.problems = Problems(config, "gates")
 
     # Where tests run
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        self._left_out += items
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in (*session.items, *self._left_out):
+            self.files.add(item.path.stem)
+
+    def refuse_unknown_budgets(self, items: Sequence[pytest.Item]) -> None:
+        """End the run if an option is a gate at a budget that no selected test looks at.
+
+        Raises:
+            pytest.UsageError: With the nearest budget.
+        """
+        settings = self.session.settings
+        usual = {*settings.budgets, *settings.cliff_budgets, *settings.thinking_budgets}
+        asked = [
+            gate
+            for gate in self.gates
+            if gate.option
+            and not set(gate.budgets) <= usual
+            and on_command_line(self.config, gate.option)
+        ]
+        places = [p for item in items if (p := self.place(item)) is not None] if asked else []
+        # A test without a budget of its own may look at any.
+        if any(place.budget is None and place.answers for place in places):
+            return
+        looked = {place.budget for place in places if place.budget is not None}
+        for gate in asked:
+            refuse_budget(gate.option, gate.label.partition(" ")[2], settings.budgets, looked)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -70,6 +109,7 @@ class Keeper:
             from pytest_tokenbudget.selection import model_under_test
 
             setattr(report, USED, model_under_test(item) is not None)
+            self.used |= model_under_test(item) is not None
             if (place := self.place(item)) is not None:
                 setattr(report, PLACE, asdict(place))
         if report.when == "call" and (found := item.stash.get(JUDGEMENTS, None)):
@@ -83,7 +123,20 @@ class Keeper:
             return place_of(item, self.session)
         return None
 
+    def _deselected_places(self) -> list[Place]:
+        """Tests that could judge gates and were not selected; none where no test used a model."""
+        items = self._left_out if self.gates and self.used else []
+        return [place for item in items if (place := self.place(item)) is not None]
+
     # Where they are reported
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: object) -> None:
+        """Take over what a worker of pytest-xdist collected; all workers collect the same."""
+        found = getattr(node, "workeroutput", {}).get(COLLECTED)
+        if found is not None:
+            self.files.update(found["files"])
+            self.deselected = [_place(values) for values in found["deselected"]]
 
     @property
     def reports(self) -> bool:
@@ -95,12 +148,7 @@ class Keeper:
             return
         self.used |= getattr(report, USED, False)
         if (place := getattr(report, PLACE, None)) is not None:
-            values: dict[str, Any] = place
-            # What travels between processes comes as lists.
-            tuples: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-            }
-            self.places[report.nodeid] = Place(**tuples)
+            self.places[report.nodeid] = _place(place)
         self.judgements += [Judgement(**each) for each in getattr(report, JUDGED, ())]
         if report.skipped:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
@@ -113,10 +161,10 @@ class Keeper:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         result = yield
-        settings = self.session.settings
-        nothing_ran = session.config.option.collectonly or settings.dry_run or settings.list_gates
-        if self.reports and not nothing_ran:
-            asked = any(self.config.getoption(f"tokenbudget_{name}") for name in OPTIONS)
+        if self.reports and not runs_no_test(self.config):
+            asked = any(
+                gate.option and on_command_line(self.config, gate.option) for gate in self.gates
+            )
             if self.used or asked:
                 self._account(session)
         return result
@@ -125,9 +173,15 @@ class Keeper:
         self.complete = True
         order = [gate.label for gate in self.gates]
         self.judgements.sort(key=lambda j: (order.index(j.gate), j.model, j.budget or 0, j.test))
-        known = known_names(self.session, tuple(MARKERS))
+        self.deselected += self._deselected_places()
+        self.selection = Selection(self.config, self.files, self.deselected)
+        known = known_names(self.session, (*MARKERS, *self.selection.eval_names(self.gates)))
         places = list(self.places.values())
-        self.missing = list(unjudged(self.gates, places, self.judgements, self.outcomes, known))
+        self.missing = list(
+            unjudged(
+                self.gates, places, self.judgements, self.outcomes, known, selection=self.selection
+            )
+        )
         failing = [each for each in self.missing if each.fails]
         session.testscollected += len(failing)
         for each in failing:
@@ -140,23 +194,35 @@ class Keeper:
             )
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+    def pytest_sessionfinish(self) -> None:
+        if hasattr(self.config, "workeroutput"):
+            self.config.workeroutput[COLLECTED] = {
+                "files": sorted(self.files),
+                "deselected": [asdict(place) for place in self._deselected_places()],
+            }
         if self.reports and (self.judgements or self.missing):
             from pytest_tokenbudget.report.gates import write_gates
 
-            try:
+            with self._noting():
                 write_gates(self)
-            except OSError as error:
-                self.unwritten = f"gates: verdicts cannot be written: {error}"
-                if exitstatus == pytest.ExitCode.OK:
-                    session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.reports and (self.judgements or self.missing):
             from pytest_tokenbudget.report.gates import show_gates
 
-            show_gates(self, NamingTerminal(terminalreporter, self.config))
+            with self._noting():
+                show_gates(self, NamingTerminal(terminalreporter, self.config))
+        self.problems.show(NamingTerminal(terminalreporter, self.config))
+
+    def _noting(self) -> AbstractContextManager[None]:
+        return self.problems.noting("verdicts cannot be written", "verdicts are not complete")
+
+
+def _place(values: dict[str, Any]) -> Place:
+    # What travels between processes comes as lists.
+    tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return Place(**tuples)
 
 
 def failed_report(missing: Unjudged) -> pytest.TestReport:
@@ -188,9 +254,11 @@ class Lister:
         if session.config.option.collectonly or session.testsfailed:
             return None
         places = [p for item in session.items if (p := keeper.place(item)) is not None]
-        known = known_names(keeper.session, tuple(MARKERS))
+        left_out = [p for item in keeper._left_out if (p := keeper.place(item)) is not None]
+        selection = Selection(keeper.config, keeper.files, left_out)
+        known = known_names(keeper.session, (*MARKERS, *selection.eval_names(keeper.gates)))
         judged = _as_if_judged(keeper.gates, places)
-        missing = list(unjudged(keeper.gates, places, judged, {}, known))
+        missing = list(unjudged(keeper.gates, places, judged, {}, known, selection=selection))
         terminal = session.config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None:
             terminal.ensure_newline()
@@ -228,13 +296,17 @@ def listed(
         if len(tests) > SHOWN:
             lines.append(f"    and {len(tests) - SHOWN} more")
         lines += [
-            f"    {'' if each.fails else 'not required, and '}{each.sentence()}".replace(
-                "was not judged", "is not judged"
-            )
+            f"    {_not_failing(each)}{each.sentence()}".replace("was not judged", "is not judged")
             for each in missing
             if each.gate is gate
         ]
     return lines
+
+
+def _not_failing(missing: Unjudged) -> str:
+    if missing.selection:
+        return f"not in this selection ({missing.selection}): "
+    return "" if missing.fails else "not required, and "
 
 
 def how_it_decides(gate: Gate) -> str:

@@ -252,11 +252,8 @@ def _no_such(selector: str, given: Sequence[str], here: Sequence[str], more: Seq
 
 
 def _not_measured(gate: Gate, places: Sequence[Place]) -> str:
-    name = gate.measured.name
     if not any(_measures_at_all(gate, p) for p in places):
-        which = {CONFORMANCE: "test_conformance.py", SATURATION: "test_saturation_point"}
-        where = which.get(gate.metric, "test_saturation.py")
-        return f"no selected test measures {name}; {where} does"
+        return f"no selected test judges {gate.measured.name}; {how_to_judge(gate.metric)}"
     budgets = sorted({p.budget for p in places if p.budget is not None})
     if not gate.budgets:
         return "no selected test looks at the largest budget; there are " + _numbers(budgets)
@@ -264,6 +261,15 @@ def _not_measured(gate: Gate, places: Sequence[Place]) -> str:
     near = min(budgets, key=lambda b: abs(b - wanted), default=None)
     hint = "" if near is None else f"; the nearest is {near:,}"
     return f"no selected test looks at {_numbers(gate.budgets)} tokens{hint}"
+
+
+def how_to_judge(metric: str) -> str:
+    """What to do so that a gate on a metric is judged."""
+    call, marker = {
+        CONFORMANCE: ("conformance_gates.check_all(conformance.whole())", "conformance"),
+        SATURATION: ("gates.check_saturation(saturation)", "phase1"),
+    }.get(metric, ("gates.check(point)", "phase1"))
+    return f"call `{call}` in a test, or run `pytest --pyargs pytest_tokenbudget.evals -m {marker}`"
 
 
 def _measures_at_all(gate: Gate, place: Place) -> bool:

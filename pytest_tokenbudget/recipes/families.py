@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_tokenbudget.analysis.allocation import family_of
+from pytest_tokenbudget.package_files import package_folder
 from pytest_tokenbudget.thinking_formats import builtin_formats
 from pytest_tokenbudget.traces.thinking import ThinkingFormat
 
@@ -91,7 +92,5 @@ def find_family(model_id: str) -> Family | None:
 
 def packaged_template(name: str) -> str:
     """The text of a template in ``fixtures/templates``, in this project's own words."""
-    from importlib.resources import files
-
-    path = files("pytest_tokenbudget.embedded") / "templates" / f"{name}.jinja"
+    path = package_folder("embedded") / "templates" / f"{name}.jinja"
     return path.read_text(encoding="utf-8")

@@ -224,6 +224,8 @@ def _read_json(path: Path) -> object:
         ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8; save the file as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{path}: not usable JSON: {error}") from error
 
 
 def _text(table: Mapping[str, object], key: str, where: str) -> str | None:

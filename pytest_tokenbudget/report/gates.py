@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.report import github
 from pytest_tokenbudget.report.files import write_json
-from pytest_tokenbudget.report.style import columns, plural, rule, visible, wrapped
+from pytest_tokenbudget.report.style import cells, columns, plural, rule, shorten, visible, wrapped
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.gates.accounting import Unjudged
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FILE = "gates.json"
 STOPPED = "the run was stopped: gates that are not named here were not looked at"
+LEAST_WHERE = 20  # columns that say which gate it is
 MARKS = {
     "passed": "kept",
     "failed": "FAILED",
@@ -64,11 +65,16 @@ def gates_record(
                 **asdict(gate),
                 "file": Path(gate.file).name,  # where it lies is nobody's business
                 "kept": all(j.kept for j in mine) and not any(each.fails for each in lacking)
-                if mine or lacking
+                if mine or any(not each.selection for each in lacking)
                 else None,
                 "judgements": [asdict(j) for j in mine],
                 "not_judged": [
-                    {"model": each.model or None, "reason": each.reason, "fails": each.fails}
+                    {
+                        "model": each.model or None,
+                        "reason": each.reason,
+                        "fails": each.fails,
+                        "selection": each.selection or None,
+                    }
                     for each in lacking
                 ],
             }
@@ -88,7 +94,7 @@ def broken(judgements: Sequence[Judgement], missing: Sequence[Unjudged]) -> int:
 
 def headline(judgements: Sequence[Judgement], missing: Sequence[Unjudged]) -> str:
     """How many verdicts there are, and how many of them fail."""
-    total = len(judgements) + len(missing)
+    total = len(judgements) + sum(not each.selection for each in missing)
     fails = broken(judgements, missing)
     if not fails:
         return f"gates: {plural(total, 'verdict')}, none fails"
@@ -96,9 +102,12 @@ def headline(judgements: Sequence[Judgement], missing: Sequence[Unjudged]) -> st
 
 
 def gate_lines(
-    judgements: Sequence[Judgement], missing: Sequence[Unjudged], width: int = 80
+    judgements: Sequence[Judgement],
+    missing: Sequence[Unjudged],
+    width: int = 80,
+    verbose: bool = False,
 ) -> list[str]:
-    """Every verdict with its evidence."""
+    """Every verdict with its evidence; those of gates that are kept on one line, unless verbose."""
     width = columns(width)
     lines = [rule(headline(judgements, missing), "", width)]
     for each in judgements:
@@ -106,12 +115,44 @@ def gate_lines(
         mode = f" {each.mode}" if each.mode else ""
         allowed = each.ruling == "inconclusive" and each.kept
         word = "inconclusive, which is allowed" if allowed else MARKS[each.ruling]
-        where = f"{visible(each.model)}, {each.eval}{at}{mode}"
-        lines += wrapped(f"{word}: {where}: {visible(each.sentence)}", width)
+        where = f"{word}: {visible(each.model)}, {each.eval}{at}{mode}: "
+        if each.ruling == "passed" and not verbose:
+            result = _in_short(each)
+            room = width - cells(result)
+            if room >= LEAST_WHERE:
+                where = shorten(where, room)
+            lines.append(shorten(where + result, width))
+        else:
+            lines += wrapped(f"{where}{visible(each.sentence)}", width)
+    left_out: dict[str, list[str]] = {}
     for missed in missing:
+        if missed.selection:
+            left_out.setdefault(missed.selection, []).append(visible(missed.name))
+            continue
         word = "NOT JUDGED" if missed.fails else "not judged, not required"
         lines += wrapped(f"{word}: {visible(missed.sentence())}", width)
+    for selection, names in left_out.items():
+        which = ", ".join(dict.fromkeys(names))
+        lines += wrapped(f"not judged in this selection ({visible(selection)}): {which}", width)
     return lines
+
+
+def _in_short(each: Judgement) -> str:
+    """What was measured and what is allowed, without further evidence."""
+    from pytest_tokenbudget.analysis.deciding import Unit
+    from pytest_tokenbudget.gates.table import METRICS
+
+    said = each.sentence.partition(";")[0].partition(" (")[0]
+    if each.unit == "change":  # the saturation point, which rests on a difference
+        return visible(f"{said.partition(' is at most ')[0]} {each.shown}")
+    if each.unit not in ("share", "tokens") or each.value is None:
+        return visible(said)
+    unit = Unit(each.unit)
+    of = f" of {each.category}" if each.category else ""
+    ends = [unit.number(end) for end in (each.low, each.high) if end is not None]
+    interval = f" [{', '.join(ends)}]" if len(ends) == 2 else ""
+    name = METRICS[each.metric].name
+    return visible(f"{name}{of} {unit.number(each.value)}{unit.after}{interval} {each.shown}")
 
 
 def show_gates(keeper: Keeper, terminal: NamingTerminal) -> None:
@@ -119,15 +160,14 @@ def show_gates(keeper: Keeper, terminal: NamingTerminal) -> None:
     terminal.ensure_newline()
     if not keeper.complete:
         terminal.write_line(STOPPED, red=True)
-    for line in gate_lines(keeper.judgements, keeper.missing):
+    verbose = keeper.config.option.verbose > 0
+    for line in gate_lines(keeper.judgements, keeper.missing, verbose=verbose):
         fails = line.startswith(("FAILED", "INCONCLUSIVE", "NOT"))
         terminal.write_line(line, **({"red": True} if fails else {}))
     reports = keeper.session.settings.reports
     base = keeper.config.invocation_params.dir
     shown = reports.relative_to(base) if reports.is_relative_to(base) else reports
-    if keeper.unwritten:
-        terminal.write_line(keeper.unwritten, red=True)
-    else:
+    if not keeper.problems:
         terminal.write_line(f"written: {shown / 'results' / FILE}")
     place = github.here()
     if place is not None:

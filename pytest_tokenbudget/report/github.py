@@ -81,6 +81,8 @@ def annotation_lines(
         elif each.ruling == "inconclusive":
             yield command("warning", where, f"tokenbudget: {each.gate}", each.sentence)
     for missed in missing:
+        if missed.selection:
+            continue
         where = _place(job, missed.gate)
         kind = "error" if missed.fails else "warning"
         yield command(kind, where, "tokenbudget: not judged", missed.sentence())

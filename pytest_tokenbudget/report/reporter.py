@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,9 @@ from pytest_tokenbudget import option_flags
 from pytest_tokenbudget.activation import RECORDED, RECORDS, SECTIONS, SESSION, STARTED, in_use
 from pytest_tokenbudget.eval_tests import replaced, uses
 from pytest_tokenbudget.planning import Kind, SetupError
-from pytest_tokenbudget.selection import kinds_of, model_of, model_under_test
+from pytest_tokenbudget.report import outcomes
+from pytest_tokenbudget.report.problems import Problems
+from pytest_tokenbudget.selection import kinds_of, model_of, model_under_test, runs_no_test
 from pytest_tokenbudget.session import Session
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def prepare(item: pytest.Item) -> None:
     session and fails the test in its set-up.
     """
     spec = model_of(item)
-    if spec is None or is_skipped(item) or replaced(item):
+    if spec is None or is_skipped(item) or replaced(item) or runs_no_test(item.config):
         return
     reporter = item.config.pluginmanager.getplugin("tokenbudget-reporter")
     if reporter:
@@ -110,6 +112,7 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> pytest.TestReport:
         setattr(report, RECORDED, records)
     if report.when == "setup" and model_of(item) is not None:
         setattr(report, SECTIONS, _sections(item))
+    outcomes.mark(item, report)
     return report
 
 
@@ -137,7 +140,8 @@ class Reporter:
         self.models: list[ModelsCompared] = []
         self.written: list[Path] = []
         self.moved: list[str] = []
-        self.problems: list[str] = []
+        self.problems = Problems(config, "tokenbudget")
+        self.skipped = outcomes.SkippedEvals()
         self.started = config.stash[STARTED]
         self._watching = ExitStack()
         self._monitor: Any = None
@@ -192,6 +196,7 @@ class Reporter:
             self._watching.enter_context(self.watching())
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.skipped.add(report)
         if (asked := getattr(report, SECTIONS, None)) is not None:
             self.used = True
             self.asked.update(asked)
@@ -201,18 +206,26 @@ class Reporter:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         self._watching.close()
-        if self.session.recordings is not None:
-            self._recorded_studies()
-        elif self._store_changed():
-            self._load_studies(complete=exitstatus != pytest.ExitCode.INTERRUPTED)
+        terminal = self.config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None:
+            outcomes.fold_causes(terminal)
+        if runs_no_test(self.config):
+            return
+        complete = exitstatus != pytest.ExitCode.INTERRUPTED
         with self._noting():
-            self._load_conformance(complete=exitstatus != pytest.ExitCode.INTERRUPTED)
+            if self.session.recordings is not None:
+                self._recorded_studies()
+            elif self._store_changed():
+                self._load_studies(complete)
         with self._noting():
-            self._load_tokenizers(complete=exitstatus != pytest.ExitCode.INTERRUPTED)
+            self._load_conformance(complete)
+        with self._noting():
+            self._load_tokenizers(complete)
         with self._noting():
             self._attach_comparisons()
         if self.studies or self.records:
-            self._write()
+            with self._noting():
+                self._write()
 
     def _attach_comparisons(self) -> None:
         if "compared" in self.asked:
@@ -242,7 +255,7 @@ class Reporter:
                     study, tokens = self._load(plan, plans)
                     self.studies.append((study, self._run_info(tokens, complete)))
         except (StoreError, SetupError) as error:
-            self.problems.append(str(error))
+            self.problems.add(str(error))
 
     def _load(self, plan: Plan, plans: list[Plan]) -> tuple[Reported, int]:
         """The study of a plan, and the tokens that this run generated for it."""
@@ -388,23 +401,16 @@ class Reporter:
         name = section.fixture or "saturation"
         return entry_of(name, study, self.session.report_folder.selection, run.complete)
 
-    @contextmanager
-    def _noting(self) -> Iterator[None]:
+    def _noting(self) -> AbstractContextManager[None]:
         """Keep what goes wrong for the summary: it shall not hide what the tests found."""
-        try:
-            yield
-        except OSError as error:
-            reports = self.session.settings.reports
-            self._problem(f"reports cannot be written to {reports}: {error}")
-        except Exception as error:  # a defect
-            self._problem(f"reports are not complete: {type(error).__name__}: {error}")
-
-    def _problem(self, sentence: str) -> None:
-        if sentence not in self.problems:
-            self.problems.append(sentence)
+        reports = self.session.settings.reports
+        return self.problems.noting(
+            f"reports cannot be written to {reports}", "reports are not complete"
+        )
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         terminal = option_flags.NamingTerminal(terminalreporter, self.config)
+        self.skipped.show(terminalreporter)
         if self.used or self.studies or self.records:
             terminal.ensure_newline()
             for note in self.session.notes:
@@ -427,14 +433,14 @@ class Reporter:
             with self._noting():
                 for line in section.lines(study, run, 80):
                     terminalreporter.write_line(line)
-        for line in comparison_lines([report for report, _ in self.tokenizers]):
-            terminalreporter.write_line(line)
+        with self._noting():
+            for line in comparison_lines([report for report, _ in self.tokenizers]):
+                terminalreporter.write_line(line)
         for compared in self.models:
             with self._noting():
                 for line in models_lines(compared, 80):
                     terminalreporter.write_line(line)
-        for problem in self.problems:
-            terminalreporter.write_line(f"tokenbudget: {problem}", red=True)
+        self.problems.show(terminalreporter)
         for sentence in self.moved:
             for line in wrapped(sentence, 80):
                 terminalreporter.write_line(line)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+from pytest_tokenbudget import hub
 from pytest_tokenbudget.tasks.answers import parse_number
 from pytest_tokenbudget.tasks.base import TaskError
 from pytest_tokenbudget.tasks.jsonl import Row, read_rows, to_problems
@@ -59,11 +60,14 @@ def _hub_rows() -> list[Row]:
     try:
         import datasets
 
-        loaded = datasets.load_dataset(HUB_ID, CONFIG, split=SPLIT, revision=REVISION)
+        with hub.access():
+            loaded = datasets.load_dataset(HUB_ID, CONFIG, split=SPLIT, revision=REVISION)
     # The library lets errors of many others through, from httpx to pyarrow.
     except Exception as error:
         lines = str(error).strip().splitlines()
         reason = f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+        if unreachable := hub.unreachable():
+            reason = f"it is not in the local cache and the hub cannot be reached, {unreachable}"
         raise TaskError(
             f"the data set {HUB_ID} (revision {REVISION}) cannot be loaded ({reason}). "
             "Without a network, download the test split once and name the file: "

@@ -226,7 +226,7 @@ def _with_combined(source: Source, match: re.Match[str] | None) -> Source:
     path = source.path.with_name(f"{phase}_combined_{match['stem']}.json")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return source
     if not isinstance(found, dict):
         return source

@@ -136,7 +136,7 @@ def _chat_question(prompt: object) -> str:
         if prompt.lstrip().startswith("[{"):
             try:
                 prompt = json.loads(prompt)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return str(prompt)
         else:
             return prompt
@@ -185,7 +185,7 @@ def _results(path: Path, date: str) -> Mapping[str, object]:
     for beside in sorted(path.parent.glob(f"*_{date}.json")):
         try:
             found = json.loads(beside.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         if isinstance(found, dict) and "config" in found:
             return found

@@ -378,6 +378,16 @@ class TraceStore(Journal):
                 raise damaged(self.path, error) from error
         return traces
 
+    def holds(self, model: str) -> bool:
+        """Whether there is any trace of a model, complete or not.
+
+        Args:
+            model: The model's identity.
+        """
+        with self._errors():
+            found = self._db.execute("SELECT 1 FROM traces WHERE model = ? LIMIT 1", (model,))
+            return found.fetchone() is not None
+
     def generated(self, model: str, keys: Collection[str] | None = None) -> tuple[int, int]:
         """Traces and output tokens that this run generated with ``model``, of ``keys`` or all."""
         some = "" if keys is None else " AND key IN (SELECT value FROM json_each(?))"
