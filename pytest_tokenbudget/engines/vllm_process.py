@@ -29,8 +29,7 @@ MOST_GIB_CPU = 8
 END_SECONDS = 20
 
 NOT_INSTALLED = (
-    "--engine vllm: vLLM is not installed; pip install 'vllm>=0.19.1', or use "
-    "--engine transformers"
+    "--engine vllm: vLLM is not installed; pip install 'vllm>=0.19.1', or use --engine transformers"
 )
 
 # Never any usage reports. Forking would copy this process's threads and locks.
