@@ -19,11 +19,16 @@ _KEYS = (
 )  # fmt: skip
 # Texts that are all in the chat template of a model with this format.
 _SIGNS = "signs"
+# A variable that a template reads. One that it sets from the words of a message ("/no_think") is no
+# switch: what is passed in changes nothing.
 _SWITCHES = {
-    "enable_thinking": r"\benable_thinking\b",
+    "enable_thinking": r"(?<![\w.])enable_thinking\b(?!\s*=[^=])",
     # "thinking" is an ordinary word, so only a place where it must be a variable counts.
     "thinking": r"\{%-?\s*(?:el)?if\s+(?:not\s+)?thinking\b",
+    "reasoning": r"\breasoning\s+is\s+(?:not\s+)?(?:defined|false|true)\b",
 }
+_SET = r"\{%-?\s*set\s+enable_thinking\s*="
+_GUARDED = r"\benable_thinking\s+is\s+(?:not\s+)?(?:defined|none)\b"
 
 Formats = Mapping[str, ThinkingFormat]
 
@@ -137,9 +142,13 @@ def detect(template: str, tokens: Iterable[str]) -> ThinkingFormat | None:
     form = next(named, None)
     if form is None:
         form = builtin_formats()[GENERIC]
-        if form.open not in template and form.open not in set(tokens):
+        # A template may hold the close tag alone: it opens blocks nowhere, and closes an empty one.
+        tags = {form.open, form.close}
+        if not any(tag in template for tag in tags) and not tags & set(tokens):
             return None
     switch = next((n for n, pattern in _SWITCHES.items() if re.search(pattern, template)), None)
+    if re.search(_SET, template) and not re.search(_GUARDED, template):
+        switch = None if switch == "enable_thinking" else switch
     return replace(form, switch=switch, prompt_opens=_opens(template, form))
 
 

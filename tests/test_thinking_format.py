@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.thinking_formats import builtin_formats, detect
-from pytest_tokenbudget.traces.thinking import Part, ThinkingFormat, parse, walk
+from pytest_tokenbudget.traces.thinking import Part, ThinkingFormat, parse, unknown_block, walk
 from pytest_tokenbudget.traces.trace import StopReason, Trace
 
 TOKENS = {"<think>": 1, "</think>": 2}
@@ -396,7 +396,9 @@ class TestFormat:
 
     def test_of_several_tokens_only_those_in_the_tags_are_kept(self):
         form = builtin_formats()["gpt-oss"].resolved({**HARMONY, **TOKENS, "<|call|>": 200012})
-        assert dict(form.ids) == {k: v for k, v in HARMONY.items() if k != "<|start|>"}
+        assert dict(form.ids) == {
+            k: v for k, v in HARMONY.items() if k not in ("<|start|>", "<|constrain|>")
+        }
 
 
 TEMPLATES = {
@@ -406,6 +408,111 @@ TEMPLATES = {
     "minimax-m2": "{% if add_generation_prompt %}{{ ']~b]ai\n<think>\n' }}{% endif %}",
     "gpt-oss": "<|channel|>analysis<|message|>a<|end|><|channel|>final<|message|>",
 }
+
+
+# The end of each family's template that begins an answer, and an output as the family writes it.
+NEW = {
+    "mistral": ("[/INST]{{ '[THINK]' }}", "[THINK]7 + 3[/THINK]#### 10"),
+    "cohere": (
+        "{% if add_generation_prompt %}<|START_THINKING|>{% if reasoning is false %}"
+        "<|END_THINKING|>{% endif %}{% endif %}",
+        "<|START_THINKING|>7 + 3<|END_THINKING|><|START_RESPONSE|>#### 10<|END_RESPONSE|>",
+    ),
+    "gemma-4": (
+        "<|turn>system{% if enable_thinking %}<|think|>{% endif %}<turn|><|channel>thought",
+        "<|channel>thought\n7 + 3<channel|>#### 10",
+    ),
+    "exaone-deep": ("[|assistant|]<thought>", "<thought>\n7 + 3</thought>#### 10"),
+    "thinking": ("<thinking>", "<thinking>7 + 3</thinking>#### 10"),
+    "minimax-m3": ("]~b]ai{% if thinking_mode %}<mm:think>", "<mm:think>7 + 3</mm:think>#### 10"),
+    "hunyuan-3": (
+        "{% if add_generation_prompt %}<think:opensource>{% endif %}",
+        "7 + 3</think:opensource>#### 10",
+    ),
+    "longcat": (
+        "{% if enable_thinking %}<longcat_think>{% endif %}",
+        "<longcat_think>7 + 3</longcat_think>#### 10",
+    ),
+    "kimi-k3": (
+        "{% if add_generation_prompt %}<|open|>think<|sep|>{% endif %}",
+        "7 + 3<|close|>think<|sep|><|open|>response<|sep|>#### 10",
+    ),
+    "solar-open": (
+        "<|begin|>assistant<|think|>7<|end|><|begin|>assistant<|content|>",
+        "<|think|>7 + 3<|end|><|begin|>assistant<|content|>#### 10",
+    ),
+    "apertus": (
+        "{% if enable_thinking %}<|inner_prefix|>{% endif %}",
+        "<|inner_prefix|>7 + 3<|inner_suffix|>#### 10",
+    ),
+    "apriel": (
+        "{% if add_generation_prompt %}Here are my reasoning steps:\n{% endif %}"
+        "[BEGIN FINAL RESPONSE]",
+        "7 + 3\n[BEGIN FINAL RESPONSE]#### 10",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_formats_of_families_are_known_and_read(name):
+    template, text = NEW[name]
+    form = detect(template, ())
+    known = builtin_formats()[name]
+    assert (form.open, form.close, form.answer) == (known.open, known.close, known.answer)
+    assert form.prompt_opens or name not in ("hunyuan-3", "kimi-k3", "apriel")
+    assert form.switch == known.switch
+    opened = known.open not in text
+    found = parse(text, form, opened)
+    assert text[found.answer_start : found.answer_end].startswith("#### 10")
+    # Cut before the block is closed there is no answer.
+    cut = parse(text[: text.index("3") + 1], form, opened)
+    assert cut.answer_start is None
+
+
+@pytest.mark.parametrize(
+    ("template", "switch"),
+    [
+        ("<think>{% if enable_thinking %}a{% endif %}", "enable_thinking"),
+        ("<think>{%- if not enable_thinking is defined %}{% set enable_thinking = true %}{% endif %}"
+         "{% if enable_thinking %}a{% endif %}", "enable_thinking"),
+        ("<think>{% set ns = namespace(enable_thinking = true) %}{% if '/no_think' in m %}"
+         "{% set ns.enable_thinking = false %}{% endif %}{% if ns.enable_thinking %}a{% endif %}",
+         None),
+        ("<think>{% set enable_thinking = true %}{% if '/no_think' in m %}"
+         "{% set enable_thinking = false %}{% endif %}{% if enable_thinking %}a{% endif %}", None),
+        ("</think>{% if not thinking %}a{% endif %}", "thinking"),
+    ],
+)  # fmt: skip
+def test_a_variable_that_the_template_sets_itself_is_no_switch(template, switch):
+    assert detect(template, ()).switch == switch
+
+
+def test_a_lone_close_tag_in_the_template_is_of_a_model_that_thinks():
+    form = detect("{% if not thinking %}{{ '</think>' }}{% endif %}", ())
+    assert (form.open, form.close) == ("<think>", "</think>")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "<|channel|>final<|message|>",
+        "<|channel|>final <|constrain|>json<|message|>",
+        "<|channel|>final <|constrain|> json <|message|>",
+        "<|channel|>final<|constrain|>yaml<|message|>",
+    ],
+)
+def test_a_final_header_may_name_the_kind_of_content(header):
+    text = f"<|channel|>analysis<|message|>7<|end|><|start|>assistant{header}#### 10"
+    found = parse(text, builtin_formats()["gpt-oss"])
+    assert text[found.answer_start : found.answer_end] == "#### 10"
+
+
+def test_blocks_that_no_format_knows_are_noticed():
+    texts = ["<ponder>7</ponder>#### 10", "\n<ponder>8", "#### 9", "<answer>7", "<b>7</b>"]
+    assert unknown_block(texts, None) == ("<ponder>", 2)
+    assert unknown_block(["[REFLECT]7[/REFLECT]"], THINK) == ("[REFLECT]", 1)
+    assert unknown_block(["<think>7</think>", "1 < 2", "[1, 2]"], THINK) is None
+    assert unknown_block(["<think>7</think>#### 3"], None) == ("<think>", 1)
 
 
 class TestDetection:

@@ -17,6 +17,7 @@ from pytest_tokenbudget.report.once import Once
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.scoring import Judged, judge
+from pytest_tokenbudget.traces.thinking import unknown_block
 from pytest_tokenbudget.traces.trace import (
     Outcome,
     StopReason,
@@ -135,6 +136,22 @@ class Study(Once):
     @property
     def notes(self) -> list[str]:
         """What a reader of the results must know, in sentences."""
+        return [*self._unknown_blocks(), *self._counting()]
+
+    def _unknown_blocks(self) -> list[str]:
+        texts = [trace.cut(self.reach, self.thinking).text for _, trace in self._rows]
+        found = unknown_block(texts, self.thinking)
+        if found is None:
+            return []
+        tag, count = found
+        return [
+            f"{count:,} of {len(texts):,} answers begin with {tag}, which is no tag of a thinking "
+            "format of this model: what follows is scored as an answer. If it is thinking, declare "
+            'it in tokenbudget.toml: [formats.NAME] with open and close, and thinking = "NAME" in '
+            "[models.ALIAS]"
+        ]
+
+    def _counting(self) -> list[str]:
         if not self.counted:
             return []
         said = f"{self.counted:,} of {len(self._rows):,} answers came without token ids: counted"

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
+
+GAP = "\u2026"
+"""Stands in a header of a format for text that differs."""
 
 
 class Closer(NamedTuple):
@@ -45,6 +49,8 @@ class ThinkingFormat:
             is meant for the reader.
         nests: Whether blocks may stand in each other, so that each open tag wants a close tag.
         answer: Headers that precede an answer, where there are such; the answer begins after one.
+            ``GAP`` in a header stands for up to 60 characters of one line, such as the kind of
+            content that gpt-oss may name there.
         hints: Names of chat-template variables that ask for more or less thinking and enforce
             nothing.
         ids: Texts and ids of the tokens in the tags that the tokenizer has as tokens of their
@@ -233,12 +239,44 @@ def find_tags(
     found = []
     for match in pattern.finditer(text):
         start, end = match.span()
-        mark, tokens = tags[match.group()]
+        mark, tokens = tags[match.lastgroup or ""]
         genuine = not ids or all(
-            _is_token(id_, start + behind, ids, offsets) for behind, id_ in tokens
+            _is_token(id_, (start if place > 0 else end) + place, ids, offsets)
+            for place, id_ in tokens
         )
         found.append(Tag(start, end, mark if genuine else Mark.SPELLED))
     return tuple(found)
+
+
+# What a block could open with: <word>, [WORD], <|word|>, <|word>name.
+_BLOCK = re.compile(r"\s*(<\|\w+>\w+|<\|?[\w:/]+\|?>|\[[A-Z][A-Z_ ]+\])")
+# Tags of other uses: answers, lists, HTML.
+_NO_BLOCK = re.compile(
+    r"answer|response|final|solution|output|result|tool|function|code|json|html|^<(?:[a-z]|br|div|ul|"
+    r"ol|li|table|span|strong|em|h\d)>$",
+    re.IGNORECASE,
+)
+
+
+def unknown_block(texts: Iterable[str], thinking: ThinkingFormat | None) -> tuple[str, int] | None:
+    """What looks like the open tag of a block that no format knows, at the beginning of outputs.
+
+    Args:
+        texts: The outputs.
+        thinking: How the model marks its thinking; None where it is not known to think.
+
+    Returns:
+        The most frequent such tag, and how many outputs begin with it; None without any.
+    """
+    known = thinking.tags if thinking else ()
+    found: Counter[str] = Counter()
+    for text in texts:
+        match = _BLOCK.match(text)
+        if match and not _NO_BLOCK.search(match[1]):
+            tag = match[1]
+            if not any(text.lstrip().startswith(own) for own in known):
+                found[tag] += 1
+    return found.most_common(1)[0] if found else None
 
 
 def _is_token(token_id: int, end: int, ids: Sequence[int], offsets: Sequence[int]) -> bool:
@@ -252,18 +290,31 @@ _Tokens = tuple[tuple[int, int], ...]
 
 @lru_cache(maxsize=64)
 def _tags_of(thinking: ThinkingFormat) -> tuple[re.Pattern[str], dict[str, tuple[Mark, _Tokens]]]:
-    """What finds any tag, and for each its meaning and its tokens as (end within it, id)."""
+    """What finds any tag, and for each its meaning and its tokens as (end, id).
+
+    The end of a token counts from the tag's start, or, behind a gap, backwards from its end.
+    """
     marks = [(thinking.open, Mark.OPEN), (thinking.close, Mark.CLOSE)]
     marks += [(header, Mark.ANSWER) for header in thinking.answer]
     known = dict(thinking.ids or ())
     tags: dict[str, tuple[Mark, _Tokens]] = {}
-    for tag, mark in marks:
-        ends, place = [], 0
-        for token in _split(tag, known):
-            place = tag.index(token, place) + len(token)
-            ends.append((place, known[token]))
-        tags[tag] = (mark, tuple(ends))
-    return re.compile("|".join(map(re.escape, tags))), tags
+    patterns = []
+    for number, (tag, mark) in enumerate(marks):
+        before, gap, after = tag.partition(GAP)
+        ends = [(end, id_) for end, id_ in _ends(before, known)]
+        ends += [(end - len(after), id_) for end, id_ in _ends(after, known)]
+        tags[f"tag{number}"] = (mark, tuple(ends))
+        between = r"[^\n]{0,60}?" if gap else ""
+        patterns.append(f"(?P<tag{number}>{re.escape(before)}{between}{re.escape(after)})")
+    return re.compile("|".join(patterns)), tags
+
+
+def _ends(text: str, known: Mapping[str, int]) -> Iterator[tuple[int, int]]:
+    """Where in a text each of its tokens ends, and which it is."""
+    place = 0
+    for token in _split(text, known):
+        place = text.index(token, place) + len(token)
+        yield place, known[token]
 
 
 def _split(tag: str, tokens: Iterable[str]) -> list[str]:
