@@ -473,8 +473,8 @@ def test_formats_of_families_are_known_and_read(name):
     ("template", "switch"),
     [
         ("<think>{% if enable_thinking %}a{% endif %}", "enable_thinking"),
-        ("<think>{%- if not enable_thinking is defined %}{% set enable_thinking = true %}{% endif %}"
-         "{% if enable_thinking %}a{% endif %}", "enable_thinking"),
+        ("<think>{%- if not enable_thinking is defined %}{% set enable_thinking = true %}"
+         "{% endif %}{% if enable_thinking %}a{% endif %}", "enable_thinking"),
         ("<think>{% set ns = namespace(enable_thinking = true) %}{% if '/no_think' in m %}"
          "{% set ns.enable_thinking = false %}{% endif %}{% if ns.enable_thinking %}a{% endif %}",
          None),
