@@ -7,6 +7,7 @@ The texts are in data/answers.jsonl. ``reads`` is the number that a text gives, 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from pytest_tokenbudget.tasks.answers import declarations, extract_number, parse_number, plain
 from pytest_tokenbudget.tasks.judges import judge_answer
 
-LINES = (Path(__file__).parent / "data" / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+DATA = Path(__file__).parent / "data"
+LINES = (DATA / "answers.jsonl").read_text(encoding="utf-8").splitlines()
 CASES = [json.loads(line) for line in LINES]
 READ = [pytest.param(c["text"], c["reads"], id=c["kind"]) for c in CASES if "reads" in c]
 JUDGED = [
@@ -51,6 +53,41 @@ def test_no_cut_of_a_text_gives_another_number(text):
         found = extract_number(text[:end], True)
         assert found is None or found == whole or found.value in declared
         assert found is None or found.end < end
+
+
+FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+
+
+def last_of_flexible_filter(text):
+    """The answer by the flexible filter that lm-evaluation-harness has for GSM8K."""
+    found = FLEXIBLE.findall(text)
+    written = (found[-1][0] or found[-1][1]).translate(str.maketrans("", "", "$,")) if found else ""
+    return parse_number(written.rstrip("."))
+
+
+def real_texts(gsm8k):
+    """Expected answers with completed texts: of the embedded model in recordings, and of GSM8K."""
+    for path in sorted((DATA / "recorded").glob("lm_eval_*/*/samples_*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            yield str(record["target"]), record["resps"][0][0]
+    for line in gsm8k.read_text(encoding="utf-8").splitlines():
+        solution = json.loads(line)["answer"]
+        expected = solution.rpartition("####")[2].strip()
+        yield expected, solution
+        prose = re.sub("<<.*?>>", "", solution.rpartition("####")[0]).replace("\n", " ")
+        yield expected, f"{prose}The answer is ${expected}."
+        yield expected, f"Answer: {prose}\n\n**Final Answer: {expected}**"
+
+
+def test_never_below_the_flexible_filter(gsm8k_path):
+    ours = theirs = 0
+    for expected, text in real_texts(gsm8k_path):
+        value = parse_number(expected)
+        found = extract_number(text, False)
+        ours += found is not None and found.value == value
+        theirs += last_of_flexible_filter(text) == value
+    assert ours >= theirs > 3 * 1319
 
 
 # Composed texts

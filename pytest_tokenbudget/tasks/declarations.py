@@ -142,6 +142,7 @@ _NEXT_QUESTION = re.compile(
            |example|word|maths?|test|your|second|third)[ ]){0,4}+
         (?:question|problem|exercise|q|frage|pregunta|pergunta|domanda|вопрос)
         [ ]*+(?:[0-9]{1,3}|[A-Z](?![A-Za-z]))?+[*_]*+[ ]*+(?:[:.)](?<!q[.)])|(?(mark)(?=\n)|:))
+      | example[ ]*+[0-9]{1,3}[*_]*+(?::|(?(mark)(?=\n)|:))
       | (?P<turn>(?:human|user|student)[*_]*+:)
       | (?:问题|题目|問題|问|質問|질문|문제)[ ]*+[0-9]{0,3}[:]
       | (?P<special><\|(?:im_start\|>|start_header_id\|>)?user|\[INST\])

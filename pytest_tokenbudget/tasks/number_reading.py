@@ -116,7 +116,7 @@ _POWER = re.compile(
     r"[0-9]++(?:\.[0-9]++)?(?:\^\{?[0-9]{1,3}\}?|\*\*[0-9]{1,3}|[\u00b2\u00b3\u2070-\u2079]++)"
 )
 _SUBJECT = re.compile(
-    r"(?:\s+[^\W\d_]+){0,4}?\s+(?:is|are|was|were|has|have|had|will|can)(?![A-Za-z])[^\n]*?[0-9]"
+    r"(?:\s+(?!which|that|because|since|as|so|where|when|after|if)[^\W\d_]+){0,4}?\s+(?:is|are|was|were|has|have|had|will|can)(?![A-Za-z])[^\n]*?[0-9]"
 )
 _STRAY_DIGIT = re.compile(r"(?<![A-Za-z^0-9])(?<!\^\{)[0-9]")
 
