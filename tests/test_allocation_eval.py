@@ -10,9 +10,17 @@ from thinking_engine import ThinkingEngine
 
 from pytest_tokenbudget.models import ModelSpec
 from pytest_tokenbudget.recipes.recipe import read_recipe
-from pytest_tokenbudget.report.allocation import allocation_lines, write_allocation
+from pytest_tokenbudget.report.allocation import (
+    allocation_lines,
+    answer_sentence,
+    write_allocation,
+)
 from pytest_tokenbudget.report.allocation_replay import FEATURES, FIRST, replay_of
-from pytest_tokenbudget.report.allocation_settings import limits_of, settings_record
+from pytest_tokenbudget.report.allocation_settings import (
+    evidence_of,
+    limits_of,
+    settings_record,
+)
 from pytest_tokenbudget.report.allocation_study import (
     OFF,
     analyse_allocation,
@@ -337,9 +345,36 @@ def test_lines_fit_the_terminal(width):
     attach_model(study, qwen())
     lines = allocation_lines(study, RunInfo(), width)
     assert max(map(cells, lines)) <= 80
+    assert lines[1].startswith("recommended: thinking off: ")
+    rows = {line.split()[0]: line.split() for line in lines if line.split()}
+    assert "forced" in rows["mode"]
+    forced = analyse_allocation(study).mode("conservative").measured
+    if forced is not None:
+        assert f"{100 * forced.forced / forced.curve.problems:.1f}" in rows["conservative"]
     text = " ".join(line.strip() for line in lines)
-    for part in ("row Qwen3", "disabled is off", "recommended: thinking off", "61 %, 48 %, 39 %"):
+    for part in ("row Qwen3", "disabled is off", "recommended: thinking off: ", "61 %, 48 %, 39 %"):
         assert part in text
+
+
+def test_settings_without_evidence_say_so_in_their_first_line(tmp_path):
+    study = make(6)
+    attach_model(study, qwen())
+    report = analyse_allocation(study)
+    assert report.recommended == "one limit"
+    assert not report.evident
+    assert answer_sentence(report).startswith(
+        "no thinking budget can be recommended from 6 problems"
+    )
+    write_allocation(study, RunInfo(), tmp_path)
+    [path] = (tmp_path / "results").glob("allocation_settings_*.json")
+    first = path.read_text().splitlines()[1].strip()
+    assert first.startswith('"evidence": "NONE: not a recommendation; ')
+    text = " ".join(line.strip() for line in allocation_lines(study, RunInfo()))
+    assert f"settings, which no evidence stands behind: results/{path.name}" in text
+    assert "recommended:" not in text
+    shown = replace(report, reference_shown=True)
+    assert answer_sentence(shown).startswith("recommended limit ")
+    assert evidence_of(shown).startswith(f"limit {report.policies.reference}: ")
 
 
 def test_a_study_without_complete_problems_says_so(tmp_path):

@@ -17,7 +17,13 @@ from pytest_tokenbudget.analysis.cliff import CliffStatus, find_cliff
 from pytest_tokenbudget.analysis.resampling import bootstrap_mean
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.answer_figure import answer_figure, draw_answers
-from pytest_tokenbudget.report.cliff import analyse_cliff, cliff_budgets, cliff_lines, write_cliff
+from pytest_tokenbudget.report.cliff import (
+    analyse_cliff,
+    cliff_budgets,
+    cliff_lines,
+    steepest_lines,
+    write_cliff,
+)
 from pytest_tokenbudget.report.cliff_figure import cliff_figure, draw_cliff
 from pytest_tokenbudget.report.json_files import RunInfo
 
@@ -78,7 +84,7 @@ def test_an_even_rise_is_not_resolved():
     assert result.place == (96, 160)
     assert result.sentence() == (
         "cliff not resolved at n = 200: no window is shown to be steeper than the rest; steepest "
-        "here from 96 to 112, 15 points in 16 tokens"
+        "here from 96 to 112, 15 points in 16 tokens (112 to 128, 128 to 144 and 144 to 160 alike)"
     )
 
 
@@ -385,6 +391,38 @@ def test_the_lines_of_a_study(width):
     assert all(len(line) <= min(width, 80) for line in lines)
     text = " ".join(lines).replace("   ", " ")
     assert "phase 3: cliff from 176 to 192 tokens" in text
+
+
+def test_the_three_steepest_windows_and_ties_are_shown():
+    """Of 20 problems 2 become right in each of two windows, 4 in one and 1 in each of two."""
+    budgets = (96, 112, 128, 144, 160, 192)
+    scores = np.zeros((20, 1, 6))
+    for problem, place in enumerate([1, 1, 3, 3, 2, 2, 2, 2, 4, 5, 5]):
+        scores[problem, 0, place:] = 1
+    cliff = find_cliff(budgets, scores)
+    assert [[s.high for s in alike] for alike in cliff.ranked] == [[128], [112, 144], [160, 192]]
+    lines = steepest_lines(cliff)
+    assert [line.split("  ")[0] for line in lines[:4]] == [
+        "steepest windows",
+        "112 to 128",
+        "96 to 112",
+        "128 to 144",
+    ]
+    assert lines[1].split()[3] == "+20.0"
+    assert "+1.25 [" in lines[1]
+    assert lines[4:] == ["96 to 112 and 128 to 144 alike"]
+
+
+def test_equally_steep_windows_are_named_in_the_answer():
+    scores = np.zeros((20, 1, 4))
+    for problem, place in enumerate([1, 1, 3, 3]):
+        scores[problem, 0, place:] = 1
+    cliff = find_cliff((96, 112, 128, 144), scores)
+    assert cliff.sentence().endswith(
+        "; steepest here from 96 to 112, 10 points in 16 tokens (128 to 144 alike)"
+    )
+    flat = find_cliff((96, 112, 128), np.ones((9, 1, 3)))
+    assert steepest_lines(flat) == []
 
 
 @pytest.mark.parametrize("study", [steep_study(60), make_study(3), make_study(8, accuracy=0.0)])

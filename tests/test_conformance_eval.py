@@ -48,11 +48,12 @@ def test_an_ignored_budget_is_a_result_and_passes(probe, pytester):
     result.stdout.fnmatch_lines(
         [
             "*- nano-reasoner by vllm: are limits kept? -*",
+            "*limit*broken*",
+            "thinking budget enforced by thinking_token_budget",
             "finish_reason *kept *",
             "*mean thinking tokens at a thinking budget of*",
             "thinking_token_budget * enforced",
             "template-max_thinking_tokens * ignored",
-            "thinking budget enforced by thinking_token_budget",
         ]
     )
     found = read(pytester.path, FILE)

@@ -237,6 +237,15 @@ def test_lines_fit(width):
             assert line == line.rstrip()
 
 
+def test_the_first_lines_are_the_answer():
+    report = make_report()
+    shown = conformance_lines(report, RunInfo())
+    assert " ".join(" ".join(shown[1:6]).split()).startswith(
+        f"{report.limits_sentence()} {report.thinking_sentence()}"
+    )
+    assert "\n".join(shown).count(report.thinking_sentence()[:30]) == 1
+
+
 def test_the_table_shows_what_was_measured():
     shown = conformance_lines(make_report(), RunInfo())
     table = {line.split()[0]: line for line in shown if line.strip()}

@@ -260,6 +260,12 @@ def test_the_embedded_model_loses_what_its_windows_lose(run, pytester, quick_fig
         ["*| conversations, whole and truncated: 22 recall, 22 multi-hop, 22 word-problems |*"]
     )
     record = found(pytester)
+    # The first line is the answer for all arms; each arm's own stands above its table.
+    title = next(n for n, line in enumerate(result.outlines) if "conversations in a window" in line)
+    shown = " ".join(" ".join(result.outlines[title + 1 :]).split())
+    assert shown.startswith(f"all together: {record['recommended']['all']['sentence']}")
+    advice = record["recommended"]["recall"]["sentence"]
+    assert f"recall: {advice} recall, n = 22: % right" in shown
     assert record["complete"]
     assert record["turns"] == [4, 12]
     for strategy in ("newest", "system-newest"):

@@ -25,7 +25,13 @@ from pytest_tokenbudget.report.annotation_file import read_sheet, sheet_bytes
 from pytest_tokenbudget.report.annotation_reading import table_path
 from pytest_tokenbudget.report.annotation_rows import Verdicts, errors_at, suggestion
 from pytest_tokenbudget.report.annotations import prepare
-from pytest_tokenbudget.report.errors import analyse_errors, errors_lines, write_errors
+from pytest_tokenbudget.report.error_analysis import Evolution
+from pytest_tokenbudget.report.errors import (
+    analyse_errors,
+    errors_lines,
+    evolution_lines,
+    write_errors,
+)
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.report.study import Study
 from pytest_tokenbudget.tasks.answers import extract_number
@@ -439,10 +445,46 @@ def test_files(study, tmp_path, annotated):
     assert mine["budgets"][0]["annotated"] == (12 if annotated else 0)
     lines = errors_lines(study, run)
     assert all(len(line) <= 80 for line in lines)
-    assert ("suggested" in "\n".join(lines[1:2])) != annotated
+    assert any("suggested" in line for line in lines if line.startswith("64: ")) != annotated
+    assert any("(columns), annotated" in line for line in lines) == annotated
     other = make_study(20, (64, 128, 256), alias="other", accuracy=0.5)
     write_errors(other, run, tmp_path)
     assert set(json.loads(path.read_text())["models"]) == {"other", "qwen-1.5b"}
+
+
+def test_the_terminal_shows_recovery_and_evolution(study, tmp_path):
+    run = RunInfo(settings={"error_samples": tuple(SAMPLES.items()), "reports": tmp_path})
+    report = analyse_errors(study, [tmp_path / "annotations"], SAMPLES)
+    lines = errors_lines(study, run)
+    first, last = report.budgets[0], report.budgets[-1]
+    measured = [first.measured[each] for each in ("yes", "no", "unknown")]
+    said = " ".join(" ".join(lines[:2]).split())
+    assert said.startswith(
+        f"phase 2: {last.errors} errors of {last.answers} answers at {last.budget} tokens; of "
+        f"{first.errors} at {first.budget}, {measured[0]} recoverable, {measured[1]} persistent"
+    )
+    rows = [line.split() for line in lines]
+    share = f"{100 * first.errors / first.answers:.1f}"
+    assert [str(first.budget), str(first.errors), share, "%", *map(str, measured)] in rows
+    for change in report.evolution:
+        place = next(n for n, row in enumerate(rows) if row[:2] == ["from", str(change.budget)])
+        kinds = rows[place + 1]
+        assert kinds[-1] == "solved"
+        for row in rows[place + 2 : place + 2 + len(kinds)]:
+            if row[0] in change.suggested and len(row) == 1 + len(kinds):
+                numbers = [change.suggested[row[0]][kind] for kind in kinds]
+                assert list(map(int, row[1:])) == numbers
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_an_evolution_fits_any_terminal(width):
+    kinds = (*ERROR_TYPES, NOT_ANNOTATED, SOLVED)
+    full = {row: dict.fromkeys(kinds, 12) for row in kinds}
+    lines = evolution_lines(Evolution(128, 1024, full, {}), width)
+    assert all(len(line) <= width for line in lines)
+    assert "from 128" in lines[0]
+    solved = {SOLVED: {SOLVED: 5}}
+    assert evolution_lines(Evolution(128, 1024, {}, solved), width) == []
 
 
 def texts(figure):

@@ -393,6 +393,9 @@ def recipe_file(tmp_path):
 def test_the_command_line(recipe_file, capsys):
     assert main([str(recipe_file)]) == 0
     shown = capsys.readouterr().out
+    assert shown.startswith(
+        "# NO EVIDENCE stands behind these settings: the budget is not measured"
+    )
     assert "# thinking budget: 32,000 tokens (auto; row Qwen3" in shown
     assert "python -m sglang.launch_server" in shown
     assert "vllm serve" not in shown

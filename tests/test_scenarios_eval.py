@@ -13,6 +13,7 @@ from pytest_tokenbudget.generation_config import read_generation_config
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.report.scenarios import scenarios_lines, scenarios_record, write_scenarios
 from pytest_tokenbudget.report.scenarios_answers import safest_options
+from pytest_tokenbudget.report.scenarios_settings import settings_files, settings_text
 from pytest_tokenbudget.report.scenarios_study import (
     NoScenariosError,
     analyse_scenarios,
@@ -144,7 +145,8 @@ def test_other_tasks_have_categories_at_most():
     assert [rule.guideline.words for rule in report.guidelines] == ["440", "600", "thinking: 1,500"]
     assert not report.guidelines[-1].applies
     lines = scenarios_lines(study, RunInfo())
-    assert "legal" not in lines[1]
+    assert "legal" not in "".join(lines)
+    assert "can be recommended" in lines[1]
     assert report.more is None
     alike = make_study(1, (64, 512))
     with pytest.raises(NoScenariosError, match="all of one kind"):
@@ -248,7 +250,24 @@ def test_the_files(tmp_path):
     }
     assert written[4].read_bytes()[:4] == b"\x89PNG"
     text = written[2].read_text()
+    first = text.splitlines()[0]
+    assert first.startswith("# NO EVIDENCE stands behind these limits: not a recommendation")
     assert "  # anger: too few traces to promise 1 %: 299 needed, 5 there; the limit" in text
+
+
+def test_settings_with_evidence_say_what_is_shown():
+    study = make(430, lengths=long_when_angry, texts=lambda problem, index: "{}")
+    report = analyse_scenarios(study, 0.05)
+    shown = "# Evidence: every limit below is shown to truncate at most 5 % of the answers"
+    assert settings_files(study, report, RunInfo())[""].startswith(shown)
+    study = make(430, lengths=long_when_angry, texts=lambda problem, index: "{}")
+    few = analyse_scenarios(study, 0.01)
+    one = settings_text(study, few, RunInfo())
+    own = settings_text(study, few, RunInfo(), "framing")
+    assert few.learned.overall.promised
+    assert one.startswith("# Evidence: ")
+    assert own.startswith("# NO EVIDENCE stands behind ")
+    assert " limits below" in own.splitlines()[0]
 
 
 def test_a_study_without_complete_problems_says_so(tmp_path):

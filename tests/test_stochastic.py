@@ -362,6 +362,12 @@ def test_the_lines_of_a_study(width):
     lines = stochastic_lines(samples_study(missing=2), RunInfo(), width)
     assert all(len(line) <= max(70, min(width, 80)) for line in lines)
     text = " ".join(lines)
+    last = analyse_stochastic(samples_study(missing=2)).points[-1]
+    assert " ".join(text.split()).startswith(
+        f"phase 1b: at 512 tokens {100 * last.mean_success.value:.1f} % of samples right, "
+        f"{100 * last.majority_vote.value:.1f} % by majority vote, "
+        f"{100 * last.pass_at[-1].rate.value:.1f} % at least once in 4 budget"
+    )
     assert "4 samples of each of 28 problems, temperature 0.7, top-p 0.9, seed 3" in text.replace(
         "   ", " "
     ).replace("  ", " ")

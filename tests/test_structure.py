@@ -25,6 +25,7 @@ from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.report.structure import (
     analyse_structure,
     structure_lines,
+    structure_sentences,
     write_structure,
 )
 from pytest_tokenbudget.report.study import Study
@@ -487,6 +488,17 @@ def test_files_and_lines(tmp_path):
         lines = structure_lines(study, RunInfo(), width)
         assert lines
         assert max(map(len, lines)) <= width
+    kinds = {name: record["mean_tokens"][name]["value"] for name in ("setup", "computation")}
+    share = (
+        100
+        * kinds["computation"]
+        / sum(
+            record["mean_tokens"][name]["value"]
+            for name in ("thinking", "setup", "computation", "verification", "answer", "other")
+        )
+    )
+    assert structure_sentences(study)[0].startswith("solutions are ")
+    assert f"{share:.0f} % computation" in structure_sentences(study)[0]
     assert "an association, not an effect" in " ".join(" ".join(lines).split())
 
 

@@ -8,6 +8,7 @@ from runs import NO_ENGINE, QUIET, Engines, RealEngines, finish, read, rows, sta
 from studies import NumberTask, make_problem, trace_of
 from thinking_engine import ThinkingEngine
 
+from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.report.study import Study
 from pytest_tokenbudget.report.thinking import thinking_lines
 from pytest_tokenbudget.report.thinking_points import analyse_thinking
@@ -347,6 +348,25 @@ def test_ones_own_closer(think, pytester):
     think(r"--closers=mine=\nEnough\x2c I say.\n</think>\n\n")
     [closer] = read(pytester.path, "thinking_nano-reasoner.json")["closers"]
     assert closer == {"name": "mine", "text": "\nEnough, I say.\n</think>\n\n"}
+
+
+def test_the_first_line_and_the_table_say_what_was_forced():
+    study = study_of_one()
+    report = analyse_thinking(study)
+    lines = thinking_lines(study, RunInfo())
+    assert "(thinking included)" in " ".join(lines[1:3])
+    assert "ended" in lines[3] or "ended" in lines[2]
+    closers = [line for line in lines if line.startswith("closer ")]
+    for line, point in zip(closers, report.of(Enforcement.FORCED, study.closers[0]), strict=True):
+        assert f" {100 * point.forced / point.curve.problems:.1f} % " in line
+    assert all(line.split("]")[1].split()[0] == "-" for line in lines if line.startswith("the cut"))
+
+
+def test_a_recommended_limit_holds_the_whole_trace():
+    """The token that ends the sequence counts, as in every limit."""
+    study = study_of_one()
+    lengths = [len(trace.output_ids) for trace in study.natural.traces.values()]
+    assert analyse_thinking(study).limits.overall.needs.max == max(lengths)
 
 
 # --- the embedded model ------------------------------------------------------------------------

@@ -130,6 +130,15 @@ class Cliff:
             raise ValueError(f"the cliff has no budget {budget}; it has {there}")
         return next((step for step in self.steps if step.high == budget), None)
 
+    @property
+    def ranked(self) -> tuple[tuple[Step, ...], ...]:
+        """Windows in which accuracy rises, the steepest first; equally steep ones are grouped."""
+        found: dict[float, list[Step]] = {}
+        for step in self.steps:
+            if step.gain.value > 0:
+                found.setdefault(round(step.per_token.value, 12), []).append(step)
+        return tuple(tuple(found[slope]) for slope in sorted(found, reverse=True))
+
     def sentence(self) -> str:
         """What is known, for people."""
         steepest = self.steepest
@@ -148,12 +157,16 @@ class Cliff:
             if self.needed is not None
             else ""
         )
-        seen = (
-            f"; steepest here from {steepest.low} to {steepest.high}, {gain}"
-            if steepest.gain.value > 0
-            else ""
-        )
+        seen = ""
+        if self.ranked:
+            others = [f"{step.low} to {step.high}" for step in self.ranked[0][1:]]
+            alike = f" ({_listed(others)} alike)" if others else ""
+            seen = f"; steepest here from {steepest.low} to {steepest.high}, {gain}{alike}"
         return f"cliff not resolved at n = {self.problems:,}{wish}: {self.reason}{seen}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def find_cliff(

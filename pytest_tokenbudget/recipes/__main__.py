@@ -46,6 +46,8 @@ def _head(serving: Serving) -> list[str]:
     """What is said before the settings of any engine."""
     recipe, found = serving.recipe, serving.allocation
     lines = [
+        "# NO EVIDENCE stands behind these settings: the budget is not measured, but taken from "
+        f"{'the recipe' if found.mode == 'explicit' else 'a table'}",
         f"# {recipe.name}: {recipe.model_path} = {serving.model}",
         f"# thinking budget: {serving.tokens:,} tokens ({found.mode}; {found.reason})",
     ]

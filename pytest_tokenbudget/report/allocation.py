@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.report.allocation_replay import FEATURES
-from pytest_tokenbudget.report.allocation_settings import choice, limits_of, settings_record
+from pytest_tokenbudget.report.allocation_settings import (
+    choice,
+    limits_of,
+    settings_file,
+    settings_record,
+)
 from pytest_tokenbudget.report.allocation_study import (
     OFF,
     AllocationReport,
@@ -27,7 +32,7 @@ from pytest_tokenbudget.report.style import (
     visible,
     wrapped,
 )
-from pytest_tokenbudget.report.thinking import point_record
+from pytest_tokenbudget.report.thinking import forced_share, point_record
 from pytest_tokenbudget.report.thinking_study import ThinkingStudy
 
 if TYPE_CHECKING:
@@ -36,7 +41,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.policies import PolicyResult, PolicyStudy
 
 SCHEMA = "tokenbudget-allocation/1"
-_MODES = (12, 7, 6, 20, 9, 7)
+_MODES = (12, 7, 5, 21, 7, 9, 7)
 _POLICIES = (20, 20, 7, 6, 7)
 
 
@@ -60,7 +65,7 @@ def write_allocation(study: ThinkingStudy, run: RunInfo, directory: Path) -> lis
     report = analyse_allocation(study)
     if report.policies is not None:
         settings = settings_record(study, report)
-        written.append(write_json(results / f"allocation_settings_{stem}.json", settings))
+        written.append(write_json(results / settings_file(study), settings))
         written += allocation_figure(study, directory)
     return written
 
@@ -135,15 +140,16 @@ def allocation_lines(study: ThinkingStudy, run: RunInfo, width: int = MAX_WIDTH)
     Args:
         study: The study.
         run: The run that made it.
-        width: Columns of the terminal. Sentences are wrapped to it; the tables need 77.
+        width: Columns of the terminal. Sentences are wrapped to it; the tables need 80.
     """
     width = columns(width)
     lines = [_rule(study, width)]
     if not study.complete:
         return [*lines, *wrapped("no problem has all its traces yet: nothing to show", width)]
     report = analyse_allocation(study)
-    lines += wrapped(report.table_sentence, width)
+    lines += wrapped(answer_sentence(report), width)
     lines += _mode_table(report)
+    lines += wrapped(report.table_sentence, width)
     for sentence in _mode_sentences(report):
         lines += wrapped(sentence, width)
     found = report.policies
@@ -173,13 +179,13 @@ def _rate(rate: Estimate) -> str:
 
 def _mode_table(report: AllocationReport) -> list[str]:
     rows: list[tuple[str, ...]] = [
-        ("mode", "table", "here", "accuracy [95 %]", "truncated", "tokens")
+        ("mode", "table", "here", "accuracy [95 %]", "forced", "truncated", "tokens")
     ]
     for each in report.modes:
         table = "-" if each.table.tokens is None else count(each.table.tokens)
         here = "-" if each.tokens is None else count(each.tokens)
         if each.measured is None:
-            rows.append((each.mode, table, here, "not tried", "", ""))
+            rows.append((each.mode, table, here, "not tried", "", "", ""))
             continue
         curve = each.measured.curve
         rows.append(
@@ -188,6 +194,7 @@ def _mode_table(report: AllocationReport) -> list[str]:
                 table,
                 here,
                 _rate(curve.accuracy),
+                forced_share(each.measured),
                 f"{percent(curve.truncation.value)} %",
                 f"{curve.mean_tokens.value:,.1f}",
             )
@@ -236,7 +243,8 @@ def _policy_sentences(
             f"no policy is shown to keep the accuracy within {100 * found.margin:g} points with "
             f"fewer tokens; published elsewhere: {claimed} fewer"
         )
-    yield f"recommended: {recommended_sentence(study, report)}"
+    behind = "" if report.evident else ", which no evidence stands behind"
+    yield f"settings{behind}: results/{settings_file(study)}"
     if found.missing:
         yield f"{plural(found.missing, 'problem')} with an error left out of the policies"
 
@@ -247,16 +255,29 @@ def _saved(result: PolicyResult) -> str:
     return f"{result.name} {percent(saving.value)} % [{low}, {high}]"
 
 
-def recommended_sentence(study: ThinkingStudy, report: AllocationReport) -> str:
-    """What to set, for people."""
+def answer_sentence(report: AllocationReport) -> str:
+    """The thinking budget to set, what it gives, and why; or that none can be recommended."""
+    found = report.policies
+    if found is None:
+        return f"no thinking budget can be recommended: {report.left_out}"
     name, settings = choice(report)
     limits = limits_of(settings)
-    where = f"allocation_settings_{safe_name(study.alias)}.json"
     if name == OFF:
-        return f"{OFF}; {where}"
-    if len(set(limits.values())) == 1:
+        assert report.off is not None
+        return f"recommended: {OFF}: {_reached(report.off)}"
+    reached = _reached(found.policy(name).working)
+    if name == "one limit":
         [limit] = set(limits.values())
-        why = f" ({report.reference_because})" if name == "one limit" else ""
-        return f"one limit of {plural(limit, 'thinking token')}{why}; {where}"
+        at = plural(limit, "thinking token")
+        if report.evident:
+            return f"recommended limit {at}: {reached} ({report.reference_because})"
+        return (
+            f"no thinking budget can be recommended from {plural(found.problems, 'problem')}: "
+            f"{at} give {reached} ({report.reference_because})"
+        )
     shown = ", ".join(f"{visible(group)} {count(limit)}" for group, limit in limits.items())
-    return f"{name}{f' ({shown})' if shown else ''}; {where}"
+    return f"recommended policy {name}{f' ({shown})' if shown else ''}: {reached}"
+
+
+def _reached(point: PolicyPoint) -> str:
+    return f"{percent(point.accuracy.value)} % accuracy with {point.mean_tokens.value:,.0f} tokens"

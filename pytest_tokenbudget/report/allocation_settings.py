@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_tokenbudget.report.allocation_replay import FEATURES
 from pytest_tokenbudget.report.allocation_study import OFF, AllocationReport, serving_of
-from pytest_tokenbudget.report.files import to_plain
+from pytest_tokenbudget.report.files import safe_name, to_plain
 from pytest_tokenbudget.report.thinking_study import ThinkingStudy
 
 SCHEMA = "tokenbudget-allocation-settings/1"
@@ -43,6 +43,7 @@ def settings_record(study: ThinkingStudy, report: AllocationReport) -> dict[str,
     limits = limits_of(policy)
     kept = found.policies[0].held
     record: dict[str, object] = {
+        "evidence": evidence_of(report),
         "schema": SCHEMA,
         "model": study.alias,
         "model_id": report.model,
@@ -68,6 +69,27 @@ def settings_record(study: ThinkingStudy, report: AllocationReport) -> dict[str,
     if name == "predicted difficulty":
         record["features"] = list(FEATURES)
     return record
+
+
+def settings_file(study: ThinkingStudy) -> str:
+    """Name of the file of settings."""
+    return f"allocation_settings_{safe_name(study.alias)}.json"
+
+
+def evidence_of(report: AllocationReport) -> str:
+    """What stands behind the settings, in the first line of their file."""
+    found = report.policies
+    assert found is not None
+    if report.recommended == OFF:
+        return report.off_sentence()
+    if found.winner is not None:
+        return found.sentence()
+    if report.reference_shown:
+        return f"limit {found.reference:,}: {report.reference_because} (n = {found.problems:,})"
+    return (
+        f"NONE: not a recommendation; limit {found.reference:,} is not shown to be good enough "
+        f"(n = {found.problems:,}): {report.reference_because}"
+    )
 
 
 def choice(report: AllocationReport) -> tuple[str, Mapping[str, Any]]:

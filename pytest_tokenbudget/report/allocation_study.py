@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 OFF = "thinking off"
 _MODEL = "allocation model"
 _EXPLICIT = "explicit"
+_SHOWN = "shown to be not worse than no limit"
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class AllocationReport:
         off: Thinking switched off against one limit at its own mean tokens; None if not tried.
         no_limit: The budget that stands for no limit in the replay.
         reference_because: Why policies are compared at the limit that they are compared at.
+        reference_shown: Whether that limit is shown to be not worse than no limit.
     """
 
     model: str
@@ -132,6 +134,7 @@ class AllocationReport:
     off: PolicyPoint | None
     no_limit: int | None
     reference_because: str
+    reference_shown: bool = False
 
     def mode(self, name: str) -> ModeResult:
         """The mode of that name.
@@ -172,6 +175,14 @@ class AllocationReport:
         ):
             return OFF
         return best.name
+
+    @property
+    def evident(self) -> bool:
+        """Whether evidence stands behind what would be set."""
+        found = self.policies
+        return found is not None and (
+            self.recommended == OFF or found.winner is not None or self.reference_shown
+        )
 
     def off_sentence(self) -> str:
         """How thinking off compares, for people."""
@@ -270,6 +281,7 @@ def _analyse(study: ThinkingStudy) -> AllocationReport:
         off=off,
         no_limit=no_limit,
         reference_because=because,
+        reference_shown=because == _SHOWN,
     )
 
 
@@ -282,7 +294,7 @@ def _reference(study: ThinkingStudy, replay: Replay) -> tuple[int, str]:
     if explicit in replay.budgets:
         return explicit, "it was asked for"
     if useful in replay.budgets:
-        return useful, "shown to be not worse than no limit"
+        return useful, _SHOWN
     rates = replay.correct.mean(axis=0)
     place = next(i for i, rate in enumerate(rates) if rate >= rates[-1])
     return replay.budgets[place], "the smallest as accurate as no limit here, which shows nothing"

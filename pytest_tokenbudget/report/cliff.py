@@ -12,7 +12,7 @@ from pytest_tokenbudget.report.files import to_plain, to_record, write_json
 from pytest_tokenbudget.report.json_files import RunInfo, answer_record, file_stem, header
 from pytest_tokenbudget.report.stochastic import scores
 from pytest_tokenbudget.report.study import Study
-from pytest_tokenbudget.report.style import MAX_WIDTH, columns, count, plural, wrapped
+from pytest_tokenbudget.report.style import MAX_WIDTH, columns, count, listed, plural, wrapped
 from pytest_tokenbudget.traces.trace import Outcome
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.intervals import Estimate
 
 SCHEMA = "tokenbudget-phase3-cliff/1"
+SHOWN_WINDOWS = 3
+_WIDTHS = (18, 28, 22)
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,44 @@ def _out_of_reach(study: Study) -> str:
     return f"traces reach to {plural(study.reach, 'token')}, below the smallest budget of the cliff"
 
 
+def steepest_lines(cliff: Cliff, width: int = MAX_WIDTH) -> list[str]:
+    """The three steepest windows with what they gain a token, and which of them rise alike.
+
+    Args:
+        cliff: The cliff.
+        width: Columns of the terminal; a table that it has no room for becomes sentences.
+    """
+    ranked = cliff.ranked
+    steps = [step for alike in ranked for step in alike]
+    shown = steps[:SHOWN_WINDOWS]
+    if not shown:
+        return []
+    rows = [("steepest windows", "gain [95 %]", "points a token [95 %]")]
+    rows += [
+        (
+            f"{count(step.low)} to {count(step.high)}",
+            f"{_signed(step.gain, 1)} points",
+            _signed(step.per_token, 2),
+        )
+        for step in shown
+    ]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(r, _WIDTHS, strict=True)).rstrip() for r in rows]
+    if max(map(len, lines)) > width:
+        lines = wrapped(f"{rows[0][0]}:", width)
+        for place, gain, slope in rows[1:]:
+            lines += wrapped(f"{place}: {gain}, {slope} a token", width)
+    for alike in ranked:
+        if len(alike) > 1 and alike[0] in shown:
+            names = [f"{count(step.low)} to {count(step.high)}" for step in alike]
+            lines += wrapped(f"{listed(names)} alike", width)
+    return lines
+
+
+def _signed(estimate: Estimate, digits: int) -> str:
+    value, low, high = (f"{100 * each + 0.0:+.{digits}f}" for each in estimate[:3])
+    return f"{value} [{low}, {high}]"
+
+
 def cliff_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str]:
     """What is known about the cliff, as lines of at most 80 columns.
 
@@ -176,10 +216,13 @@ def cliff_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str]
     """
     width = columns(width)
     study = study.cliff_study
+    lines: list[str] = []
     if study.complete and cliff_budgets(study):
         result = analyse_cliff(study)
         told = [step for step in result.cliff.steps if step.significant]
-        sentences = [result.cliff.sentence()]
+        lines += wrapped(f"phase 3: {result.cliff.sentence()}", width)
+        lines += steepest_lines(result.cliff, width)
+        sentences = []
         if result.cliff.steps:
             sentences.append(
                 f"accuracy differs between neighbours in {len(told)} of "
@@ -192,7 +235,6 @@ def cliff_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str]
         sentences = [_out_of_reach(study)]
     else:
         sentences = ["no problem has all its traces yet: no cliff to look for"]
-    lines: list[str] = []
     for sentence in sentences:
         lines += wrapped(f"phase 3: {sentence}", width)
     return lines

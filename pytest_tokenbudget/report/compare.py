@@ -48,7 +48,9 @@ def compared_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[s
         return []
     width = columns(width)
     comparison = gates.comparison
-    lines = [_rule(comparison, width), *_table(comparison)]
+    point = comparison.at(comparison.largest)
+    answer = f"at {count(point.budget)} tokens, {point.accuracy.sentence('accuracy')}"
+    lines = [_rule(comparison, width), *wrapped(answer, width), *_table(comparison)]
     for sentence in _sentences(gates):
         lines += wrapped(sentence, width)
     return lines
@@ -91,7 +93,6 @@ def _sentences(gates: BaselineGates) -> list[str]:
     point = comparison.at(comparison.largest)
     said = [
         "truncated: change in points; tokens: change of the mean; p: exact McNemar",
-        f"at {count(point.budget)} tokens, {point.accuracy.sentence('accuracy')}",
         point.completed.sentence("accuracy of what both completed"),
         point.truncation.sentence("truncated"),
         point.tokens.sentence(),

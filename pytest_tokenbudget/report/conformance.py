@@ -133,6 +133,8 @@ def conformance_lines(report: ConformanceReport, run: RunInfo, width: int = MAX_
     width = columns(width)
     engine = shorten(visible(report.engine), 24)
     lines = [rule(report.alias, f" by {engine}: are limits kept?", width)]
+    for answer in _answers(report):
+        lines += wrapped(visible(answer), width)
     lines += _limit_table(report.limits)
     for limit in report.limits:
         if limit.finding is not Finding.KEPT and not limit.cases:
@@ -152,6 +154,14 @@ def conformance_lines(report: ConformanceReport, run: RunInfo, width: int = MAX_
         count = plural(len(report.missing), "probe")
         lines += wrapped(f"{count} not made in this run: {shown}{more}", width)
     return lines
+
+
+def _answers(report: ConformanceReport) -> Iterator[str]:
+    """Whether limits are kept, and whether a thinking budget is."""
+    if report.limits:
+        yield report.limits_sentence()
+    if report.ways:
+        yield report.thinking_sentence()
 
 
 def _limit_table(limits: Sequence[LimitResult]) -> list[str]:
@@ -240,8 +250,6 @@ def star_sentence(report: ConformanceReport) -> str:
 
 
 def _way_sentences(report: ConformanceReport) -> Iterator[str]:
-    if report.ways:
-        yield report.thinking_sentence()
     if switches := report.switch_sentence():
         yield switches
     best = report.best

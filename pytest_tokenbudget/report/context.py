@@ -117,12 +117,14 @@ def context_lines(study: ContextStudy, run: RunInfo, width: int = MAX_WIDTH) -> 
     sentences: list[str] = []
     if study.complete:
         report = analyse_context(study)
+        if "all" in report.advice:
+            lines += wrapped(f"all together: {report.advice['all'].sentence()}", width)
         for arm in report.arms:
+            name = f"{shorten(visible(study.arm_name(arm)), 30)}: " if len(report.arms) > 1 else ""
+            lines += wrapped(f"{name}{report.advice[arm].sentence()}", width)
             lines += _table(study, report, arm, width)
             for sentence in _arm_sentences(study, report, arm):
                 lines += wrapped(sentence, width)
-        if "all" in report.advice:
-            sentences.append(f"all together: {report.advice['all'].sentence()}")
     else:
         sentences.append("no conversation has all its answers yet: nothing to show")
     for sentence in [*sentences, *_omissions(study, run)]:
@@ -176,7 +178,7 @@ def _arm_sentences(study: ContextStudy, report: ContextReport, arm: Arm) -> list
     said += _no_windows(report, arm)
     if contrast := _best_contrast(report.contrasts[arm]):
         said.append(contrast)
-    return [*said, report.advice[arm].sentence()]
+    return said
 
 
 def _rate(estimate: Estimate) -> str:

@@ -7,24 +7,44 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from pytest_tokenbudget.analysis.error_rates import NOT_ANNOTATED, SOLVED
+from pytest_tokenbudget.analysis.errors import RECOVERABLE
 from pytest_tokenbudget.report.annotations import annotations_folder
 from pytest_tokenbudget.report.error_analysis import (
     DEFAULT_SAMPLES,
     NO_SUGGESTION,
     BudgetErrors,
     ErrorReport,
+    Evolution,
     analyse_errors,
 )
 from pytest_tokenbudget.report.files import to_record, write_json
 from pytest_tokenbudget.report.json_files import RunInfo, header
 from pytest_tokenbudget.report.study import Study
-from pytest_tokenbudget.report.style import MAX_WIDTH, columns, count, plural, visible, wrapped
+from pytest_tokenbudget.report.style import (
+    MAX_WIDTH,
+    columns,
+    count,
+    percent,
+    plural,
+    shorten,
+    visible,
+    wrapped,
+)
 
 __all__ = ["ErrorReport", "analyse_errors", "errors_lines", "write_errors"]
 
 SCHEMA = "tokenbudget-errors/1"
 FILE = "phase2_error_analysis.json"
 _SHOWN_FAULTS = 5
+_RECOVERY = ("recoverable", "persistent", "unknown")
+_RECOVERY_WORDS = (
+    "recoverable: right at a larger budget; persistent: right at none, or ended by itself; "
+    "unknown: cut at the largest budget"
+)
+_WIDTHS = (7, 7, 10, 11, 10, 8)
+_CELL = 15
+_NARROWEST = 8
 
 
 def report_of(study: Study, run: RunInfo, directory: Path) -> ErrorReport:
@@ -111,7 +131,14 @@ def errors_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str
     if not study.complete:
         return wrapped("no problem has all its traces yet: no errors to look at", width)
     report = report_of(study, run, Path(str(run.settings.get("reports") or "reports")))
-    sentences = [f"errors: {report.sentence()}"]
+    lines = [*wrapped(f"phase 2: {_answer(report)}", width), *_table(report)]
+    for change in report.evolution:
+        lines += evolution_lines(change, width)
+    sentences = [_RECOVERY_WORDS] if any(one.errors for one in report.budgets) else []
+    sentences.append(f"annotation: {report.sentence()}")
+    sentences += [
+        _annotated_recovery(one) for one in report.budgets if any(one.recoverable.values())
+    ]
     sentences += [visible(fault) for fault in report.faults[:_SHOWN_FAULTS]]
     if len(report.faults) > _SHOWN_FAULTS:
         sentences.append(f"and {len(report.faults) - _SHOWN_FAULTS} more")
@@ -124,17 +151,98 @@ def errors_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str
     if report.left_out:
         left = ", ".join(map(count, report.left_out))
         sentences.append(f"left out, beyond what was generated: {left} tokens")
-    return [line for sentence in sentences for line in wrapped(sentence, width)]
+    return lines + [line for sentence in sentences for line in wrapped(sentence, width)]
+
+
+def _answer(report: ErrorReport) -> str:
+    """What more tokens can do about the errors, in one line."""
+    if not report.budgets:
+        return "no budget of the error analysis was generated"
+    first, last = report.budgets[0], report.budgets[-1]
+    left = f"{plural(last.errors, 'error')} of {plural(last.answers, 'answer')}"
+    at = f"{left} at {count(last.budget)} tokens"
+    if first is last or not first.errors:
+        return at
+    yes, no, unknown = (first.measured[each] for each in RECOVERABLE)
+    more = f", {unknown:,} unknown" if unknown else ""
+    return (
+        f"{at}; of {first.errors:,} at {count(first.budget)}, {yes:,} recoverable, "
+        f"{no:,} persistent{more}"
+    )
+
+
+def _table(report: ErrorReport) -> list[str]:
+    """Errors by budget, and whether more tokens make them right."""
+    found = [one for one in report.budgets if one.answers]
+    if not found:
+        return []
+    rows = [("budget", "errors", "of answers", *_RECOVERY), *map(_row, found)]
+    return ["  ".join(c.rjust(w) for c, w in zip(row, _WIDTHS, strict=True)) for row in rows]
+
+
+def _row(one: BudgetErrors) -> tuple[str, ...]:
+    share = f"{percent(one.errors / one.answers)} %"
+    measured = (count(one.measured[each]) for each in RECOVERABLE)
+    return count(one.budget), count(one.errors), share, *measured
+
+
+def evolution_lines(change: Evolution, width: int = MAX_WIDTH) -> list[str]:
+    """What became of each type of error at the next budget, as a matrix.
+
+    Annotated types are shown where there are any, else those that the rules suggest. Types that
+    occur at neither budget are left out.
+
+    Args:
+        change: From one budget to the next.
+        width: Columns of the terminal.
+    """
+    annotated = {kind for kind in change.annotated if kind not in (SOLVED, NOT_ANNOTATED)}
+    known = any(sum(change.annotated[kind].values()) for kind in annotated)
+    matrix, source = (
+        (change.annotated, "annotated") if known else (change.suggested, "suggested by rules")
+    )
+    rows = [kind for kind in matrix if any(matrix[kind].values())]
+    kinds = [kind for kind in matrix if any(matrix[row][kind] for row in rows)]
+    if not {*rows, *kinds} - {SOLVED}:
+        return []
+    head = f"from {count(change.budget)} (rows) to {count(change.next)} (columns), {source}"
+    room = min(_CELL, (width - _CELL) // len(kinds))
+    if room < _NARROWEST:
+        pairs = [
+            f"{_kind(row)} to {_kind(kind)} {count(matrix[row][kind])}"
+            for row in rows
+            for kind in kinds
+            if matrix[row][kind]
+        ]
+        about = f"from {count(change.budget)} to {count(change.next)}, {source}"
+        return wrapped(f"{about}: {', '.join(pairs)}", width)
+    shown = [_kind(kind) for kind in kinds]
+    lines = [
+        *wrapped(head, width),
+        " " * _CELL + "".join(shorten(kind, room - 1).rjust(room) for kind in shown),
+    ]
+    for row in rows:
+        cells = "".join(count(matrix[row][kind]).rjust(room) for kind in kinds)
+        lines.append(f"{_kind(row):{_CELL}}{cells}")
+    return lines
+
+
+def _annotated_recovery(one: BudgetErrors) -> str:
+    yes, no, unknown = (one.recoverable[each] for each in RECOVERABLE)
+    return (
+        f"{count(one.budget)}: annotated as recoverable {yes:,}, persistent {no:,}, "
+        f"unknown {unknown:,}"
+    )
+
+
+def _kind(name: str) -> str:
+    return "no suggestion" if name == NO_SUGGESTION else name
 
 
 def _budget_words(one: BudgetErrors) -> str:
     found, word = (one.types, "") if one.types else (one.suggested, "suggested ")
     n = one.annotated if one.types else one.errors
     kinds = sorted(found.items(), key=lambda item: -item[1].count)
-    said = ", ".join(
-        f"{name.replace(NO_SUGGESTION, 'no suggestion')} {share.count}"
-        for name, share in kinds
-        if share.count
-    )
+    said = ", ".join(f"{_kind(name)} {share.count}" for name, share in kinds if share.count)
     of = f"{n} annotated of {plural(one.errors, 'error')}" if one.types else plural(n, "error")
     return f"{count(one.budget)}: {of}, {word}{said}"

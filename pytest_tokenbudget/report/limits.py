@@ -60,7 +60,9 @@ def recommended_limits(study: Study, target: float = TARGET) -> dict[str, Recomm
     return study.once(f"limits at {target}", make)
 
 
-def recommendation_sentence(found: Recommendation, accuracy: float | None = None) -> str:
+def recommendation_sentence(
+    found: Recommendation, accuracy: float | None = None, of: str = ""
+) -> str:
     """The recommended limit in one sentence, with its accuracy and its truncation.
 
     A limit whose bound is far above the target is named, and not recommended.
@@ -68,6 +70,7 @@ def recommendation_sentence(found: Recommendation, accuracy: float | None = None
     Args:
         found: What the traces say about limits.
         accuracy: Accuracy at the limit that is named (``named_limit``); None or NaN if unknown.
+        of: What the limit is for, after "tokens".
     """
     named = named_limit(found)
     if named is None:
@@ -75,7 +78,7 @@ def recommendation_sentence(found: Recommendation, accuracy: float | None = None
     right = ""
     if accuracy is not None and math.isfinite(accuracy):
         right = f"{percent(accuracy)} % accuracy, "
-    at = f"{named.limit:,} tokens"
+    at = f"{named.limit:,} tokens{of}"
     if found.promise == "cap too low":
         share = (named.truncated + named.unknown) / found.needs.traces
         return (
@@ -89,18 +92,18 @@ def recommendation_sentence(found: Recommendation, accuracy: float | None = None
     return f"recommended limit {at}: {right}{bound}"
 
 
-def limit_answer(study: Study, found: Recommendation) -> str:
+def limit_answer(study: Study, found: Recommendation, of: str = "") -> str:
     """The sentence of a recommendation with the study's accuracy at the limit, where it is known.
 
     Args:
         study: Its accuracy at every token count is looked at.
         found: A recommendation for all of its tokens.
+        of: What the limit is for, after "tokens".
     """
     named = named_limit(found)
     known = named is not None and 1 <= named.limit <= study.reach
-    return recommendation_sentence(
-        found, study.accuracy_at(named.limit) if named and known else None
-    )
+    accuracy = study.accuracy_at(named.limit) if named and known else None
+    return recommendation_sentence(found, accuracy, of)
 
 
 def named_limit(found: Recommendation) -> Truncation | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.generation_config import GenerationConfig
 from pytest_tokenbudget.report.files import to_plain, to_record, write_json, write_text
 from pytest_tokenbudget.report.json_files import RunInfo, file_stem, header
+from pytest_tokenbudget.report.limits import limit_answer
 from pytest_tokenbudget.report.saturation import target_of
 from pytest_tokenbudget.report.scenarios_answers import Answers
 from pytest_tokenbudget.report.scenarios_settings import settings_files
@@ -142,14 +143,16 @@ def scenarios_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[
         report = report_of(study, run)
     except NoScenariosError as error:
         return [*lines, *wrapped(str(error), width)]
+    lines += wrapped(limit_answer(study, report.learned.overall.found), width)
     lines += _table(report)
     for sentence in _sentences(report):
         lines += wrapped(sentence, width)
     lines += _replay_table(report)
     for sentence in _closing(report):
         lines += wrapped(sentence, width)
-    lines += wrapped(f"settings: results/scenarios_settings_{file_stem(study)}.yaml", width)
-    return lines
+    behind = "" if report.learned.overall.promised else ", which no evidence stands behind"
+    where = f"results/scenarios_settings_{file_stem(study)}.yaml"
+    return lines + wrapped(f"settings{behind}: {where}", width)
 
 
 def _table(report: ScenarioReport) -> list[str]:

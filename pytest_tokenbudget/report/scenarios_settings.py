@@ -56,6 +56,7 @@ def settings_text(
         }
     rows = run.settings.get("batch_size")
     about = [
+        _evidence(report, split),
         f"{study.alias} on {study.task.name}, {plural(len(study.complete), 'problem')}",
         because(overall, overall),
     ]
@@ -68,6 +69,22 @@ def settings_text(
         limits={section: limits_of(report, split)} if split else None,
         about=about,
     )
+
+
+def _evidence(report: ScenarioReport, split: str | None) -> str:
+    """What stands behind the limits of a file, in its first line."""
+    overall = report.learned.overall
+    written = limits_of(report, split) if split else {}
+    choices = report.learned.groups.get(split, {}) if split else {}
+    limits = [overall, *(choices[name] for name in written)]
+    bare = sum(not choice.promised for choice in limits)
+    goal = f"truncate at most {100 * report.target:g} % of the answers"
+    if not bare:
+        return f"Evidence: every limit below is shown to {goal}, each by itself"
+    which = (
+        "these limits" if bare == len(limits) else f"{bare:,} of the {len(limits):,} limits below"
+    )
+    return f"NO EVIDENCE stands behind {which}: not a recommendation, not shown to {goal}"
 
 
 def limits_of(report: ScenarioReport, split: str) -> dict[str, Limit]:

@@ -122,15 +122,15 @@ def stochastic_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list
         width: Columns of the terminal. Sentences are wrapped to it; the table needs 70.
     """
     width = columns(width)
-    about = (
-        f"phase 1b: {plural(study.samples, 'sample')} of each of "
-        f"{plural(len(study.complete), 'problem')}, {decoding_words(study)}"
-    )
-    lines = wrapped(about, width)
-    sentences = []
+    lines: list[str] = []
+    sentences = [
+        f"{plural(study.samples, 'sample')} of each of {plural(len(study.complete), 'problem')}, "
+        f"{decoding_words(study)}"
+    ]
     if study.complete:
         result = analyse_stochastic(study)
         last = result.points[-1]
+        lines += wrapped(f"phase 1b: {_answer(last)}", width)
         heads = ("budget", "success [95 %]".ljust(22), "sd across samples")
         table = [(*heads, f"pass@{last.samples}", "majority"), *map(_row, result.points)]
         lines += ["  ".join(c.rjust(w) for c, w in zip(r, _WIDTHS, strict=True)) for r in table]
@@ -142,17 +142,28 @@ def stochastic_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list
         sentences += [each.sentence() for each in result.differences]
         sentences += cost_sentences(study, run, target_of(run)) if study.scored else []
     else:
-        sentences.append("no problem has all its samples yet: nothing to show")
+        sentences.insert(0, "phase 1b: no problem has all its samples yet: nothing to show")
     if study.missing:
         sentences.append(
             f"{study.missing:,} of {plural(len(study.problems), 'problem')} lack samples and are "
             "left out: run the same command again to go on"
         )
     if study.errors:
-        sentences.append(f"{plural(len(study.errors), 'sample')} ended in an error and count not")
+        count_not = "is left out" if len(study.errors) == 1 else "are left out"
+        sentences.append(f"{plural(len(study.errors), 'sample')} ended in an error and {count_not}")
     for sentence in sentences:
         lines += wrapped(sentence, width)
     return lines
+
+
+def _answer(point: SamplePoint) -> str:
+    """What repeated samples come to at the largest budget, in one line."""
+    said = [f"{_rate(point.mean_success)} of samples right"]
+    if point.majority_vote is not None:
+        said.append(f"{_rate(point.majority_vote)} by majority vote")
+    if point.samples > 1:
+        said.append(f"{_rate(point.pass_at[-1].rate)} at least once in {point.samples:,}")
+    return f"at {count(point.budget)} tokens {', '.join(said)}"
 
 
 def _row(point: SamplePoint) -> tuple[str, ...]:

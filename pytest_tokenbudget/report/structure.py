@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.tasks.scoring import Judged
 
 SCHEMA = "tokenbudget-phase3-structure/1"
+_PARTS = ("thinking", "setup", "computation", "verification", "answer", "other")
 
 
 @dataclass(frozen=True)
@@ -309,7 +310,7 @@ def structure_sentences(study: Study) -> list[str]:
     if not result.traces:
         return ["every trace ended in an error: no structure to show"]
     last = result.points[-1]
-    said = [_makeup(result)]
+    said = [_answer(result), _makeup(result)]
     verified = last.part(Kind.VERIFICATION).traces
     said.append(_verification(verified, last.budget, Fit))
     if result.cliff is not None:
@@ -331,10 +332,21 @@ def structure_sentences(study: Study) -> list[str]:
     return said
 
 
+def _answer(result: StructureStudy) -> str:
+    """What solutions consist of, in one line."""
+    tokens = {name: result.tokens[name].value for name in _PARTS}
+    total = sum(tokens.values())
+    if not total:
+        return "solutions hold no token"
+    parts = sorted((name for name in _PARTS if tokens[name] > 0), key=lambda name: -tokens[name])
+    shares = ", ".join(f"{100 * tokens[name] / total:.0f} % {name}" for name in parts)
+    return f"solutions are {shares}"
+
+
 def _makeup(result: StructureStudy) -> str:
     parts = [
         f"{name} {result.tokens[name].value:.1f}"
-        for name in ("thinking", "setup", "computation", "verification", "answer", "other")
+        for name in _PARTS
         if result.tokens[name].value > 0
     ]
     wrong = result.counts["equations_wrong"]

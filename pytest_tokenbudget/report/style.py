@@ -6,7 +6,7 @@ import math
 import re
 import textwrap
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -148,6 +148,13 @@ def count(number: float) -> str:
 def plural(number: int, one: str, many: str | None = None) -> str:
     """``1 problem``, ``1,319 problems``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """``a``, ``a and b``, ``a, b and c``; of more than ``most`` the rest is counted."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most:,} more"
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def wrapped(sentence: str, width: int, indent: str = "  ") -> list[str]:

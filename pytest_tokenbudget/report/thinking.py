@@ -12,11 +12,12 @@ from pytest_tokenbudget.report.cost_thinking import (
 )
 from pytest_tokenbudget.report.files import safe_name, to_plain, to_record, write_json
 from pytest_tokenbudget.report.json_files import RunInfo, answer_record, header
-from pytest_tokenbudget.report.limits import limits_record
+from pytest_tokenbudget.report.limits import limit_answer, limits_record
 from pytest_tokenbudget.report.style import (
     MAX_WIDTH,
     columns,
     count,
+    listed,
     percent,
     plural,
     rule,
@@ -30,13 +31,14 @@ from pytest_tokenbudget.report.thinking_points import (
     analyse_thinking,
 )
 from pytest_tokenbudget.report.thinking_study import Answer, Enforcement, ThinkingStudy
+from pytest_tokenbudget.report.truncation_signs import signs_lines
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.limits import Recommendation
     from pytest_tokenbudget.analysis.truncation import Verdict
 
 SCHEMA = "tokenbudget-thinking/2"
-_WIDTHS = (8, 7, 21, 8, 6, 8, 9)
+_WIDTHS = (8, 6, 21, 8, 8, 7, 8, 7)
 
 
 def write_thinking(study: ThinkingStudy, run: RunInfo, directory: Path) -> list[Path]:
@@ -174,6 +176,7 @@ def thinking_lines(study: ThinkingStudy, run: RunInfo, width: int = MAX_WIDTH) -
     sentences: list[str] = []
     if study.complete:
         report = analyse_thinking(study)
+        lines += wrapped(_answer(study, report), width)
         lines += _table(study, report)
         sentences += [*_sentences(study, report), *thinking_cost_sentences(study, run)]
     else:
@@ -181,7 +184,17 @@ def thinking_lines(study: ThinkingStudy, run: RunInfo, width: int = MAX_WIDTH) -
     sentences += _omissions(study, run)
     for sentence in sentences:
         lines += wrapped(sentence, width)
-    return lines
+    return lines + (signs_lines(report.signs, width) if study.complete else [])
+
+
+def _answer(study: ThinkingStudy, report: ThinkingReport) -> str:
+    """The recommended limit of all tokens, and how thinking switched off does."""
+    said = limit_answer(study.natural, report.limits.overall, " (thinking included)")
+    off = next((p for p in report.of(Enforcement.OFF) if p.budget is None), None)
+    if off is None:
+        return said
+    tokens = f"{off.curve.mean_tokens.value:,.0f} tokens on average"
+    return f"{said}; thinking off: {percent(off.accuracy.value)} % accuracy with {tokens}"
 
 
 def _rule(study: ThinkingStudy, width: int) -> str:
@@ -190,8 +203,17 @@ def _rule(study: ThinkingStudy, width: int) -> str:
 
 
 def _table(study: ThinkingStudy, report: ThinkingReport) -> list[str]:
-    heads = ("ended", "budget", "accuracy [95 %]", "cut in", "cut in", "thinking", "tokens a")
-    below = ("by", "", "", "thinking", "answer", "tokens", "right one")
+    heads = (
+        "ended",
+        "budget",
+        "accuracy [95 %]",
+        "ended",
+        "cut in",
+        "cut in",
+        "thinking",
+        "tokens",
+    )
+    below = ("by", "", "", "by force", "thinking", "answer", "tokens", "a right")
     shown = [
         *report.of(Enforcement.HARD),
         *report.of(Enforcement.FORCED, study.closers[0]),
@@ -201,7 +223,7 @@ def _table(study: ThinkingStudy, report: ThinkingReport) -> list[str]:
     ]
     rows = [heads, below, *(_row(study, point) for point in shown)]
     return [
-        "  ".join(
+        " ".join(
             cell.ljust(w) if place in (0, 2) else cell.rjust(w)
             for place, (cell, w) in enumerate(zip(row, _WIDTHS, strict=True))
         ).rstrip()
@@ -223,11 +245,19 @@ def _row(study: ThinkingStudy, point: ThinkingPoint) -> tuple[str, ...]:
         names[point.enforcement],
         "-" if point.budget is None else count(point.budget),
         f"{percent(accuracy.value, 5)} % [{low}, {high}]",
+        forced_share(point),
         f"{percent(point.in_thinking.value)} %",
         f"{percent(point.in_answer.value)} %",
         f"{point.thinking_tokens.mean.value:,.1f}",
         "-" if price is None else f"{price.value:,.0f}",
     )
+
+
+def forced_share(point: ThinkingPoint) -> str:
+    """The share of answers whose thinking was ended by force; ``-`` where nothing ends it."""
+    if point.enforcement is not Enforcement.FORCED or not point.curve.problems:
+        return "-"
+    return f"{percent(point.forced / point.curve.problems)} %"
 
 
 def _sentences(study: ThinkingStudy, report: ThinkingReport) -> list[str]:
@@ -270,8 +300,7 @@ def _rules(recommendation: Recommendation) -> list[str]:
 
 def _judged(limits: list[str], verdict: Verdict) -> str:
     """Limits with what is said of them: "1,200 and 1,500 hold", "1,800 is refuted"."""
-    one = len(limits) == 1
-    named = limits[0] if one else f"{', '.join(limits[:-1])} and {limits[-1]}"
+    one, named = len(limits) == 1, listed(limits)
     if verdict == "holds":
         return f"{named} {'holds' if one else 'hold'}"
     return f"{named} {'is' if one else 'are'} {verdict}"

@@ -191,12 +191,14 @@ def _analyse(study: ThinkingStudy) -> ThinkingReport:
             if hard is None
             else compare_ways(positive, {"forced": forced[:, places], "hard": hard})
         ),
-        limits=_limits(study, natural, "thinking", [a.tokens for a in natural]),
+        limits=_limits(study, natural, "thinking", [a.judged.cut.tokens_used for a in natural]),
         thinking_limits=_limits(
             study, natural, "thinking", [a.thinking for a in natural], of_thinking=True
         ),
         off_limits=(
-            None if study.off is None else _limits(study, off, "standard", [a.tokens for a in off])
+            None
+            if study.off is None
+            else _limits(study, off, "standard", [a.judged.cut.tokens_used for a in off])
         ),
         signs=_signs(study),
         off=_off(study),

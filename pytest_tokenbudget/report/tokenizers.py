@@ -83,8 +83,10 @@ def tokenizers_lines(report: TokenizerReport, run: RunInfo, width: int = MAX_WID
         width: Columns of the terminal. Sentences are wrapped to it; the table needs 80.
     """
     width = columns(width)
-    lines = [rule(report.alias, ": tokens of texts and template", width), *_table(report)]
-    for sentence in _sentences(report):
+    lines = [rule(report.alias, ": tokens of texts and template", width)]
+    first, *others = list(_sentences(report)) or ["nothing was measured"]
+    lines += [*wrapped(visible(first), width), *_table(report)]
+    for sentence in others:
         lines += wrapped(visible(sentence), width)
     return lines
 
