@@ -38,6 +38,22 @@ def test_one_limit(tmp_path, capsys):
     assert '"thinking_token_budget": 1536' in shown
 
 
+@pytest.mark.parametrize(
+    ("evidence", "first"),
+    [
+        (None, "# NO EVIDENCE stands behind these settings: "),
+        ("NONE: not a recommendation; limit 1,536 ...", "# NO EVIDENCE stands behind these "),
+        (
+            "limit 1,536: shown to be\n not worse",
+            "# evidence: limit 1,536: shown to be not worse\n",
+        ),
+    ],
+)
+def test_the_first_line_is_the_evidence(tmp_path, capsys, evidence, first):
+    assert main([str(written(tmp_path, evidence=evidence))]) == 0
+    assert capsys.readouterr().out.startswith(first)
+
+
 def test_thinking_off(tmp_path):
     recipe = read_recipe(written(tmp_path, policy="thinking off", thinking_token_limits={"all": 0}))
     assert recipe.max_thinking_tokens == 0

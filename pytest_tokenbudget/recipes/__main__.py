@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from pytest_tokenbudget.analysis.allocation import EXPLICIT
 from pytest_tokenbudget.config_file import ConfigError
 from pytest_tokenbudget.console import show
 from pytest_tokenbudget.models import ModelError, load_catalogue
@@ -45,9 +46,12 @@ def write_settings(serving: Serving, engine: str) -> tuple[EngineSettings, ...]:
 def _head(serving: Serving) -> list[str]:
     """What is said before the settings of any engine."""
     recipe, found = serving.recipe, serving.allocation
+    source = "the recipe" if found.mode == EXPLICIT else "a table"
     lines = [
-        "# NO EVIDENCE stands behind these settings: the budget is not measured, but taken from "
-        f"{'the recipe' if found.mode == 'explicit' else 'a table'}",
+        f"# evidence: {' '.join(recipe.evidence.split())}"
+        if recipe.evidence
+        else f"# NO EVIDENCE stands behind these settings: the budget is not measured, but taken "
+        f"from {source}",
         f"# {recipe.name}: {recipe.model_path} = {serving.model}",
         f"# thinking budget: {serving.tokens:,} tokens ({found.mode}; {found.reason})",
     ]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 SCHEMA: Final = "tokenbudget-allocation-settings/"
+NO_EVIDENCE: Final = "NONE"
+"""How the ``evidence`` of settings begins that nothing stands behind."""
 
 
 def is_settings(found: object) -> bool:
@@ -35,7 +37,7 @@ def recipe_keys(found: Mapping[str, Any]) -> dict[str, object]:
             f"the policy {found.get('policy')!r} has no thinking limit that an engine could be "
             "given: write a recipe with max_thinking_tokens"
         )
-    name = str(found["model"])
+    name, evidence = str(found["model"]), str(found.get("evidence") or NO_EVIDENCE)
     groups = len(limits)
     return {
         "id": name,
@@ -43,4 +45,5 @@ def recipe_keys(found: Mapping[str, Any]) -> dict[str, object]:
         "model_path": found["model_id"],
         "max_thinking_tokens": max(limits.values()),
         "answer_tokens": found["answer_tokens"],
+        **({} if evidence.startswith(NO_EVIDENCE) else {"evidence": evidence}),
     }

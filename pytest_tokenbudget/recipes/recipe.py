@@ -44,6 +44,8 @@ class Recipe:
         answer_tokens: Tokens for the answer, on top of the thinking.
         temperature: Sampling temperature; None for what the model's card recommends.
         top_p: Nucleus; None likewise.
+        evidence: What shows that the budget is good enough, as the allocation eval writes it;
+            empty where nothing was measured.
     """
 
     id: str
@@ -55,6 +57,7 @@ class Recipe:
     answer_tokens: int = DEFAULT_ANSWER_TOKENS
     temperature: float | None = None
     top_p: float | None = None
+    evidence: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,7 @@ def parse_recipe(table: Mapping[str, object], where: str) -> Recipe:
         answer_tokens=DEFAULT_ANSWER_TOKENS if answer is None else answer,
         temperature=_number(table, "temperature", where, 0.0, 10.0),
         top_p=_number(table, "top_p", where, 0.0, 1.0),
+        evidence=_text(table, "evidence", where) or "",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_tokenbudget.recipes.measured import NO_EVIDENCE
 from pytest_tokenbudget.report.allocation_replay import FEATURES
 from pytest_tokenbudget.report.allocation_study import OFF, AllocationReport, serving_of
 from pytest_tokenbudget.report.files import safe_name, to_plain
@@ -87,8 +88,8 @@ def evidence_of(report: AllocationReport) -> str:
     if report.reference_shown:
         return f"limit {found.reference:,}: {report.reference_because} (n = {found.problems:,})"
     return (
-        f"NONE: not a recommendation; limit {found.reference:,} is not shown to be good enough "
-        f"(n = {found.problems:,}): {report.reference_because}"
+        f"{NO_EVIDENCE}: not a recommendation; limit {found.reference:,} is not shown to be good "
+        f"enough (n = {found.problems:,}): {report.reference_because}"
     )
 
 
