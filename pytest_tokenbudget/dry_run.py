@@ -77,7 +77,9 @@ def say(session: pytest.Session) -> bool | None:
         lines.append(f"written: {path.relative_to(base) if path.is_relative_to(base) else path}")
     if terminal is not None:
         terminal.ensure_newline()
-        for line in (*(f"tokenbudget: {note}" for note in state.notes), *lines):
+        for note in state.notes:
+            terminal.write_line(f"tokenbudget: {note}")
+        for line in lines:
             terminal.write_line(working_names(session.config, line))
     # What cannot be generated would fail its tests.
     session.testsfailed += any(run.failures for run in found)

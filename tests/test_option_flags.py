@@ -194,8 +194,18 @@ def test_an_eval_says_that_a_value_went_to_somebody_else(pytester, run, workers)
         line = f"{short} is an option of another plugin or a conftest.py in this session"
         assert line in text
         assert f"use --tokenbudget-{short[2:]}" in text
+        # While traces are generated, and below the results.
+        assert text.count(f"tokenbudget: {line}") == 2
+        assert f"--tokenbudget-{short[2:]} is an option" not in text
     assert "--fresh is" not in text
     assert combined(pytester.path)["model"] == "nano-reasoner"
+
+
+def test_a_dry_run_says_it_too(pytester, run):
+    taken(pytester)
+    text = run("--model=qwen-1.5b", "--dry-run").stdout.str()
+    assert "tokenbudget: --model is an option of another plugin" in text
+    assert "nano-reasoner: dry run" in text
 
 
 def test_a_session_without_evals_says_nothing(pytester, no_worker):

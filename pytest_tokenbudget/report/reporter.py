@@ -409,13 +409,12 @@ class Reporter:
         )
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        terminal = option_flags.NamingTerminal(terminalreporter, self.config)
         self.skipped.show(terminalreporter)
         if self.used or self.studies or self.records:
-            terminal.ensure_newline()
+            terminalreporter.ensure_newline()
             for note in self.session.notes:
-                terminal.write_line(f"tokenbudget: {note}", yellow=True)
-        self._show(terminal)
+                terminalreporter.write_line(f"tokenbudget: {note}", yellow=True)
+        self._show(option_flags.NamingTerminal(terminalreporter, self.config))
 
     def _show(self, terminalreporter: option_flags.NamingTerminal) -> None:
         if not (self.studies or self.records or self.problems):
