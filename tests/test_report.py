@@ -499,9 +499,12 @@ class TestTerminal:
         assert " ".join(lines[1:3]).replace("  ", "").startswith(expected)
 
     def test_where_accuracy_at_the_limit_is_not_known_it_is_not_made_up(self):
+        unknown = "accuracy there not known"
         found = recommended_limits(make_study(300))["all_tokens"].overall
         said = recommendation_sentence(found, float("nan"))
-        assert said == f"recommended limit {found.limit:,} tokens: at most 1.0 % truncated"
+        assert (
+            said == f"recommended limit {found.limit:,} tokens: {unknown}, at most 1.0 % truncated"
+        )
 
     def test_signs_of_truncation(self):
         study = make_study(60, (32, 2048))

@@ -75,7 +75,7 @@ def recommendation_sentence(
     named = named_limit(found)
     if named is None:
         return "no limit can be recommended: there is no trace to judge by"
-    right = ""
+    right = "accuracy there not known, "
     if accuracy is not None and math.isfinite(accuracy):
         right = f"{percent(accuracy)} % accuracy, "
     at = f"{named.limit:,} tokens{of}"
