@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from operator import index
 from typing import Any
 
@@ -11,7 +12,7 @@ from pytest_tokenbudget.config_file import kind_of
 def whole_number(
     name: str,
     value: object,
-    least: int,
+    least: int | None = None,
     most: int | None = None,
     *,
     error: type[ValueError] = ValueError,
@@ -21,8 +22,8 @@ def whole_number(
     Args:
         name: What messages call the argument.
         value: The argument.
-        least: The smallest number that is allowed.
-        most: The largest one; None for no bound.
+        least: The smallest number that is allowed; None for no bound.
+        most: The largest one, beside ``least``; None for no bound.
         error: What is raised.
 
     Raises:
@@ -34,9 +35,12 @@ def whole_number(
         number = None if isinstance(value, bool) else index(found)
     except TypeError:
         number = None
-    if number is None or number < least or (most is not None and number > most):
-        limits = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
-        raise error(f"{name} must be a whole number {limits}, not {described(value)}")
+    within = number is not None and (least is None or number >= least)
+    if number is None or not within or (most is not None and number > most):
+        limits = "" if least is None else f" of at least {least:,}"
+        if least is not None and most is not None:
+            limits = f" from {least:,} to {most:,}"
+        raise error(f"{name} must be a whole number{limits}, not {described(value)}")
     return number
 
 
@@ -73,6 +77,18 @@ def text(name: str, value: object, *, error: type[ValueError] = ValueError) -> s
     __tracebackhide__ = True
     if not isinstance(value, str) or not value.strip():
         raise error(f"{name} must be a text that is not empty, not {described(value)}")
+    return value
+
+
+def mapping(name: str, value: object, *, error: type[ValueError] = ValueError) -> Mapping[str, Any]:
+    """The value as a mapping.
+
+    Raises:
+        ValueError: If it is none; ``error`` is the type.
+    """
+    __tracebackhide__ = True
+    if not isinstance(value, Mapping):
+        raise error(f"{name} must be a mapping, such as a dict, not {described(value)}")
     return value
 
 

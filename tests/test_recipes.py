@@ -204,8 +204,9 @@ def test_what_a_recipe_may_not_say():
         good | {"backend": "ollama"}
     )
     assert "unknown thinking mode 'fast'" in refused(good | {"thinking_mode": "fast"})
-    assert "whole number of tokens, not the boolean true" in refused(
-        good | {"max_thinking_tokens": True}
+    assert (
+        "max_thinking_tokens must be a whole number of at least 0, not the boolean true"
+        in refused(good | {"max_thinking_tokens": True})
     )
     assert "top_p must be a number from 0 to 1" in refused(good | {"top_p": 2})
     assert "id must be a text that is not empty" in refused(good | {"id": " "})

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_tokenbudget.argument_checks import described, mapping
 from pytest_tokenbudget.context.gguf_rules import SPLIT_RULES, SplitRule
 
 # The gguf library makes an object of every entry of an array, which takes seconds.
@@ -105,8 +106,11 @@ class GgufTokenizer:
     chat_template: str | None
 
 
-def load_gguf_tokenizer(path: Path) -> GgufTokenizer:
+def load_gguf_tokenizer(path: Path | str) -> GgufTokenizer:
     """The tokenizer of a GGUF file.
+
+    Args:
+        path: The file.
 
     Raises:
         GgufTokenizerError: If it holds none and what it says of its vocabulary is not enough.
@@ -115,7 +119,9 @@ def load_gguf_tokenizer(path: Path) -> GgufTokenizer:
     """
     from gguf import Keys
 
-    metadata = read_tokenizer_metadata(path)
+    if not isinstance(path, str | Path):
+        raise ValueError(f"path must be a path or a text, not {described(path)}")
+    metadata = read_tokenizer_metadata(Path(path))
     embedded = metadata.get(Keys.Tokenizer.HF_JSON)
     text = embedded if isinstance(embedded, str) and embedded.strip() else None
     tokenizer = rebuild_tokenizer(metadata) if text is None else _parse(text)
@@ -180,8 +186,16 @@ def extract_eos_ids(
         metadata: What the file says; arrays are not needed.
         tokens: Texts and ids of the tokens that text never has in pieces.
         generation_config: The model's ``generation_config.json``, where there is one.
+
+    Raises:
+        ValueError: If one of them is no mapping.
     """
     from gguf import Keys
+
+    mapping("metadata", metadata)
+    mapping("tokens", tokens)
+    if generation_config is not None:
+        mapping("generation_config", generation_config)
 
     keys = Keys.Tokenizer
     named = [metadata.get(key) for key in (keys.EOS_ID, keys.EOT_ID, keys.EOM_ID)]

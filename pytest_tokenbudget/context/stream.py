@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
+from pytest_tokenbudget.argument_checks import described, whole_number
 from pytest_tokenbudget.context.pieces import REPLACEMENT, Decode, Kind, Pieces, may_combine
 
 __all__ = ["Decode", "Detokenizer", "Pieces", "text_and_offsets"]
@@ -155,6 +156,8 @@ class Detokenizer:
     """
 
     def __init__(self, decode: Decode | Pieces) -> None:
+        if not callable(decode):
+            raise ValueError(f"decode must be a function of token ids, not {described(decode)}")
         self._pieces = decode if isinstance(decode, Pieces) else Pieces(decode)
         self._window: _Lagging | None = None
         self._ids: list[int] = []
@@ -175,6 +178,8 @@ class Detokenizer:
         Returns:
             The text that can be shown now, or None where there is none yet.
         """
+        if type(token_id) is not int:
+            token_id = whole_number("token_id", token_id)
         if self._idle:
             piece = self._pieces.free.get(token_id)
             if piece is not None:

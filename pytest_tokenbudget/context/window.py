@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pytest_tokenbudget.argument_checks import described, whole_number
 from pytest_tokenbudget.context.window_alignment import (
     Range,
     complement,
@@ -143,7 +144,23 @@ class ContextWindow:
                 f"is {self.limit:,}"
             )
         if self.context is not None:
+            whole_number("context", self.context, 1, error=ContextError)
             check_room(self.context, len(self.ids))
+
+    @property
+    def encoded_len(self) -> int:
+        """Tokens of the whole prompt before truncation: another name of ``original_length``."""
+        return self.original_length
+
+    @property
+    def base_context_len(self) -> int:
+        """Tokens of the prompt as it is posed: the length of ``ids``."""
+        return len(self.ids)
+
+    @property
+    def effective_context_tokens(self) -> tuple[int, ...]:
+        """Token ids of the prompt as it is posed: another name of ``ids``."""
+        return self.ids
 
     @property
     def room(self) -> int | None:
@@ -190,7 +207,8 @@ class ContextWindow:
             ContextError: If no room is left for a new token.
         """
         check_limit(limit)
-        original = tuple(ids)
+        original = _token_ids(ids)
+        _check_strategy(strategy, "ranges")
         length = len(original)
         kept = merged(strategy.ranges(length, limit) if 0 < limit < length else [(0, length)])
         chosen = chosen_ids(original, kept)
@@ -228,6 +246,7 @@ class ContextWindow:
             ContextError: If the limit is too small for what the strategy must keep, or no room
                 is left for a new token.
         """
+        _check_strategy(strategy, "window")
         return strategy.window(Conversation(messages, chat), limit, context)
 
     @classmethod
@@ -261,6 +280,7 @@ class ContextWindow:
             ContextError: If the limit is too small for what the strategy must keep, no room is
                 left for a new token, or the layout does not name both.
         """
+        _check_strategy(strategy, "window")
         conversation = Conversation.of_document(
             document, question, chat, system=system, layout=layout
         )
@@ -277,3 +297,21 @@ def bos_kept(original: tuple[int, ...], bos_id: int | None, kept: Sequence[Range
     if bos_id is None or original[:1] != (bos_id,):
         return None
     return bool(kept) and kept[0][0] == 0
+
+
+def _token_ids(ids: object) -> tuple[int, ...]:
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise ContextError(f"ids must be a list of token ids, not {described(ids)}")
+    found = tuple(ids)
+    for place, token_id in enumerate(found):
+        if type(token_id) is not int:
+            whole_number(f"ids[{place}]", token_id, error=ContextError)
+    return found
+
+
+def _check_strategy(strategy: object, method: str) -> None:
+    if not callable(getattr(strategy, method, None)):
+        known = "'newest', 'first' or 'ends'" if method == "ranges" else "'newest'"
+        found = getattr(strategy, "name", None)
+        what = f"strategy {found}" if isinstance(found, str) else described(strategy)
+        raise ContextError(f"strategy must be what named_strategy({known}) gives, not {what}")

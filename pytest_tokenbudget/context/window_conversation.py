@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from pytest_tokenbudget.analysis.sentences import sentences
+from pytest_tokenbudget.argument_checks import described, mapping
 from pytest_tokenbudget.context.window_chat import Chat, Layout, Message, Rendered
 from pytest_tokenbudget.context.window_importance import relevance
 from pytest_tokenbudget.context.window_limits import ContextError
@@ -62,8 +63,19 @@ class Conversation:
     query: str
 
     def __init__(self, messages: Sequence[Message], chat: Chat) -> None:
+        if isinstance(messages, str) or not isinstance(messages, Sequence):
+            raise ContextError(f"messages must be a list of dicts, not {described(messages)}")
         if not messages:
             raise ContextError("a conversation without messages has no window")
+        for place, message in enumerate(messages, 1):
+            mapping(f"message {place}", message, error=ContextError)
+            for key in ("role", "content"):
+                if not isinstance(message.get(key), str):
+                    raise ContextError(
+                        f"message {place}: {key} must be a text, not {described(message.get(key))}"
+                    )
+        if not isinstance(chat, Chat):
+            raise ContextError(f"chat must be a Chat, not {described(chat)}")
         self.messages = tuple(messages)
         self.chat = chat
         roles = [message["role"] for message in self.messages]
@@ -101,6 +113,9 @@ class Conversation:
         Raises:
             ContextError: If the layout does not name both.
         """
+        for name, value in (("document", document), ("question", question)):
+            if not isinstance(value, str):
+                raise ContextError(f"{name} must be a text, not {described(value)}")
         if layout.count("{document}") != 1 or "{question}" not in layout:
             raise ContextError(
                 f"layout {layout!r} must have {{document}} exactly once, and {{question}}"

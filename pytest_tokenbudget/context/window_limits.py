@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from pytest_tokenbudget.argument_checks import described, whole_number
+
 DEFAULT_NEW = 512
 # Strategies that a share can be given to.
 WITH_SHARE = ("ends", "summary")
@@ -33,6 +35,8 @@ class Limit(NamedTuple):
         Raises:
             ContextError: If it is none.
         """
+        if not isinstance(text, str):
+            raise ContextError(f"a context limit is read from a text, not from {described(text)}")
         found = re.fullmatch(r"(\d{1,9})|(\d{1,3}(?:\.\d{1,3})?) ?%", text.strip(), re.ASCII)
         share = float(found[2]) / 100 if found and found[2] else None
         if found is None or (share is not None and not 0 < share <= 1):
@@ -106,7 +110,8 @@ def generation_cap(context: int, used: int, max_new: int) -> int:
     Raises:
         ContextError: If not one new token fits, or none is wanted.
     """
-    _check(context, max_new)
+    _check(context, whole_number("max_new", max_new, error=ContextError))
+    whole_number("used", used, 0, error=ContextError)
     if max_new < 1:
         raise ContextError("max_new is 0: at least one new token must be wanted")
     check_room(context, used)
@@ -133,7 +138,7 @@ def check_limit(limit: int) -> None:
     Raises:
         ContextError: If it is negative.
     """
-    if limit < 0:
+    if whole_number("limit", limit, error=ContextError) < 0:
         raise ContextError(
             f"context limit {limit} is negative; allowed are 0 (no truncation) and any number of "
             f"tokens from 1"
@@ -141,7 +146,7 @@ def check_limit(limit: int) -> None:
 
 
 def _check(context: int, max_new: int | None) -> None:
-    if context < 1:
+    if whole_number("context", context, error=ContextError) < 1:
         raise ContextError(f"context of {context} tokens; at least 1 is needed")
-    if max_new is not None and max_new < 0:
+    if max_new is not None and whole_number("max_new", max_new, error=ContextError) < 0:
         raise ContextError(f"max_new is {max_new}; it cannot be negative")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
+from pytest_tokenbudget.argument_checks import described
 from pytest_tokenbudget.context.window import ContextWindow, Strategy
 from pytest_tokenbudget.context.window_alignment import Range
 from pytest_tokenbudget.context.window_conversation import Conversation, Piece, Unit
@@ -297,6 +298,8 @@ def check_share(strategy: str, share: float) -> None:
     Raises:
         ContextError: If it is not between 0 and 1.
     """
+    if isinstance(share, bool) or not isinstance(share, int | float):
+        raise ContextError(f"strategy {strategy}: share must be a number, not {described(share)}")
     if not (math.isfinite(share) and 0 <= share <= 1):
         raise ContextError(f"strategy {strategy}: share {share:g} is not between 0 and 1")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pytest_tokenbudget.analysis.sentences import sentences
+from pytest_tokenbudget.argument_checks import described
 from pytest_tokenbudget.context.window import ContextWindow, Strategy
 from pytest_tokenbudget.context.window_chat import Message
 from pytest_tokenbudget.context.window_conversation import SYSTEM_ROLES, Conversation, Piece
@@ -166,6 +167,8 @@ def named_strategy(name: str, summarise: Summarise | None = None) -> Strategy:
     Raises:
         ContextError: If there is no such strategy, or it cannot be made of what was given.
     """
+    if not isinstance(name, str):
+        raise ContextError(f"the name of a strategy must be a text, not {described(name)}")
     base, equals, share = name.strip().partition("=")
     if base == "summary" or (base == "ends" and equals):
         value = _share(name, share) if equals else SHARE

@@ -14,6 +14,7 @@ from typing import Final
 from pytest_tokenbudget.analysis.allocation import EXPLICIT
 from pytest_tokenbudget.config_file import ConfigError
 from pytest_tokenbudget.console import show
+from pytest_tokenbudget.model_catalogue import not_among
 from pytest_tokenbudget.models import ModelError, load_catalogue
 from pytest_tokenbudget.recipes.at_hand import find_template
 from pytest_tokenbudget.recipes.engines import WRITERS as ENGINES
@@ -34,10 +35,17 @@ UNUSABLE: Final = 4
 def write_settings(serving: Serving, engine: str) -> tuple[EngineSettings, ...]:
     """The settings of a recipe for one engine, or for ``all``.
 
+    Args:
+        serving: The recipe, resolved.
+        engine: ``vllm``, ``sglang``, ``llama.cpp``, ``transformers``, ``yaml``, ``chat-template``
+            or ``all``.
+
     Raises:
-        RecipeError: If there is no budget to set.
+        RecipeError: If there is no such engine, or no budget to set.
         TemplateError: If the model's own template is broken.
     """
+    if engine not in (*WRITERS, "all"):
+        raise RecipeError(not_among("engine", str(engine), (*WRITERS, "all")))
     at_hand = find_template(serving)
     names = list(WRITERS) if engine == "all" else [engine]
     return tuple(WRITERS[name](serving, at_hand) for name in names)

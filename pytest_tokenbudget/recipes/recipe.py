@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pytest_tokenbudget.analysis.allocation import (
     Allocation,
@@ -15,7 +15,9 @@ from pytest_tokenbudget.analysis.allocation import (
     allocate,
     check_mode,
 )
+from pytest_tokenbudget.argument_checks import real_number, text, whole_number
 from pytest_tokenbudget.config_file import ConfigError, kind_of, nearest, read_toml
+from pytest_tokenbudget.model_catalogue import not_among
 from pytest_tokenbudget.models import ModelError, ModelSpec, load_catalogue, resolve_model
 from pytest_tokenbudget.recipes.families import Family, find_family
 from pytest_tokenbudget.recipes.measured import is_settings, recipe_keys
@@ -32,11 +34,11 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a recipe file says.
+    """Which model is served with which thinking budget, as a file or Python code says it.
 
     Attributes:
         id: The name that requests use for the model.
-        name: The name for people.
+        name: The name for people; without it the id.
         model_path: An alias of the catalogue, a hub id, a directory or a ``.gguf`` file.
         backend: The engine that serves it; see :data:`BACKENDS`.
         thinking_mode: A mode of the allocation table.
@@ -46,6 +48,9 @@ class Recipe:
         top_p: Nucleus; None likewise.
         evidence: What shows that the budget is good enough, as the allocation eval writes it;
             empty where nothing was measured.
+
+    Raises:
+        RecipeError: If a value cannot be used; the message names it and what is allowed.
     """
 
     id: str
@@ -58,6 +63,31 @@ class Recipe:
     temperature: float | None = None
     top_p: float | None = None
     evidence: str = ""
+
+    def __post_init__(self) -> None:
+        wrong = RecipeError
+        checked: dict[str, object] = {"name": self.name or self.id}
+        for key in ("id", "model_path", "backend", "thinking_mode"):
+            text(key, getattr(self, key), error=wrong)
+        text("name", checked["name"], error=wrong)
+        if self.evidence != "":
+            text("evidence", self.evidence, error=wrong)
+        if self.backend not in BACKENDS:
+            raise RecipeError(not_among("backend", self.backend, BACKENDS))
+        try:
+            check_mode(self.thinking_mode)
+        except AllocationError as error:
+            raise RecipeError(str(error)) from error
+        checked["answer_tokens"] = whole_number("answer_tokens", self.answer_tokens, 1, error=wrong)
+        if self.max_thinking_tokens is not None:
+            checked["max_thinking_tokens"] = whole_number(
+                "max_thinking_tokens", self.max_thinking_tokens, 0, error=wrong
+            )
+        for key, most in (("temperature", 10.0), ("top_p", 1.0)):
+            if getattr(self, key) is not None:
+                checked[key] = real_number(key, getattr(self, key), 0.0, most, error=wrong)
+        for key, value in checked.items():
+            object.__setattr__(self, key, value)
 
 
 @dataclass(frozen=True)
@@ -145,35 +175,15 @@ def parse_recipe(table: Mapping[str, object], where: str) -> Recipe:
             raise RecipeError(
                 f"{where}: unknown key {key!r}{hint}; a recipe has {', '.join(known)}"
             )
+    # JSON writes null for what is left out.
+    said: dict[str, Any] = {key: value for key, value in table.items() if value is not None}
     for key in ("id", "model_path"):
-        if key not in table:
+        if key not in said:
             raise RecipeError(f"{where}: {key} is missing; a recipe needs id and model_path")
-    texts = {key: _text(table, key, where) for key in ("id", "model_path", "name", "backend")}
-    backend = texts["backend"] or "vllm"
-    if backend not in BACKENDS:
-        raise RecipeError(
-            f"{where}: unknown backend {backend!r}; allowed are {', '.join(BACKENDS)}"
-        )
-    mode = _text(table, "thinking_mode", where) or "auto"
     try:
-        check_mode(mode)
-    except AllocationError as error:
-        raise RecipeError(f"{where}: {error}") from error
-    answer = _whole(table, "answer_tokens", where)
-    if answer is not None and answer < 1:
-        raise RecipeError(f"{where}: answer_tokens must be at least 1, not {answer}")
-    return Recipe(
-        id=str(texts["id"]),
-        model_path=str(texts["model_path"]),
-        name=texts["name"] or str(texts["id"]),
-        backend=backend,
-        thinking_mode=mode,
-        max_thinking_tokens=_whole(table, "max_thinking_tokens", where),
-        answer_tokens=DEFAULT_ANSWER_TOKENS if answer is None else answer,
-        temperature=_number(table, "temperature", where, 0.0, 10.0),
-        top_p=_number(table, "top_p", where, 0.0, 1.0),
-        evidence=_text(table, "evidence", where) or "",
-    )
+        return Recipe(**said)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
 
 
 def resolve_recipe(recipe: Recipe, catalogue: Mapping[str, ModelSpec] | None = None) -> Serving:
@@ -230,28 +240,3 @@ def _read_json(path: Path) -> object:
         raise RecipeError(f"{path}: not UTF-8; save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: not usable JSON: {error}") from error
-
-
-def _text(table: Mapping[str, object], key: str, where: str) -> str | None:
-    value = table.get(key)
-    if value is not None and (not isinstance(value, str) or not value.strip()):
-        raise RecipeError(f"{where}: {key} must be a text that is not empty, not {kind_of(value)}")
-    return value
-
-
-def _whole(table: Mapping[str, object], key: str, where: str) -> int | None:
-    value = table.get(key)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-        raise RecipeError(f"{where}: {key} must be a whole number of tokens, not {kind_of(value)}")
-    return value
-
-
-def _number(
-    table: Mapping[str, object], key: str, where: str, least: float, most: float
-) -> float | None:
-    value = table.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise RecipeError(f"{where}: {key} must be a number from {least:g} to {most:g}")
-    return float(value)
