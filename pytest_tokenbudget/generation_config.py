@@ -2,17 +2,19 @@
 
 It has ``llm: generation_config: {max_new_tokens, enable_thinking, temperature, top_p, do_sample}``,
 ``data: {batch_size}``, and limits of their own: ``emotions: {NAME: {max_new_tokens}}``, and
-``categories`` the same.
+``categories`` the same. What other systems keep beside it, such as ``llm.model_name``, is ignored
+and named; a key that looks like a misspelt one is refused.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import textwrap
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from pytest_tokenbudget.config_file import ConfigError, kind_of, nearest
 
@@ -22,6 +24,14 @@ LIMIT = "max_new_tokens"
 SPLITS = {"emotions": "framing", "categories": "category"}
 # What Transformers samples at where nothing is said.
 SAMPLED = "1.0"
+# What may be there several times: files of others list the choices for short and long limits below
+# each other. It changes no output, and their YAML loaders take the last one.
+REPEATABLE = "data.batch_size"
+# From how like a known key an unknown one is taken for a misspelling of it.
+MISSPELT = 0.85
+
+# PyYAML has no types.
+_Yaml: TypeAlias = Any
 
 _KEYS: Mapping[str, tuple[str, ...]] = {
     "": ("llm", "data", *SPLITS),
@@ -47,12 +57,14 @@ class GenerationConfig:
         max_new_tokens: The limit of all that have none of their own; None if there is none.
         limits: Limits by what they are of (``framing``, ``category``), then by its name.
         options: What it says of options, by their names.
+        remarks: What of the file is ignored or used in a way of its own, in sentences.
     """
 
     path: Path
     max_new_tokens: int | None = None
     limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     options: Mapping[str, Given] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def largest(self) -> int | None:
@@ -87,8 +99,8 @@ def read_generation_config(path: Path, framings: Collection[str]) -> GenerationC
         framings: Names that ``emotions`` may have.
 
     Raises:
-        ConfigError: If it cannot be read, or has a key or value that does not belong; the message
-            names the file and the key.
+        ConfigError: If it cannot be read, or has a value that cannot be used, a key twice or a key
+            that looks misspelt; the message names the file and the key.
     """
     found = _Reader(path)
     top = found.part(_load(path), "")
@@ -119,7 +131,7 @@ def read_generation_config(path: Path, framings: Collection[str]) -> GenerationC
         if section in top:
             allowed = framings if split == "framing" else None
             limits[split] = found.limits(top[section], section, allowed)
-    return GenerationConfig(path, limit, limits, options)
+    return GenerationConfig(path, limit, limits, options, found.remarks())
 
 
 class _Kind(NamedTuple):
@@ -144,6 +156,16 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._ignored: list[str] = []
+        self._repeated: list[str] = []
+
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be known of the file, in sentences."""
+        if not self._ignored:
+            return tuple(self._repeated)
+        names = ", ".join(self._ignored)
+        also = "; --model says which model runs" if "llm.model_name" in self._ignored else ""
+        return (f"ignored, since nothing here reads it: {names}{also}", *self._repeated)
 
     def error(self, what: str) -> ConfigError:
         return ConfigError(f"{self.path}: {what}")
@@ -160,15 +182,55 @@ class _Reader:
         return {str(name): item for name, item in value.items()}
 
     def part(self, value: object, key: str, keys: Collection[str] | None = None) -> dict[str, Any]:
+        """The keys of a part that are known. Of the others, those that look misspelt are refused.
+
+        Args:
+            value: The part.
+            key: Where it stands.
+            keys: Its known keys; None for those of :data:`_KEYS`.
+        """
         allowed = _KEYS[key] if keys is None else keys
         table = self.mapping(value, key, ", ".join(allowed))
+        # A file of which nothing at all is known is not of this form.
+        foreign = not key and table and not any(name in allowed for name in table)
         for name in table:
+            whole = f"{key}.{name}" if key else name
+            if name in allowed:
+                self._check_repeated(value, name, whole)
+            elif (hint := _hint(name, key, allowed)) or foreign:
+                if not hint and (close := nearest(name, allowed, count=1)):
+                    hint = f" (did you mean {close[0]}?)"
+                raise self.error(f"unknown key {whole}{hint}; allowed are {', '.join(allowed)}")
+            else:
+                self._ignored.append(whole)
+        return {name: item for name, item in table.items() if name in allowed}
+
+    def names(self, value: object, section: str, allowed: Collection[str]) -> None:
+        """Refuse names that are not among the allowed ones."""
+        for name in self.mapping(value, section, ", ".join(allowed)):
             if name not in allowed:
+                close = nearest(name, allowed, count=1)
+                hint = f" (did you mean {close[0]}?)" if close else ""
                 raise self.error(
-                    f"unknown key {f'{key}.{name}' if key else name!s}{_hint(name, key, allowed)}; "
-                    f"allowed are {', '.join(allowed)}"
+                    f"unknown key {section}.{name}{hint}; allowed are {', '.join(allowed)}"
                 )
-        return table
+
+    def _check_repeated(self, value: object, name: str, whole: str) -> None:
+        """Refuse a key that is there twice, unless it may be."""
+        places = value.places.get(name, ()) if isinstance(value, _Table) else ()
+        if len(places) < 2:
+            return
+        if whole != REPEATABLE:
+            line, column = places[1]
+            raise ConfigError(
+                f"{self.path}, line {line}, column {column}: the key {name!r} is there twice"
+            )
+        lines = ", ".join(str(line) for line, _ in places)
+        assert isinstance(value, dict)
+        self._repeated.append(
+            f"{whole} is there {len(places)} times (lines {lines}): the last one is used, "
+            f"{value[name]}"
+        )
 
     def value(self, value: object, key: str, kind: _Kind) -> str:
         if not kind.fits(value):
@@ -185,9 +247,10 @@ class _Reader:
     ) -> dict[str, int]:
         table = self.mapping(value, section, f"names with {LIMIT}")
         if allowed is not None:
-            self.part(value, section, allowed)
+            self.names(value, section, allowed)
         found = {}
         for name, entry in table.items():
+            self._check_repeated(value, name, f"{section}.{name}")
             key = f"{section}.{name}"
             limit = self.limit(self.part(entry, key, (LIMIT,)), key)
             if limit is None:
@@ -200,8 +263,16 @@ def _hint(name: str, key: str, allowed: Collection[str]) -> str:
     homes = [where or "the top" for where, keys in _KEYS.items() if name in keys and where != key]
     if homes:
         return f" (its place is {homes[0]})"
-    close = nearest(name, allowed, count=1)
+    close = difflib.get_close_matches(name.lower(), allowed, n=1, cutoff=MISSPELT)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+class _Table(dict[object, object]):
+    """A mapping of the file, with the line and column of each time that a key is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: dict[str, list[tuple[int, int]]] = {}
 
 
 def _words(value: object) -> str:
@@ -209,23 +280,20 @@ def _words(value: object) -> str:
 
 
 def _load(path: Path) -> object:
-    yaml: Any = importlib.import_module("yaml")
+    yaml: _Yaml = importlib.import_module("yaml")
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """Takes no key twice: YAML would silently keep the last one."""
+        """Remembers which keys are there twice: YAML silently keeps the last one."""
 
-        def construct_mapping(self, node: object, deep: bool = False) -> dict[object, object]:
-            seen: set[str] = set()
-            for key, _ in getattr(node, "value", ()):
-                name = str(getattr(key, "value", ""))
-                if name in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {name!r} is there twice", problem_mark=key.start_mark
-                    )
-                seen.add(name)
-            found: dict[object, object] = super().construct_mapping(node, deep)
-            return found
+    def construct(loader: _Yaml, node: _Yaml) -> Iterator[_Table]:
+        table = _Table()
+        yield table
+        for key, _ in node.value:
+            mark = key.start_mark
+            table.places.setdefault(str(key.value), []).append((mark.line + 1, mark.column + 1))
+        table.update(loader.construct_mapping(node))
 
+    Loader.add_constructor("tag:yaml.org,2002:map", construct)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -283,7 +351,7 @@ def generation_config_text(
 
 
 def _dump(value: object) -> str:
-    yaml: Any = importlib.import_module("yaml")
+    yaml: _Yaml = importlib.import_module("yaml")
     return str(yaml.safe_dump(value, sort_keys=False, width=10_000))
 
 

@@ -13,6 +13,7 @@ from pytest_tokenbudget.activation import HOOKS, MARKERS, SESSION
 from pytest_tokenbudget.gates import keeper
 from pytest_tokenbudget.option_flags import named_in_errors
 from pytest_tokenbudget.report import reporter
+from pytest_tokenbudget.report.style import wrapped
 from pytest_tokenbudget.start import start
 
 
@@ -36,6 +37,11 @@ def register(config: pytest.Config) -> None:
             kept = BaselineKeeper(config, session, shown)
             manager.register(kept, "tokenbudget-baselines")
     manager.register(sys.modules[__name__], HOOKS)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    remarks = reporter.settings_remarks(config.stash[SESSION].settings)
+    return [line for remark in remarks for line in wrapped(remark, 80)]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from runs import Engines
 
 from pytest_tokenbudget.config_file import ConfigError
 from pytest_tokenbudget.generation_config import (
@@ -16,6 +17,8 @@ from pytest_tokenbudget.generation_config import (
     read_generation_config,
 )
 from pytest_tokenbudget.tasks.games import FRAMINGS
+
+pytest_plugins = ["run_fixtures"]
 
 WHOLE = """
 llm:
@@ -144,6 +147,79 @@ def test_what_does_not_belong_is_named_with_file_and_key(read, text, message):
 def test_a_file_that_is_none(tmp_path, name):
     with pytest.raises(ConfigError, match="cannot be read"):
         read_generation_config(tmp_path / name, FRAMINGS)
+
+
+GUIDE = """
+llm:
+  model_name: org/some-model
+  generation_config:
+    max_new_tokens: 440
+    enable_thinking: false
+    temperature: 0.7
+    top_p: 0.9
+    top_k: 20
+    do_sample: true
+data:
+  datasets: [a, b]
+  datasets: [c]
+  batch_size: 8
+  batch_size: 4
+  batch_size: 2
+emotions:
+  anger: {max_new_tokens: 1800, icon: red}
+output: {folder: results}
+output: {folder: again}
+"""
+
+
+def test_what_others_keep_beside_it_is_ignored_and_named(read):
+    found = read(GUIDE)
+    assert (found.max_new_tokens, found.limits["framing"]) == (440, {"anger": 1800})
+    assert found.options["temperature"].text == "0.7"
+    # As their YAML loaders do; three lines are choices for short, long and very long answers.
+    assert found.options["batch_size"].text == "2"
+    assert found.remarks == (
+        "ignored, since nothing here reads it: output, llm.model_name, "
+        "llm.generation_config.top_k, data.datasets, emotions.anger.icon; --model says "
+        "which model runs",
+        "data.batch_size is there 3 times (lines 14, 15, 16): the last one is used, 2",
+    )
+
+
+def test_a_file_of_this_form_has_no_remarks(read):
+    assert read(WHOLE).remarks == ()
+
+
+@pytest.mark.parametrize("quiet", [(), ("-q",)])
+@pytest.mark.usefixtures("quick_figures")
+def test_a_run_names_what_it_ignores(run, pytester, quiet):
+    (pytester.path / "theirs.yaml").write_text(GUIDE)
+    result = run("--generation-config=theirs.yaml", *quiet, engines=Engines())
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "tokenbudget: theirs.yaml: ignored, since nothing here reads it: output,",
+            "  llm.model_name, llm.generation_config.top_k, data.datasets,*",
+            "tokenbudget: theirs.yaml: data.batch_size is there 3 times (lines 14, 15, 16):*",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("llm: {generation_config: {top_p: 1, top_p: 0.5}}", "key 'top_p' is there twice"),
+        ("emotions: {anger: {max_new_tokens: 1}, anger: {max_new_tokens: 2}}", "'anger' is there"),
+        ("emotions:\n  anger: {max_new_tokens: 1}\nemotions: {}", "line 3, column 1: the key 'em"),
+        ("data: {batch_size: 4, batch_size: two}", "data.batch_size must be auto, or a whole n"),
+        ("llm: {generation_config: {temprature: 1}}", "did you mean temperature"),
+        ("data: {batch_sizes: 1}", "unknown key data.batch_sizes .did you mean batch_size"),
+        ("model: x\nepochs: 3", "unknown key model.*; allowed are llm, data, emotions, categories"),
+    ],
+)
+def test_what_decides_outputs_is_never_guessed(read, text, message):
+    with pytest.raises(ConfigError, match=message):
+        read(text)
 
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)

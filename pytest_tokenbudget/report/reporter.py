@@ -24,6 +24,7 @@ from pytest_tokenbudget.selection import kinds_of, model_of, model_under_test, r
 from pytest_tokenbudget.session import Session
 
 if TYPE_CHECKING:
+    from pytest_tokenbudget.options import Settings
     from pytest_tokenbudget.report.conformance_study import ConformanceReport
     from pytest_tokenbudget.report.context_study import ContextStudy
     from pytest_tokenbudget.report.json_files import RunInfo
@@ -425,8 +426,12 @@ class Reporter:
 
         terminalreporter.ensure_newline()
         recordings = self.session.recordings
-        for sentence in recordings.left_out if recordings else ():
-            for line in wrapped(f"left out: {sentence}", 80):
+        # Quiet runs have no header that names the remarks.
+        quiet = self.config.option.verbose < 0
+        first = settings_remarks(self.session.settings) if quiet else []
+        first += [f"left out: {each}" for each in (recordings.left_out if recordings else ())]
+        for sentence in first:
+            for line in wrapped(sentence, 80):
                 terminalreporter.write_line(line)
         for section, study, run in self._parts():
             with self._noting():
@@ -445,6 +450,14 @@ class Reporter:
                 terminalreporter.write_line(line)
         for line in written_lines(self.written, self.config.invocation_params.dir):
             terminalreporter.write_line(line)
+
+
+def settings_remarks(settings: Settings) -> list[str]:
+    """What of the file of ``--generation-config`` is ignored, in sentences for the terminal."""
+    given = settings.generation_config
+    if given is None:
+        return []
+    return [f"tokenbudget: {given.path.name}: {remark}" for remark in given.remarks]
 
 
 def versions() -> dict[str, str]:
