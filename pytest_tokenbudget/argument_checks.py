@@ -98,6 +98,8 @@ def described(value: object) -> str:
         return "a list"
     if isinstance(value, dict):
         return "a dict"
+    if isinstance(value, int) and value.bit_length() > 256:
+        return "a number of more than 70 digits"  # Python refuses to write very long ones
     if value is None or isinstance(value, str | int | float):
         shown = kind_of(value)
         return shown if len(shown) <= 80 else f"{shown[:77]}..."

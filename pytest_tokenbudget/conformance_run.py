@@ -190,7 +190,7 @@ def probed(engine: Engine) -> Probed:
 def _about(session: Session, bench: Bench) -> dict[str, Any]:
     spec, engine = bench.spec, bench.engine.engine_name
     plan = make_plan(
-        session.settings, spec, Kind.MAIN, Need(), store=session.store, run=session.run
+        session.settings_of(spec), spec, Kind.MAIN, Need(), store=session.store, run=session.run
     )
     return {
         "model": spec.alias,

@@ -55,7 +55,7 @@ class _Run:
         from pytest_tokenbudget.traces.gather import render
 
         self.session, self.store, self.spec = session, session.store, spec
-        settings = session.settings
+        settings = session.settings_of(spec)
         plan = make_plan(settings, spec, Kind.CONTEXT, Need(), store=self.store, run=session.run)
         self.engine = session.engine_maker(spec, plan)
         self.plan = fit_context(
@@ -226,7 +226,7 @@ class _Run:
         from pytest_tokenbudget.traces.store import Want
 
         messages = _to_summarise(request.messages)
-        thinking = switched(self.session.settings, self.spec, Kind.SUMMARY)
+        thinking = switched(self.session.settings_of(self.spec), self.spec, Kind.SUMMARY)
         prompt, form = self.engine().render(messages, thinking), self.plan.format
         cap = min(request.tokens, generation_room(self.windowing.context, len(prompt.ids)))
         if cap < 1:

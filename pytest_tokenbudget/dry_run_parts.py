@@ -113,7 +113,7 @@ class Book:
 
     def __init__(self, session: Session, spec: ModelSpec) -> None:
         self.session, self.spec = session, spec
-        self.settings, self.store = session.settings, session.store
+        self.settings, self.store = session.settings_of(spec), session.store
         self.counter = PromptCounter(spec)
         self.goes_on = spec.endpoint is None or speaks_ids(spec.endpoint)
         # Traces that several parts need are generated once.
@@ -122,7 +122,7 @@ class Book:
     def plan(self, kind: Kind, need: Need | None = None) -> Plan:
         """The plan of a kind of study."""
         return make_plan(
-            self.session.thinking_settings if kind is Kind.THINKING else self.settings,
+            self.session.thinking_settings(self.spec) if kind is Kind.THINKING else self.settings,
             self.spec,
             kind,
             need or Need(),

@@ -34,7 +34,7 @@ def thinking_parts(book: Book) -> list[Part]:
         NoThinkingError: If the model is not known to think, or cannot be gone on from.
         SetupError: If the eval cannot be made.
     """
-    spec, settings = book.spec, book.session.thinking_settings
+    spec, settings = book.spec, book.session.thinking_settings(book.spec)
     if not book.goes_on:
         raise NoThinkingError(
             f"{spec.alias} takes chat messages and no token ids, so its thinking cannot be gone on "

@@ -325,7 +325,7 @@ class LanguageModel:
     ) -> Decoding:
         __tracebackhide__ = True
         wrong = LanguageModelError
-        base = sampling_of(self._session.settings, several=samples > 1)
+        base = sampling_of(self._session.settings_of(self._spec), several=samples > 1)
         asked: dict[str, Any] = {"stop": stop_texts(stop)}
         if temperature is not None:
             asked["temperature"] = real_number("temperature", temperature, 0, 10, error=wrong)

@@ -33,13 +33,15 @@ Quantization = Literal["none", "8bit", "4bit"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Kind = Literal["hub", "directory", "gguf", "recorded", "server"]
 
+OwnSettings = tuple[tuple[str, object], ...]
+
 DEFAULT_REVISION = "main"
 HUB_ID = r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
 _SOURCES = ("id", "path", "embedded")
 _SERVER_KEYS = ("base_url", "served", "server_api")
 _KEYS = (
     *(*_SOURCES, "base", "revision", "quantization", "dtype", "context", "thinking", "price"),
-    *_SERVER_KEYS,
+    *(*_SERVER_KEYS, "generation"),
 )
 
 
@@ -59,6 +61,7 @@ class ModelSpec:
             where only the server has that.
         endpoint: Where the model is served; None where it runs in this process.
         price: What its tokens cost; None where nobody has said it.
+        generation: Settings of its own, by name: those of ``[models.NAME.generation]``.
         detect: Whether nobody has said how it thinks, so that :func:`complete` may look.
     """
 
@@ -72,6 +75,7 @@ class ModelSpec:
     kind: Kind = "hub"
     endpoint: Endpoint | None = None
     price: Price | None = None
+    generation: OwnSettings = ()
     detect: bool = field(default=False, compare=False, repr=False)
 
     @property
@@ -220,10 +224,16 @@ def _entry(
         raise ModelError(
             f"{where}: context must be a whole number of tokens, at least 1, not {kind_of(context)}"
         )
+    generation = spec.generation
+    if "generation" in table:
+        from pytest_tokenbudget.model_settings import read_own_settings
+
+        generation = read_own_settings(table["generation"], generation, where)
     return replace(
         spec,
         source=source,
         kind=kind,
+        generation=generation,
         revision=revision,
         quantization=cast(Quantization, quantization or "none"),
         dtype=cast(DType, _choice(table, "dtype", get_args(DType), where) or spec.dtype),

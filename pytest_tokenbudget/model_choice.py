@@ -11,7 +11,6 @@ from pytest_tokenbudget.config_file import ConfigError
 from pytest_tokenbudget.endpoints import Endpoint, is_address, read_address
 from pytest_tokenbudget.models import ModelError, ModelSpec, resolve_model, unique_aliases
 from pytest_tokenbudget.options import Settings
-from pytest_tokenbudget.prices import Price
 
 
 def choose_models(settings: Settings, catalogue: Mapping[str, ModelSpec]) -> tuple[ModelSpec, ...]:
@@ -51,7 +50,7 @@ def _all(settings: Settings, catalogue: Mapping[str, ModelSpec]) -> list[ModelSp
             except ValueError as error:
                 raise pytest.UsageError(f"--model: an address cannot be used; {error}") from None
             served = _served(settings, (address,), _tokenizer(settings, catalogue))
-            spec = replace(served, price=_price_at(served, catalogue))
+            spec = _as_entered(served, catalogue)
         else:
             spec = _resolved("--model", name, catalogue)
             if spec.endpoint is not None:
@@ -79,11 +78,14 @@ def _at_base_url(settings: Settings, catalogue: Mapping[str, ModelSpec]) -> Mode
     # A name that was given is how people want to see it.
     if spec is not None:
         return replace(served, alias=spec.alias)
-    return replace(served, price=_price_at(served, catalogue))
+    return _as_entered(served, catalogue)
 
 
-def _price_at(spec: ModelSpec, catalogue: Mapping[str, ModelSpec]) -> Price | None:
-    """What the entry says that names the same servers; a tokenizer's own price is not theirs."""
+def _as_entered(spec: ModelSpec, catalogue: Mapping[str, ModelSpec]) -> ModelSpec:
+    """The spec with price and settings of the entry that names the same servers.
+
+    Those of the entry that its tokenizer comes from are not theirs.
+    """
     endpoint = spec.endpoint
     assert endpoint is not None
     for entry in catalogue.values():
@@ -91,8 +93,8 @@ def _price_at(spec: ModelSpec, catalogue: Mapping[str, ModelSpec]) -> Price | No
         if there is None or not set(endpoint.urls) <= set(there.urls):
             continue
         if None in (endpoint.served, there.served) or endpoint.served == there.served:
-            return entry.price
-    return None
+            return replace(spec, price=entry.price, generation=entry.generation)
+    return replace(spec, price=None, generation=())
 
 
 def _served(settings: Settings, urls: tuple[str, ...], tokenizer: ModelSpec | None) -> ModelSpec:

@@ -20,6 +20,7 @@ from pytest_tokenbudget.baselines.values import Tolerance
 from pytest_tokenbudget.config_file import ConfigError
 from pytest_tokenbudget.endpoints import shown_address
 from pytest_tokenbudget.generation_config import GenerationConfig, read_generation_config
+from pytest_tokenbudget.model_settings import budgets_of_entries
 from pytest_tokenbudget.option_flags import first_name
 from pytest_tokenbudget.option_table import (
     DEFAULT_BUDGETS,
@@ -130,6 +131,8 @@ class Settings:
         stream: Whether traces are shown while they are being written.
         lease: Seconds after which a silent worker's share is taken over.
         explicit: Names of the settings that somebody set.
+        from_model_entry: Those of them that the model's own entry set; of the settings of a run,
+            which are for all models, none.
     """
 
     models: tuple[str, ...]
@@ -192,6 +195,7 @@ class Settings:
     stream: bool
     lease: float
     explicit: frozenset[str]
+    from_model_entry: tuple[str, ...] = ()
 
 
 def _from_ini(config: pytest.Config, project: Project, option: Option) -> str | None:
@@ -224,7 +228,8 @@ def _ini_base(config: pytest.Config, project: Project, option: Option) -> Path:
     return project.inipath.parent
 
 
-def _from_file(value: object) -> str:
+def from_file(value: object) -> str:
+    """The text of an option as a TOML file has its value."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, list):
@@ -258,7 +263,7 @@ def read_settings(config: pytest.Config, project: Project) -> Settings:
             text = _from_ini(config, project, option)
         if text is None and project.user.path is not None and option.name in project.user.options:
             origin, base = f"{option.name} in {project.user.where}", project.user.path.parent
-            text = _from_file(project.user.options[option.name])
+            text = from_file(project.user.options[option.name])
         if text is None:
             text, base = option.default, project.root
         else:
@@ -280,7 +285,7 @@ def read_settings(config: pytest.Config, project: Project) -> Settings:
             if config.getoption(f"tokenbudget_{name}") is None:
                 values[name] = given.budgets(values[name])
                 explicit.add(name)
-    return _settle(values, frozenset(explicit))
+    return _settle(values, frozenset(explicit), budgets_of_entries(project.user.models))
 
 
 def _from_command_line(config: pytest.Config, option: Option) -> str | None:
@@ -344,13 +349,15 @@ def refuse_budget(
     )
 
 
-def _settle(values: dict[str, Any], explicit: frozenset[str]) -> Settings:
+def _settle(
+    values: dict[str, Any], explicit: frozenset[str], model_budgets: Collection[int]
+) -> Settings:
     for name in ("min_accuracy", "max_truncation"):
         values[name] = values[name] or ()
         for threshold in values[name]:
             # Which evals are selected is not known yet, and each has budgets of its own.
             thinking = values["thinking_budgets"] or DEFAULT_THINKING_BUDGETS
-            others = {*values["cliff_budgets"], *thinking}
+            others = {*values["cliff_budgets"], *thinking, *model_budgets}
             refuse_budget(f"--{name.replace('_', '-')}", threshold, values["budgets"], others)
     if len(values["cliff_budgets"]) < 2:
         raise pytest.UsageError(

@@ -109,10 +109,11 @@ def decoding_of(settings: Settings, kind: Kind) -> Decoding:
     several = kind is Kind.STOCHASTIC
     decoding = sampling_of(settings, several=several)
     if several and decoding.greedy and settings.samples > 1:
+        own = "temperature" in settings.from_model_entry
         raise SetupError(
-            f"--temperature: 0 cannot be used with --samples {settings.samples}: without noise "
-            "all samples of phase 1b are the same. Leave it out for "
-            f"{SAMPLE_TEMPERATURE}, or give a value above 0"
+            f"{'temperature in the entry of the model' if own else '--temperature'}: 0 cannot be "
+            f"used with --samples {settings.samples}: without noise all samples of phase 1b are "
+            f"the same. Leave it out for {SAMPLE_TEMPERATURE}, or give a value above 0"
         )
     return decoding
 
@@ -169,6 +170,7 @@ def make_plan(
         reach=need.reach,
         left_out=tuple(b for b in _asked(settings, kind) if b not in possible),
         margin=settings.margin,
+        from_model_entry=settings.from_model_entry,
     )
 
 

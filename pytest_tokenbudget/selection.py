@@ -99,7 +99,7 @@ def cliff_budgets(session: Session, spec: ModelSpec) -> tuple[int, ...]:
             return report.cliff_budgets(session.study(spec))
         except SetupError as error:
             raise pytest.UsageError(str(error)) from None
-    asked = session.settings.cliff_budgets
+    asked = session.settings_of(spec).cliff_budgets
     return tuple(b for b in asked if spec.context is None or b < spec.context)
 
 
@@ -109,7 +109,8 @@ def thinking_budgets(session: Session, spec: ModelSpec) -> tuple[int | str, ...]
 
     if spec.thinking is None and not spec.detect:
         return ("no thinking",)  # one test that says why it is skipped, not one for each budget
-    return (*asked_budgets(session.settings, spec), *asked_modes(session.settings))
+    settings = session.settings_of(spec)
+    return (*asked_budgets(settings, spec), *asked_modes(settings))
 
 
 def context_arms(session: Session, spec: ModelSpec) -> tuple[str, ...]:

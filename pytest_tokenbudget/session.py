@@ -15,6 +15,7 @@ import pytest
 
 from pytest_tokenbudget import engine_makers, xdist
 from pytest_tokenbudget.config_file import ConfigError, UserConfig
+from pytest_tokenbudget.model_settings import settings_of
 from pytest_tokenbudget.options import Settings
 from pytest_tokenbudget.planning import (
     Kind,
@@ -175,7 +176,7 @@ class Session:
     def budgets(self, spec: ModelSpec, kind: Kind) -> tuple[int, ...]:
         """Budgets that a kind of study of a model could have."""
         if self.recordings is None:
-            return budgets_of(self.settings, spec, kind)
+            return budgets_of(self.settings_of(spec), spec, kind)
         try:
             return self.recordings.budgets(spec, kind)
         except SetupError as error:
@@ -188,9 +189,12 @@ class Session:
             pytest.UsageError: If one has not, or a name means nothing.
         """
         for spec in self.specs:
-            if self.recordings is None and not budgets_of(self.settings, spec, Kind.MAIN):
+            if self.recordings is None and not self.budgets(spec, Kind.MAIN):
+                settings = self.settings_of(spec)
+                own = "budgets" in settings.from_model_entry
                 raise pytest.UsageError(
-                    f"--budgets: {','.join(map(str, self.settings.budgets))} cannot be used with "
+                    f"{'budgets in the entry of the model' if own else '--budgets'}: "
+                    f"{','.join(map(str, settings.budgets))} cannot be used with "
                     f"{spec.alias}; allowed: below its context of {spec.context:,} tokens, which "
                     "the prompt shares"
                 )
@@ -210,14 +214,18 @@ class Session:
 
         return self._once((spec.alias, kind), make)
 
-    @property
-    def thinking_settings(self) -> Settings:
-        """The settings; where modes are compared and nobody chose some, with all of them."""
-        if not self.every_mode or "thinking_modes" in self.settings.explicit:
-            return self.settings
+    def settings_of(self, spec: ModelSpec) -> Settings:
+        """The settings as they apply to one model."""
+        return settings_of(self.settings, spec)
+
+    def thinking_settings(self, spec: ModelSpec) -> Settings:
+        """The same; where modes are compared and nobody chose some, with all of them."""
+        settings = self.settings_of(spec)
+        if not self.every_mode or "thinking_modes" in settings.explicit:
+            return settings
         from pytest_tokenbudget.analysis.allocation import modes
 
-        return replace(self.settings, thinking_modes=modes())
+        return replace(settings, thinking_modes=modes())
 
     def thinking(self, spec: ModelSpec) -> ThinkingStudy:
         """The thinking study of one model: its missing traces are generated first.
@@ -299,7 +307,7 @@ class Session:
 
         spec = self._looked_up(spec)
         need = self.needs.get((spec.alias, kind), Need(all_budgets=True))
-        plan = make_plan(self.settings, spec, kind, need, store=self.store, run=self.run)
+        plan = make_plan(self.settings_of(spec), spec, kind, need, store=self.store, run=self.run)
         engine = self.engine_maker(spec, plan)
         prompts = render(self.store, plan, self.problems, engine)
         plan = fit(plan, spec, prompts, engine)
@@ -418,7 +426,7 @@ class Session:
 
         if self.recordings is None:
             spec = self._looked_up(spec)
-        thinking = switched(self.settings, spec, Kind.MAIN)
+        thinking = switched(self.settings_of(spec), spec, Kind.MAIN)
         return TokenCounter(spec, thinking, self.settings.request_timeout)
 
     def engine_for(self, spec: ModelSpec) -> tuple[Engine, ModelSpec]:
@@ -440,7 +448,7 @@ class Session:
         """
         spec = self._looked_up(spec)
         need = Need(all_budgets=True)
-        plan = make_plan(self.settings, spec, kind, need, store=self.store, run=self.run)
+        plan = make_plan(self.settings_of(spec), spec, kind, need, store=self.store, run=self.run)
         return spec, plan
 
     def engine_maker(self, spec: ModelSpec, plan: Plan) -> Callable[[], Engine]:

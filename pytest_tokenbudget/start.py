@@ -67,7 +67,7 @@ def _start(config: pytest.Config) -> Session:
 
         try:
             for spec in session.specs:
-                check_asked(settings, spec)
+                check_asked(session.settings_of(spec), spec)
         except SetupError as error:
             raise pytest.UsageError(str(error)) from None
     if "task" in settings.explicit:

@@ -34,7 +34,7 @@ def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
     from pytest_tokenbudget.traces.forcing import texts
     from pytest_tokenbudget.traces.gather import render
 
-    settings, store, problems = session.thinking_settings, session.store, session.problems
+    settings, store, problems = session.thinking_settings(spec), session.store, session.problems
     if spec.endpoint is not None and not speaks_ids(spec.endpoint):
         raise NoThinkingError(
             f"{spec.alias} takes chat messages and no token ids, so its thinking cannot be gone on "
@@ -90,7 +90,9 @@ class _Run:
             return None
         session = self.session
         store, problems = session.store, session.problems
-        plan = make_plan(session.settings, spec, Kind.OFF, Need(), store=store, run=session.run)
+        plan = make_plan(
+            session.settings_of(spec), spec, Kind.OFF, Need(), store=store, run=session.run
+        )
         prompts = render(store, plan, problems, self.engine)
         room = (spec.context or self.engine().context) - max(
             len(prompt.ids) for prompt in prompts.values()

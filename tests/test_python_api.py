@@ -214,6 +214,13 @@ def test_detokeniser_and_tokenizers(value):
             extract_eos_ids({}, {}, value)
 
 
+def test_numbers_that_are_too_long_to_be_written():
+    with pytest.raises(RecipeError, match="not a number of more than 70 digits"):
+        Recipe(**GOOD, top_p=10**5000)
+    with pytest.raises(RecipeError, match="at least 1, not a number of more than 70 digits"):
+        Recipe(**GOOD, answer_tokens=-(10**5000))
+
+
 def test_names_of_the_field():
     window = ContextWindow.of_ids(range(10), limit=4, strategy=named_strategy("newest"))
     assert (window.encoded_len, window.base_context_len) == (10, 4)

@@ -153,10 +153,10 @@ def test_every_field_of_the_results_is_explained() -> None:
         assert f"`{name}`" in text, name
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_settings_examples_can_be_read(tmp_path: Path, number: int) -> None:
     examples = block(page("docs/guide.md"), "example: settings")
-    assert len(examples) == 2
+    assert len(examples) == 3
     (tmp_path / "tokenbudget.toml").write_text(examples[number], encoding="utf-8")
     config = read_config(tmp_path, NAMES)
     catalogue = load_catalogue(config=config)

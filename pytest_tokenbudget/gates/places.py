@@ -129,7 +129,7 @@ def _budget(
         return asked, ("thinking", *ENFORCEMENTS), ()
     if judge == "conformance_gates":
         return None, (), ()
-    switched = session.settings.thinking and spec.thinking is not None
+    switched = session.settings_of(spec).thinking and spec.thinking is not None
     always = spec.thinking is not None and spec.thinking.switch is None
     budget = asked if isinstance(asked, int) else None
     return budget, ("thinking" if switched or always else "plain",), ()
@@ -139,7 +139,7 @@ def _largest(session: Session, spec: ModelSpec, judge: str) -> int | None:
     if judge == "thinking_gates":
         from pytest_tokenbudget.thinking_plan import asked_budgets
 
-        return max(asked_budgets(session.settings, spec), default=None)
+        return max(asked_budgets(session.settings_of(spec), spec), default=None)
     kind = Kind.STOCHASTIC if judge == "stochastic_gates" else Kind.MAIN
     return max(session.budgets(spec, kind), default=None)
 

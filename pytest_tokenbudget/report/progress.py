@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pytest_tokenbudget.model_settings import KEYS
 from pytest_tokenbudget.traces.plan import Plan
 from pytest_tokenbudget.traces.store import PlanRow, StoreError, TraceStore
 
@@ -186,8 +187,10 @@ _ABOUT = {
 
 
 def describe(plan: Plan) -> str:
-    """Model, task and decoding in a line."""
-    return f"{plan.alias} = {plan.where} | {about(plan)}"
+    """Model, task and decoding in a line, and what of it the model's own entry says."""
+    names = [name for name, setting in KEYS.items() if setting in plan.from_model_entry]
+    own = f" | from the model's entry: {', '.join(names)}" if names else ""
+    return f"{plan.alias} = {plan.where} | {about(plan)}{own}"
 
 
 def about(plan: Plan) -> str:

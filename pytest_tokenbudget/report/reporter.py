@@ -254,7 +254,8 @@ class Reporter:
             for plan in plans:
                 if plan.kind not in PARTS:
                     study, tokens = self._load(plan, plans)
-                    self.studies.append((study, self._run_info(tokens, complete)))
+                    run = self._run_info(tokens, complete, plan.alias)
+                    self.studies.append((study, run))
         except (StoreError, SetupError) as error:
             self.problems.add(str(error))
 
@@ -318,10 +319,14 @@ class Reporter:
                     study.price = spec.price
                     self.studies.append((study, self._run_info(0, complete=True)))
 
-    def _run_info(self, tokens: int, complete: bool) -> RunInfo:
+    def _run_info(self, tokens: int, complete: bool, alias: str = "") -> RunInfo:
+        """The run in which something was measured, with the settings of a model if one is named."""
         from pytest_tokenbudget.report.json_files import RunInfo
 
         settings = self.session.settings
+        if alias:
+            spec = next(s for s in self.session.specs if s.alias == alias)
+            settings = self.session.settings_of(spec)
         began = datetime.datetime.fromtimestamp(self.started).astimezone()
         return RunInfo(
             settings={

@@ -71,6 +71,7 @@ class Plan:
         cliff_budgets: Budgets between which the cliff is looked for.
         forcing: How thinking is ended by force; None for what is not about that.
         windowing: How conversations are truncated; None for what is not about that.
+        from_model_entry: Names of settings that the model's own entry set.
     """
 
     alias: str
@@ -91,6 +92,7 @@ class Plan:
     cliff_budgets: tuple[int, ...] = ()
     forcing: Forcing | None = None
     windowing: Windowing | None = None
+    from_model_entry: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -172,4 +174,5 @@ class Plan:
         values["budgets"] = tuple(values["budgets"])
         values["left_out"] = tuple(values["left_out"])
         values["cliff_budgets"] = tuple(values["cliff_budgets"])
+        values["from_model_entry"] = tuple(values.get("from_model_entry", ()))
         return cls(**values)
