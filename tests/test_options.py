@@ -185,7 +185,7 @@ def expected(name: str, pytester) -> tuple[str, object]:
 
 def test_every_option_is_tested_here():
     assert tuple(GIVEN) == NAMES
-    placed = {"reports", "trace_store", "storage", "explicit"}
+    placed = {"reports", "trace_store", "storage", "explicit", "from_model_entry"}
     assert {*DEFAULTS, *placed} == {f.name for f in fields(Settings)}
 
 
@@ -196,6 +196,7 @@ def test_defaults(read, pytester):
     assert settings.trace_store == pytester.path / "reports" / "traces.sqlite"
     assert settings.storage == pytester.path / "reports" / "baselines"
     assert settings.explicit == frozenset()
+    assert settings.from_model_entry == ()
 
 
 @pytest.mark.parametrize("name", NAMES)
