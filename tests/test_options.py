@@ -480,7 +480,10 @@ def test_a_generation_config_sets_what_the_command_line_does_not(read, pytester)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("llm: {generation_config: {top_pp: 3}}", "llm.generation_config.top_pp (did you mean top_p"),
+        (
+            "llm: {generation_config: {top_pp: 3}}",
+            "llm.generation_config.top_pp (did you mean top_p",
+        ),
         (
             "llm: {generation_config: {temperature: 11}}",
             "form.yaml: llm.generation_config.temperature: '11' cannot be used; allowed: a number",
