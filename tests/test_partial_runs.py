@@ -94,7 +94,7 @@ def test_a_whole_run_stays_strict_and_says_what_to_do(own, project, arguments):
     result.assert_outcomes(passed=2, failed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
-        ["FAILED gates::--min-accuracy 0 - *judges accuracy; call `gates.check(point)` in a test, "
+        ["FAILED gates::--min-accuracy 0 - *judges it; call `gates.check(point)` in a test, "
          "or run `pytest --pyargs pytest_tokenbudget.evals -m phase1`"]
     )  # fmt: skip
 
@@ -241,3 +241,19 @@ def test_a_baseline_is_not_missed_in_a_selection(own, project):
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["baseline: not compared in this selection (-k 'empty')"])
     assert own("test_llm.py").ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_gates_that_nothing_judges_are_said_once_and_fail_one_by_one(own, project):
+    pytester = project("[[gates]]\nmin_accuracy = 0\nmax_truncation = 1\nmax_mean_tokens = 99\n")
+    result = own("--junitxml=j.xml")
+    result.assert_outcomes(passed=2, failed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "gate-1.min_accuracy was not judged: no selected test judges it; call *",
+            "*- 2 more failures for the same reason -*",
+            "NOT JUDGED: gate-1.min_accuracy, gate-1.max_truncation, gate-1.max_mean_tokens:",
+        ]
+    )
+    shown = [line for line in result.outlines if "was not judged: no" in line]
+    assert len(shown) == 2, "in the list of failures and in the summary's line"
+    assert (pytester.path / "j.xml").read_text().count("was not judged: no selected test") >= 3

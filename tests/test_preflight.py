@@ -164,7 +164,7 @@ def test_one_cause_is_shown_once(own, pytester):
     result.assert_outcomes(errors=5, failed=1)
     shown = [line for line in result.outlines if "no fuel" in line]
     assert len(shown) <= 2, "in the list of errors, and in the summary's line of the same test"
-    result.stdout.fnmatch_lines(["*4 more tests for the same reason*"])
+    result.stdout.fnmatch_lines(["*4 more failures for the same reason*"])
     assert sum(line.startswith("ERROR ") for line in result.outlines) == 5
     assert (pytester.path / "j.xml").read_text().count("no fuel") >= 5
     result.stdout.fnmatch_lines(["*assert 1 == 2*"])

@@ -25,6 +25,7 @@ from pytest_tokenbudget.gates.verdicts import Judgement, records
 from pytest_tokenbudget.option_flags import NamingTerminal, working_names
 from pytest_tokenbudget.options import refuse_budget
 from pytest_tokenbudget.planning import Kind, SetupError
+from pytest_tokenbudget.report.outcomes import CAUSE
 from pytest_tokenbudget.report.problems import Problems
 from pytest_tokenbudget.selection import runs_no_test
 
@@ -187,6 +188,7 @@ class Keeper:
         for each in failing:
             report = failed_report(each)
             report.longrepr = working_names(self.config, str(report.longrepr))
+            setattr(report, CAUSE, f"gates: {each.reason}")
             self.config.hook.pytest_runtest_logstart(nodeid=report.nodeid, location=report.location)
             self.config.hook.pytest_runtest_logreport(report=report)
             self.config.hook.pytest_runtest_logfinish(

@@ -253,7 +253,7 @@ def _no_such(selector: str, given: Sequence[str], here: Sequence[str], more: Seq
 
 def _not_measured(gate: Gate, places: Sequence[Place]) -> str:
     if not any(_measures_at_all(gate, p) for p in places):
-        return f"no selected test judges {gate.measured.name}; {how_to_judge(gate.metric)}"
+        return f"no selected test judges it; {how_to_judge(gate.metric)}"
     budgets = sorted({p.budget for p in places if p.budget is not None})
     if not gate.budgets:
         return "no selected test looks at the largest budget; there are " + _numbers(budgets)

@@ -118,26 +118,32 @@ def gate_lines(
         where = f"{word}: {visible(each.model)}, {each.eval}{at}{mode}: "
         if each.ruling == "passed" and not verbose:
             result = _in_short(each)
-            room = width - cells(result)
-            if room >= LEAST_WHERE:
-                where = shorten(where, room)
+            if cells(where + result) > width:
+                result = _in_short(each, interval=False)
+            where = shorten(where, max(LEAST_WHERE, width - cells(result)))
             lines.append(shorten(where + result, width))
         else:
             lines += wrapped(f"{where}{visible(each.sentence)}", width)
     left_out: dict[str, list[str]] = {}
+    alike: dict[tuple[bool, str], list[Unjudged]] = {}
     for missed in missing:
         if missed.selection:
             left_out.setdefault(missed.selection, []).append(visible(missed.name))
-            continue
-        word = "NOT JUDGED" if missed.fails else "not judged, not required"
-        lines += wrapped(f"{word}: {visible(missed.sentence())}", width)
+        else:
+            alike.setdefault((missed.fails, missed.reason), []).append(missed)
+    for (fails, reason), several in alike.items():
+        word = "NOT JUDGED" if fails else "not judged, not required"
+        said = several[0].sentence()
+        if len(several) > 1:
+            said = f"{', '.join(each.name for each in several)}: {reason}"
+        lines += wrapped(f"{word}: {visible(said)}", width)
     for selection, names in left_out.items():
         which = ", ".join(dict.fromkeys(names))
         lines += wrapped(f"not judged in this selection ({visible(selection)}): {which}", width)
     return lines
 
 
-def _in_short(each: Judgement) -> str:
+def _in_short(each: Judgement, interval: bool = True) -> str:
     """What was measured and what is allowed, without further evidence."""
     from pytest_tokenbudget.analysis.deciding import Unit
     from pytest_tokenbudget.gates.table import METRICS
@@ -150,9 +156,9 @@ def _in_short(each: Judgement) -> str:
     unit = Unit(each.unit)
     of = f" of {each.category}" if each.category else ""
     ends = [unit.number(end) for end in (each.low, each.high) if end is not None]
-    interval = f" [{', '.join(ends)}]" if len(ends) == 2 else ""
+    between = f" [{', '.join(ends)}]" if interval and len(ends) == 2 else ""
     name = METRICS[each.metric].name
-    return visible(f"{name}{of} {unit.number(each.value)}{unit.after}{interval} {each.shown}")
+    return visible(f"{name}{of} {unit.number(each.value)}{unit.after}{between} {each.shown}")
 
 
 def show_gates(keeper: Keeper, terminal: NamingTerminal) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import pytest
 
@@ -50,9 +49,8 @@ def fold_causes(terminal: pytest.TerminalReporter) -> None:
         report._pdbshown = True
         report.longrepr = f"for the same reason as {first[cause].nodeid}"
     for cause, number in others.items():
-        shown: Any = first[cause].longrepr
-        if hasattr(shown, "addsection"):
-            shown.addsection(f"{plural(number, 'more test')} for the same reason", "")
+        more = f"{plural(number, 'more failure')} for the same reason"
+        first[cause].sections.append((more, ""))
 
 
 class SkippedEvals:
