@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.session import Session
 
 SESSION = pytest.StashKey["Session"]()
+CONFIGURED = pytest.StashKey[bool]()
 STARTED = pytest.StashKey[float]()
 HOOKS = "tokenbudget-hooks"
 # Attributes of a test's report that travel from a worker to the controller.
@@ -59,6 +60,12 @@ def activate(config: pytest.Config) -> Session:
 
 def configured(config: pytest.Config) -> bool:
     """Whether an option was given, or there are settings of this plugin."""
+    if CONFIGURED not in config.stash:
+        config.stash[CONFIGURED] = _configured(config)
+    return config.stash[CONFIGURED]
+
+
+def _configured(config: pytest.Config) -> bool:
     if any(getattr(config.option, option.ini, None) is not None for option in OPTIONS):
         return True
     if any(_in_ini(config, option.ini) for option in OPTIONS):

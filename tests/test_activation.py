@@ -17,6 +17,7 @@ LOADED = {
     "pytest_tokenbudget.fixtures_engine",
     "pytest_tokenbudget.option_flags",
     "pytest_tokenbudget.option_table",
+    "pytest_tokenbudget.package_files",
     "pytest_tokenbudget.plugin",
 }
 LIST_MODULES = """
