@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +14,7 @@ import filelock
 import pytest
 
 from pytest_tokenbudget.planning import Kind, Need, SetupError, make_plan
+from pytest_tokenbudget.traces.tally import PROBING, published
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.conformance.bench import Bench, Probed
@@ -36,10 +39,21 @@ class Conformance:
         session: The state of this pytest process.
         spec: The model.
         folder: Where the workers of this run share results.
+        selected: Keys of the probes that the selected tests need, to say how many are done; empty
+            for all.
+        shown: Gives a context in which progress is shown.
     """
 
-    def __init__(self, session: Session, spec: ModelSpec, folder: Path) -> None:
+    def __init__(
+        self,
+        session: Session,
+        spec: ModelSpec,
+        folder: Path,
+        selected: Collection[str] = (),
+        shown: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._session, self._spec, self._folder = session, spec, folder
+        self._selected, self._shown = frozenset(selected), shown
         self._bench: Bench | None = None
         self._source: Engine | None = None
         self._about: dict[str, Any] | None = None
@@ -142,11 +156,57 @@ class Conformance:
                 if path.is_file():
                     self._found[key] = from_record(json.loads(path.read_text(encoding="utf-8")))
                 else:
-                    bench = self.bench
-                    self._found[key] = _or_fail(lambda: probe(bench))
+                    with self._shown():
+                        bench = self.bench
+                        with published(self._session.store, PROBING, self._progress(key, bench)):
+                            self._found[key] = _or_fail(lambda: probe(bench))
                     write_json(path, self._found[key])
         result: Result = self._found[key]
         return result
+
+    def _progress(self, key: str, bench: Bench) -> Callable[[], object]:
+        """A function that gives what is shown while a probe is made."""
+        from pytest_tokenbudget.conformance.limits import LIMIT_PROBES
+        from pytest_tokenbudget.conformance.ways import WAYS
+        from pytest_tokenbudget.report.files import safe_name
+
+        possible = {f"limit-{name}" for name in LIMIT_PROBES}
+        possible |= {f"way-{name}" for name in WAYS if not self.why_not(name)}
+        keys = possible & self._selected or possible
+        files = [self._folder / f"{safe_name(self.alias)}-{safe_name(each)}.json" for each in keys]
+        began, counts = time.time(), bench.tokens
+
+        def progress() -> object:
+            return {
+                "name": key.replace("-", " ", 1),
+                "done": sum(file.is_file() for file in files),
+                "total": len(files),
+                "answers": counts.answers,
+                "tokens": counts.tokens,
+                "began": began,
+            }
+
+        return progress
+
+
+def selected_probes(items: Sequence[pytest.Item], spec: ModelSpec) -> frozenset[str]:
+    """Keys of the probes that tests of a model ask for by their parameters.
+
+    Args:
+        items: The selected tests.
+        spec: The model.
+    """
+    from pytest_tokenbudget.selection import model_under_test
+
+    found = set()
+    for item in items:
+        if model_under_test(item) == spec and "conformance" in getattr(item, "fixturenames", ()):
+            callspec = getattr(item, "callspec", None)
+            parameters = callspec.params if callspec else {}
+            for name, kind in (("probe", "limit"), ("way", "way")):
+                if name in parameters:
+                    found.add(f"{kind}-{parameters[name]}")
+    return frozenset(found)
 
 
 def _or_fail(make: Callable[[], Made]) -> Made:

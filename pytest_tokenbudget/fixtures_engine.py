@@ -103,7 +103,10 @@ def context_limit(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def conformance(
-    tokenbudget: Session, model: ModelSpec, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tokenbudget: Session,
+    model: ModelSpec,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Conformance:
     """Probes of the limits and thinking budgets of the model's engine, each made once.
 
@@ -112,11 +115,16 @@ def conformance(
     if tokenbudget.recordings is not None:
         pytest.skip("what was recorded cannot be probed: name the model or its server")
     from pytest_tokenbudget import xdist
-    from pytest_tokenbudget.conformance_run import Conformance
+    from pytest_tokenbudget.conformance_run import Conformance, selected_probes
+    from pytest_tokenbudget.report.reporter import progress_shown
 
     base = tmp_path_factory.getbasetemp()
     return Conformance(
-        tokenbudget, model, (base.parent if xdist.worker_id() else base) / "tokenbudget"
+        tokenbudget,
+        model,
+        (base.parent if xdist.worker_id() else base) / "tokenbudget",
+        selected_probes(request.session.items, model),
+        lambda: progress_shown(request.config),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget import dry_run, eval_tests, missing, preflight, selection
+from pytest_tokenbudget import dry_run, eval_tests, interrupts, missing, preflight, selection
 from pytest_tokenbudget.activation import HOOKS, MARKERS, SESSION
 from pytest_tokenbudget.gates import keeper
 from pytest_tokenbudget.option_flags import named_in_errors
@@ -28,6 +28,7 @@ def register(config: pytest.Config) -> None:
     with named_in_errors(config):
         preflight.check_tokenizer(config)
         keeper.register(config, session)
+    manager.register(interrupts.Interrupts(config, session), interrupts.NAME)
     if not hasattr(config, "workerinput"):
         shown = reporter.Reporter(config, session)
         manager.register(shown, "tokenbudget-reporter")

@@ -1,4 +1,5 @@
 import io
+import re
 import time
 from contextlib import closing
 
@@ -79,6 +80,74 @@ def test_on_a_terminal_there_is_a_bar(path):
     assert "generating  0/10" in text
     assert "10/10" in text
     assert "tok/s" in text
+
+
+class Telling(FakeEngine):
+    """Says how many tokens there are before a trace ends, as engines do at every step."""
+
+    def __init__(self, whole: int, **options):
+        super().__init__(**options)
+        self.whole = whole
+
+    def generate(self, requests, decoding):
+        for tokens in range(1, self.whole + 1):
+            time.sleep(self._delay)
+            for request in requests:
+                self.tally(request, tokens)
+        yield from super().generate(requests, decoding)
+
+
+@pytest.mark.usefixtures("quick")
+def test_tokens_of_unfinished_traces_are_counted(path, monkeypatch):
+    monkeypatch.setattr("pytest_tokenbudget.traces.gather.PUBLISH_SECONDS", 0.02)
+    stream = Terminal()
+    monitor = Monitor(path, "run", lambda line: None, stream)
+    with closing(TraceStore(path, "run", "a")) as store, monitor.watching():
+        gather_all(store, Telling(5, rows=10, delay=0.1), 10, 64)
+    counted = re.findall(r"generating  0/10, (\d+) tokens", stream.getvalue())
+    assert {"10", "20", "30", "40"} <= set(counted)
+    end = stream.getvalue().split("\r")[-1]
+    with closing(TraceStore(path, "run")) as store:
+        assert f"10/10, {store.generated('fake-model')[1]} tokens" in end, "none counts twice"
+        assert store.states("generating") == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_tokens_of_all_workers_are_counted(path, monkeypatch):
+    said, stream = [], Terminal()
+    monitor = Monitor(path, "run", said.append, stream)
+    with closing(TraceStore(path, "run", "a")) as one, closing(TraceStore(path, "run", "b")) as two:
+        plan = make_plan()
+        with monitor.watching():
+            one.put_plan(plan.name, plan.to_json(), 8)
+            one.put_state("generating", {"plan": plan.name, "lengths": {"k": (0, 100)}})
+            two.put_state("generating", {"plan": plan.name, "lengths": {"l": (50, 90)}})
+            two.put_state("generating other", {"plan": "other", "lengths": {"m": (0, 7)}})
+            time.sleep(0.3)
+    assert "generating  0/8, 140 tokens" in stream.getvalue()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("terminal", [True, False])
+def test_probes_are_counted(path, monkeypatch, terminal):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.05)
+    said, begun = [], []
+    stream = Terminal() if terminal else io.StringIO()
+    monitor = Monitor(path, "run", said.append, stream, begin_line=lambda: begun.append(1))
+    with closing(TraceStore(path, "run", "a")) as store, monitor.watching():
+        state = {"name": "limit seeds", "done": 3, "total": 15, "answers": 12, "tokens": 3400}
+        store.put_state("probing", {**state, "began": time.time()})
+        time.sleep(0.4)
+    shown = stream.getvalue()
+    if terminal:
+        assert begun == [1]
+        assert "probing  3/15" in shown
+        assert "3,400 tokens [00:00] limit seeds" in shown
+        assert not shown.split("\r")[-1].strip(), "the bar is wiped"
+        assert all(len(drawn) <= 80 for drawn in shown.split("\r"))
+    else:
+        assert shown == ""
+        assert said[0].startswith("probing 3/15, 12 answers, 3,400 tokens; limit seeds for ")
 
 
 @pytest.mark.usefixtures("quick")

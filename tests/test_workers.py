@@ -156,6 +156,38 @@ def test_ctrl_c_with_workers_keeps_what_there_is(folder):
     assert study["complete"] is False
 
 
+def test_ctrl_c_at_the_controller_alone_stops_the_workers(folder):
+    """As ``kill -INT`` or a CI system does: no worker gets the signal by itself."""
+    process = start(folder, *SLOW, "--num-samples=40", "--batch-size=2", "-n", "2")
+    wait_for(lambda: len(stored(folder)) >= 2 and len(claims(folder)) >= 2, process)
+    os.kill(process.pid, signal.SIGINT)
+    code, output = finish(process)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # no worker goes on alone
+    assert code == pytest.ExitCode.INTERRUPTED, output
+    assert claims(folder) == [], "their claims are given up"
+    there = len(stored(folder))
+    assert 2 <= there < 40
+    flat = " ".join(output.split())
+    assert f"interrupted: {there} of the 40 traces that this run had to generate are stored" in flat
+    assert combined(folder)["problems"] == there, "what was stored last is reported, too"
+    assert "all were stored" not in flat
+
+
+def test_ctrl_c_of_a_run_that_stored_nothing_says_so(folder, run):
+    run(problems=2, budgets="64,600", engines=RealEngines()).assert_outcomes(passed=3)
+    process = start(folder, *SLOW)
+    wait_for(lambda: claims(folder), process)
+    os.kill(process.pid, signal.SIGINT)
+    code, output = finish(process)
+    assert code == pytest.ExitCode.INTERRUPTED, output
+    flat = " ".join(output.split())
+    assert "all were stored" not in flat
+    if len(stored(folder)) == 2:
+        assert "no token: what is shown was stored before, the rest is missing" in flat
+        assert "interrupted: 0 of the 4 traces that this run had to generate are stored" in flat
+
+
 def test_a_killed_worker_costs_only_what_it_had_not_finished(folder, run):
     process = start(folder, *SLOW, "-n", "2")
 

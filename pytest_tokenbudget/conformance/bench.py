@@ -12,7 +12,7 @@ from typing import Protocol
 from pytest_tokenbudget.conformance.asking import Ask, Askable, Choice, Reply
 from pytest_tokenbudget.conformance.results import Observation
 from pytest_tokenbudget.context.stream import text_and_offsets
-from pytest_tokenbudget.engines.base import Engine, EngineError
+from pytest_tokenbudget.engines.base import Engine, EngineError, Request
 from pytest_tokenbudget.model_catalogue import ModelSpec
 from pytest_tokenbudget.tasks.problem import SOLVE_INSTRUCTION
 from pytest_tokenbudget.tasks.word_problems import held_out
@@ -63,6 +63,31 @@ def silent(line: str) -> None:
     """Say nothing."""
 
 
+class TokenCount:
+    """Counts answers and output tokens for whoever shows progress."""
+
+    def __init__(self) -> None:
+        self.answers = self._tokens = 0
+        self._going_on: dict[str, int] = {}
+
+    @property
+    def tokens(self) -> int:
+        """Output tokens so far, those of unfinished answers among them."""
+        return self._tokens + sum(self._going_on.copy().values())
+
+    def __call__(self, request: Request, tokens: int) -> None:
+        """Take the output tokens that an unfinished answer has now."""
+        self._going_on[request.key] = tokens
+
+    def take(self, replies: Sequence[Reply]) -> None:
+        """Take finished answers, in the place of unfinished ones."""
+        self._going_on.clear()
+        for reply in replies:
+            self.answers += len(reply.choices)
+            ids = [len(choice.ids) for choice in reply.choices if choice.ids is not None]
+            self._tokens += sum(ids) or reply.usage.get("completion_tokens", 0)
+
+
 class Bench:
     """What the probes of one engine share. Prompts are chosen with the first thinking probe.
 
@@ -87,6 +112,7 @@ class Bench:
         self.spec = spec
         self.form = spec.thinking or builtin_formats()[GENERIC]
         self.generations = 0
+        self.tokens = TokenCount()
         self._size = size
         self._cap = cap
         self._say = say
@@ -95,7 +121,13 @@ class Bench:
     def ask(self, asks: Sequence[Ask], at_once: int = 1) -> list[Reply]:
         """Ask the engine, and count what it generates."""
         self.generations += sum(ask.n for ask in asks)
-        return self.engine.ask(asks, at_once)
+        self.engine.tally = self.tokens
+        try:
+            replies = self.engine.ask(asks, at_once)
+        finally:
+            self.engine.tally = None
+        self.tokens.take(replies)
+        return replies
 
     def ask_again(self, asks: Sequence[Ask], times: int) -> list[list[Reply]]:
         """The replies to asks that several probes need, as often as that; asked once."""

@@ -82,11 +82,12 @@ class InProcess(Engine):
         """Ask all, ``at_once`` in one batch, and give the replies in the order of the asks."""
         replies: list[Reply] = []
         for start in range(0, len(asks), at_once):
-            replies += self._batch(asks[start : start + at_once])
+            replies += self._batch(asks[start : start + at_once], start)
         return replies
 
-    def _batch(self, asks: Sequence[Ask]) -> list[Reply]:
-        """One batch for each way of decoding among the asks."""
+    def _batch(self, asks: Sequence[Ask], first: int) -> list[Reply]:
+        """One batch for each way of decoding; ``first`` is the place of the first ask."""
+        self._engine.tally = self.tally
         replies: dict[int, Reply] = {}
         groups: dict[Decoding, list[tuple[int, Prompt]]] = {}
         for place, ask in enumerate(asks):
@@ -98,13 +99,13 @@ class InProcess(Engine):
             groups.setdefault(decoding, []).append((place, prompt))
         for decoding, members in groups.items():
             requests = [
-                Request(f"{place}/{sample}", prompt.ids, asks[place].max_tokens, sample)
+                Request(f"{first + place}/{sample}", prompt.ids, asks[place].max_tokens, sample)
                 for place, prompt in members
                 for sample in range(asks[place].n)
             ]
             done = {each.request.key: each for each in self._engine.generate(requests, decoding)}
             for place, prompt in members:
-                results = [done[f"{place}/{sample}"] for sample in range(asks[place].n)]
+                results = [done[f"{first + place}/{sample}"] for sample in range(asks[place].n)]
                 replies[place] = self._reply(asks[place], prompt, results)
         return [replies[place] for place in range(len(asks))]
 

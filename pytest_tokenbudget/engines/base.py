@@ -5,7 +5,7 @@ It is small on purpose: a fake engine for tests fits on a screen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -165,10 +165,13 @@ class Engine(Protocol):
         continues: Whether a prompt may end inside an output, so that one can be gone on from. An
             engine that takes chat messages only generates such an output again from its start.
         watch: Who is told of outputs while they are being written, by engines that can.
+        tally: Called with a request and its output tokens so far, those of its prefix included, by
+            engines that can; from any thread.
     """
 
     continues: bool = True
     watch: Watch | None = None
+    tally: Callable[[Request, int], None] | None = None
 
     @property
     def pieces(self) -> Pieces | None:

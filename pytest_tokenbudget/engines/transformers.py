@@ -179,6 +179,9 @@ class TransformersEngine(InProcessEngine):
                 if not memory.is_out_of_memory(error):
                     raise
                 failure = loading.first_line(error)
+            if self.tally is not None:
+                for row in waiting:
+                    self.tally(row.request, len(row.output))
             if self.watch is not None:
                 for row in waiting:
                     self.watch.wrote(row.request, row.output)

@@ -18,6 +18,7 @@ from pytest_tokenbudget.report.json_files import RunInfo, answer_record, file_st
 from pytest_tokenbudget.report.style import (
     MAX_WIDTH,
     columns,
+    no_token,
     percent,
     plural,
     rule,
@@ -262,7 +263,7 @@ def _omissions(study: ContextStudy, run: RunInfo) -> list[str]:
     ]
     if study.complete:
         tokens = plural(run.generated_tokens, "token")
-        done = f"{tokens}" if run.generated_tokens else "no token: all were stored"
+        done = f"{tokens}" if run.generated_tokens else no_token(study.missing)
         said.append(f"this run generated {done}")
     if windowing.left_out:
         said.append(

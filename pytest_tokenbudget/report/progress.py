@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TextIO
 
 from pytest_tokenbudget.model_settings import KEYS
+from pytest_tokenbudget.report.progress_counts import Bar, PlanProgress, clock
+from pytest_tokenbudget.report.style import shorten
 from pytest_tokenbudget.traces.plan import Plan
 from pytest_tokenbudget.traces.store import PlanRow, StoreError, TraceStore
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
+from pytest_tokenbudget.traces.tally import PROBING
 
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 30.0
@@ -34,6 +34,7 @@ class Monitor:
         announce: Called with a line of text for people.
         stream: Where the bar goes; a bar is drawn only if it is a terminal.
         counts: Whether to show how far the traces are, too.
+        begin_line: Called before a bar is drawn, so that it does not cover what the line has.
     """
 
     def __init__(
@@ -44,10 +45,11 @@ class Monitor:
         stream: TextIO | None = None,
         *,
         counts: bool = True,
+        begin_line: Callable[[], None] = lambda: None,
     ) -> None:
         self.path, self.run, self.announce = path, run, announce
         self.stream = stream or sys.stderr
-        self.counts = counts
+        self.counts, self.begin_line = counts, begin_line
         self._shown: set[str] = set()
         self._changed = threading.Condition()
         self._finished: set[str] = set()
@@ -100,15 +102,14 @@ class Monitor:
 
 
 class _Shown:
-    """One thread's view: the bar or the lines of the plan that is being worked on."""
+    """One thread's view: the bar or the lines of what is being worked on."""
 
     def __init__(self, monitor: Monitor, store: TraceStore) -> None:
         self.monitor, self.store = monitor, store
-        self.bar: tqdm[Any] | None = None
-        self.current: PlanRow | None = None
-        self.began = self.said = time.monotonic()
-        self.before = 0
-        self.terminal = monitor.stream.isatty()
+        terminal = monitor.stream.isatty()
+        self.bar = Bar(monitor.stream, monitor.begin_line) if terminal else None
+        self.current: PlanProgress | None = None
+        self.said = time.monotonic()
 
     def refresh(self) -> None:
         for row in self.store.plans():
@@ -117,6 +118,7 @@ class _Shown:
                 self.monitor._note_shown(row.name)
             if self.monitor.counts and row.to_generate and row.name not in self.monitor._finished:
                 self._follow(row)
+        self._follow_probes()
         for number, text in self.store.notes(self.monitor._noted):
             self.monitor._noted = number
             if self.bar is not None:
@@ -126,7 +128,6 @@ class _Shown:
     def finish(self) -> None:
         if self.bar is not None:
             self.bar.close()
-            self.bar = None
 
     def _announce(self, row: PlanRow) -> None:
         self.finish()
@@ -143,40 +144,38 @@ class _Shown:
     def _follow(self, row: PlanRow) -> None:
         if self.current is None or self.current.name != row.name:
             self.finish()
-            self.began = self.said = time.monotonic()
-            model = Plan.from_json(row.plan).model
-            self.before = self.store.generated(model)[1]
-            if self.terminal:
-                from tqdm import tqdm
-
-                self.bar = tqdm(
-                    total=row.to_generate,
-                    desc="generating",
-                    unit="trace",
-                    file=self.monitor.stream,
-                    dynamic_ncols=True,
-                    bar_format="{desc}  {n_fmt}/{total_fmt} {bar} [{elapsed}<{remaining}{postfix}]",
-                )
-        changed = self.current != row
-        self.current = row
-        done = row.to_generate - row.missing
-        model = Plan.from_json(row.plan).model
-        seconds = max(time.monotonic() - self.began, 1e-3)
-        rate = (self.store.generated(model)[1] - self.before) / seconds
-        if self.bar is not None:
-            self.bar.n = done
-            if changed:
-                self.bar.set_postfix_str(f"{rate:,.0f} tok/s", refresh=False)
-            self.bar.refresh()
-        elif not self.terminal and time.monotonic() - self.said >= LINE_SECONDS:
             self.said = time.monotonic()
-            left = f", about {seconds * row.missing / done:,.0f} s left" if done else ""
-            self.monitor.announce(
-                f"generating {done:,}/{row.to_generate:,}, {rate:,.0f} tok/s{left}"
-            )
+            self.current = PlanProgress(self.store, row)
+        progress = self.current
+        progress.look(row)
+        if self.bar is not None:
+            self.bar.draw(f"generating  {progress.counts()}", progress.share, progress.times())
+        else:
+            self._say(f"generating {progress.counts()}, {progress.sentence()}")
         if not row.missing:
             self.monitor._finished.add(row.name)
             self.finish()
+
+    def _follow_probes(self) -> None:
+        for probes in self.store.states(PROBING):
+            counts = f"{probes['done']:,}/{probes['total']:,}"
+            tokens = count(probes["tokens"], "token")
+            seconds = time.time() - probes["began"]
+            if self.bar is not None:
+                share = probes["done"] / max(probes["total"], 1)
+                right = f"{tokens} [{clock(seconds)}] {shorten(probes['name'], 32)}"
+                self.bar.draw(f"probing  {counts}", share, right, leave=False)
+            else:
+                answers = count(probes["answers"], "answer")
+                self._say(
+                    f"probing {counts}, {answers}, {tokens}; {probes['name']} for {seconds:,.0f} s"
+                )
+
+    def _say(self, line: str) -> None:
+        """Show a line, unless there was one a short while ago."""
+        if time.monotonic() - self.said >= LINE_SECONDS:
+            self.said = time.monotonic()
+            self.monitor.announce(line)
 
 
 _ABOUT = {

@@ -17,6 +17,7 @@ import pytest
 from pytest_tokenbudget import option_flags
 from pytest_tokenbudget.activation import RECORDED, RECORDS, SECTIONS, SESSION, STARTED, in_use
 from pytest_tokenbudget.eval_tests import replaced, uses
+from pytest_tokenbudget.interrupts import listen
 from pytest_tokenbudget.planning import Kind, SetupError
 from pytest_tokenbudget.report import outcomes
 from pytest_tokenbudget.report.problems import Problems
@@ -75,6 +76,7 @@ def prepare(item: pytest.Item) -> None:
     spec = model_of(item)
     if spec is None or is_skipped(item) or replaced(item) or runs_no_test(item.config):
         return
+    listen(item.config)
     reporter = item.config.pluginmanager.getplugin("tokenbudget-reporter")
     if reporter:
         # Whoever interrupts this wants to see what is there.
@@ -82,6 +84,19 @@ def prepare(item: pytest.Item) -> None:
     with reporter.watching() if reporter else ExitStack():
         for kind in kinds_of(item):
             item.config.stash[SESSION].prepare(spec, kind)
+
+
+@contextmanager
+def progress_shown(config: pytest.Config) -> Iterator[None]:
+    """Show progress also within a test, whose output is captured elsewhere."""
+    listen(config)
+    reporter = config.pluginmanager.getplugin("tokenbudget-reporter")
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if reporter is None:  # a worker: the controller shows how far it is
+        yield
+        return
+    with capture.global_and_fixture_disabled() if capture else ExitStack(), reporter.watching():
+        yield
 
 
 def is_skipped(item: pytest.Item) -> bool:
@@ -156,7 +171,11 @@ class Reporter:
 
             settings = self.session.settings
             self._monitor = Monitor(
-                settings.trace_store, self.session.run, self._announce, counts=not settings.stream
+                settings.trace_store,
+                self.session.run,
+                self._announce,
+                counts=not settings.stream,
+                begin_line=self._begin_line,
             )
             self._display = self._make_display() if settings.stream else None
             for note in self.session.notes:
@@ -183,6 +202,11 @@ class Reporter:
             self._monitor.wait_for(plan.name)
 
         return LiveDisplay(write, terminal.hasmarkup, ready, self.session.say)
+
+    def _begin_line(self) -> None:
+        terminal = self.config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None:
+            terminal.ensure_newline()
 
     def _announce(self, line: str) -> None:
         terminal = self.config.pluginmanager.getplugin("terminalreporter")

@@ -29,6 +29,7 @@ from pytest_tokenbudget.report.style import (
     MAX_WIDTH,
     columns,
     count,
+    no_token,
     percent,
     plural,
     rule,
@@ -73,7 +74,7 @@ def saturation_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list
         sentences.append(
             f"this run generated {count(run.generated_tokens)} of these tokens; the rest was stored"
             if run.generated_tokens
-            else "this run generated no token: all were stored"
+            else f"this run generated {no_token(study.missing)}"
         )
     sentences += _omissions(study, run)
     for sentence in sentences:

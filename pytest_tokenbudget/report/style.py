@@ -145,6 +145,17 @@ def count(number: float) -> str:
     return f"{round(number):,}"
 
 
+def no_token(missing: int) -> str:
+    """What a run that generated nothing says of its tokens.
+
+    Args:
+        missing: Problems, or conversations, that are not complete.
+    """
+    if missing:
+        return "no token: what is shown was stored before, the rest is missing"
+    return "no token: all were stored"
+
+
 def plural(number: int, one: str, many: str | None = None) -> str:
     """``1 problem``, ``1,319 problems``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

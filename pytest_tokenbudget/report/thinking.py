@@ -18,6 +18,7 @@ from pytest_tokenbudget.report.style import (
     columns,
     count,
     listed,
+    no_token,
     percent,
     plural,
     rule,
@@ -309,7 +310,7 @@ def _judged(limits: list[str], verdict: Verdict) -> str:
 def _omissions(study: ThinkingStudy, run: RunInfo) -> list[str]:
     said = []
     if not run.generated_tokens and study.complete:
-        said.append("this run generated no token: all were stored")
+        said.append(f"this run generated {no_token(study.missing)}")
     elif study.complete:
         said.append(f"this run generated {plural(run.generated_tokens, 'token')}")
     if study.missing:

@@ -8,17 +8,18 @@ traces that it had not finished.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from typing import Protocol
 
 from pytest_tokenbudget.context.stream import text_and_offsets
 from pytest_tokenbudget.engines.base import Engine, EngineError, Generated, Request, Watch
 from pytest_tokenbudget.tasks.problem import Problem
+from pytest_tokenbudget.traces.journal import Journal
 from pytest_tokenbudget.traces.plan import Plan
-from pytest_tokenbudget.traces.store import StoredPrompt, StoreError, TraceStore, Want
+from pytest_tokenbudget.traces.store import StoredPrompt, TraceStore, Want
+from pytest_tokenbudget.traces.tally import GENERATING, PUBLISH_SECONDS, Tally, published
 
 POLL_SECONDS = 0.1
 
@@ -110,12 +111,17 @@ def gather(
                 requests = [
                     _request(by_key[key], ids if goes_on else ()) for key, ids in claimed.items()
                 ]
-                with _kept(store, lease), _watched(engine(), plan, missing, audience):
+                tally = Tally(requests)
+                with (
+                    _kept(store, plan, lease, tally),
+                    _watched(engine(), plan, missing, audience, tally),
+                ):
                     _generate(
                         store,
                         plan,
                         engine(),
                         requests,
+                        tally,
                         fresh=fresh,
                         planned=planned,
                         audience=audience,
@@ -165,6 +171,7 @@ def _generate(
     plan: Plan,
     engine: Engine,
     requests: Sequence[Request],
+    tally: Tally,
     *,
     fresh: bool,
     planned: bool,
@@ -176,6 +183,7 @@ def _generate(
         else:
             text, offsets = result.text, result.offsets
         store.commit(plan.model, result, text, offsets, fresh)
+        tally.ended(result.request)
         if planned:
             store.note_missing(plan.name, store.missing(fresh))
         if audience is not None:
@@ -183,38 +191,40 @@ def _generate(
 
 
 @contextmanager
-def _watched(engine: Engine, plan: Plan, missing: int, audience: Audience | None) -> Iterator[None]:
-    """Let an audience watch an engine."""
-    if audience is None:
-        yield
-        return
-    audience.begin(plan, engine, missing)
-    engine.watch = audience
+def _watched(
+    engine: Engine, plan: Plan, missing: int, audience: Audience | None, tally: Tally
+) -> Iterator[None]:
+    """Have an engine report its tokens, and let an audience watch it."""
+    engine.tally = tally
+    if audience is not None:
+        audience.begin(plan, engine, missing)
+        engine.watch = audience
     try:
         yield
     finally:
-        engine.watch = None
-        audience.leave()
+        engine.tally = engine.watch = None
+        if audience is not None:
+            audience.leave()
 
 
 @contextmanager
-def _kept(store: TraceStore, lease: float) -> Iterator[None]:
-    """Renew this process's claims while it works, and give them up when it stops."""
-    stop = threading.Event()
+def _kept(store: TraceStore, plan: Plan, lease: float, tally: Tally) -> Iterator[None]:
+    """Renew this process's claims and publish its tokens while it works, and then give up both."""
+    renewed = time.monotonic()
 
-    def renew() -> None:
+    def renew(own: Journal) -> None:
         # A renewal that fails is tried again; at worst somebody else takes the share over.
-        # SQLite connections do not cross threads.
-        with suppress(StoreError), closing(TraceStore(store.path, store.run, store.owner)) as own:
-            while not stop.wait(lease / 3):
-                with suppress(StoreError):
-                    own.renew(lease)
+        nonlocal renewed
+        if time.monotonic() - renewed >= lease / 3:
+            own.renew(lease)
+            renewed = time.monotonic()
 
-    thread = threading.Thread(target=renew, name="tokenbudget-lease", daemon=True)
-    thread.start()
+    def state() -> object:
+        return {"plan": plan.name, "lengths": tally.lengths()}
+
+    seconds = min(lease / 3, PUBLISH_SECONDS)
     try:
-        yield
+        with published(store, GENERATING, state, seconds, renew):
+            yield
     finally:
-        stop.set()
-        thread.join()
         store.release()

@@ -18,6 +18,7 @@ from typing import Any
 from pytest_tokenbudget.traces.store_file import connect, explained
 
 KEEP_PLANS = 30 * 86_400.0
+STATE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class PlanRow:
         plan: As it was put.
         to_generate: Traces that were missing when the run began.
         missing: Traces that are missing now.
+        created: When it was put.
     """
 
     name: str
     plan: dict[str, object]
     to_generate: int
     missing: int
+    created: float = 0.0
 
 
 class Journal:
@@ -93,6 +96,7 @@ class Journal:
             for table, age in (("plans", "created"), ("runs", "began")):
                 db.execute(f"DELETE FROM {table} WHERE {age} < ?", (time.time() - KEEP_PLANS,))
             db.execute("DELETE FROM notes WHERE run NOT IN (SELECT run FROM runs)")
+            db.execute("DELETE FROM states WHERE changed < ?", (time.time() - KEEP_PLANS,))
 
     def note_missing(self, name: str, missing: int) -> None:
         """Say how many traces of a plan are left, for whoever shows progress."""
@@ -106,7 +110,7 @@ class Journal:
         """What this run planned so far, in the order in which it began."""
         with self._errors():
             rows = self._db.execute(
-                "SELECT name, plan, to_generate, missing FROM plans WHERE run = ?"
+                "SELECT name, plan, to_generate, missing, created FROM plans WHERE run = ?"
                 " ORDER BY created, name",
                 (self.run,),
             ).fetchall()
@@ -129,6 +133,48 @@ class Journal:
                 "SELECT id, text FROM notes WHERE run = ? AND id > ? ORDER BY id",
                 (self.run, after),
             ).fetchall()
+
+    # What the processes of a run are doing
+
+    def renew(self, lease: float) -> None:
+        """Keep this process's claims for another ``lease`` seconds."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE claims SET deadline = ? WHERE owner = ?", (time.time() + lease, self.owner)
+            )
+
+    def put_state(self, name: str, state: object) -> None:
+        """Publish what this process is doing, for other processes of the run.
+
+        Args:
+            name: What it is about; a process has one state of each name.
+            state: JSON-compatible.
+        """
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?)",
+                (self.run, self.owner, name, json.dumps(state), time.time()),
+            )
+
+    def drop_state(self, name: str) -> None:
+        """Withdraw a state of this process."""
+        with self._transaction() as db:
+            db.execute(
+                "DELETE FROM states WHERE run = ? AND owner = ? AND name = ?",
+                (self.run, self.owner, name),
+            )
+
+    def states(self, name: str, seconds: float = STATE_SECONDS) -> list[Any]:
+        """States of that name of all processes of the run, those at most ``seconds`` old.
+
+        A process that is killed does not withdraw its state.
+        """
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT state FROM states WHERE run = ? AND name = ? AND changed >= ?",
+                (self.run, name, time.time() - seconds),
+            ).fetchall()
+        return [json.loads(state) for (state,) in rows]
 
     # What servers said of themselves
 

@@ -195,13 +195,6 @@ class TraceStore(Journal):
             )
         return {key: unpack(blob) if blob else () for key, blob in rows}
 
-    def renew(self, lease: float) -> None:
-        """Keep this process's claims for another ``lease`` seconds."""
-        with self._transaction() as db:
-            db.execute(
-                "UPDATE claims SET deadline = ? WHERE owner = ?", (time.time() + lease, self.owner)
-            )
-
     def release(self) -> None:
         """Give up this process's claims, so that nobody has to wait for their deadline."""
         with self._transaction() as db:
@@ -387,6 +380,29 @@ class TraceStore(Journal):
         with self._errors():
             found = self._db.execute("SELECT 1 FROM traces WHERE model = ? LIMIT 1", (model,))
             return found.fetchone() is not None
+
+    def lengths(self, model: str, after: float) -> tuple[dict[str, tuple[int, int, bool]], float]:
+        """Lengths of traces that this run committed, to estimate those of others.
+
+        Args:
+            model: Hash of the model's identity.
+            after: Only traces that were committed after this time.
+
+        Returns:
+            By key the output tokens that a trace began with, those that it has now, and whether it
+            ended by itself; and the time of the latest commit.
+        """
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT key, length(output_ids) / 4, new_tokens, stop_reason, created FROM traces"
+                " WHERE run = ? AND model = ? AND created > ?",
+                (self.run, model, after),
+            ).fetchall()
+        found = {
+            key: (max(length - new, 0), length, stop in ("eos", "stop"))
+            for key, length, new, stop, _ in rows
+        }
+        return found, max((created for *_, created in rows), default=after)
 
     def generated(self, model: str, keys: Collection[str] | None = None) -> tuple[int, int]:
         """Traces and output tokens that this run generated with ``model``, of ``keys`` or all."""

@@ -102,6 +102,19 @@ MIGRATIONS = {
     ),
 }
 
+# What processes are doing at the moment. It is not part of the schema that has a version: versions
+# that do not know it read and write the file all the same.
+STATES = """
+CREATE TABLE IF NOT EXISTS states (
+    run TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    name TEXT NOT NULL,
+    state TEXT NOT NULL,
+    changed REAL NOT NULL,
+    PRIMARY KEY (run, owner, name)
+) WITHOUT ROWID
+"""
+
 
 class StoreError(Exception):
     """The trace store cannot be used; the message is for people."""
@@ -180,6 +193,7 @@ def _prepare(db: sqlite3.Connection, check: bool) -> None:
         for statement in MIGRATIONS[step]:
             db.execute(statement)
         db.execute(f"PRAGMA user_version = {step + 1}")
+    db.execute(STATES)
     db.execute("COMMIT")
 
 

@@ -221,6 +221,8 @@ class IdsJob(Job):
             if self.row.stop_reason is not None:
                 return False
             self.row.append(token_id)
+        if self.engine.tally is not None:
+            self.engine.tally(self.request, len(self.row.output))
         return True
 
     def _tell(self, added: str) -> None:
@@ -324,17 +326,19 @@ class ChatJob(Job):
             self.wish(request.prompt_ids, request.cap),
             self._template(),
         )
-        heard = Heard()
+        heard, pieces = Heard(), 0
         async with aclosing(server.stream(path, body)) as events:
             async for event in events:
-                before = len(heard.content) + len(heard.reasoning or "")
+                before = _length(heard)
                 try:
                     engine.dialect.read_chat(event, heard)
                 except MalformedError as error:
                     raise server.fault(FaultKind.MALFORMED, str(error)) from None
-                self.pool.tick(
-                    server, int(len(heard.content) + len(heard.reasoning or "") > before)
-                )
+                grown = int(_length(heard) > before)
+                self.pool.tick(server, grown)
+                pieces += grown
+                if engine.tally is not None:
+                    engine.tally(request, pieces)  # servers send about a token a piece
                 self.heard = max(self.heard, heard, key=_length)
                 watch = engine.watch
                 if watch is not None and watch.follows(request):

@@ -1,0 +1,172 @@
+"""Numbers and the bar of the progress display: traces, tokens, rate, time left."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from pytest_tokenbudget.report.remaining import Length, expected_tokens
+from pytest_tokenbudget.traces.plan import Plan
+from pytest_tokenbudget.traces.store import PlanRow, TraceStore
+from pytest_tokenbudget.traces.tally import GENERATING
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+RECENT_SECONDS = 10.0
+ESTIMATE_SECONDS = 1.0
+STEPS = 1000
+
+
+class PlanProgress:
+    """How far the traces of a plan are, tokens of unfinished ones among them.
+
+    Args:
+        store: Where all processes of the run say how far they are.
+        row: The plan when it is first looked at.
+    """
+
+    def __init__(self, store: TraceStore, row: PlanRow) -> None:
+        self._store = store
+        plan = Plan.from_json(row.plan)
+        self.name, self._model, self._cap = row.name, plan.model, plan.cap
+        self._total, self._done = row.to_generate, row.to_generate - row.missing
+        self._before = store.generated(plan.model)[1]
+        self._finished: dict[str, Length] = {}
+        self._after = row.created
+        self._began = time.monotonic()
+        self._first: tuple[float, int] | None = None
+        self._recent: deque[tuple[float, int]] = deque()
+        self._estimated = 0.0
+        self._left: float | None = None
+        self.tokens = 0
+        self.share = 0.0
+        """Share of the work that is done, from 0 to 1."""
+
+    def look(self, row: PlanRow) -> None:
+        """Take the present state of the store."""
+        now = time.monotonic()
+        changed = self._done != row.to_generate - row.missing
+        self._done = row.to_generate - row.missing
+        found, self._after = self._store.lengths(self._model, self._after)
+        self._finished |= {key: Length(*each) for key, each in found.items()}
+        going_on = [
+            Length(*length)
+            for state in self._store.states(GENERATING)
+            if state["plan"] == self.name
+            for key, length in state["lengths"].items()
+            if key not in self._finished
+        ]
+        written = sum(each.tokens - each.start for each in going_on)
+        stored = self._store.generated(self._model)[1] - self._before
+        # A trace that is stored at this moment may be in neither.
+        self.tokens = max(self.tokens, stored + written)
+        if self.tokens and self._first is None:
+            self._first = (now, self.tokens)
+        if self._first is not None:
+            self._recent.append((now, self.tokens))
+        while self._recent and now - self._recent[0][0] > RECENT_SECONDS:
+            self._recent.popleft()
+        if changed or now - self._estimated >= ESTIMATE_SECONDS:
+            self._estimated = now
+            self._estimate(going_on, row.missing, now)
+
+    def _estimate(self, going_on: list[Length], missing: int, now: float) -> None:
+        waiting = max(missing - len(going_on), 0)
+        expected = expected_tokens([*self._finished.values()], going_on, waiting, self._cap)
+        self._left = None
+        share = self._done / self._total
+        if expected is not None:
+            together, longest = expected
+            share = self.tokens / max(self.tokens + together, 1)
+            # Traces that decode together wait for the longest one in the end.
+            alone = longest * len(going_on) / self.rate if self.rate else 0.0
+            speed = self._average(now)
+            self._left = max(together / speed, alone) if speed else None
+        if not missing:
+            self._left, share = 0.0, 1.0
+        self.share = max(self.share, share)
+
+    def _average(self, now: float) -> float:
+        """Tokens a second since the first ones came, which leaves out the loading of the model."""
+        if self._first is None or now <= self._first[0]:
+            return 0.0
+        since = now - self._first[0]
+        if self.tokens == self._first[1]:
+            return self.tokens / max(now - self._began, 1e-3)
+        return (self.tokens - self._first[1]) / since
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second of late."""
+        if not self._recent:
+            return 0.0
+        (since, before), (now, tokens) = self._recent[0], self._recent[-1]
+        return (tokens - before) / (now - since) if now > since else 0.0
+
+    def counts(self) -> str:
+        """Traces and tokens."""
+        return f"{self._done:,}/{self._total:,}, {self.tokens:,} tokens"
+
+    def times(self) -> str:
+        """Time so far, time left and rate, short."""
+        left = "?" if self._left is None else clock(self._left)
+        return f"[{clock(time.monotonic() - self._began)}<{left}, {self.rate:,.0f} tok/s]"
+
+    def sentence(self) -> str:
+        """Rate and time left, in words."""
+        rate = f"{self.rate:,.0f} tok/s"
+        if self._left is None:
+            return rate
+        long = self._left >= 600
+        left = f"{self._left / 60:,.0f} min" if long else f"{self._left:,.0f} s"
+        return f"{rate}, about {left} left"
+
+
+class Bar:
+    """A bar with text on both sides, on a terminal; without anything to draw there is none.
+
+    Args:
+        stream: The terminal.
+        begin_line: Called before the bar is drawn for the first time.
+    """
+
+    def __init__(self, stream: TextIO, begin_line: Callable[[], None]) -> None:
+        self._stream, self._begin_line = stream, begin_line
+        self._bar: tqdm[Any] | None = None
+
+    def draw(self, left: str, share: float, right: str, *, leave: bool = True) -> None:
+        """Draw the bar anew; ``leave`` is whether it stays when it is closed."""
+        from tqdm import tqdm
+
+        # Braces are tqdm's.
+        left, right = (text.replace("{", "{{").replace("}", "}}") for text in (left, right))
+        shape = f"{left} {{bar}} {right}"
+        if self._bar is None:
+            self._begin_line()
+            self._bar = tqdm(
+                total=STEPS, file=self._stream, dynamic_ncols=True, bar_format=shape, leave=leave
+            )
+        self._bar.bar_format = shape
+        self._bar.n = round(STEPS * share)
+        self._bar.refresh()
+
+    def clear(self) -> None:
+        """Wipe the bar, until it is drawn again."""
+        if self._bar is not None:
+            self._bar.clear()
+
+    def close(self) -> None:
+        """Leave the bar as it is, and begin a new line."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds, with hours where there are some."""
+    from tqdm import tqdm
+
+    return str(tqdm.format_interval(seconds))
