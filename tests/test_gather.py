@@ -307,8 +307,10 @@ def test_two_processes_share_the_work(path, tmp_path, fresh, second_run):
     log = tmp_path / "log"
     with closing(TraceStore(path, "zero", "z")) as store:
         gather_all(store, FakeEngine(), 24 if fresh else 4)
+    # A second program has to start while the first one is at work.
+    delay = 0.03 if second_run == "one" else 0.2
     # Owners differ even within a run: the program calls itself by the run's name.
-    first = start(path, "one", 24, log, delay=0.03, fresh=fresh, workers=2)
+    first = start(path, "one", 24, log, delay=delay, fresh=fresh, workers=2)
     wait_for(lambda: generated(log), first)
     if second_run == "one":
         with closing(TraceStore(path, "one", "other worker")) as store:
@@ -317,7 +319,7 @@ def test_two_processes_share_the_work(path, tmp_path, fresh, second_run):
             mine = keys(engine.seen)
         ended(first)
     else:
-        second = start(path, "two", 24, log, delay=0.03, fresh=fresh, workers=2)
+        second = start(path, "two", 24, log, delay=delay, fresh=fresh, workers=2)
         ended(first)
         ended(second)
         mine = [key for key, _, run in generated(log) if run == "two"]
