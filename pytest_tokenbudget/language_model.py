@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from pytest_tokenbudget.argument_checks import described, real_number, whole_number
+from pytest_tokenbudget.context.window_limits import generation_room
 from pytest_tokenbudget.generation import (
     Conversation,
     Generation,
@@ -353,7 +354,7 @@ class LanguageModel:
         """Output tokens to allow after a prompt."""
         __tracebackhide__ = True
         used, context = len(prompt.ids), self._guarded(lambda: self.context)
-        room = context - used
+        room = generation_room(context, used)
         if room < 1 or (asked is not None and asked > room):
             wanted = "an answer" if asked is None else f"max_new_tokens={asked:,}"
             raise LanguageModelError(

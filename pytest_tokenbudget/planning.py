@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget import xdist
+from pytest_tokenbudget.context.window_limits import generation_room
 from pytest_tokenbudget.model_choice import engine_of
 from pytest_tokenbudget.options import Settings
 
@@ -225,7 +226,7 @@ def fit(
     """
     context = spec.context or engine().context
     longest = max(len(prompt.ids) for prompt in prompts.values())
-    room = context - longest
+    room = generation_room(context, longest)
     fitting = tuple(b for b in plan.budgets if b <= room)
     if not fitting:
         asked = sorted({*plan.budgets, *plan.left_out})

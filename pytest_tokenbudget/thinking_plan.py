@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.context.window_limits import generation_room
 from pytest_tokenbudget.option_table import DEFAULT_THINKING_BUDGETS
 from pytest_tokenbudget.options import Settings
 from pytest_tokenbudget.planning import SetupError
@@ -122,7 +123,7 @@ def fit_thinking(
     Raises:
         SetupError: If no budget fits.
     """
-    room = context - longest
+    room = generation_room(context, longest)
     # Half the room at most, so that short contexts have room for thinking as well.
     answer = min(settings.answer_tokens, (room - insert) // 2)
     top = room - insert - answer

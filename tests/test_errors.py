@@ -256,7 +256,7 @@ def test_kappa_and_its_interval(seed):
         (["logic", "setup"] * 9, ["logic", "setup"] * 9, 1.0, "no disagreement"),
         (["logic"] * 18, ["logic", "setup"] * 9, 0.0, "always says the same"),
         (["logic"] * 4, ["setup"] * 4, 0.0, "always says the same"),
-        (["logic", "setup"], ["setup", "logic"], -1.0, "few rows"),
+        (["logic", "setup"], ["setup", "logic"], -1.0, "few problems"),
     ],
 )
 def test_degenerate_agreement_is_said(first, second, kappa, remark):
@@ -272,6 +272,61 @@ def test_degenerate_agreement_is_said(first, second, kappa, remark):
         assert all(map(math.isfinite, found.kappa[:3]))
     if kappa == 1.0:
         assert found.kappa.low < 0.9, "18 rows do not prove perfect agreement"
+
+
+def test_a_rare_kind_gives_kappa_a_wide_interval():
+    # Every resample of these rows has a kappa of about 0.5; the usual interval is [0.47, 0.51].
+    first = ["logic"] * 37 + ["setup"] * 2
+    second = ["logic"] * 37 + ["arithmetic"] * 2
+    found = agreement(("a", "b"), dict(enumerate(first)), dict(enumerate(second)))
+    assert found.kappa.value == pytest.approx(0.487, abs=0.001)
+    assert found.kappa.low < 0.3
+    assert found.kappa.high > 0.7
+
+
+def test_rows_of_one_problem_are_not_independent():
+    first, second = judged_pairs(3, n=20)
+    rows = {(budget, at): kind for budget in (64, 128, 256) for at, kind in enumerate(first)}
+    others = {(budget, at): kind for budget in (64, 128, 256) for at, kind in enumerate(second)}
+    once = agreement(("a", "b"), dict(enumerate(first)), dict(enumerate(second)))
+    thrice = agreement(("a", "b"), rows, others, problem_of=lambda key: key[1])
+    assert (thrice.n, thrice.problems, thrice.kappa.n) == (60, 20, 20)
+    assert thrice.kappa[:3] == pytest.approx(once.kappa[:3], abs=0.03)
+    assert thrice.observed[:3] == pytest.approx(once.observed[:3], abs=0.02)
+    assert "(n = 60 rows of 20 problems)" in thrice.sentence()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "kappa", "problems", "each"),
+    [
+        ({"a": 0.9, "b": 0.05, "c": 0.05}, 0.48, 39, 1),
+        ({"a": 0.5, "b": 0.5}, 0.48, 39, 1),
+        ({"a": 0.4, "b": 0.3, "c": 0.3}, 0.9, 20, 1),
+        ({"a": 0.4, "b": 0.3, "c": 0.3}, 0.48, 13, 3),
+    ],
+)
+def test_the_interval_of_kappa_covers_the_truth(kinds, kappa, problems, each):
+    rng = random.Random(11)
+    names, chances = list(kinds), list(kinds.values())
+
+    def pair():
+        kind = rng.choices(names, chances)[0]
+        return kind, kind if rng.random() < kappa else rng.choices(names, chances)[0]
+
+    covered = studies = 0
+    for _ in range(150):
+        first, second = {}, {}
+        for problem in range(problems):
+            same = pair()
+            for row in range(each):
+                drawn = same if rng.random() < 0.8 else pair()
+                first[row, problem], second[row, problem] = drawn
+        found = agreement(("a", "b"), first, second, problem_of=lambda key: key[1])
+        if found.kappa is not None:
+            studies += 1
+            covered += found.kappa.low <= kappa <= found.kappa.high
+    # Of 150 studies at 95 %, fewer than 90 % would be covered once in 200.
+    assert covered / studies >= 0.9
 
 
 def test_agreement_counts_only_what_both_judged():

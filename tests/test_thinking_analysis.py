@@ -284,9 +284,10 @@ def test_single_comparisons_are_mcnemar_with_holm():
 def test_the_comparison_over_all_budgets_changes_signs_of_problems():
     tables = {name: table[:9] for name, table in ways(5).items()}
     whole = [each for each in compare_ways(BUDGETS, tables) if each.budget is None]
+    positive = [b for b, budget in enumerate(BUDGETS) if budget]
     assert [(each.first, each.second) for each in whole] == list(itertools.combinations(tables, 2))
     for each in whole:
-        gaps = (tables[each.first] - tables[each.second]).sum(axis=1)
+        gaps = (tables[each.first] - tables[each.second])[:, positive].sum(axis=1)
         totals = [
             abs(np.dot(gaps, signs)) for signs in itertools.product((-1, 1), repeat=len(gaps))
         ]
@@ -307,3 +308,28 @@ def test_missing_answers_leave_their_pair_out():
     assert "no problem has both" in nothing.sentence()
     with pytest.raises(ValueError, match="problems x 1"):
         compare_ways((64,), {"a": first, "b": np.ones((29, 1))})
+
+
+def test_budget_zero_is_compared_by_itself_and_the_sentence_says_what_is_covered():
+    first, second = np.ones((40, 4)), np.ones((40, 4))
+    second[4:, 0] = 0
+    pooled, zero, *rest = compare_ways((0, 32, 64, 512), {"bare": first, "sentence": second})
+    assert (pooled.budgets, pooled.difference.value) == ((32, 64, 512), 0.0)
+    assert pooled.sentence().startswith(
+        "bare against sentence over the 3 budgets from 32 to 512: +0.0 points"
+    )
+    assert (zero.budgets, zero.difference.value) == ((0,), pytest.approx(0.9))
+    assert zero.sentence().startswith(
+        "bare against sentence at budget 0, without thinking: +90.0 points"
+    )
+    assert [each.budgets for each in rest] == [(32,), (64,), (512,)]
+
+
+def test_budget_zero_alone_has_no_comparison_over_budgets():
+    [only] = compare_ways((0,), {"bare": np.ones((9, 1)), "sentence": np.zeros((9, 1))})
+    assert only.budget == 0
+
+
+def test_a_single_budget_above_zero_is_named():
+    pooled, *_ = compare_ways((0, 64), {"bare": np.ones((9, 2)), "sentence": np.ones((9, 2))})
+    assert "at 64, the only budget above 0:" in pooled.sentence()

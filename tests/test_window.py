@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -28,6 +29,7 @@ from pytest_tokenbudget.context.window import (
     ContextWindow,
     Conversation,
     generation_cap,
+    generation_room,
     prompt_room,
 )
 from pytest_tokenbudget.context.window_alignment import complement, dropped_ranges, merged
@@ -37,6 +39,8 @@ from pytest_tokenbudget.context.window_strategies import (
     KeepNewest,
     SystemNewest,
 )
+from pytest_tokenbudget.engines.base import Request
+from pytest_tokenbudget.engines.rows import impossible
 
 IDS = st.lists(st.integers(0, 9), max_size=40)
 LIMITS = st.integers(0, 45)
@@ -79,14 +83,30 @@ class TestFormulas:
 
     @pytest.mark.parametrize(
         ("context", "used", "max_new", "cap"),
-        [(100, 50, 20, 20), (100, 50, 49, 49), (100, 50, 50, 49), (100, 98, 50, 1), (2, 0, 9, 1)],
+        [
+            (100, 50, 20, 20),
+            (100, 50, 49, 49),
+            (100, 50, 50, 50),
+            (100, 50, 51, 50),
+            (100, 99, 50, 1),
+            (1, 0, 9, 1),
+        ],
     )
     def test_generation_cap(self, context, used, max_new, cap):
         assert generation_cap(context, used, max_new) == cap
 
-    @pytest.mark.parametrize("used", [99, 100, 5000])
+    @given(st.integers(2, 4096), st.data())
+    def test_engines_allow_exactly_the_room(self, context, data):
+        used = data.draw(st.integers(1, context - 1))
+        room = generation_room(context, used)
+        most = Request(key="a", prompt_ids=(1,) * used, cap=room)
+        assert impossible(most, "m", context) is None
+        with pytest.raises(ValueError, match="more than the context"):
+            impossible(replace(most, cap=room + 1), "m", context)
+
+    @pytest.mark.parametrize("used", [100, 101, 5000])
     def test_no_room_for_a_new_token(self, used):
-        with pytest.raises(ContextError, match=r"no room is left.*98 tokens at most"):
+        with pytest.raises(ContextError, match=r"no room is left.*99 tokens at most"):
             generation_cap(100, used, 20)
 
     def test_what_is_no_size(self):
@@ -130,7 +150,7 @@ class TestOfIds:
         assert window.ids == tuple(range(10))
         assert not window.truncated
         assert window.dropped.ranges == ()
-        assert window.room == 9
+        assert window.room == 10
 
     def test_bos_that_was_not_there(self):
         assert ContextWindow.of_ids([1, 2], limit=0, strategy=KeepNewest()).bos_whole is None
@@ -144,10 +164,11 @@ class TestOfIds:
 
     def test_no_room_for_a_new_token(self):
         strategy = KeepNewest()
-        assert ContextWindow.of_ids(range(8), limit=0, strategy=strategy, context=10).room == 1
+        assert ContextWindow.of_ids(range(8), limit=0, strategy=strategy, context=10).room == 2
+        assert ContextWindow.of_ids(range(9), limit=0, strategy=strategy, context=10).room == 1
         with pytest.raises(ContextError, match="no room is left"):
-            ContextWindow.of_ids(range(9), limit=0, strategy=strategy, context=10)
-        assert ContextWindow.of_ids(range(9), limit=8, strategy=strategy, context=10).room == 1
+            ContextWindow.of_ids(range(10), limit=0, strategy=strategy, context=10)
+        assert ContextWindow.of_ids(range(9), limit=8, strategy=strategy, context=10).room == 2
         with pytest.raises(ContextError, match="no room is left"):
             ContextWindow.of_ids(range(50), limit=10, strategy=strategy, context=10)
 
@@ -188,7 +209,7 @@ class TestOfMessages:
         assert window.system_whole
         assert window.question_whole
         assert not window.truncated
-        assert window.room == 200 - len(window.ids) - 1
+        assert window.room == 200 - len(window.ids)
 
     def test_every_limit_says_what_is_lost(self):
         whole = self.window(0)
@@ -299,9 +320,9 @@ class TestOfMessages:
 
     def test_no_room_for_a_new_token(self):
         length = len(self.window(0).ids)
-        assert self.window(0, context=length + 2).room == 1
+        assert self.window(0, context=length + 1).room == 1
         with pytest.raises(ContextError, match="no room is left"):
-            self.window(0, context=length + 1)
+            self.window(0, context=length)
 
     def test_no_messages(self):
         with pytest.raises(ContextError, match="without messages"):

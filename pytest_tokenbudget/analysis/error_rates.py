@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from pytest_tokenbudget.analysis.intervals import Estimate, clustered_rate, wilson
+from pytest_tokenbudget.analysis.intervals import Estimate, Floats, clustered_rate, wilson
+from pytest_tokenbudget.analysis.resampling import REPLICATES
 
 SOLVED = "solved"
 NOT_ANNOTATED = "not annotated"
+FEW_PROBLEMS = 30
 
 Unit = tuple[str, int]
 """A problem and a sample."""
@@ -41,8 +43,9 @@ class Agreement:
         first: One source.
         second: The other.
         n: Rows that both judged.
-        observed: Share of the same judgement, with Wilson's interval.
-        kappa: Cohen's kappa with its interval; None where it has no value.
+        problems: Problems that these rows are about.
+        observed: Share of the same judgement, with its interval by problem.
+        kappa: Cohen's kappa with its interval by problem; None where it has no value.
         remark: What is special about it; empty where nothing is.
         table: How often the first said one thing and the second another.
     """
@@ -50,6 +53,7 @@ class Agreement:
     first: str
     second: str
     n: int
+    problems: int
     observed: Estimate
     kappa: Estimate | None
     remark: str
@@ -62,9 +66,15 @@ class Agreement:
         return (
             f"{self.first} and {self.second}: kappa {self.kappa.value:.2f} "
             f"[{self.kappa.low:.2f}, {self.kappa.high:.2f}], the same in "
-            f"{100 * self.observed.value:.0f} % (n = {self.n})"
+            f"{100 * self.observed.value:.0f} % (n = {self.n}{self._of_problems})"
             + (f"; {self.remark}" if self.remark else "")
         )
+
+    @property
+    def _of_problems(self) -> str:
+        if self.problems == self.n:
+            return ""
+        return f" rows of {self.problems} problem{'' if self.problems == 1 else 's'}"
 
 
 def shares(kinds: Mapping[Unit, str], categories: Sequence[str]) -> dict[str, Share]:
@@ -85,17 +95,17 @@ def shares(kinds: Mapping[Unit, str], categories: Sequence[str]) -> dict[str, Sh
     }
 
 
-def rate(hits: Mapping[Unit, bool]) -> Estimate:
+def rate(hits: Mapping[Unit, bool], confidence: float = 0.95) -> Estimate:
     """The share of hits, clustered by problem where problems have several samples."""
     by_problem: dict[str, list[float]] = {}
     for (problem, _), hit in hits.items():
         by_problem.setdefault(problem, []).append(float(hit))
     if not by_problem:
-        return wilson(0, 0)
+        return wilson(0, 0, confidence)
     table = np.full((len(by_problem), max(map(len, by_problem.values()))), math.nan)
     for row, values in enumerate(by_problem.values()):
         table[row, : len(values)] = values
-    return clustered_rate(table)
+    return clustered_rate(table, confidence)
 
 
 def goodman(count: int, n: int, categories: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -176,23 +186,35 @@ def agreement(
     names: tuple[str, str],
     first: Mapping[Hashable, str],
     second: Mapping[Hashable, str],
+    *,
+    problem_of: Callable[[Hashable], Hashable] = lambda key: key,
     confidence: float = 0.95,
 ) -> Agreement:
     """Cohen's kappa of two sources on what both judged.
 
-    The interval is the asymptotic one (Fleiss, Cohen and Everitt 1969). It has no width where both
-    always agree, or one always says the same; it then comes from Wilson's interval of the observed
-    agreement, the agreement by chance held.
+    Args:
+        names: What the two are called.
+        first: The judgement of each row by the first.
+        second: The same by the second.
+        problem_of: The problem that a row is about; each row is a problem of its own without it.
+        confidence: Two-sided confidence of the intervals.
     """
     both = sorted(first.keys() & second.keys(), key=repr)
     pairs = Counter((first[key], second[key]) for key in both)
     kinds = sorted({kind for pair in pairs for kind in pair})
     n, same = len(both), sum(pairs[kind, kind] for kind in kinds)
-    observed = wilson(same, n, confidence)
+    places = {problem: at for at, problem in enumerate(dict.fromkeys(map(problem_of, both)))}
+    observed = rate(
+        {
+            (str(places[problem_of(key)]), at): first[key] == second[key]
+            for at, key in enumerate(both)
+        },
+        confidence,
+    )
     table = {row: {column: pairs[row, column] for column in kinds} for row in kinds}
 
     def result(kappa: Estimate | None, remark: str = "") -> Agreement:
-        return Agreement(*names, n, observed, kappa, remark, table)
+        return Agreement(*names, n, len(places), observed, kappa, remark, table)
 
     if n == 0:
         return result(None, "no row was judged by both")
@@ -200,30 +222,61 @@ def agreement(
         return result(
             None, f"all {n} rows are {kinds[0]} to both: agreement beyond chance has no value"
         )
-    chance = (
-        sum(
-            sum(pairs[kind, k] for k in kinds) * sum(pairs[k, kind] for k in kinds)
-            for kind in kinds
-        )
-        / n**2
-    )
-    constant = any(
-        sum(pairs[pair] for pair in side) == n
-        for kind in kinds
-        for side in ([(kind, k) for k in kinds], [(k, kind) for k in kinds])
-    )
-    if same == n or constant:
-        kappa, low, high = (
-            max(-1.0, (share - chance) / (1 - chance))
-            for share in (observed.value, observed.low, observed.high)
-        )
-        remark = "no disagreement" if same == n else "one of both always says the same"
-        return result(Estimate(kappa, low, min(1.0, high), n), remark)
-    from scipy.stats import norm
-    from statsmodels.stats.inter_rater import cohens_kappa
+    counts = np.zeros((len(places), len(kinds), len(kinds)))
+    for key in both:
+        cell = kinds.index(first[key]), kinds.index(second[key])
+        counts[places[problem_of(key)], *cell] += 1
+    value = float(_kappas(counts.sum(axis=0)))
+    constant = any((counts.sum(axis=(0, side)) == n).any() for side in (1, 2))
+    if same == n:
+        remark = "no disagreement"
+    elif constant:
+        remark = "one of both always says the same"
+    else:
+        remark = "" if len(places) >= FEW_PROBLEMS else "few problems: the interval is rough"
+    low, high = _kappa_interval(counts, confidence)
+    return result(Estimate(value, min(low, value), max(high, value), len(places)), remark)
 
-    fitted = cohens_kappa(np.array([[pairs[row, column] for column in kinds] for row in kinds]))
-    kappa, error = float(fitted.kappa), float(fitted.std_kappa)
-    half = float(norm.ppf((1 + confidence) / 2)) * error
-    remark = "" if n >= 30 else "few rows: the interval is rough"
-    return result(Estimate(kappa, max(-1.0, kappa - half), min(1.0, kappa + half), n), remark)
+
+def _kappas(tables: Floats) -> Floats:
+    """Cohen's kappa of each table of counts or weights in the last two axes."""
+    shares = tables / tables.sum(axis=(-2, -1), keepdims=True)
+    chance = (shares.sum(axis=-1) * shares.sum(axis=-2)).sum(axis=-1)
+    kappas: Floats = (np.trace(shares, axis1=-2, axis2=-1) - chance) / (1 - chance)
+    return kappas
+
+
+def _kappa_interval(counts: Floats, confidence: float) -> tuple[float, float]:
+    """The interval of kappa by a Bayesian bootstrap by problem.
+
+    The data alone promise too much where a kind is rare: with 37 rows of one kind that both agree
+    on and 2 rows that they disagree on, no resample has another kappa than about 0.5. So half
+    problems are added for what was not seen. With one of agreement and one of disagreement in all,
+    intervals are too narrow where a kind is rare; with one of each for every kind, where agreement
+    is high. The interval covers both.
+
+    Args:
+        counts: Problems x kinds x kinds; every kind occurs.
+        confidence: Two-sided confidence.
+    """
+    problems, size = counts.shape[0], counts.shape[1]
+    total = counts.sum(axis=0)
+    marginal = (total.sum(axis=0) + total.sum(axis=1)) / 2 / total.sum()
+    agree = np.eye(size)[:, :, None] * np.eye(size)  # one table a kind
+    disagree = np.zeros_like(agree)
+    for kind in range(size):
+        others = np.where(np.arange(size) == kind, 0.0, marginal)
+        disagree[kind, kind] = disagree[kind, :, kind] = others / others.sum() / 2
+    apart = np.outer(marginal, marginal) * (1 - np.eye(size))
+    in_all = np.stack([np.diag(marginal), apart / apart.sum()])
+    random = np.random.default_rng(0)
+    weights = random.standard_exponential((REPLICATES, problems))
+    seen = weights @ counts.reshape(problems, -1)
+    ends = []
+    for added in (in_all, np.concatenate([agree, disagree])):
+        half = random.standard_gamma(0.5, (REPLICATES, len(added)))
+        unseen = half @ added.reshape(len(added), -1) * total.sum() / problems
+        kappas = _kappas((seen + unseen).reshape(-1, size, size))
+        ends.append(np.quantile(kappas, [(1 - confidence) / 2, (1 + confidence) / 2]))
+    (low, high) = np.min(ends, axis=0)[0], np.max(ends, axis=0)[1]
+    return float(low), float(high)

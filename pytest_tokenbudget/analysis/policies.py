@@ -173,18 +173,24 @@ class PolicyStudy:
             {"limit": self.reference} if self.winner is None else self.policy(self.winner).settings
         )
 
+    @property
+    def _reference_mean(self) -> str:
+        return f"{self.limits[self.reference].mean_tokens.value:,.1f}"
+
     def sentence(self) -> str:
-        """What is known, for people."""
+        """The result in one sentence: budgets are what is set, means are what is spent."""
         if self.winner is None:
             return (
-                f"no policy is shown to be better than one limit for all at equal average tokens "
-                f"(limit {self.reference:,}, n = {self.problems:,})"
+                f"no policy is shown to be better than a thinking budget of {self.reference:,} for "
+                f"all at its mean of {self._reference_mean} tokens (n = {self.problems:,})"
             )
         point = self.policy(self.winner).working
         value, low, high = (100 * x for x in point.advantage[:3])
         text = (
-            f"{self.winner}: {value:+.1f} points [{low:+.1f}, {high:+.1f}] against one limit for "
-            f"all at {point.mean_tokens.value:,.0f} tokens on average (n = {self.problems:,})"
+            f"{self.winner}: {value:+.1f} points [{low:+.1f}, {high:+.1f}] against one thinking "
+            f"budget for all at the same mean of {point.mean_tokens.value:,.1f} tokens, thinking "
+            f"and answer (n = {self.problems:,}; budget {self.reference:,} takes "
+            f"{self._reference_mean} on average)"
         )
         return f"{text}; not told apart from {', '.join(self.tied)}" if self.tied else text
 

@@ -297,7 +297,8 @@ class WayComparison:
     Attributes:
         first: One way.
         second: The other.
-        budget: At which budget; None where each problem's right answers at all budgets are added.
+        budget: At which budget; None where each problem's right answers at several are added.
+        budgets: The budgets that the comparison covers.
         problems: Problems that have both.
         difference: Accuracy of the first less that of the second, with a bootstrap interval.
         first_only: Problems in which the first does better.
@@ -309,6 +310,7 @@ class WayComparison:
     first: str
     second: str
     budget: int | None
+    budgets: tuple[int, ...]
     problems: int
     difference: Estimate
     first_only: int
@@ -322,8 +324,7 @@ class WayComparison:
 
     def sentence(self) -> str:
         """What is known, for people."""
-        where = "over all budgets" if self.budget is None else f"at {self.budget}"
-        pair = f"{self.first} against {self.second} {where}"
+        pair = f"{self.first} against {self.second} {self._where()}"
         if not self.problems:
             return f"{pair}: no problem has both"
         value, low, high = (100 * x for x in self.difference[:3])
@@ -332,11 +333,24 @@ class WayComparison:
             return f"{text}: no difference is shown ({p_words(self.p_holm)})"
         return f"{text}, {p_words(self.p_holm)}: {'better' if value > 0 else 'worse'}"
 
+    def _where(self) -> str:
+        if self.budget == 0:
+            return "at budget 0, without thinking"
+        if self.budget is not None:
+            return f"at budget {self.budget:,}"
+        if len(self.budgets) == 1:
+            return f"at {self.budgets[0]:,}, the only budget above 0"
+        return (
+            f"over the {len(self.budgets)} budgets from {self.budgets[0]:,} to {self.budgets[-1]:,}"
+        )
+
 
 def compare_ways(
     budgets: Sequence[int], ways: Mapping[str, ArrayLike], confidence: float = 0.95
 ) -> tuple[WayComparison, ...]:
-    """Compare closers, or enforcements, with each other at each budget and over all.
+    """Compare closers, or enforcements, with each other at each budget and over those above 0.
+
+    Budget 0 is another kind of answer, without any thinking, and is compared only by itself.
 
     Args:
         budgets: Budgets in rising order.
@@ -344,7 +358,8 @@ def compare_ways(
         confidence: Two-sided confidence of each difference.
 
     Returns:
-        For each pair the comparison over all budgets, then those at one budget each.
+        For each pair the comparison over all budgets above 0, if there are any, then those at one
+        budget each.
 
     Raises:
         ValueError: If shapes disagree or budgets do not rise.
@@ -354,14 +369,20 @@ def compare_ways(
     shapes = {table.shape for table in tables.values()}
     if len(shapes) > 1 or any(len(s) != 2 or s[1] != len(budgets) for s in shapes):
         raise ValueError(f"expected problems x {len(budgets)} budgets for all, got {shapes}")
+    positive = [b for b, budget in enumerate(budgets) if budget > 0]
     over_all, single = [], []
     for first, second in itertools.combinations(tables, 2):
         gaps = tables[first] - tables[second]
-        whole = gaps[np.isfinite(gaps).all(axis=1)]
-        over_all.append(_pair((first, second), None, whole.sum(axis=1), len(budgets), confidence))
+        if positive:
+            several = gaps[:, positive]
+            sums = several[np.isfinite(several).all(axis=1)].sum(axis=1)
+            over_all.append(
+                _pair((first, second), tuple(budgets[b] for b in positive), sums, confidence)
+            )
         for b, budget in enumerate(budgets):
             column = gaps[np.isfinite(gaps[:, b]), b]
-            single.append(_pair((first, second), budget, column, 1, confidence))
+            at_one = _pair((first, second), (budget,), column, confidence)
+            single.append(replace(at_one, budget=budget))
     return tuple(
         replace(each, p_holm=p)
         for family in (over_all, single)
@@ -370,15 +391,16 @@ def compare_ways(
 
 
 def _pair(
-    names: tuple[str, str], budget: int | None, sums: Floats, size: int, confidence: float
+    names: tuple[str, str], budgets: tuple[int, ...], sums: Floats, confidence: float
 ) -> WayComparison:
     p = sign_test(sums)
     return WayComparison(
         first=names[0],
         second=names[1],
-        budget=budget,
+        budget=None,
+        budgets=budgets,
         problems=sums.size,
-        difference=bootstrap_mean(sums / size, confidence),
+        difference=bootstrap_mean(sums / len(budgets), confidence),
         first_only=int((sums > 0).sum()),
         second_only=int((sums < 0).sum()),
         p=p,

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.report.study import Study
     from pytest_tokenbudget.session import Session
 
-_COMPARISON = "comparison with a baseline"
-_GATES = "gates of that comparison"
+_GATES = "gates of the comparison with a stored run"
 
 
 def comparison_of(study: Study, baseline: Baseline) -> Comparison:
@@ -27,12 +26,13 @@ def comparison_of(study: Study, baseline: Baseline) -> Comparison:
     Raises:
         BaselineError: If they cannot be compared.
     """
+    return study.once(_compared, study, baseline)
+
+
+def _compared(study: Study, baseline: Baseline) -> Comparison:
     from pytest_tokenbudget.report.reporter import versions
 
-    def make() -> Comparison:
-        return compare_with(baseline, run_of(study, RunInfo(versions=versions())))
-
-    return study.once(_COMPARISON, make)
+    return compare_with(baseline, run_of(study, RunInfo(versions=versions())))
 
 
 def gates_of(session: Session, study: Study) -> BaselineGates:
@@ -47,11 +47,8 @@ def gates_of(session: Session, study: Study) -> BaselineGates:
     # Not only those of the selected tests: -k does not change what a tolerance is for.
     asked = session.budgets(spec, Kind.MAIN) if spec else comparison.budgets
     both = (b for b in asked if b in comparison.before.budgets and b not in study.left_out)
-    return study.once(
-        _GATES,
-        lambda: BaselineGates(
-            settings.compare_fail, comparison, settings.gate_confidence, max(both, default=None)
-        ),
+    return BaselineGates(
+        settings.compare_fail, comparison, settings.gate_confidence, max(both, default=None)
     )
 
 
@@ -63,9 +60,10 @@ def attach(session: Session, studies: Iterable[object]) -> None:
         if isinstance(study, Study) and study.kind == Kind.MAIN:
             # The tests that asked for it have failed with the reason.
             with suppress(BaselineError):
-                gates_of(session, study)
+                study.attach(_GATES, gates_of(session, study))
 
 
 def attached(study: Study) -> BaselineGates | None:
     """What was attached to a study, None where nothing was."""
-    return study.once(_GATES, lambda: None)
+    gates = study.attached(_GATES)
+    return gates if isinstance(gates, BaselineGates) else None

@@ -89,11 +89,14 @@ def prompt_room(context: int, max_new: int | None = None) -> int:
 def generation_room(context: int, used: int) -> int:
     """Output tokens that fit behind a prompt; below 1 where none does.
 
+    This is the one rule of the whole package, and what engines allow: prompt and output together
+    fill the context to its last token.
+
     Args:
         context: Tokens that prompt and output may have together.
         used: Tokens of the prompt.
     """
-    return context - used - 1
+    return context - used
 
 
 def generation_cap(context: int, used: int, max_new: int) -> int:
@@ -127,7 +130,7 @@ def check_room(context: int, used: int) -> None:
     if generation_room(context, used) < 1:
         raise ContextError(
             f"the prompt has {used:,} tokens and the context {context:,}: no room is left for a "
-            f"new token; a prompt may have {max(0, context - 2):,} tokens at most, "
+            f"new token; a prompt may have {max(0, context - 1):,} tokens at most, "
             f"{prompt_room(max(1, context)):,} if a useful output is to fit behind it"
         )
 

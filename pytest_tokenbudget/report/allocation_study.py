@@ -191,28 +191,31 @@ class AllocationReport:
         value, low, high = (100 * part for part in self.off.advantage[:3])
         shown = "" if low > 0 or high < 0 else ": no difference is shown"
         return (
-            f"{OFF}: {100 * self.off.accuracy.value:.1f} % at {self.off.mean_tokens.value:,.0f} "
-            f"tokens on average, {value:+.1f} points [{low:+.1f}, {high:+.1f}] against one limit "
-            f"for all there{shown} (n = {self.off.accuracy.n:,})"
+            f"{OFF}: {100 * self.off.accuracy.value:.1f} % at a mean of "
+            f"{self.off.mean_tokens.value:,.1f} tokens, {value:+.1f} points [{low:+.1f}, "
+            f"{high:+.1f}] against one thinking budget for all at this mean{shown} "
+            f"(n = {self.off.accuracy.n:,})"
         )
 
 
 def attach_model(study: ThinkingStudy, spec: ModelSpec) -> None:
     """Say which model a study is of: the table is asked for the id behind an alias."""
-    study.once(_MODEL, lambda: spec)
+    study.attach(_MODEL, spec)
 
 
 def model_of(study: ThinkingStudy) -> ModelSpec | None:
     """The model that was attached to a study, with what its files say; None where none was."""
     from pytest_tokenbudget.models import complete
 
-    def absent() -> ModelSpec:
-        raise LookupError(_MODEL)
+    spec = _attached_model(study)
+    return None if spec is None else complete(spec)
 
-    try:
-        return complete(study.once(_MODEL, absent))
-    except LookupError:
-        return None
+
+def _attached_model(study: ThinkingStudy) -> ModelSpec | None:
+    from pytest_tokenbudget.models import ModelSpec
+
+    spec = study.attached(_MODEL)
+    return spec if isinstance(spec, ModelSpec) else None
 
 
 def analyse_allocation(study: ThinkingStudy) -> AllocationReport:
@@ -221,7 +224,7 @@ def analyse_allocation(study: ThinkingStudy) -> AllocationReport:
     Raises:
         ValueError: If no problem has all its traces.
     """
-    return study.once("allocation", lambda: _analyse(study))
+    return study.once(_analyse, study, _attached_model(study), study.natural.margin)
 
 
 def serving_of(study: ThinkingStudy, limit: int, backend: str = "vllm") -> Serving:
@@ -244,10 +247,11 @@ def serving_of(study: ThinkingStudy, limit: int, backend: str = "vllm") -> Servi
     )
 
 
-def _analyse(study: ThinkingStudy) -> AllocationReport:
+def _analyse(study: ThinkingStudy, given: ModelSpec | None, margin: float) -> AllocationReport:
     from pytest_tokenbudget.analysis.allocation import find_row
     from pytest_tokenbudget.analysis.judging import Judge
     from pytest_tokenbudget.analysis.policies import compare_policies
+    from pytest_tokenbudget.models import complete
     from pytest_tokenbudget.report.allocation_replay import replay_of
 
     if not study.complete:
@@ -255,15 +259,15 @@ def _analyse(study: ThinkingStudy) -> AllocationReport:
             f"no problem of {study.task.name} has all its thinking traces of {study.alias}: there "
             "is nothing to allocate by"
         )
-    model, spec = _id_of(study), model_of(study)
-    context = spec.context if spec else None
+    model = _id_of(study)
+    context = complete(given).context if given else None
     row, why = find_row(model)
     policies = off = no_limit = None
     left_out = because = ""
     try:
         replay, spent = replay_of(study)
         reference, because = _reference(study, replay)
-        policies = compare_policies(replay, reference=reference, margin=study.natural.margin)
+        policies = compare_policies(replay, reference=reference, margin=margin)
         no_limit = replay.budgets[-1]
         if spent is not None:
             [off] = Judge(replay, policies.confidence).points([spent])

@@ -76,10 +76,10 @@ def analyse_cliff(study: Study) -> CliffStudy:
         ValueError: If no problem has all its traces, or no budget of the cliff is within reach.
     """
     study = study.cliff_study
-    return study.once("cliff", lambda: _analyse(study))
+    return study.once(_analyse, study, cliff_budgets(study))
 
 
-def _analyse(study: Study) -> CliffStudy:
+def _analyse(study: Study, budgets: tuple[int, ...]) -> CliffStudy:
     import numpy as np
 
     from pytest_tokenbudget.analysis.answer_place import find_answers
@@ -91,7 +91,6 @@ def _analyse(study: Study) -> CliffStudy:
             f"no problem of {study.task.name} has all its traces of {study.alias} to "
             f"{study.reach} tokens: there is nothing to analyse"
         )
-    budgets = cliff_budgets(study)
     if not budgets:
         raise ValueError(f"{study.alias}: {_out_of_reach(study)}")
     shape = (len(study.complete), study.samples)

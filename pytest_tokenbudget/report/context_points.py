@@ -155,7 +155,7 @@ def analyse_context(study: ContextStudy) -> ContextReport:
     """
     if not study.complete:
         raise ValueError(f"no conversation has all its answers of {study.alias}: nothing to judge")
-    return study.once("report", lambda: _analyse(study))
+    return study.once(_analyse, study)
 
 
 def _analyse(study: ContextStudy) -> ContextReport:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pytest_tokenbudget.report.once import Once
 from pytest_tokenbudget.report.study import Study
 from pytest_tokenbudget.tasks.histories import Arm, Posed
+from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.scoring import Judged, judge
 from pytest_tokenbudget.traces.trace import Outcome, StopReason, Trace
 from pytest_tokenbudget.traces.windowing import (
@@ -128,30 +129,23 @@ class ContextStudy(Once):
 
     def answers(self, arm: Arm, cell: Cell) -> tuple[Answer, ...]:
         """The complete conversations of an arm, posed in one way and judged."""
-        return self.once((arm, cell), lambda: tuple(self._answers(arm, cell)))
+        return self.once(self._answers, arm, cell)
 
-    def _answers(self, arm: Arm, cell: Cell) -> list[Answer]:
+    def _answers(self, arm: Arm, cell: Cell) -> tuple[Answer, ...]:
         found = []
         for posed in self.complete:
             if posed.arm is not arm:
                 continue
             place = Place(posed.problem.id, cell)
             facts = self.facts[place]
-            found.append(Answer(posed, facts, self._judged(posed, facts)))
-        return found
+            # Many windows are the same prompt, of which there is one trace: judged once.
+            judged = None if facts.impossible else self.once(self._judged, posed.problem, facts.key)
+            found.append(Answer(posed, facts, judged))
+        return tuple(found)
 
-    def _judged(self, posed: Posed, facts: WindowFacts) -> Judged | None:
-        # Many windows are the same prompt, of which there is one trace: judged once.
-        if facts.impossible:
-            return None
-        return self.once(
-            (posed.problem.id, facts.key),
-            lambda: judge(
-                self.whole.task,
-                posed.problem,
-                self._by_key[facts.key].cut(self.whole.reach, self.whole.thinking),
-            ),
-        )
+    def _judged(self, problem: Problem, key: str) -> Judged:
+        trace = self._by_key[key]
+        return judge(self.whole.task, problem, trace.cut(self.whole.reach, self.whole.thinking))
 
     @cached_property
     def _by_key(self) -> dict[str, Trace]:

@@ -118,17 +118,17 @@ def cost_report(study: Study, target: float) -> CostReport:
         study: The study, at least one of whose problems is complete.
         target: Share of answers that a recommended limit may truncate.
     """
-    return study.once(f"cost at {target}", lambda: _report(study, target))
+    return study.once(_report, study, target, study.price)
 
 
-def _report(study: Study, target: float) -> CostReport:
+def _report(study: Study, target: float, price: Price | None) -> CostReport:
     import numpy as np
 
     from pytest_tokenbudget.analysis.timing import timing
 
     tables = {b: _table(study, b) for b in study.budgets}
     times = _times(study)
-    points = [cost_point(b, table, study.price) for b, table in tables.items()]
+    points = [cost_point(b, table, price) for b, table in tables.items()]
     used = np.stack([table[1] for table in tables.values()], axis=-1)
     prompts = tables[study.largest][0]
     limits = {
@@ -136,7 +136,7 @@ def _report(study: Study, target: float) -> CostReport:
         SATURATION: study.saturation.budget,
     }
     return CostReport(
-        price=study.price,
+        price=price,
         points=tuple(points),
         timing=timing(study.budgets, used, times),
         savings={

@@ -72,16 +72,20 @@ class ThinkingCost:
 
 def thinking_costs(study: ThinkingStudy) -> tuple[ThinkingCost, ...]:
     """What each enforcement costs at each budget; computed once."""
-    return study.once("costs", lambda: tuple(_cost(study, way) for way in ways(study)))
+    return study.once(_priced, study, study.natural.price)
 
 
-def _cost(study: ThinkingStudy, way: Way) -> ThinkingCost:
+def _priced(study: ThinkingStudy, price: Price | None) -> tuple[ThinkingCost, ...]:
+    return tuple(_cost(study, way, price) for way in ways(study))
+
+
+def _cost(study: ThinkingStudy, way: Way, price: Price | None) -> ThinkingCost:
     off = way.enforcement is Enforcement.OFF
     rows = [
         _row(study, problem, answer, off)
         for problem, answer in zip(study.complete, way.answers, strict=True)
     ]
-    point = cost_point(way.most, table_of(rows, len(rows)), study.natural.price)
+    point = cost_point(way.most, table_of(rows, len(rows)), price)
     return ThinkingCost(way.enforcement, way.closer, way.budget, point)
 
 

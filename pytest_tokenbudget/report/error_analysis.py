@@ -44,6 +44,9 @@ DEFAULT_SAMPLES = {128: 30, 256: 30, 512: 50, 1024: 50}
 NO_SUGGESTION = "none"
 SUGGESTED = ("arithmetic", "incomplete", "format", NO_SUGGESTION)
 
+_Row = tuple[int, Unit]
+"""A budget, and an answer of it."""
+
 
 @dataclass(frozen=True)
 class BudgetErrors:
@@ -314,22 +317,30 @@ def _agreements(views: Sequence[_View], names: Sequence[str]) -> list[Agreement]
             (budget, unit): kind for budget, kinds in part.items() for unit, kind in kinds.items()
         }
 
+    def compare(
+        first: str, second: str, one: Mapping[Hashable, str], other: Mapping[Hashable, str]
+    ) -> Agreement:
+        # One text is judged at several budgets and samples: the problem is the evidence.
+        return agreement(
+            (first, second), one, other, problem_of=lambda key: cast("_Row", key)[1][0]
+        )
+
     types = [over({v.budget: v.types(at) for v in views}) for at in range(len(names))]
     recover = [over({v.budget: v.recoverable(at) for v in views}) for at in range(len(names))]
     found = []
     for a, b in itertools.combinations(range(len(names)), 2):
-        found.append(agreement((f"types by {names[a]}", f"by {names[b]}"), types[a], types[b]))
+        found.append(compare(f"types by {names[a]}", f"by {names[b]}", types[a], types[b]))
         found.append(
-            agreement((f"recoverable by {names[a]}", f"by {names[b]}"), recover[a], recover[b])
+            compare(f"recoverable by {names[a]}", f"by {names[b]}", recover[a], recover[b])
         )
     if names and types[0]:
         rules = over(
             {v.budget: {u: s for u, s in v.suggested.items() if s != NO_SUGGESTION} for v in views}
         )
-        found.append(agreement(("suggested types", f"types by {names[0]}"), rules, types[0]))
+        found.append(compare("suggested types", f"types by {names[0]}", rules, types[0]))
     if names and recover[0]:
         measured = over({v.budget: cast("dict[Unit, str]", v.measured) for v in views})
         found.append(
-            agreement(("measured recovery", f"recoverable by {names[0]}"), measured, recover[0])
+            compare("measured recovery", f"recoverable by {names[0]}", measured, recover[0])
         )
     return found

@@ -48,7 +48,7 @@ _NARROWEST = 8
 
 
 def report_of(study: Study, run: RunInfo, directory: Path) -> ErrorReport:
-    """The report of a run: the budgets and annotators of its options; made once a study."""
+    """The report of a run: the budgets and annotators of its options."""
     folders = cast("Sequence[Path]", run.settings.get("annotations") or ())
     samples = cast("Sequence[tuple[int, int]]", run.settings.get("error_samples") or ())
     return errors_of(study, folders, samples, directory)
@@ -60,7 +60,7 @@ def errors_of(
     samples: Sequence[tuple[int, int]],
     directory: Path,
 ) -> ErrorReport:
-    """What is known about a study's errors; computed once a study.
+    """What is known about a study's errors; computed once for the arguments.
 
     Args:
         study: The study.
@@ -68,16 +68,10 @@ def errors_of(
         samples: How many errors are picked, by budget; none means the default.
         directory: The reports directory.
     """
-    return study.once(
-        "errors",
-        lambda: analyse_errors(
-            study,
-            [Path(folder) for folder in folders]
-            or [annotations_folder(directory, study.task.name)],
-            dict(samples) or DEFAULT_SAMPLES,
-            study.others,
-        ),
-    )
+    # Everything that could differ the next time is an argument, in a form that can be hashed.
+    read = [Path(folder) for folder in folders] or [annotations_folder(directory, study.task.name)]
+    budgets = dict(samples) or DEFAULT_SAMPLES
+    return study.once(analyse_errors, study, tuple(read), tuple(budgets), study.others)
 
 
 def write_errors(study: Study, run: RunInfo, directory: Path) -> list[Path]:

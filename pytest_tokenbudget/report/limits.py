@@ -35,29 +35,29 @@ def recommended_limits(study: Study, target: float = TARGET) -> dict[str, Recomm
         Recommendations by what is limited: ``all_tokens``, and ``thinking_tokens`` where a model
         thought.
     """
+    return study.once(_recommended, study, target)
 
-    def make() -> dict[str, Recommendations]:
-        judged = study.judged(study.largest)
 
-        def limits(kind: str, tokens: list[int], of_thinking: bool) -> Recommendations:
-            return limits_of(
-                study.complete,
-                judged,
-                tokens,
-                kind=kind,
-                target=target,
-                of_thinking=of_thinking,
-                fit_each=False,
-            )
+def _recommended(study: Study, target: float) -> dict[str, Recommendations]:
+    judged = study.judged(study.largest)
 
-        kind = "standard" if study.mode == PLAIN else "thinking"
-        found = {"all_tokens": limits(kind, [j.cut.tokens_used for j in judged], False)}
-        if any(j.cut.opened and j.cut.thinking_tokens for j in judged):
-            thought = [j.cut.thinking_tokens for j in judged]
-            found["thinking_tokens"] = limits("thinking", thought, True)
-        return found
+    def limits(kind: str, tokens: list[int], of_thinking: bool) -> Recommendations:
+        return limits_of(
+            study.complete,
+            judged,
+            tokens,
+            kind=kind,
+            target=target,
+            of_thinking=of_thinking,
+            fit_each=False,
+        )
 
-    return study.once(f"limits at {target}", make)
+    kind = "standard" if study.mode == PLAIN else "thinking"
+    found = {"all_tokens": limits(kind, [j.cut.tokens_used for j in judged], False)}
+    if any(j.cut.opened and j.cut.thinking_tokens for j in judged):
+        thought = [j.cut.thinking_tokens for j in judged]
+        found["thinking_tokens"] = limits("thinking", thought, True)
+    return found
 
 
 def recommendation_sentence(

@@ -86,7 +86,7 @@ class ScenarioReport:
 def analyse_scenarios(
     study: Study, target: float = TARGET, given: GenerationConfig | None = None
 ) -> ScenarioReport:
-    """What a study says about scenarios and their limits; computed once a study.
+    """What a study says about scenarios and their limits; computed once for the arguments.
 
     Args:
         study: The study; problems whose traces are not all there are left out.
@@ -96,7 +96,7 @@ def analyse_scenarios(
     Raises:
         NoScenariosError: If no problem has all its traces, or they are all of one kind.
     """
-    return study.once("scenarios", lambda: _analyse(study, target, given))
+    return study.once(_analyse, study, target, given)
 
 
 def splits_of(problems: Sequence[Problem]) -> dict[str, list[str]]:

@@ -38,7 +38,7 @@ def analyse_stochastic(study: Study) -> Stochastic:
     Raises:
         ValueError: If no problem has all its traces.
     """
-    return study.once("stochastic", lambda: _analyse(study))
+    return study.once(_analyse, study)
 
 
 def _analyse(study: Study) -> Stochastic:

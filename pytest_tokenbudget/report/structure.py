@@ -72,7 +72,7 @@ def analyse_structure(study: Study) -> StructureStudy:
     Raises:
         ValueError: If no problem has all its traces.
     """
-    return study.once("structure", lambda: _analyse(study))
+    return study.once(_analyse, study)
 
 
 def structure_of(trace: Trace, study: Study) -> Structure:

@@ -264,7 +264,8 @@ def forced_share(point: ThinkingPoint) -> str:
 def _sentences(study: ThinkingStudy, report: ThinkingReport) -> list[str]:
     said = [report.usefulness.sentence(), report.settling.sentence()]
     said += [each.sentence() for each in report.enforcements if each.budget is None]
-    said += [each.sentence() for each in report.closers if each.budget is None]
+    # Budget 0 has a sentence of its own: no thinking is another kind of answer.
+    said += [each.sentence() for each in report.closers if not each.budget]
     room = plural(study.forcing.answer_tokens, "token")
     said.append(f"closer: {study.closers[0]}; answers after it have at most {room}")
     strange = [p for p in report.of(Enforcement.FORCED) if p.reopened or p.spilled]

@@ -104,7 +104,7 @@ class ThinkingReport:
         points: One for each enforcement, closer and budget.
         settling: Where forced answers become right for good.
         usefulness: The smallest budget that is not worse than no limit.
-        closers: Closers against each other, at the budgets above 0.
+        closers: Closers against each other, over the budgets above 0 and at each budget.
         enforcements: Forced against hard, at the budgets that both have.
         limits: Recommended limits of all tokens while thinking.
         thinking_limits: Recommended limits of the thinking alone.
@@ -152,10 +152,10 @@ def analyse_thinking(study: ThinkingStudy) -> ThinkingReport:
     Raises:
         ValueError: If no problem has all its traces.
     """
-    return study.once("report", lambda: _analyse(study))
+    return study.once(_analyse, study, study.forcing.target, study.natural.margin)
 
 
-def _analyse(study: ThinkingStudy) -> ThinkingReport:
+def _analyse(study: ThinkingStudy, target: float, margin: float) -> ThinkingReport:
     from pytest_tokenbudget.analysis.thinking import compare_ways, settle, stops_being_useful
 
     if not study.complete:
@@ -170,8 +170,7 @@ def _analyse(study: ThinkingStudy) -> ThinkingReport:
     forced = study.forced_correct()
     positive = study.positive
     places = [study.budgets.index(b) for b in positive]
-    # Without any thinking there is none to end, and some closers switch it off there.
-    closers = {name: study.forced_correct(name)[:, places] for name in study.closers}
+    closers = {name: study.forced_correct(name) for name in study.closers}
     hard = study.correct([study.hard(b) for b in positive]) if positive else None
     return ThinkingReport(
         problems=len(study.complete),
@@ -183,22 +182,35 @@ def _analyse(study: ThinkingStudy) -> ThinkingReport:
             free,
             lengths,
             capped=study.unended,
-            margin=study.natural.margin,
+            margin=margin,
         ),
-        closers=compare_ways(positive, closers) if positive and len(closers) > 1 else (),
+        closers=compare_ways(study.budgets, closers) if len(closers) > 1 else (),
         enforcements=(
             ()
             if hard is None
             else compare_ways(positive, {"forced": forced[:, places], "hard": hard})
         ),
-        limits=_limits(study, natural, "thinking", [a.judged.cut.tokens_used for a in natural]),
+        limits=_limits(
+            study,
+            natural,
+            "thinking",
+            [a.judged.cut.tokens_used for a in natural],
+            target=target,
+        ),
         thinking_limits=_limits(
-            study, natural, "thinking", [a.thinking for a in natural], of_thinking=True
+            study,
+            natural,
+            "thinking",
+            [a.thinking for a in natural],
+            target=target,
+            of_thinking=True,
         ),
         off_limits=(
             None
             if study.off is None
-            else _limits(study, off, "standard", [a.judged.cut.tokens_used for a in off])
+            else _limits(
+                study, off, "standard", [a.judged.cut.tokens_used for a in off], target=target
+            )
         ),
         signs=_signs(study),
         off=_off(study),
@@ -317,6 +329,8 @@ def _limits(
     answers: Sequence[Answer],
     kind: str,
     tokens: Sequence[int],
+    *,
+    target: float,
     of_thinking: bool = False,
 ) -> Recommendations:
     return limits_of(
@@ -324,7 +338,7 @@ def _limits(
         [a.judged for a in answers],
         tokens,
         kind=kind,
-        target=study.forcing.target,
+        target=target,
         of_thinking=of_thinking,
     )
 

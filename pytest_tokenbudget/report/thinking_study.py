@@ -162,11 +162,11 @@ class ThinkingStudy(Once):
 
     def hard(self, budget: int) -> tuple[Answer, ...]:
         """Everything cut at a budget of 1 or more."""
-        return self._cut(self.natural, budget, Enforcement.HARD)
+        return self.once(self._cut, self.natural, budget)
 
     def unlimited(self) -> tuple[Answer, ...]:
         """The natural answers; those that met their cap are cut there."""
-        return self._cut(self.natural, self.natural.reach, Enforcement.NATURAL)
+        return self.once(self._cut, self.natural, self.natural.reach)
 
     def switched_off(self, budget: int | None = None) -> tuple[Answer, ...]:
         """Answers without thinking, cut at a budget; None for no limit.
@@ -176,30 +176,26 @@ class ThinkingStudy(Once):
         """
         if self.off is None:
             raise ValueError(f"{self.alias}: thinking cannot be switched off")
-        return self._cut(self.off, budget or self.off.reach, Enforcement.OFF)
+        return self.once(self._cut, self.off, budget or self.off.reach)
 
     def ended(self, budget: int, closer: str | None = None) -> tuple[Answer, ...]:
         """Answers after at most ``budget`` tokens of thinking; the default closer unless named."""
-        name = closer or self.closers[0]
-        return self.once(
-            (Enforcement.FORCED, budget, name),
-            lambda: tuple(self._ended(problem, budget, name) for problem in self.complete),
-        )
+        return self.once(self._all_ended, budget, closer or self.closers[0])
+
+    def _all_ended(self, budget: int, closer: str) -> tuple[Answer, ...]:
+        return tuple(self._ended(problem, budget, closer) for problem in self.complete)
 
     def sent_on(self, number: int) -> tuple[Answer, ...]:
         """Answers after thinking that was sent on so many times, or as often as it ended."""
-        return self.once(
-            (Enforcement.WAIT, number),
-            lambda: tuple(self._sent_on(problem, number) for problem in self.complete),
-        )
+        return self.once(self._all_sent_on, number)
 
-    def _cut(self, study: Study, budget: int, how: Enforcement) -> tuple[Answer, ...]:
-        return self.once(
-            (how, budget),
-            lambda: tuple(
-                _answer(judge(self.task, p, study.traces[p.id, 0].cut(budget, study.thinking)))
-                for p in self.complete
-            ),
+    def _all_sent_on(self, number: int) -> tuple[Answer, ...]:
+        return tuple(self._sent_on(problem, number) for problem in self.complete)
+
+    def _cut(self, study: Study, budget: int) -> tuple[Answer, ...]:
+        return tuple(
+            _answer(judge(self.task, p, study.traces[p.id, 0].cut(budget, study.thinking)))
+            for p in self.complete
         )
 
     def _ended(self, problem: Problem, budget: int, closer: str) -> Answer:

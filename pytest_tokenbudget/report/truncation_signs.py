@@ -36,9 +36,11 @@ def truncation_signs(columns: Iterable[Sequence[Judged]]) -> tuple[SignCount, ..
 
 def study_signs(study: Study) -> tuple[SignCount, ...]:
     """The signs over all budgets of a study; computed once."""
-    return study.once(
-        "signs of truncation", lambda: truncation_signs(study.judged(b) for b in study.budgets)
-    )
+    return study.once(_study_signs, study)
+
+
+def _study_signs(study: Study) -> tuple[SignCount, ...]:
+    return truncation_signs(study.judged(budget) for budget in study.budgets)
 
 
 def signs_lines(signs: Sequence[SignCount], width: int = MAX_WIDTH) -> list[str]:
