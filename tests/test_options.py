@@ -1,6 +1,7 @@
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy  # noqa: F401 - loads once in a process; pytester forgets what a run inside imports
 import pytest
 
 from pytest_tokenbudget.baselines.values import Tolerance
