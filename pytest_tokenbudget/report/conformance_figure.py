@@ -27,17 +27,16 @@ class Meaning(NamedTuple):
     """What a cell says: its colour, which means nothing else, and its words in the legend."""
 
     colour: str
-    hatch: str
     words: str
 
 
-# Light enough for dark letters. Hatches and the words in cells carry the same for grey print.
-KEPT = Meaning("#9fd9c4", "", "kept")
-PARTLY = Meaning("#bfe3f7", "//", "kept by some outputs")
-BROKEN = Meaning("#f3b78f", "", "not kept")
-DIFFERS = Meaning("#f7e6a0", "..", "differs: no defect")
-UNKNOWN = Meaning("#ffffff", "", "refused, or not known")
-NO_BUDGET = Meaning("#e6e6e6", "", "no budget set")
+# Light enough for dark letters. The numbers and words in the cells carry the same for grey print.
+KEPT = Meaning("#9fd9c4", "kept")
+PARTLY = Meaning("#bfe3f7", "kept by some outputs")
+BROKEN = Meaning("#f3b78f", "not kept")
+DIFFERS = Meaning("#f7e6a0", "differs: no defect")
+UNKNOWN = Meaning("#ffffff", "refused, or not known")
+NO_BUDGET = Meaning("#e6e6e6", "no budget set")
 FINDINGS: Mapping[Finding, Meaning] = MappingProxyType(
     {
         Finding.KEPT: KEPT,
@@ -188,7 +187,7 @@ def _cell(axes: Axes, left: float, row: float, width: float, meaning: Meaning) -
     axes.add_patch(
         Rectangle(
             (left + 0.015, row - 0.46), width - 0.03, 0.92, facecolor=meaning.colour,
-            hatch=meaning.hatch, edgecolor=style.GREY, linewidth=0.5, label=meaning.words,
+            edgecolor=style.GREY, linewidth=0.5, label=meaning.words,
         )
     )  # fmt: skip
 
