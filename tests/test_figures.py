@@ -18,6 +18,7 @@ from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     budgets_named,
     count_ticks,
+    name_ticks,
     new_figure,
     percent_ticks,
     side_by_side,
@@ -262,6 +263,15 @@ def test_models_in_one_figure_do_not_hide_each_other(many):
     assert first == sorted(set(first))
     bands = [c for c in axes.collections if type(c).__name__ == "FillBetweenPolyCollection"]
     assert len(bands) == (2 if many == 2 else 0)
+
+
+def test_names_at_ticks_are_no_formulas():
+    axes = new_figure((4, 3)).subplots()
+    name_ticks(axes.xaxis, [0, 1], ["$x_1$ and _y_", "c" * 60], 20)
+    labels = axes.get_xticklabels()
+    shown = [label.get_text() for label in labels]
+    assert shown == ["$x_1$ and _y_", "c" * 9 + "\u2026" + "c" * 10]
+    assert not any(label.get_parse_math() for label in labels)
 
 
 def test_side_by_side_keeps_to_its_budget():

@@ -117,6 +117,7 @@ def _draw_rows(
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
     percent_ticks(accuracy.xaxis, most=4)
+    tokens.set_xlim(left=max(0.0, tokens.get_xlim()[0]))
     count_ticks(tokens.xaxis, 4)
     percent_ticks(gain.xaxis, "", most=6)
     accuracy.set_xlabel("accuracy")
@@ -171,9 +172,9 @@ def _draw_limits(axes: Axes, found: PolicyStudy) -> None:
             axes.annotate(
                 style.count(budget),
                 (each.mean_tokens.value, each.accuracy.value if low else each.accuracy.low),
-                xytext=(-5, 0) if low else (0, -4),
+                xytext=(6, 0) if low else (0, -4),
                 textcoords="offset points",
-                ha="right" if low else "center",
+                ha="left" if low else "center",
                 va="center" if low else "top",
                 fontsize=7.5,
                 color=LIMIT.colour,

@@ -243,6 +243,13 @@ def count_ticks(axis: Axis, most: int = 6) -> None:
     axis.set_major_formatter(lambda value, _: style.count(value))
 
 
+def name_ticks(axis: Axis, places: Sequence[float], names: Sequence[str], width: int) -> None:
+    """Foreign names as labels of ticks, each in at most ``width`` columns, none as a formula."""
+    axis.set_ticks(places, [style.shorten(style.visible(name), width) for name in names])
+    for label in axis.get_ticklabels():
+        label.set_parse_math(False)
+
+
 def budget_axis(axes: Axes, budgets: Sequence[int]) -> None:
     """Budgets on a logarithmic axis, labelled as far as there is room."""
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     count_ticks,
+    name_ticks,
     nested_marker,
     new_figure,
     percent_ticks,
@@ -160,10 +161,7 @@ def _draw_needs(
                 label=label(text),
                 zorder=4,
             )
-    names = [style.shorten(style.visible(name), _NAME) for _, name, _ in rows]
-    axes.set_yticks(places, names)
-    for each in axes.get_yticklabels():
-        each.set_parse_math(False)
+    name_ticks(axes.yaxis, places, [name for _, name, _ in rows], _NAME)
     axes.set_ylim(places[-1] + 0.8, places[0] - 0.8)
     axes.grid(visible=False, axis="y")
     _token_axis(axes, ends)
@@ -311,11 +309,7 @@ def _write(axes: Axes, left: float, width: float, place: int, text: str) -> None
 def _share_axis(axes: Axes, names: Sequence[str]) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    axes.set_yticks(
-        range(len(names)), [style.shorten(style.visible(name), _NAME) for name in names]
-    )
-    for text in axes.get_yticklabels():
-        text.set_parse_math(False)
+    name_ticks(axes.yaxis, range(len(names)), names, _NAME)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))

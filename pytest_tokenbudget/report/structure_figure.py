@@ -256,8 +256,8 @@ def _draw_strata(axes: Axes, point: StructurePoint) -> None:
                 fontsize=7.5,
                 color=look.colour,
             )
-    labels = [style.shorten(style.visible(s.name) or "(no category)", 12) for s in strata]
-    axes.set_xticks(range(len(strata)), labels)
+    names = [s.name or "(no category)" for s in strata]
+    drawing.name_ticks(axes.xaxis, range(len(strata)), names, max(74 // max(len(strata), 1) - 1, 6))
     axes.tick_params(axis="x", pad=13, length=0)
     axes.set_xlim(-0.6, max(len(strata) - 0.4, 0.6))
     axes.grid(visible=False, axis="x")
