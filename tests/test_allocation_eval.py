@@ -179,7 +179,7 @@ def test_thinking_off_is_recommended_only_where_it_is_better():
     assert better.recommended == OFF
     worse = analyse_allocation(make(60, off=6))
     assert worse.recommended == "per category"
-    assert "thinking off: 10.0 % at 4 tokens" in worse.off_sentence()
+    assert "thinking off: 10.0 % at a mean of 4.0 tokens" in worse.off_sentence()
 
 
 def test_off_is_written_as_a_switch_for_the_template():
