@@ -382,4 +382,4 @@ def test_the_example_of_the_page_works(capsys):
     exec(compile(code, "docs/context.md", "exec"), {})
     tokens, lost, system, room = capsys.readouterr().out.split()
     assert (lost, system) == ("0", "True")
-    assert int(tokens) + int(room) + 1 == 2048
+    assert int(tokens) + int(room) == 2048
