@@ -72,7 +72,7 @@ def test_answers_that_were_cut_are_told_beside_accuracy(run, pytester, quick_fig
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
-            "answers cut at 63 tokens: 33.3 % with the whole conversation, of the others",
+            "answers cut at 64 tokens: 33.3 % with the whole conversation, of the others",
             "  0.0 % are right; at most 66.7 % (newest at 50 %); see --answer-tokens",
         ]
     )
