@@ -149,7 +149,7 @@ def detect(template: str, tokens: Iterable[str]) -> ThinkingFormat | None:
     switch = next((n for n, pattern in _SWITCHES.items() if re.search(pattern, template)), None)
     if re.search(_SET, template) and not re.search(_GUARDED, template):
         switch = None if switch == "enable_thinking" else switch
-    return replace(form, switch=switch, prompt_opens=_opens(template, form))
+    return replace(form, switch=switch, prompt_opens=_opens(template, form, switch))
 
 
 def left_open(prompt: str) -> bool:
@@ -171,11 +171,16 @@ def detect_in_outputs(texts: Iterable[str]) -> ThinkingFormat | None:
     return builtin_formats()[order[0]] if order else None
 
 
-def _opens(template: str, form: ThinkingFormat) -> bool:
-    """Whether the part of a template that begins the answer opens a block and leaves it open."""
-    _, begins, end = template.rpartition("add_generation_prompt")
-    left_open = rf"{re.escape(form.open)}(?:\s|\\n)*(?:['\"{{]|\Z)"
-    return bool(begins) and re.search(left_open, end) is not None
+def _opens(template: str, form: ThinkingFormat, switch: str | None) -> bool:
+    """Whether a template opens a thinking block at the end of its prompts."""
+    from pytest_tokenbudget.recipes.templates import TemplateError, renderer
+    from pytest_tokenbudget.recipes.thinking_off import opens_thinking
+
+    try:
+        render = renderer(template)
+    except TemplateError:
+        return False
+    return opens_thinking(render, form.open, form.close, {switch: True} if switch else {})
 
 
 def _named(name: object, formats: Formats, where: str) -> ThinkingFormat:

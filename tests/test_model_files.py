@@ -61,12 +61,13 @@ class TestThinkingDetection:
         [
             ("{{ messages }}", None),
             (THINKING_TEMPLATE, THINK),
-            ("{{ '<think>\n' }}", replace(THINK, switch=None)),
+            ("{{ '<think>\n' }}", replace(THINK, switch=None, prompt_opens=True)),
             (
                 "{% if not thinking is defined %}<think>{% endif %}",
                 replace(THINK, switch="thinking"),
             ),
-            ("I am thinking of <think>", replace(THINK, switch=None)),
+            ("I am thinking of <think>", replace(THINK, switch=None, prompt_opens=True)),
+            ("<think>I am thinking</think>", replace(THINK, switch=None)),
             ([{"name": "default", "template": THINKING_TEMPLATE}], THINK),
         ],
     )

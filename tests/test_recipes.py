@@ -21,14 +21,13 @@ from pytest_tokenbudget.recipes.recipe import (
 from pytest_tokenbudget.recipes.settings import EngineSettings, Keeping
 from pytest_tokenbudget.recipes.templates import (
     CONVERSATIONS,
-    Off,
     TemplateError,
     renderer,
-    shows_thinking,
     template_switches,
     template_variables,
-    thinking_disabled,
 )
+from pytest_tokenbudget.recipes.thinking_off import Off, shows_thinking, thinking_disabled
+from pytest_tokenbudget.thinking_formats import detect
 
 MODELS = {
     "qwen3": "Qwen/Qwen3-8B",
@@ -150,6 +149,77 @@ def test_ways_of_being_off(end, way):
     verdict = thinking_disabled(renderer("{{ messages[-1].content }}" + end))
     assert verdict.way is way
     assert verdict.is_off == verdict.sentence().startswith("off: ")
+
+
+# The part of a family's template that decides about thinking, in few words.
+GRANITE = (
+    "{% if thinking %}Write thoughts between <think></think>. {% endif %}"
+    "{{ messages[-1].content }}|assistant|"
+)
+BIELIK = (
+    "{% if enable_thinking %}Think between <think>...</think> first. {% endif %}"
+    "{{ messages[-1].content }}|assistant|{{ '<think>\n' if enable_thinking }}"
+)
+REKA = (
+    "{% set ns = namespace(out=messages[-1].content) %}"
+    "{% if enable_thinking is true %}{% set ns.out = ns.out ~ 'assistant: <think>\n' %}"
+    "{% else %}{% set ns.out = ns.out ~ 'assistant:' %}{% endif %}{{ ns.out }}"
+)
+NEMOTRON = (
+    "{% set ns = namespace(enable_thinking=true) %}{% for m in messages %}"
+    "{% if '/no_think' in m.content %}{% set ns.enable_thinking = false %}{% endif %}{% endfor %}"
+    "{{ messages[-1].content.replace('/no_think', '').strip() }}"
+    "{{ '<think>' }}{{ '\n' if ns.enable_thinking else '</think>' }}"
+)
+SYSTEM_ONLY = (
+    "{% set enable_thinking = true %}{% if messages[0].role == 'system' and "
+    "'/no_think' in messages[0].content %}{% set enable_thinking = false %}{% endif %}"
+    "{{ messages[-1].content }}{{ '<think></think>' if not enable_thinking }}"
+)
+DEEPSEEK = (
+    "{% if thinking is not defined %}{% set thinking = false %}{% endif %}{% set tag = '<think>' %}"
+    "{{ messages[-1].content }}{% if thinking %}{{ tag }}{% else %}{{ '</think>' }}{% endif %}"
+)
+SHOWS_THE_WORD = "{{ messages[0].content }}{{ messages[-1].content }}<think>"
+
+
+@pytest.mark.parametrize(
+    ("template", "verdict", "switch", "opens"),
+    [
+        (GRANITE, "off: the model thinks only when told to, with thinking=True", "thinking", False),
+        (
+            BIELIK,
+            "off: the model thinks only when told to, with enable_thinking=True",
+            *("enable_thinking", True),
+        ),
+        (
+            REKA,
+            "off: the model thinks only when told to, with enable_thinking=True",
+            *("enable_thinking", True),
+        ),
+        (
+            NEMOTRON,
+            "off: /no_think in the system message writes a closed, empty thinking block",
+            *(None, True),
+        ),
+        (
+            SYSTEM_ONLY,
+            "off: /no_think in the system message writes a closed, empty thinking block",
+            *(None, False),
+        ),
+        (DEEPSEEK, "off: the template by itself writes a closed", "thinking", True),
+        (SHOWS_THE_WORD, "not off: this template cannot switch thinking off", None, True),
+    ],
+    ids=["granite", "bielik", "reka", "nemotron", "system-only", "deepseek", "shows-the-word"],
+)
+def test_models_that_are_told_to_think_or_not_in_their_own_way(template, verdict, switch, opens):
+    form = detect(template, ())
+    assert (form.switch, form.prompt_opens) == (switch, opens)
+    found = thinking_disabled(renderer(template))
+    assert found.sentence().startswith(verdict)
+    assert found.is_off == verdict.startswith("off: ")
+    # Nothing that tells the model to think is sent to switch thinking off.
+    assert found.variables == {}
 
 
 def test_a_template_that_refuses_some_messages_is_still_read():

@@ -424,7 +424,10 @@ NEW = {
     ),
     "exaone-deep": ("[|assistant|]<thought>", "<thought>\n7 + 3</thought>#### 10"),
     "thinking": ("<thinking>", "<thinking>7 + 3</thinking>#### 10"),
-    "minimax-m3": ("]~b]ai{% if thinking_mode %}<mm:think>", "<mm:think>7 + 3</mm:think>#### 10"),
+    "minimax-m3": (
+        "]~b]ai{% if thinking_mode %}<mm:think>{% endif %}",
+        "<mm:think>7 + 3</mm:think>#### 10",
+    ),
     "hunyuan-3": (
         "{% if add_generation_prompt %}<think:opensource>{% endif %}",
         "7 + 3</think:opensource>#### 10",
@@ -446,8 +449,8 @@ NEW = {
         "<|inner_prefix|>7 + 3<|inner_suffix|>#### 10",
     ),
     "apriel": (
-        "{% if add_generation_prompt %}Here are my reasoning steps:\n{% endif %}"
-        "[BEGIN FINAL RESPONSE]",
+        "[BEGIN FINAL RESPONSE]{{ messages[-1].content }}"
+        "{% if add_generation_prompt %}Here are my reasoning steps:\n{% endif %}",
         "7 + 3\n[BEGIN FINAL RESPONSE]#### 10",
     ),
 }
@@ -531,7 +534,8 @@ class TestDetection:
         ],
     )
     def test_whether_the_template_opens_the_block(self, end, opens):
-        template = "<think>{% if add_generation_prompt %}" + end + "{% endif %}"
+        begin = "<think>{{ messages[-1].content }}{% if add_generation_prompt %}"
+        template = begin + end + "{% endif %}"
         assert detect(template, ()).prompt_opens is opens
 
     @pytest.mark.parametrize(

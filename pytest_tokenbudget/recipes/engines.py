@@ -13,7 +13,7 @@ from typing import Final
 from pytest_tokenbudget.recipes.at_hand import TemplateAtHand
 from pytest_tokenbudget.recipes.recipe import RecipeError, Serving
 from pytest_tokenbudget.recipes.settings import EngineSettings, Keeping
-from pytest_tokenbudget.recipes.templates import OffVerdict, shows_thinking, thinking_disabled
+from pytest_tokenbudget.recipes.thinking_off import OffVerdict, shows_thinking, thinking_disabled
 from pytest_tokenbudget.traces.thinking import ThinkingFormat
 
 VLLM_DOCS: Final = "https://docs.vllm.ai/en/latest/features/reasoning_outputs/"
@@ -282,7 +282,7 @@ def _off(serving: Serving, at_hand: TemplateAtHand | None) -> tuple[str, Mapping
     verdict = off_verdict(serving, at_hand)
     if verdict is None or at_hand is None:
         return "no chat template at hand says whether the prompt can be without thinking", {}
-    fields = {"chat_template_kwargs": dict([verdict.switch])} if verdict.switch else {}
+    fields = {"chat_template_kwargs": verdict.variables} if verdict.variables else {}
     return f"{at_hand.whose}: {verdict.sentence()}", fields
 
 

@@ -43,7 +43,8 @@ def yaml_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSet
         reads = (
             verdict is not None
             and verdict.is_off
-            and verdict.switch in (None, ("enable_thinking", False))
+            and not verdict.message
+            and verdict.variables in ({}, {"enable_thinking": False})
         )
         keeping = Keeping.ENFORCED if reads else Keeping.IGNORED
         said = f"{at_hand.whose}: {verdict.sentence()}" if verdict and at_hand else "no template"
@@ -72,7 +73,8 @@ def chat_template_settings(serving: Serving, at_hand: TemplateAtHand | None) -> 
         switched = (
             verdict is not None
             and verdict.is_off
-            and verdict.switch in (None, ("enable_thinking", False))
+            and not verdict.message
+            and verdict.variables in ({}, {"enable_thinking": False})
         )
         keeping = Keeping.ENFORCED if switched else Keeping.IGNORED
         because = f"{at_hand.whose}: {verdict.sentence() if verdict else ''}"

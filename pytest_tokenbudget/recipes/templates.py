@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,15 +35,6 @@ SWITCHES: Final[Mapping[str, tuple[object, ...]]] = {
     "reasoning_budget": (0, 512, 64_000),
     "reasoning_effort": ("low", "high"),
 }
-# Ways in which templates are told not to think.
-OFF: Final[tuple[tuple[str, object], ...]] = (
-    ("enable_thinking", False),
-    ("thinking", False),
-    ("thinking_budget", 0),
-    ("max_thinking_tokens", 0),
-    ("reasoning_budget", 0),
-    ("reasoning_effort", "none"),
-)
 _ANY_VALUE: Final = (True, False, 0, 512)
 # Dates would make two renderings differ for nothing.
 _DATE: Final = "2026-01-01"
@@ -82,53 +72,6 @@ class SwitchEffect:
         if self.named:
             return f"{self.name} is named in the template, and changes no byte of the prompt"
         return f"{self.name} is not read: the prompt is the same, byte for byte"
-
-
-class Off(enum.StrEnum):
-    """How far a template can switch thinking off."""
-
-    CLOSED = "closed"
-    NOT_OPENED = "not_opened"
-    ASKED = "asked"
-    CANNOT = "cannot"
-
-
-@dataclass(frozen=True)
-class OffVerdict:
-    """Whether and how the prompt says that thinking is off.
-
-    Attributes:
-        way: How far it goes.
-        switch: Name and value that did it; None where none does, or none is needed.
-        tail: The end of the prompt, from the user's last words on.
-    """
-
-    way: Off
-    switch: tuple[str, object] | None
-    tail: str
-
-    @property
-    def is_off(self) -> bool:
-        """Whether the block is closed before the model writes its first token."""
-        return self.way is Off.CLOSED
-
-    def sentence(self) -> str:
-        """The same for people."""
-        name = f"{self.switch[0]}={self.switch[1]!r}" if self.switch else "the template"
-        if self.way is Off.CLOSED:
-            by_itself = "" if self.switch else " by itself"
-            return f"off: {name}{by_itself} writes a closed, empty thinking block into the prompt"
-        if self.way is Off.NOT_OPENED:
-            return (
-                f"off in the prompt: {name} leaves the thinking block unopened; the model can "
-                f"still open one"
-            )
-        if self.way is Off.ASKED:
-            return (
-                f"not off: {name} only asks the model not to think; no closed block is written, "
-                f"and nothing keeps it from thinking"
-            )
-        return "not off: this template cannot switch thinking off"
 
 
 def template_variables(template: str) -> frozenset[str]:
@@ -208,7 +151,7 @@ def template_switches(
     """
     render = renderer(source)
     named = template_variables(template_text(source))
-    plain = _renderings(render, conversations)
+    plain = renderings(render, conversations)
     effects = []
     for name in names:
         values = SWITCHES.get(name, _ANY_VALUE)
@@ -221,77 +164,14 @@ def template_switches(
     return tuple(effects)
 
 
-def thinking_disabled(
-    render: Render, open_tag: str = "<think>", close_tag: str = "</think>"
-) -> OffVerdict:
-    """Which way the prompt says that thinking is off.
-
-    Args:
-        render: From :func:`renderer`, or any function of messages and variables.
-        open_tag: Text that opens a thinking block.
-        close_tag: Text that closes it.
-
-    Raises:
-        TemplateError: If nothing can be rendered.
-    """
-    (messages, prompt), *_ = _renderings(render, CONVERSATIONS)
-    tail = _tail(prompt)
-    if _closed(tail, close_tag):
-        return OffVerdict(Off.CLOSED, None, tail)
-    opened = _left_open(tail, open_tag, close_tag)
-    found: dict[Off, OffVerdict] = {}
-    for name, value in OFF:
-        try:
-            other = render(messages, **{name: value})
-        except TemplateError:
-            continue
-        if other.encode() == prompt.encode():
-            continue
-        end = _tail(other)
-        if _closed(end, close_tag):
-            way = Off.CLOSED
-        elif opened and not _left_open(end, open_tag, close_tag):
-            way = Off.NOT_OPENED
-        else:
-            way = Off.ASKED
-        found.setdefault(way, OffVerdict(way, (name, value), end))
-    return next(
-        (found[way] for way in (Off.CLOSED, Off.NOT_OPENED, Off.ASKED) if way in found),
-        OffVerdict(Off.CANNOT, None, tail),
-    )
-
-
-def shows_thinking(render: Render, open_tag: str = "<think>", close_tag: str = "</think>") -> bool:
-    """Whether prompts say how thinking is marked.
-
-    Either the prompt opens the block, or a thought of the history stands between the tags.
-    llama.cpp knows the tags from there, and from nowhere else.
-
-    Args:
-        render: From :func:`renderer`, or any function of messages and variables.
-        open_tag: Text that opens a thinking block.
-        close_tag: Text that closes it.
-
-    Raises:
-        TemplateError: If nothing can be rendered.
-    """
-    (_, prompt), *_ = _renderings(render, CONVERSATIONS)
-    if _left_open(_tail(prompt), open_tag, close_tag):
-        return True
-    thought = "Two and two."
-    told = ({"role": "assistant", "content": "4", "reasoning_content": thought},)
-    try:
-        history = render((*CONVERSATIONS[0], *told), add_generation_prompt=False)
-    except TemplateError:
-        return False
-    before, found, after = history.partition(thought)
-    return bool(found) and open_tag in before and close_tag in after
-
-
-def _renderings(
+def renderings(
     render: Render, conversations: Sequence[Sequence[Message]]
 ) -> list[tuple[Sequence[Message], str]]:
-    """Conversations that a template accepts, with their prompts."""
+    """Conversations that a template accepts, with their prompts.
+
+    Raises:
+        TemplateError: If it accepts none.
+    """
     done: list[tuple[Sequence[Message], str]] = []
     refusal: TemplateError | None = None
     for messages in conversations:
@@ -307,22 +187,15 @@ def _renderings(
 def _differs(
     render: Render, messages: Sequence[Message], name: str, value: object, prompt: str
 ) -> bool:
+    return tried(render, messages, **{name: value}) != prompt
+
+
+def tried(render: Render, messages: Sequence[Message], **variables: object) -> str | None:
+    """The prompt; None where the template refuses."""
     try:
-        return render(messages, **{name: value}).encode() != prompt.encode()
+        return render(messages, **variables)
     except TemplateError:
-        return True
-
-
-def _tail(prompt: str) -> str:
-    return prompt.rpartition(QUESTION)[2]
-
-
-def _closed(tail: str, close_tag: str) -> bool:
-    return tail.rstrip().endswith(close_tag)
-
-
-def _left_open(tail: str, open_tag: str, close_tag: str) -> bool:
-    return tail.rfind(open_tag) > tail.rfind(close_tag)
+        return None
 
 
 @functools.lru_cache(maxsize=32)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.replay import Replay
     from pytest_tokenbudget.models import ModelSpec
     from pytest_tokenbudget.recipes.recipe import Serving
-    from pytest_tokenbudget.recipes.templates import OffVerdict, SwitchEffect
+    from pytest_tokenbudget.recipes.templates import SwitchEffect
+    from pytest_tokenbudget.recipes.thinking_off import OffVerdict
 
 OFF = "thinking off"
 _MODEL = "allocation model"
@@ -81,7 +82,7 @@ class Disabled:
     @property
     def has_switch(self) -> bool:
         """Whether there is anything that says it switches thinking off."""
-        from pytest_tokenbudget.recipes.templates import Off
+        from pytest_tokenbudget.recipes.thinking_off import Off
 
         way = None if self.rendered is None else self.rendered.way
         return self.generated is not None or way not in (None, Off.CANNOT)
