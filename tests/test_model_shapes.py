@@ -26,6 +26,10 @@ PUBLISHED = {
     "qwen3-4b": 4_022,
     "qwen3-8b": 8_191,
     "llama-3.2-1b": 1_236,
+    "llama-3.2-3b": 3_213,
+    "llama-3.1-8b": 8_030,
+    "llama-3.3-70b": 70_554,
+    "gemma-3-1b": 1_000,
     "deepseek-r1-1.5b": 1_777,
     "smollm2-135m": 135,
 }
