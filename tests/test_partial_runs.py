@@ -105,7 +105,10 @@ def test_what_is_demanded_is_demanded_of_a_selection(own, project):
     project(test=WITH_GATES)
     own("-k", "empty", "--require-all-gates").assert_outcomes(passed=1, failed=1, deselected=1)
     # The same command names a gate and leaves out its test.
-    own("-k", "empty", "--min-accuracy=0").assert_outcomes(passed=1, failed=1, deselected=1)
+    result = own("-k", "empty", "--min-accuracy=0")
+    result.assert_outcomes(passed=1, failed=1, deselected=1)
+    why = "*-k 'empty' selects some tests only, and --min-accuracy demands a verdict of this run*"
+    result.stdout.fnmatch_lines([why])
     (pytester.path / "pytest.ini").write_text("[pytest]\naddopts = --min-accuracy=0\n")
     (pytester.path / "tokenbudget.toml").unlink()
     assert own("-k", "empty").ret == pytest.ExitCode.OK

@@ -83,6 +83,7 @@ def unjudged(
             reason = why_nowhere(gate, places, known)
             excuse = "" if wrong or not gate.required else selection.excuse(gate)
             fails = wrong or (gate.required and not excuse)
+            reason += selection.note(gate) if fails and not wrong else ""
             yield Unjudged(gate, reason, fails=fails, selection=excuse)
             continue
         if wrong:
@@ -102,6 +103,7 @@ def unjudged(
                     )
                     excuse = "" if stopped or wrong else selection.excuse(gate, budget)
                     reason = _why(gate, budget, at, outcomes)
+                    reason += "" if excuse or stopped or wrong else selection.note(gate)
                     yield Unjudged(gate, reason, model, not excuse, excuse)
 
 

@@ -71,6 +71,14 @@ class Selection:
                 return f"{name}.py is not collected"
         return ""
 
+    def note(self, gate: Gate) -> str:
+        """Why a gate fails although only some tests were selected; empty for a whole run."""
+        if self.config is None or not self.by or not self.demands(gate):
+            return ""
+        asked = self.config.stash[SESSION].settings.require_all_gates
+        by = "--require-all-gates" if asked else gate.option
+        return f"; {self.by} selects some tests only, and {by} demands a verdict of this run"
+
     def eval_names(self, gates: Sequence[Gate]) -> set[str]:
         """What evals may be called in gates, besides the shipped ones: by all files of tests."""
         found = {name.removeprefix("test_") for name in self.files}
