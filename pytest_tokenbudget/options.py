@@ -369,5 +369,10 @@ def _settle(
     values["num_samples"] = values["num_samples"] or stage
     values["models"] = values.pop("model")
     values["trace_store"] = values["trace_store"] or values["reports"] / "traces.sqlite"
+    if values["trace_store"].is_dir():
+        raise pytest.UsageError(
+            f"--trace-store: {values['trace_store']} is a directory; allowed: a file, for example "
+            f"{values['trace_store'] / 'traces.sqlite'}"
+        )
     values["storage"] = values["storage"] or values["reports"] / "baselines"
     return Settings(**values, explicit=explicit)

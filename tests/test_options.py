@@ -347,6 +347,7 @@ BAD = [
     ("--batch-size", "big", ["'auto' or a whole number"]),
     ("--reports", "", ["a value is missing"]),
     ("--trace-store", " ", ["a value is missing"]),
+    ("--trace-store", ".", ["is a directory", "allowed: a file", "traces.sqlite"]),
     ("--min-accuracy", "60", [SHARE, "for 60 % write 0.6"]),
     ("--min-accuracy", "0.6,0.x", [SHARE, "512:0.6"]),
     ("--min-accuracy", "half:0.5", ["BUDGET:SHARE"]),

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -367,23 +368,43 @@ def refused(path, *words):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize(("version", "word"), [(0, "older"), (4, "newer"), (77, "newer")])
+@pytest.mark.parametrize(("version", "word"), [(0, "older"), (5, "newer"), (77, "newer")])
 def test_another_schema_is_refused(path, version, word):
     filled(path, 1)
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA user_version = {version}")
-    refused(path, f"an {word}" if word == "older" else f"a {word}", f"schema {version}", "reads 3")
+    refused(path, f"an {word}" if word == "older" else f"a {word}", f"schema {version}", "reads 4")
 
 
-def test_a_file_of_the_first_version_is_brought_up_to_date(path):
-    asked = filled(path, 3)
+def downgrade(path, version):
+    """Make a file what an older version of the package would have written."""
+    steps = {
+        3: [
+            *(f"DROP TABLE {table}" for table in ("checksums", "damaged", "processes")),
+            "ALTER TABLE claims DROP COLUMN lease",
+        ],
+        2: ["DROP TABLE windows"],
+        1: [
+            "DROP TABLE servers",
+            *(
+                f"ALTER TABLE {table} DROP COLUMN {column}"
+                for table in ("traces", "replaced")
+                for column in ("counted", "usage")
+            ),
+        ],
+    }
     with closing(sqlite3.connect(path)) as db:
-        for table in ("traces", "replaced"):
-            for column in ("counted", "usage"):
-                db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        db.execute("DROP TABLE servers")
-        db.execute("DROP TABLE windows")
-        db.execute("PRAGMA user_version = 1")
+        for step in range(3, version - 1, -1):
+            for statement in steps[step]:
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {version}")
+        db.commit()
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_file_of_an_older_version_is_brought_up_to_date(path, version):
+    asked = filled(path, 3)
+    downgrade(path, version)
     with closing(TraceStore(path, "later", "me")) as store:
         assert {t.text for t in load(store, asked).values()} == {"text " * 80}
         assert not any(t.counted or t.usage for t in load(store, asked).values())
@@ -476,23 +497,25 @@ def test_a_damaged_store_is_refused(path, where):
     refused(path, "damaged")
 
 
-def test_damage_that_only_a_trace_shows_is_named(path):
-    asked = filled(path, 1)
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("UPDATE traces SET output_ids = x'0102'")
-        db.commit()
-    with closing(TraceStore(path)) as store, pytest.raises(StoreError, match="damaged"):
-        load(store, asked)
-
-
-def test_a_path_that_cannot_be_a_file_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("dir", "is a directory. Name a file with"),
+        ("pipe", "is not a regular file"),
+        ("file/traces.sqlite", "file is a file, not a directory"),
+    ],
+)
+def test_a_path_that_cannot_be_a_file_is_refused(tmp_path, name, words):
     (tmp_path / "dir").mkdir()
     (tmp_path / "file").write_text("x")
-    for path in (tmp_path / "dir", tmp_path / "file" / "traces.sqlite"):
-        with pytest.raises(StoreError) as caught:
-            TraceStore(path)
-        assert str(path) in str(caught.value)
-        assert ADVICE in str(caught.value)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StoreError) as caught:
+        TraceStore(tmp_path / name)
+    message = str(caught.value)
+    assert str(tmp_path / name) in message
+    assert ADVICE in message
+    assert words in message
+    assert "\n" not in message
 
 
 def test_a_store_whose_writer_was_killed_opens(path):

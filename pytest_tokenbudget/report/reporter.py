@@ -280,6 +280,8 @@ class Reporter:
                     study, tokens = self._load(plan, plans)
                     run = self._run_info(tokens, complete, plan.alias)
                     self.studies.append((study, run))
+            if damage := self.session.store.damage_report():
+                self.problems.add(damage)
         except (StoreError, SetupError) as error:
             self.problems.add(str(error))
 

@@ -76,7 +76,7 @@ def gather(
     planned: bool = True,
     audience: Audience | None = None,
 ) -> None:
-    """See to it that every wanted trace is in the store.
+    """Generate every wanted trace that is not in the store, together with other processes.
 
     Args:
         store: Where traces are kept and shares are claimed.
@@ -94,6 +94,8 @@ def gather(
         StoreError: If the store cannot be used.
     """
     store.want(wants)
+    if damage := store.damage_report():
+        store.note(damage)
     missing = store.missing(fresh)
     if planned:
         store.put_plan(plan.name, plan.to_json(), missing)

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_tokenbudget.traces import checksums
+from pytest_tokenbudget.traces.checksums import FILES, SERVERS, WINDOWS, Kind, Value
 from pytest_tokenbudget.traces.store_file import connect, explained
 
+MOST_NAMED = 10
 KEEP_PLANS = 30 * 86_400.0
 STATE_SECONDS = 30.0
 
@@ -49,6 +52,9 @@ class Journal:
         owner: Identifier of this process within the run.
         check: Whether to read the whole file first, to see whether it is damaged.
 
+    Attributes:
+        damage: Damaged rows that were found so far, in words. They are left out.
+
     Raises:
         StoreError: If the file is not a trace store, is damaged, or has another schema version. It
             is left untouched.
@@ -57,7 +63,9 @@ class Journal:
     def __init__(self, path: Path, run: str = "", owner: str = "", *, check: bool = False) -> None:
         self.path, self.run, self.owner = path, run, owner
         self._thread = threading.get_ident()
-        self._db = connect(path, check)
+        self.damage: list[str] = []
+        self._reported = 0
+        self._db, self._repaired = connect(path, check)
 
     def _errors(self) -> AbstractContextManager[None]:
         return explained(self.path)
@@ -73,6 +81,52 @@ class Journal:
                 if self._db.in_transaction:  # SQLite may have rolled back itself
                     self._db.execute("ROLLBACK")
                 raise
+
+    def _write(self, kind: Kind, rows: Sequence[Sequence[Value]]) -> None:
+        """Write rows with their checksums; damaged ones whose place they take are kept."""
+        keys = [row[: len(kind.key)] for row in rows]
+        marks = ", ".join("?" for _ in kind.columns)
+        with self._transaction() as db:
+            checksums.keep_damaged(db, kind, keys)
+            db.executemany(f"INSERT OR REPLACE INTO {kind.table} VALUES ({marks})", rows)
+            checksums.sign(db, kind, keys)
+
+    def _read(
+        self, kind: Kind, keys: Sequence[Sequence[Value]], name: str
+    ) -> dict[tuple[Value, ...], tuple[Any, ...]]:
+        """What the rows with these keys hold beside them; damaged ones are noted and left out."""
+        columns = ", ".join(f"r.{column}" for column in kind.others)
+        found: dict[tuple[Value, ...], tuple[Any, ...]] = {}
+        with self._errors():
+            for key in keys:
+                row = self._db.execute(
+                    f"SELECT {kind.intact('r')} FROM {kind.table} r WHERE {kind.where('r')}", key
+                ).fetchone()
+                if row is not None and not row[0]:
+                    self._note_damage(f"{name} {key[-1]!s}")
+                elif row is not None:
+                    found[tuple(key)] = self._db.execute(
+                        f"SELECT {columns} FROM {kind.table} r WHERE {kind.where('r')}", key
+                    ).fetchone()
+        return found
+
+    def _note_damage(self, row: str) -> None:
+        if row not in self.damage:
+            self.damage.append(row)
+
+    def damage_report(self) -> str:
+        """What was found to be damaged since this was last asked for; empty if nothing was."""
+        rows, self._reported = self.damage[self._reported :], len(self.damage)
+        sentences, self._repaired = [self._repaired] if self._repaired else [], ""
+        if rows:
+            named = ", ".join(rows[:MOST_NAMED])
+            more = f" and {len(rows) - MOST_NAMED:,} more" if len(rows) > MOST_NAMED else ""
+            sentences.append(
+                f"trace store {self.path}: damaged and left out: {named}{more}. What is damaged "
+                "counts as missing: the same command generates it again, and keeps the damaged "
+                f"{'row' if len(rows) == 1 else 'rows'} in the table 'damaged'"
+            )
+        return ". ".join(sentences)
 
     def close(self) -> None:
         """Close the file; the store cannot be used afterwards."""
@@ -140,7 +194,8 @@ class Journal:
         """Keep this process's claims for another ``lease`` seconds."""
         with self._transaction() as db:
             db.execute(
-                "UPDATE claims SET deadline = ? WHERE owner = ?", (time.time() + lease, self.owner)
+                "UPDATE claims SET deadline = ?, lease = ? WHERE owner = ?",
+                (time.time() + lease, lease, self.owner),
             )
 
     def put_state(self, name: str, state: object) -> None:
@@ -180,57 +235,39 @@ class Journal:
 
     def server(self, urls: Sequence[str], served: str | None) -> dict[str, Any] | None:
         """What was noted of the model that servers serve, None where nothing was."""
-        with self._errors():
-            row = self._db.execute(
-                "SELECT facts FROM servers WHERE urls = ? AND served = ?",
-                (json.dumps(list(urls)), served or ""),
-            ).fetchone()
-        return json.loads(row[0]) if row else None
+        key = (json.dumps(list(urls)), served or "")
+        for (facts,) in self._read(SERVERS, [key], "what is noted of the server").values():
+            noted: dict[str, Any] = json.loads(facts)
+            return noted
+        return None
 
     def put_server(
         self, urls: Sequence[str], served: str | None, facts: Mapping[str, object]
     ) -> None:
         """Note what servers say of the model that they serve, for runs in which they are down."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO servers VALUES (?, ?, ?)",
-                (json.dumps(list(urls)), served or "", json.dumps(dict(facts))),
-            )
+        row = (json.dumps(list(urls)), served or "", json.dumps(dict(facts)))
+        self._write(SERVERS, [row])
 
     # Windows over conversations
 
     def windows(self, model: str, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """What was noted of windows, by key; those that are there."""
-        with self._errors():
-            rows = self._db.execute(
-                "SELECT w.key, w.facts FROM json_each(?) j"
-                " JOIN windows w ON w.model = ? AND w.key = j.value",
-                (json.dumps(list(keys)), model),
-            ).fetchall()
-        return {key: json.loads(facts) for key, facts in rows}
+        found = self._read(WINDOWS, [(model, key) for key in keys], "the conversation window")
+        return {str(key): json.loads(facts) for (_, key), (facts,) in found.items()}
 
     def put_windows(self, model: str, windows: Mapping[str, Mapping[str, object]]) -> None:
         """Note what windows are, so that later runs need no tokenizer to know it."""
-        with self._transaction() as db:
-            db.executemany(
-                "INSERT OR REPLACE INTO windows VALUES (?, ?, ?)",
-                [(model, key, json.dumps(dict(facts))) for key, facts in windows.items()],
-            )
+        self._write(
+            WINDOWS, [(model, key, json.dumps(dict(facts))) for key, facts in windows.items()]
+        )
 
     # Hashes of model files
 
     def get(self, path: str, size: int, mtime_ns: int) -> str | None:
         """The SHA-256 of a file hashed before and not changed since."""
-        with self._errors():
-            row = self._db.execute(
-                "SELECT sha256 FROM files WHERE path = ? AND size = ? AND mtime_ns = ?",
-                (path, size, mtime_ns),
-            ).fetchone()
-        return str(row[0]) if row else None
+        found = self._read(FILES, [(path, size, mtime_ns)], "the hash of a model file")
+        return next((str(sha256) for (sha256,) in found.values()), None)
 
     def put(self, path: str, size: int, mtime_ns: int, sha256: str) -> None:
         """Remember the SHA-256 of a file."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (path, size, mtime_ns, sha256)
-            )
+        self._write(FILES, [(path, size, mtime_ns, sha256)])

@@ -8,18 +8,19 @@ scheduling needs no other coordination.
 from __future__ import annotations
 
 import json
-import sys
 import time
-from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.engines.base import Generated, Request
 from pytest_tokenbudget.tasks.problem import Message
+from pytest_tokenbudget.traces import checksums
+from pytest_tokenbudget.traces.checksums import PROMPTS, TRACES
 from pytest_tokenbudget.traces.journal import Journal, PlanRow
-from pytest_tokenbudget.traces.store_file import StoreError, damaged
+from pytest_tokenbudget.traces.store_file import StoreError
 from pytest_tokenbudget.traces.trace import StopReason, Trace
+from pytest_tokenbudget.traces.trace_rows import StoredPrompt, pack, trace_of, unpack
 
 if TYPE_CHECKING:
     import sqlite3
@@ -41,9 +42,9 @@ MISSING = f"""
      OR (t.stop_reason = 'length' AND t.cap < w.cap AND (t.error = '' OR t.run != :run))
      OR {STALE})
 """
-# What could not be gone on from as far as is needed.
-FAILED = "(t.stop_reason = 'length' AND t.error != '' AND t.cap < :reach)"
-FREE = "(c.key IS NULL OR c.deadline < :now)"
+# Nobody works on it. No deadline lies more than a lease ahead, unless the clock was put back; a
+# second is for clocks that are corrected a little.
+FREE = "(c.key IS NULL OR c.deadline < :now OR c.deadline > :now + c.lease + 1)"
 
 
 @dataclass(frozen=True)
@@ -71,31 +72,6 @@ class Want:
     opens_thinking: bool = False
 
 
-@dataclass(frozen=True)
-class StoredPrompt:
-    """A rendered prompt as the store keeps it."""
-
-    ids: tuple[int, ...]
-    opens_thinking: bool
-
-
-def pack(numbers: Sequence[int]) -> bytes:
-    """Token ids or offsets as little-endian 32-bit integers."""
-    packed = array("i", numbers)
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return packed.tobytes()
-
-
-def unpack(blob: bytes) -> tuple[int, ...]:
-    """The inverse of :func:`pack`."""
-    numbers = array("i")
-    numbers.frombytes(blob)
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return tuple(numbers)
-
-
 class TraceStore(Journal):
     """An open trace store: a journal with the prompts and traces that runs have made."""
 
@@ -103,26 +79,23 @@ class TraceStore(Journal):
 
     def prompts(self, model: str, renders: Sequence[str]) -> dict[str, StoredPrompt]:
         """The prompts of ``model`` among ``renders`` that were rendered before."""
-        with self._errors():
-            rows = self._db.execute(
-                "SELECT p.render, p.ids, p.opens_thinking FROM json_each(?) j"
-                " JOIN prompts p ON p.model = ? AND p.render = j.value",
-                (json.dumps(list(renders)), model),
-            ).fetchall()
-        return {render: StoredPrompt(unpack(ids), bool(opens)) for render, ids, opens in rows}
+        found = self._read(PROMPTS, [(model, render) for render in renders], "the prompt")
+        return {str(r): StoredPrompt(unpack(ids), bool(o)) for (_, r), (ids, o) in found.items()}
 
     def put_prompts(self, model: str, prompts: Mapping[str, StoredPrompt]) -> None:
         """Keep rendered prompts, so that later runs need no tokenizer."""
-        with self._transaction() as db:
-            db.executemany(
-                "INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, ?)",
-                [(model, r, pack(p.ids), p.opens_thinking) for r, p in prompts.items()],
-            )
+        self._write(
+            PROMPTS, [(model, r, pack(p.ids), p.opens_thinking) for r, p in prompts.items()]
+        )
 
     # Traces
 
     def want(self, wants: Sequence[Want]) -> None:
-        """Say which traces the following calls are about; their order is the order of claims."""
+        """Say which traces the following calls are about; their order is the order of claims.
+
+        Damaged ones among them are moved to the table ``damaged``, noted in ``damage``, and missing
+        from then on.
+        """
         with self._errors():
             self._db.execute(
                 "CREATE TEMP TABLE IF NOT EXISTS wanted"
@@ -135,6 +108,20 @@ class TraceStore(Journal):
                     "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?)",
                     [(w.key, w.cap, place) for place, w in enumerate(wants)],
                 )
+                self._set_aside(db, {w.key: (w.problem_id or w.key, w.sample) for w in wants})
+
+    def _set_aside(self, db: sqlite3.Connection, names: Mapping[str, tuple[str, int]]) -> None:
+        """Move damaged traces among those that are wanted out of the way."""
+        damaged = db.execute(
+            "SELECT w.key FROM wanted w LEFT JOIN traces t ON t.key = w.key"
+            " LEFT JOIN checksums k ON k.kind = 'traces' AND k.key = w.key"
+            " WHERE coalesce(t.key, k.key) IS NOT NULL"
+            f" AND (t.key IS NULL OR {TRACES.checksum('t')} IS NOT k.checksum)"
+        ).fetchall()
+        checksums.keep_damaged(db, TRACES, damaged)
+        checksums.forget(db, TRACES, damaged)
+        for (key,) in damaged:
+            self._note_damage(_named(*names[key]))
 
     def missing(self, fresh: bool = False) -> int:
         """How many wanted traces still have to be generated, by anyone."""
@@ -178,20 +165,21 @@ class TraceStore(Journal):
         Returns:
             For each claimed key, the output ids to continue from; empty where there are none.
         """
-        now = time.time()
         with self._transaction() as db:
+            now = time.time()
             rows = db.execute(
                 # An error's ids are what stood before it; they may be more than are wanted now.
                 "SELECT w.key, CASE WHEN t.stop_reason IN ('length', 'error')"
-                f" AND NOT {STALE} THEN substr(t.output_ids, 1, 4 * w.cap) END"
+                f" AND NOT {STALE} AND {TRACES.intact('t')}"
+                " THEN substr(t.output_ids, 1, 4 * w.cap) END"
                 " FROM wanted w LEFT JOIN traces t ON t.key = w.key"
                 " LEFT JOIN claims c ON c.key = w.key"
                 f" WHERE {MISSING} AND {FREE} ORDER BY w.place LIMIT :limit",
                 {"run": self.run, "fresh": fresh, "now": now, "limit": limit},
             ).fetchall()
             db.executemany(
-                "INSERT OR REPLACE INTO claims VALUES (?, ?, ?)",
-                [(key, self.owner, now + lease) for key, _ in rows],
+                "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?)",
+                [(key, self.owner, now + lease, lease) for key, _ in rows],
             )
         return {key: unpack(blob) if blob else () for key, blob in rows}
 
@@ -205,8 +193,8 @@ class TraceStore(Journal):
         with self._errors():
             row = self._db.execute(
                 "SELECT count(DISTINCT c.owner) FROM claims c JOIN wanted w ON w.key = c.key"
-                " WHERE c.deadline >= ? AND c.owner != ?",
-                (time.time(), self.owner),
+                f" WHERE NOT {FREE} AND c.owner != :owner",
+                {"now": time.time(), "owner": self.owner},
             ).fetchone()
         return int(row[0])
 
@@ -244,11 +232,12 @@ class TraceStore(Journal):
                     " WHERE key = ? AND stop_reason != 'error'",
                     (request.key,),
                 )
-                db.execute("DELETE FROM traces WHERE key = ?", (request.key,))
+                checksums.forget(db, TRACES, [(request.key,)])
             db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (request.key, self.owner))
             if self._noted(db, result, text, offsets):
+                checksums.sign(db, TRACES, [(request.key,)])
                 return
-            db.execute(
+            changed = db.execute(
                 "INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (key) DO UPDATE SET model = excluded.model,"
                 " output_ids = excluded.output_ids, offsets = excluded.offsets,"
@@ -281,7 +270,9 @@ class TraceStore(Journal):
                     result.counted,
                     json.dumps(dict(result.usage)) if result.usage else "",
                 ),
-            )
+            ).rowcount
+            if changed:
+                checksums.sign(db, TRACES, [(request.key,)])
 
     def _noted(
         self, db: sqlite3.Connection, result: Generated, text: str, offsets: Sequence[int]
@@ -333,42 +324,23 @@ class TraceStore(Journal):
                 far as that counts as one that ended in an error.
 
         Returns:
-            Traces by problem id and sample.
+            Traces by problem id and sample. Damaged ones are left out and noted in ``damage``.
         """
         with self._errors():
             rows = self._db.execute(
-                f"SELECT t.key, output_ids, offsets, text, iif({FAILED}, 'error', stop_reason),"
-                f" engine_reason, iif({FAILED} OR stop_reason = 'error', error, ''), cap, seconds,"
-                " counted, usage, new_tokens, created"
-                " FROM json_each(:keys) j JOIN traces t ON t.key = j.value",
-                {"keys": json.dumps(list(names)), "reach": reach},
-            ).fetchall()
-        traces = {}
-        for key, ids, offsets, text, stop, word, error, cap, seconds, *more in rows:
-            counted, usage, new_tokens, created = more
-            problem_id, sample = names[key]
-            prompt = prompts[problem_id]
-            try:
-                traces[problem_id, sample] = Trace(
-                    problem_id=problem_id,
-                    sample=sample,
-                    prompt_ids=prompt.ids,
-                    output_ids=unpack(ids),
-                    stop_reason=StopReason(stop),
-                    cap=cap,
-                    text=text,
-                    offsets=unpack(offsets),
-                    opened_by_prompt=prompt.opens_thinking,
-                    engine_reason=word,
-                    seconds=seconds,
-                    error=error,
-                    counted=bool(counted),
-                    usage=json.loads(usage) if usage else {},
-                    timed=new_tokens if seconds > 0 else 0,
-                    ended=created,
-                )
-            except ValueError as error:
-                raise damaged(self.path, error) from error
+                f"SELECT j.value, k.checksum, {TRACES.raw('t')} FROM json_each(?) j"
+                " LEFT JOIN traces t ON t.key = j.value"
+                " LEFT JOIN checksums k ON k.kind = 'traces' AND k.key = j.value"
+                " WHERE coalesce(t.key, k.key) IS NOT NULL",
+                (json.dumps(list(names)),),
+            )
+            traces = {}
+            for key, checksum, types, *values in rows:
+                name = names[key]
+                if checksums.row_checksum(types, *values) == checksum:
+                    traces[name] = trace_of(values, name, prompts[name[0]], reach)
+                else:
+                    self._note_damage(_named(*name))
         return traces
 
     def holds(self, model: str) -> bool:
@@ -415,3 +387,7 @@ class TraceStore(Journal):
                 (self.run, model, *given),
             ).fetchone()
         return int(row[0]), int(row[1])
+
+
+def _named(problem_id: str, sample: int) -> str:
+    return f"the trace of {problem_id}" + (f" (sample {sample})" if sample else "")

@@ -1,4 +1,4 @@
-"""The file of a trace store: its schema, and what is checked before anything is written to it."""
+"""The file of a trace store: what is checked before anything is read from it or written to it."""
 
 from __future__ import annotations
 
@@ -8,112 +8,24 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from pytest_tokenbudget.traces.store_schema import (
+    SCHEMA_VERSION,
+    STATES,
+    migrate,
+    register,
+    unexpected,
+)
+
 APPLICATION_ID = 0x544B4247  # "TKBG" in SQLite's header tells our files from other people's
-SCHEMA_VERSION = 3
 BUSY_SECONDS = 60.0
 RETRY_SECONDS = 0.02
 ADVICE = "Name another file with --trace-store, or move this one away"
 
-SCHEMA = """
-CREATE TABLE prompts (
-    model TEXT NOT NULL,
-    render TEXT NOT NULL,
-    ids BLOB NOT NULL,
-    opens_thinking INTEGER NOT NULL,
-    PRIMARY KEY (model, render)
-) WITHOUT ROWID;
-CREATE TABLE traces (
-    key TEXT PRIMARY KEY,
-    model TEXT NOT NULL,
-    output_ids BLOB NOT NULL,
-    offsets BLOB NOT NULL,
-    text TEXT NOT NULL,
-    stop_reason TEXT NOT NULL,
-    engine_reason TEXT NOT NULL,
-    error TEXT NOT NULL,
-    cap INTEGER NOT NULL,
-    new_tokens INTEGER NOT NULL,
-    seconds REAL NOT NULL,
-    created REAL NOT NULL,
-    run TEXT NOT NULL,
-    owner TEXT NOT NULL,
-    counted INTEGER NOT NULL DEFAULT 0,
-    usage TEXT NOT NULL DEFAULT ''
-);
-CREATE TABLE replaced AS SELECT * FROM traces WHERE 0;
-CREATE INDEX traces_run ON traces (run, model);
-CREATE TABLE claims (
-    key TEXT PRIMARY KEY,
-    owner TEXT NOT NULL,
-    deadline REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE plans (
-    run TEXT NOT NULL,
-    name TEXT NOT NULL,
-    plan TEXT NOT NULL,
-    to_generate INTEGER NOT NULL,
-    missing INTEGER NOT NULL,
-    created REAL NOT NULL,
-    PRIMARY KEY (run, name)
-) WITHOUT ROWID;
-CREATE TABLE runs (
-    run TEXT PRIMARY KEY,
-    began REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE notes (
-    id INTEGER PRIMARY KEY,
-    run TEXT NOT NULL,
-    text TEXT NOT NULL
-);
-CREATE TABLE files (
-    path TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
-    sha256 TEXT NOT NULL,
-    PRIMARY KEY (path, size, mtime_ns)
-) WITHOUT ROWID;
-CREATE TABLE servers (
-    urls TEXT NOT NULL,
-    served TEXT NOT NULL,
-    facts TEXT NOT NULL,
-    PRIMARY KEY (urls, served)
-) WITHOUT ROWID;
-CREATE TABLE windows (
-    model TEXT NOT NULL,
-    key TEXT NOT NULL,
-    facts TEXT NOT NULL,
-    PRIMARY KEY (model, key)
-) WITHOUT ROWID;
-"""
-
-# What brings a file of each older version one version on.
-MIGRATIONS = {
-    1: (
-        "ALTER TABLE traces ADD COLUMN counted INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE traces ADD COLUMN usage TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE replaced ADD COLUMN counted INTEGER",
-        "ALTER TABLE replaced ADD COLUMN usage TEXT",
-        "CREATE TABLE servers (urls TEXT NOT NULL, served TEXT NOT NULL, facts TEXT NOT NULL,"
-        " PRIMARY KEY (urls, served)) WITHOUT ROWID",
-    ),
-    2: (
-        "CREATE TABLE windows (model TEXT NOT NULL, key TEXT NOT NULL, facts TEXT NOT NULL,"
-        " PRIMARY KEY (model, key)) WITHOUT ROWID",
-    ),
-}
-
-# What processes are doing at the moment. It is not part of the schema that has a version: versions
-# that do not know it read and write the file all the same.
-STATES = """
-CREATE TABLE IF NOT EXISTS states (
-    run TEXT NOT NULL,
-    owner TEXT NOT NULL,
-    name TEXT NOT NULL,
-    state TEXT NOT NULL,
-    changed REAL NOT NULL,
-    PRIMARY KEY (run, owner, name)
-) WITHOUT ROWID
-"""
+# Findings of SQLite's check that concern an index, which can be built again from its rows, ...
+IN_INDEX = ("row ", "wrong # of entries in index ", "non-unique entry in index ")
+# ... and those that concern single values, which the checksums of rows find.
+IN_ROW = ("NULL value in ", "TEXT value in ", "NUMERIC value in ", "non-")
+MOST_FINDINGS = 1000
 
 
 class StoreError(Exception):
@@ -139,12 +51,15 @@ def explained(path: Path) -> Iterator[None]:
         raise damaged(path, error) from error
 
 
-def connect(path: Path, check: bool) -> sqlite3.Connection:
+def connect(path: Path, check: bool) -> tuple[sqlite3.Connection, str]:
     """Open the file; it and its directory are made where they are missing.
 
     Args:
         path: The SQLite file.
         check: Whether to read all of it first, to see whether it is damaged.
+
+    Returns:
+        The connection, and in a sentence what was repaired.
 
     Raises:
         StoreError: If it is not a trace store, is damaged, or has another schema version. It is
@@ -165,40 +80,68 @@ def connect(path: Path, check: bool) -> sqlite3.Connection:
             time.sleep(RETRY_SECONDS)
 
 
-def _open(path: Path, check: bool) -> sqlite3.Connection:
+def _open(path: Path, check: bool) -> tuple[sqlite3.Connection, str]:
     db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
-        _prepare(db, check)
+        return db, _prepare(db, path, check)
     except BaseException:
         db.close()
         raise
-    return db
 
 
-def _prepare(db: sqlite3.Connection, check: bool) -> None:
-    if check:
-        found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise sqlite3.DatabaseError(" ".join(str(found).split()))
+def _prepare(db: sqlite3.Connection, path: Path, check: bool) -> str:
+    register(db)
+    db.execute("PRAGMA trusted_schema = OFF")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    # What is damaged must not get a checksum.
+    repaired = _checked(db, path) if check or 0 < version < SCHEMA_VERSION else ""
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("BEGIN IMMEDIATE")
     if db.execute("PRAGMA application_id").fetchone()[0] == 0:
-        for statement in SCHEMA.split(";"):
-            db.execute(statement)
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    for step in range(version, SCHEMA_VERSION):
-        for statement in MIGRATIONS[step]:
-            db.execute(statement)
-        db.execute(f"PRAGMA user_version = {step + 1}")
+    migrate(db, db.execute("PRAGMA user_version").fetchone()[0])
     db.execute(STATES)
     db.execute("COMMIT")
+    return repaired
+
+
+def _checked(db: sqlite3.Connection, path: Path) -> str:
+    """Have SQLite check the file, and build indexes that do not fit their rows again.
+
+    Raises:
+        sqlite3.DatabaseError: If more than indexes and single values is damaged.
+    """
+    found = _findings(db)
+    if any(not line.startswith((*IN_INDEX, *IN_ROW)) for line in found):
+        raise sqlite3.DatabaseError(found[0])
+    if not any(line.startswith(IN_INDEX) for line in found):
+        return ""
+    db.execute("REINDEX")
+    if left := [line for line in _findings(db) if not line.startswith(IN_ROW)]:
+        raise sqlite3.DatabaseError(left[0])
+    return f"an index of trace store {path} was damaged and was built again from the stored rows"
+
+
+def _findings(db: sqlite3.Connection) -> list[str]:
+    rows = db.execute(f"PRAGMA integrity_check({MOST_FINDINGS})").fetchall()
+    found = [" ".join(str(line).split()) for (line,) in rows]
+    if len(found) >= MOST_FINDINGS:
+        raise sqlite3.DatabaseError(found[0])
+    return [] if found == ["ok"] else found
 
 
 def _check_existing(path: Path) -> None:
-    if not path.exists() or path.stat().st_size == 0:
+    if not path.exists():
+        above = next(parent for parent in path.absolute().parents if parent.exists())
+        if not above.is_dir():
+            raise StoreError(f"trace store {path}: {above} is a file, not a directory. {ADVICE}.")
+        return
+    if path.is_dir():
+        raise StoreError(f"trace store {path} is a directory. Name a file with --trace-store.")
+    if not path.is_file():
+        raise StoreError(f"trace store {path} is not a regular file. {ADVICE}.")
+    if path.stat().st_size == 0:
         return
     # Only through SQLite: closing a file that was opened otherwise drops the locks that this
     # process's other connections hold on it, and then another process deletes the log under them.
@@ -214,6 +157,8 @@ def _check_existing(path: Path) -> None:
                 probe.execute(f"PRAGMA {name}").fetchone()[0]
                 for name in ("application_id", "user_version", "page_size", "page_count")
             )
+            ours = application == APPLICATION_ID and 0 < version <= SCHEMA_VERSION
+            other = unexpected(probe, version) if ours else ""
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorname != "SQLITE_NOTADB":
                 raise
@@ -224,11 +169,16 @@ def _check_existing(path: Path) -> None:
         raise StoreError(
             f"{path} is a SQLite database of another program, not a trace store. {ADVICE}."
         )
-    if version != SCHEMA_VERSION and version not in MIGRATIONS:
+    if not ours:
         age = "an older" if version < SCHEMA_VERSION else "a newer"
         raise StoreError(
             f"{path} was written by {age} version of pytest-tokenbudget (schema {version}, this "
             f"one reads {SCHEMA_VERSION}). {ADVICE}."
+        )
+    if other:
+        raise StoreError(
+            f"{path} was changed by another program: it has {other}, which no trace store of "
+            f"schema {version} has. {ADVICE}."
         )
     if not logged and path.stat().st_size < page * pages:
         raise damaged(path, "its end is missing")
