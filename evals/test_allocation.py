@@ -6,7 +6,6 @@ on them: nothing is generated for this but what the thinking eval generates.
 
 import pytest
 
-from pytest_tokenbudget.analysis.allocation import EXPLICIT, modes
 from pytest_tokenbudget.report.allocation_settings import settings_record
 
 pytestmark = pytest.mark.allocation
@@ -14,19 +13,16 @@ pytestmark = pytest.mark.allocation
 POLICIES = ("one limit", "per category", "predicted difficulty", "first stable answer")
 
 
-@pytest.mark.parametrize("mode", [*modes(), EXPLICIT])
 def test_mode(allocation, mode, record_metrics):
-    """The table's budget, the same scaled to the model's context, and what it comes to.
+    """What the table gives a mode, the same scaled to the model's context, and what comes of it.
 
-    A model that the table does not know has no budget there, and is said to be unknown.
+    A model that the table does not know has no budget there, and the result says so.
     """
-    if mode not in [each.mode for each in allocation.modes]:
-        pytest.skip("no --max-thinking-tokens was given")
-    found = allocation.mode(mode)
+    found = allocation.mode(mode.name)
     record_metrics(found, row=allocation.row, sentence=allocation.table_sentence)
-    assert (found.table.tokens is None) == (allocation.row is None and mode in modes()[:-1])
     if found.measured is None:
         pytest.skip(f"{mode}: {found.how}")
+    assert found.tokens == mode.thinking_budget
 
 
 def test_disabled_is_off(allocation, record_metrics):

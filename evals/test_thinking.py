@@ -18,6 +18,15 @@ def test_accuracy_at_thinking_budget(thinking, thinking_budget, record_metrics, 
     thinking_gates.check(thinking.gated(thinking_budget))
 
 
+def test_accuracy_in_mode(thinking, mode, record_metrics, thinking_gates):
+    """Accuracy, truncation and tokens in each mode; gates that name a mode judge its answers."""
+    point = thinking.in_mode(mode)
+    record_metrics(point, mode=mode.name, reason=mode.reason)
+    assert sum(point.curve.outcomes.values()) == thinking.problems
+    if mode.thinking_budget is not None:
+        thinking_gates.check(thinking.gated(mode.thinking_budget))
+
+
 def test_usefulness(thinking, record_metrics):
     """Where answers settle, and the smallest budget that is not worse than no limit.
 

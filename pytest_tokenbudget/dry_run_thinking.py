@@ -40,7 +40,7 @@ def thinking_parts(book: Book) -> list[Part]:
             f"{spec.alias} takes chat messages and no token ids, so its thinking cannot be gone on "
             "from"
         )
-    closers = choose_closers(settings, spec)
+    closers = choose_closers(settings, spec)[: 1 if book.session.only_modes else None]
     assert spec.thinking is not None
     problems = book.session.problems
     plan = book.plan(Kind.THINKING)
@@ -63,6 +63,7 @@ def thinking_parts(book: Book) -> list[Part]:
         insert=max(each.tokens for each in inserts) if sure else 1,
         longest=max(each.tokens for each in lengths.values()) if sure else 1,
         context=spec.context or 2**20,
+        largest_mode=book.session.largest_mode(spec),
     )
     wanted = book.wanted(plan, problems, rendered, lengths)
     natural = book.part(plan, wanted, known=known, past=book.past(plan))

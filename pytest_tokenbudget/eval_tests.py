@@ -64,6 +64,7 @@ OPTIONS: Final = {
     "thinking_budget": "--thinking-budgets",
     "truncation": "--truncation",
     "context_limit": "--context-limits",
+    "mode": "--modes",
 }
 # Gates judge the answers at a point's budget, not the numbers of the point.
 JUDGED: Final = {"gates": "curve", "stochastic_gates": "stochastic", "thinking_gates": "thinking"}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.baselines.comparison import Comparison
     from pytest_tokenbudget.gates import Gates
     from pytest_tokenbudget.models import ModelSpec
+    from pytest_tokenbudget.modes import ThinkingMode
     from pytest_tokenbudget.report.allocation_study import AllocationReport
     from pytest_tokenbudget.report.annotations import Prepared
     from pytest_tokenbudget.report.cliff import CliffStudy
@@ -70,12 +71,52 @@ def task(request: pytest.FixtureRequest, tokenbudget: Session) -> Task:
 
 
 @pytest.fixture(scope="session")
-def study(tokenbudget: Session, model: ModelSpec, task: Task) -> Study:
-    """Problems, traces, judged cuts and curve of the model on the task.
+def mode(
+    request: pytest.FixtureRequest, tokenbudget: Session, model: ModelSpec, task: Task
+) -> ThinkingMode:
+    """The mode under test: its name, switch and thinking budget; one run for each of ``--modes``.
 
-    Missing traces are generated first, together with every other worker that needs them.
+    ``study`` and all that is built on it are then the answers in that mode. Modes that the model
+    does not have are skipped.
     """
     __tracebackhide__ = True
+    return _mode(tokenbudget, model, getattr(request, "param", None))
+
+
+def _mode(session: Session, spec: ModelSpec, name: str | None) -> ThinkingMode:
+    from pytest_tokenbudget.modes import mode_for
+    from pytest_tokenbudget.planning import SetupError
+    from pytest_tokenbudget.thinking_plan import NoThinkingError
+
+    if not isinstance(name, str):
+        raise pytest.fail.Exception(
+            f"the fixture 'mode' cannot be given {name!r}: name modes with --modes, and let a "
+            "test function ask for 'mode' among its arguments",
+            pytrace=False,
+        )
+    try:
+        return mode_for(session, spec, name)
+    except NoThinkingError as error:
+        pytest.skip(str(error))
+    except SetupError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
+@pytest.fixture(scope="session")
+def study(
+    request: pytest.FixtureRequest, tokenbudget: Session, model: ModelSpec, task: Task
+) -> Study:
+    """Problems, traces, judged cuts and curve of the model on the task.
+
+    Missing traces are generated first, together with every other worker that needs them. In a test
+    that asks for ``mode`` too, it holds the answers in that mode.
+    """
+    __tracebackhide__ = True
+    if (name := getattr(request, "param", None)) is not None:
+        from pytest_tokenbudget.modes import study_in_mode
+
+        chosen = _mode(tokenbudget, model, name)
+        return _made(lambda: study_in_mode(tokenbudget, model, chosen))
     return _study(tokenbudget, model, "main")
 
 
@@ -88,10 +129,16 @@ def stochastic_study(tokenbudget: Session, model: ModelSpec, task: Task) -> Stud
 
 def _study(session: Session, spec: ModelSpec, kind: str) -> Study:
     # Not hidden: pytest would speak of hidden entries where it has none to show.
-    from pytest_tokenbudget.planning import Kind, SetupError
+    from pytest_tokenbudget.planning import Kind
+
+    return _made(lambda: session.study(spec, Kind(kind)))
+
+
+def _made(make: Callable[[], Study]) -> Study:
+    from pytest_tokenbudget.planning import SetupError
 
     try:
-        return session.study(spec, Kind(kind))
+        return make()
     except SetupError as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
 
@@ -257,13 +304,8 @@ def allocation(model: ModelSpec, thinking_study: ThinkingStudy) -> AllocationRep
 
 @pytest.fixture
 def thinking_budget(request: pytest.FixtureRequest, thinking_study: ThinkingStudy) -> int:
-    """The thinking budget under test: one of ``--thinking-budgets``, or that of a mode."""
-    asked: int | str = request.param
-    if isinstance(asked, str):
-        mode = next(m for m in thinking_study.forcing.modes if m.mode == asked)
-        if mode.tokens is None:
-            pytest.skip(f"{asked}: {mode.reason}")
-        return mode.tokens
+    """The thinking budget under test; one run of the test for each of ``--thinking-budgets``."""
+    asked: int = request.param
     if asked not in thinking_study.budgets:
         pytest.skip(
             f"thinking budget {asked:,} is left out: {thinking_study.alias}'s context has no room "

@@ -23,7 +23,7 @@ KEYS = {
     "sample_budgets": "sample_budgets",
     "cliff_budgets": "cliff_budgets",
     "thinking_budgets": "thinking_budgets",
-    "modes": "thinking_modes",
+    "modes": "modes",
     "max_thinking_tokens": "max_thinking_tokens",
     "answer_tokens": "answer_tokens",
     "thinking": "thinking",

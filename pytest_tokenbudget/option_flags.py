@@ -38,7 +38,8 @@ def add_options(parser: pytest.Parser, manager: pytest.PytestPluginManager) -> N
         else:
             extra["metavar"] = option.name.upper()
         group.addoption(option.long, **extra)
-        parser.addini(option.ini, option.help, type="string", default="")
+        former = [f"tokenbudget_{name}" for name in option.former]
+        parser.addini(option.ini, option.help, type="string", default="", aliases=former)
     if any(name.endswith("conftest.py") for name, _ in manager.list_name_plugin()):
         # A conftest.py loads this plugin: `load_conftests` does not run any more.
         config = manager.get_plugin("pytestconfig")

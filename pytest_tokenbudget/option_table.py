@@ -21,6 +21,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 APIS = ("auto", "ids", "chat")
 GATE_RULES = ("point", "confident", "noninferior")
 THINKING_MODES = ("auto", "conservative", "balanced", "aggressive", "disabled")
+MODES = ("off", "on", *THINKING_MODES)
 
 # In the order in which they are shown; `context.window_summary.named_strategy` makes them.
 STRATEGIES = (
@@ -47,6 +48,8 @@ class Option:
         default: Text that is parsed where nobody set anything.
         help: One sentence for ``--help``.
         many: Whether it may be given several times or with commas.
+        switch: Whether its flags take no value.
+        former: Names that it had in settings files.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Option:
     help: str
     many: bool = False
     switch: bool = False
+    former: tuple[str, ...] = ()
 
     @property
     def ini(self) -> str:
@@ -270,12 +274,13 @@ OPTIONS: tuple[Option, ...] = (
         'How often thinking that ends is sent on by an appended "Wait".',
     ),
     Option(
-        "thinking_modes",
-        ("--thinking-mode",),
+        "modes",
+        ("--modes", "--thinking-mode"),
         lambda values: values.modes,
         "",
-        f"{', '.join(THINKING_MODES)}: budgets of these modes join the thinking eval.",
+        f"{', '.join(MODES)}: tests that ask for mode run for these; without it, for all.",
         many=True,
+        former=("thinking_modes",),
     ),
     Option(
         "max_thinking_tokens",
@@ -525,4 +530,4 @@ OPTIONS: tuple[Option, ...] = (
     ),
 )
 
-NAMES = tuple(option.name for option in OPTIONS)
+NAMES = tuple(name for option in OPTIONS for name in (option.name, *option.former))

@@ -17,7 +17,7 @@ from pytest_tokenbudget.baselines.values import (  # noqa: F401 - the table find
 from pytest_tokenbudget.config_file import nearest
 from pytest_tokenbudget.context.window_limits import WHOLE, WITH_SHARE, ContextError, Limit
 from pytest_tokenbudget.endpoints import read_addresses
-from pytest_tokenbudget.option_table import STRATEGIES, THINKING_MODES
+from pytest_tokenbudget.option_table import MODES, STRATEGIES
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
 DEMANDED = ("enforced", "soft")
@@ -143,7 +143,7 @@ def closers(text: str) -> tuple[str, ...]:
 
 
 def modes(text: str) -> tuple[str, ...]:
-    choose = choice(THINKING_MODES)
+    choose = choice(MODES)
     return tuple(choose(name) for name in names(text))
 
 

@@ -52,7 +52,7 @@ NONE_IS_EMPTY = (
     "thinking_budgets",
     "context_turns",
     "closers",
-    "thinking_modes",
+    "modes",
     "base_url",
     "min_conformance",
     "compare_fail",
@@ -95,7 +95,8 @@ class Settings:
         context_turns: Filler turns of its conversations, rising; empty for the default.
         closers: What ends it: names of the format's closers, or NAME=TEXT; empty for the default.
         wait: How often thinking that ends is sent on by "Wait".
-        thinking_modes: Modes of the allocation table whose budgets join the thinking eval.
+        modes: Modes that tests run for, and whose budgets join the thinking eval; empty for the
+            default.
         max_thinking_tokens: An explicit budget that joins it, or None.
         target_truncation: Share of responses that a recommended limit may truncate.
         requests_per_day: Requests for which it is said what a recommended limit saves, or None.
@@ -159,7 +160,7 @@ class Settings:
     context_turns: tuple[int, ...]
     closers: tuple[str, ...]
     wait: int
-    thinking_modes: tuple[str, ...]
+    modes: tuple[str, ...]
     max_thinking_tokens: int | None
     target_truncation: float
     requests_per_day: int | None
@@ -200,7 +201,8 @@ class Settings:
 
 def _from_ini(config: pytest.Config, project: Project, option: Option) -> str | None:
     if project.ini is not None:
-        value = project.ini.get(option.ini) or ""
+        names = (option.ini, *(f"tokenbudget_{name}" for name in option.former))
+        value = next((found for name in names if (found := project.ini.get(name))), "")
     else:
         try:
             value = config.getini(option.ini)
@@ -255,15 +257,17 @@ def read_settings(config: pytest.Config, project: Project) -> Settings:
         origin, base = first_name(config, option), config.invocation_params.dir
         text = _from_command_line(config, option)
         if text is None and given is not None and option.name in given.options:
-            text, key = given.options[option.name]
-            origin = f"{given.path}: {key}"
+            text, place_in_file = given.options[option.name]
+            origin = f"{given.path}: {place_in_file}"
         if text is None:
             origin = f"{option.ini} in {project.inipath}"
             base = _ini_base(config, project, option)
             text = _from_ini(config, project, option)
-        if text is None and project.user.path is not None and option.name in project.user.options:
-            origin, base = f"{option.name} in {project.user.where}", project.user.path.parent
-            text = from_file(project.user.options[option.name])
+        user = project.user
+        key = next((n for n in (option.name, *option.former) if n in user.options), None)
+        if text is None and user.path is not None and key is not None:
+            origin, base = f"{key} in {user.where}", user.path.parent
+            text = from_file(user.options[key])
         if text is None:
             text, base = option.default, project.root
         else:

@@ -34,6 +34,7 @@ class Kind(StrEnum):
     are answers after thinking that was ended by force, ``wait`` thinking that was sent on.
     ``context`` are answers after whole and truncated conversations, ``summary`` the summaries that
     stand in for parts of them. ``llm`` are answers to prompts of tests, from the fixture ``llm``.
+    ``switched`` is ``main`` with thinking switched the other way, for tests that ask for ``mode``.
     """
 
     MAIN = "main"
@@ -44,11 +45,13 @@ class Kind(StrEnum):
     WAIT = "wait"
     CONTEXT = "context"
     SUMMARY = "summary"
+    SWITCHED = "switched"
     LLM = "llm"
 
 
 OPTIONS = {
     Kind.MAIN: "--budgets",
+    Kind.SWITCHED: "--budgets",
     Kind.STOCHASTIC: "--sample-budgets",
     Kind.THINKING: "--thinking-budgets",
 }
@@ -102,6 +105,8 @@ def switched(settings: Settings, spec: ModelSpec, kind: Kind) -> bool | None:
         return None
     if kind in (Kind.MAIN, Kind.STOCHASTIC, Kind.CONTEXT, Kind.LLM):
         return settings.thinking
+    if kind is Kind.SWITCHED:
+        return not settings.thinking
     return kind not in (Kind.OFF, Kind.SUMMARY)
 
 

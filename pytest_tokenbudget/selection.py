@@ -80,12 +80,12 @@ def _parametrize(metafunc: pytest.Metafunc) -> None:
         for spec in session.specs
         for chosen in product(*(PARAMETERS[name](session, spec) for name in names))
     ]
-    metafunc.parametrize(
-        ("model", *names),
-        rows,
-        ids=["-".join([row[0].alias, *map(str, row[1:])]) for row in rows],
-        indirect=True,
-    )
+    ids = ["-".join([row[0].alias, *map(str, row[1:])]) for row in rows]
+    if "mode" in names and _ours(metafunc, "study"):
+        # What is built on the study is that of the mode.
+        rows = [(*row, row[1 + names.index("mode")]) for row in rows]
+        names.append("study")
+    metafunc.parametrize(("model", *names), rows, ids=ids, indirect=True)
 
 
 def cliff_budgets(session: Session, spec: ModelSpec) -> tuple[int, ...]:
@@ -104,13 +104,21 @@ def cliff_budgets(session: Session, spec: ModelSpec) -> tuple[int, ...]:
 
 
 def thinking_budgets(session: Session, spec: ModelSpec) -> tuple[int | str, ...]:
-    """Thinking budgets that the model's context could have room for, then those of modes."""
-    from pytest_tokenbudget.thinking_plan import asked_budgets, asked_modes
+    """Thinking budgets that the model's context could have room for."""
+    from pytest_tokenbudget.thinking_plan import asked_budgets
 
     if spec.thinking is None and not spec.detect:
-        return ("no thinking",)  # one test that says why it is skipped, not one for each budget
-    settings = session.settings_of(spec)
-    return (*asked_budgets(settings, spec), *asked_modes(settings))
+        return (NO_THINKING,)
+    return asked_budgets(session.settings_of(spec), spec)
+
+
+def modes(session: Session, spec: ModelSpec) -> tuple[str, ...]:
+    """Modes that tests run for."""
+    from pytest_tokenbudget.modes import modes_under_test
+
+    if spec.thinking is None and not spec.detect and session.recordings is None:
+        return (NO_THINKING,)
+    return modes_under_test(session.settings_of(spec))
 
 
 def context_arms(session: Session, spec: ModelSpec) -> tuple[str, ...]:
@@ -120,11 +128,14 @@ def context_arms(session: Session, spec: ModelSpec) -> tuple[str, ...]:
     return tuple(arm.value for arm in arms_of(session.task))
 
 
+# One test that says why it is skipped, not one for each budget or mode.
+NO_THINKING = "no thinking"
 PARAMETERS: dict[str, Callable[[Session, ModelSpec], Sequence[object]]] = {
     "budget": lambda session, spec: session.budgets(spec, Kind.MAIN),
     "sample_budget": lambda session, spec: session.budgets(spec, Kind.STOCHASTIC),
     "cliff_budget": cliff_budgets,
     "thinking_budget": thinking_budgets,
+    "mode": modes,
     "context_arm": context_arms,
     "truncation": lambda session, spec: session.settings.truncation,
     "context_limit": lambda session, spec: (*session.settings.context_limits, str(WHOLE)),
@@ -135,7 +146,13 @@ STUDIES = {
     "thinking_study": Kind.THINKING,
     "context_study": Kind.CONTEXT,
 }
-BUDGETS = {Kind.MAIN: "budget", Kind.STOCHASTIC: "sample_budget"}
+# The thinking study serves budgets of all output tokens where a test asks for a mode's study.
+BUDGETS = {
+    Kind.MAIN: "budget",
+    Kind.SWITCHED: "budget",
+    Kind.THINKING: "budget",
+    Kind.STOCHASTIC: "sample_budget",
+}
 
 
 def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
@@ -206,11 +223,14 @@ def no_gpu(settings: Settings) -> str:
 
 def note_needs(session: Session, items: list[pytest.Item]) -> None:
     """Learn from the selected tests which budgets they need of which model."""
+    session.modes = {mode for item in items if (mode := mode_of(item)) is not None}
+    session.every_mode = any(uses(item, "allocation") for item in items)
+    thinks = any(uses(item, "thinking_study") for item in items)
+    session.only_modes = bool(session.modes) and not thinks
     for item in items:
         spec = model_of(item)
         if spec is None:
             continue
-        session.every_mode |= uses(item, "allocation")
         for kind in kinds_of(item):
             if kind is Kind.CONTEXT:
                 arm = item.callspec.params.get("context_arm")  # type: ignore[attr-defined]
@@ -230,7 +250,24 @@ def note_needs(session: Session, items: list[pytest.Item]) -> None:
 
 def kinds_of(item: pytest.Item) -> list[Kind]:
     """The kinds of studies that a test needs."""
-    return [kind for name, kind in STUDIES.items() if uses(item, name)]
+    kinds = [kind for name, kind in STUDIES.items() if uses(item, name)]
+    mode, spec = mode_of(item), model_under_test(item)
+    if mode is None or spec is None or Kind.MAIN not in kinds:
+        return kinds
+    from pytest_tokenbudget.modes import study_kind
+
+    kinds.remove(Kind.MAIN)
+    served = study_kind(mode, spec, item.config.stash[SESSION].settings_of(spec))
+    return [*kinds, *([served] if served is not None and served not in kinds else [])]
+
+
+def mode_of(item: pytest.Item) -> str | None:
+    """The mode that a test is run for, if it is for one."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or not uses(item, "mode"):
+        return None
+    mode = callspec.params.get("mode")
+    return mode if isinstance(mode, str) else None
 
 
 def model_of(item: pytest.Item) -> ModelSpec | None:

@@ -16,6 +16,7 @@ import pytest
 from pytest_tokenbudget import engine_makers, xdist
 from pytest_tokenbudget.config_file import ConfigError, UserConfig
 from pytest_tokenbudget.model_settings import settings_of
+from pytest_tokenbudget.option_table import MODES
 from pytest_tokenbudget.options import Settings
 from pytest_tokenbudget.planning import (
     Kind,
@@ -72,14 +73,16 @@ class Session:
         # Where the project is, and what is to be known of where its settings come from.
         self.root: Path | None = None
         self.notes: tuple[str, ...] = ()
-        self.every_mode = False
+        # Modes that selected tests need, and whether nothing else needs the thinking study.
+        self.modes: set[str] = set()
+        self.every_mode = self.only_modes = False
         self.needs: dict[tuple[str, Kind], Need] = {}
         self.context_arms: dict[str, set[str]] = {}
         self.make_engine = make_engine or engine_makers.make_engine
         # Who is shown traces while they are being written; there only where somebody can look.
         self.audience: Audience | None = None
         self._engine: tuple[str, Engine] | None = None
-        self._studies: dict[tuple[str, Kind], Any] = {}
+        self._studies: dict[tuple[str, str], Any] = {}
         self._facts: dict[Endpoint, Facts] = {}
         self._store: TraceStore | None = None
 
@@ -212,20 +215,30 @@ class Session:
                 return self.recordings.study(spec, kind)
             return self._make_study(spec, kind)
 
-        return self._once((spec.alias, kind), make)
+        return self.once((spec.alias, kind), make)
 
     def settings_of(self, spec: ModelSpec) -> Settings:
         """The settings as they apply to one model."""
         return settings_of(self.settings, spec)
 
     def thinking_settings(self, spec: ModelSpec) -> Settings:
-        """The same; where modes are compared and nobody chose some, with all of them."""
+        """The same, with the modes and budgets that the selected tests need."""
         settings = self.settings_of(spec)
-        if not self.every_mode or "thinking_modes" in settings.explicit:
-            return settings
-        from pytest_tokenbudget.analysis.allocation import modes
+        if self.only_modes:
+            settings = replace(settings, thinking_budgets=(0,))
+        chosen = settings.modes or (MODES if self.every_mode else ())
+        return replace(settings, modes=tuple(m for m in MODES if m in chosen or m in self.modes))
 
-        return replace(settings, thinking_modes=modes())
+    def largest_mode(self, spec: ModelSpec) -> int | None:
+        """The largest thinking budget that a mode may have; None for any.
+
+        Whoever names small thinking budgets does not want the large ones of modes, unless they are
+        named too.
+        """
+        settings = self.settings_of(spec)
+        if settings.modes or self.every_mode or not settings.thinking_budgets:
+            return None
+        return settings.thinking_budgets[-1]
 
     def thinking(self, spec: ModelSpec) -> ThinkingStudy:
         """The thinking study of one model: its missing traces are generated first.
@@ -240,9 +253,9 @@ class Session:
         def make() -> ThinkingStudy:
             if self.recordings is not None:
                 raise NoThinkingError("what was recorded cannot be gone on from without the model")
-            return make_thinking(self, self._looked_up(spec))
+            return make_thinking(self, self.looked_up(spec))
 
-        return self._once((spec.alias, Kind.THINKING), make)
+        return self.once((spec.alias, Kind.THINKING), make)
 
     def context(self, spec: ModelSpec) -> ContextStudy:
         """The context study of one model: its missing traces are generated first.
@@ -255,9 +268,9 @@ class Session:
         def make() -> ContextStudy:
             if self.recordings is not None:
                 raise SetupError("what was recorded cannot be posed again: name the model")
-            return make_context(self, self._looked_up(spec))
+            return make_context(self, self.looked_up(spec))
 
-        return self._once((spec.alias, Kind.CONTEXT), make)
+        return self.once((spec.alias, Kind.CONTEXT), make)
 
     def arms_of(self, spec: ModelSpec) -> set[str]:
         """The arms of the context eval that the selected tests need; all where none was noted."""
@@ -281,7 +294,13 @@ class Session:
             else:
                 self.study(spec, kind)
 
-    def _once(self, key: tuple[str, Kind], make: Callable[[], Made]) -> Made:
+    def once(self, key: tuple[str, str], make: Callable[[], Made]) -> Made:
+        """What a function makes, made on the first call with a key.
+
+        Raises:
+            SetupError: If it cannot be made. This, and whatever else is raised, is raised again on
+                every further call.
+        """
         from pytest_tokenbudget.engines.base import EngineError
         from pytest_tokenbudget.models import ModelError
         from pytest_tokenbudget.traces.store import StoreError
@@ -305,7 +324,7 @@ class Session:
         from pytest_tokenbudget.report.load import load_study
         from pytest_tokenbudget.traces.gather import render
 
-        spec = self._looked_up(spec)
+        spec = self.looked_up(spec)
         need = self.needs.get((spec.alias, kind), Need(all_budgets=True))
         plan = make_plan(self.settings_of(spec), spec, kind, need, store=self.store, run=self.run)
         engine = self.engine_maker(spec, plan)
@@ -363,7 +382,7 @@ class Session:
         study = load_study(self.store, plan, self.task, self.problems)
         return study if study.complete else None
 
-    def _looked_up(self, spec: ModelSpec) -> ModelSpec:
+    def looked_up(self, spec: ModelSpec) -> ModelSpec:
         """The spec with what only its server or a hub model's own files say.
 
         Files are downloaded if need be.
@@ -425,7 +444,7 @@ class Session:
         from pytest_tokenbudget.counting import TokenCounter
 
         if self.recordings is None:
-            spec = self._looked_up(spec)
+            spec = self.looked_up(spec)
         thinking = switched(self.settings_of(spec), spec, Kind.MAIN)
         return TokenCounter(spec, thinking, self.settings.request_timeout)
 
@@ -446,7 +465,7 @@ class Session:
             EngineError: If a server or the hub has to be asked and cannot be.
             SetupError: If the model cannot be used.
         """
-        spec = self._looked_up(spec)
+        spec = self.looked_up(spec)
         need = Need(all_budgets=True)
         plan = make_plan(self.settings_of(spec), spec, kind, need, store=self.store, run=self.run)
         return spec, plan

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.context.window_limits import generation_room
-from pytest_tokenbudget.option_table import DEFAULT_THINKING_BUDGETS
+from pytest_tokenbudget.option_table import DEFAULT_THINKING_BUDGETS, THINKING_MODES
 from pytest_tokenbudget.options import Settings
 from pytest_tokenbudget.planning import SetupError
 from pytest_tokenbudget.traces.forcing import Forcing, ModeBudget
@@ -41,12 +41,6 @@ def asked_budgets(settings: Settings, spec: ModelSpec) -> tuple[int, ...]:
         for budget in DEFAULT_THINKING_BUDGETS
         if budget + min(settings.answer_tokens, budget) < context
     )
-
-
-def asked_modes(settings: Settings) -> tuple[str, ...]:
-    """Names of the budgets that the allocation table, or an explicit number, adds."""
-    explicit = (EXPLICIT,) if settings.max_thinking_tokens is not None else ()
-    return (*settings.thinking_modes, *explicit)
 
 
 def check_asked(settings: Settings, spec: ModelSpec) -> None:
@@ -108,6 +102,7 @@ def fit_thinking(
     insert: int,
     longest: int,
     context: int,
+    largest_mode: int | None = None,
 ) -> Plan:
     """The plan of the natural traces, with budgets and answers as the context has room.
 
@@ -119,6 +114,7 @@ def fit_thinking(
         insert: Tokens of the longest text that is put into prompts.
         longest: Tokens of the longest prompt.
         context: Tokens that prompt and output may have together.
+        largest_mode: The largest budget of a mode that is tried; None for any.
 
     Raises:
         SetupError: If no budget fits.
@@ -138,12 +134,7 @@ def fit_thinking(
             f"{longest:,}, and an answer wants {settings.answer_tokens:,}. Choose smaller "
             "--thinking-budgets or --answer-tokens, or a task with shorter prompts."
         )
-    modes = tuple(
-        replace(m, tokens=None, reason=f"{m.reason}; {m.tokens:,} do not fit")
-        if m.tokens is not None and m.tokens > top
-        else m
-        for m in modes
-    )
+    modes = tuple(_tried(mode, top, largest_mode) for mode in modes)
     budgets = sorted(fitting | {m.tokens for m in modes if m.tokens is not None})
     forcing = Forcing(
         budgets=tuple(budgets),
@@ -164,6 +155,20 @@ def fit_thinking(
     )
 
 
+def _tried(mode: ModeBudget, top: int, largest: int | None) -> ModeBudget:
+    """A mode with its budget, or with the reason why it is not tried."""
+    tokens = mode.tokens
+    if tokens is not None and tokens > top:
+        return replace(mode, tokens=None, reason=f"{mode.reason}; {tokens:,} do not fit")
+    if tokens is not None and largest is not None and tokens > largest and mode.mode != EXPLICIT:
+        reason = (
+            f"its {tokens:,} tokens are above the largest of --thinking-budgets; "
+            f"--modes={mode.mode} tries it all the same"
+        )
+        return replace(mode, tokens=None, reason=reason)
+    return mode
+
+
 def _modes(
     settings: Settings, spec: ModelSpec, prompt: int, answer: int, context: int
 ) -> tuple[ModeBudget, ...]:
@@ -175,7 +180,13 @@ def _modes(
     )
 
     found = []
-    chosen = list(allocate_all(spec.model_id, settings.thinking_modes, context=context))
+    chosen = list(
+        allocate_all(
+            spec.model_id,
+            [mode for mode in settings.modes if mode in THINKING_MODES],
+            context=context,
+        )
+    )
     try:
         if settings.max_thinking_tokens is not None:
             chosen.append(
@@ -185,6 +196,6 @@ def _modes(
             scaled = scale_to_context(each, context, prompt, answer)
             found.append(ModeBudget(scaled.mode, scaled.tokens, scaled.reason))
     except AllocationError as error:
-        option = "--max-thinking-tokens" if settings.max_thinking_tokens else "--thinking-mode"
+        option = "--max-thinking-tokens" if settings.max_thinking_tokens else "--modes"
         raise SetupError(f"{option}: {error}") from error
     return tuple(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.endpoints import speaks_ids
 from pytest_tokenbudget.planning import Kind, Need, make_plan
@@ -18,19 +18,34 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.traces.forced import Going, Traces
     from pytest_tokenbudget.traces.forcing import Ids
     from pytest_tokenbudget.traces.plan import Plan
-    from pytest_tokenbudget.traces.store import Want
+    from pytest_tokenbudget.traces.store import StoredPrompt, Want
 
 
-def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
-    """Generate what is missing of the thinking eval of a model, and load all of it.
+class Planned(NamedTuple):
+    """What the thinking eval of a model generates.
+
+    Attributes:
+        spec: The model, with what its tokenizer says.
+        plan: The plan of the natural traces.
+        prompts: Their prompts.
+        engine: Gives the engine.
+    """
+
+    spec: ModelSpec
+    plan: Plan
+    prompts: Mapping[str, StoredPrompt]
+    engine: Callable[[], Engine]
+
+
+def plan_thinking(session: Session, spec: ModelSpec) -> Planned:
+    """Plan what the thinking eval of a model generates; only prompts are rendered for it.
 
     Raises:
         NoThinkingError: If the model is not known to think.
         SetupError: If the eval cannot be made.
     """
     from pytest_tokenbudget.models import complete
-    from pytest_tokenbudget.report.load_thinking import load_thinking
-    from pytest_tokenbudget.traces.forced import forced_of, plan_texts, text_ids
+    from pytest_tokenbudget.traces.forced import text_ids
     from pytest_tokenbudget.traces.forcing import texts
     from pytest_tokenbudget.traces.gather import render
 
@@ -40,7 +55,7 @@ def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
             f"{spec.alias} takes chat messages and no token ids, so its thinking cannot be gone on "
             "from and ended by force; -m conformance tells which budgets its server keeps"
         )
-    closers = choose_closers(settings, spec)
+    closers = choose_closers(settings, spec)[: 1 if session.only_modes else None]
     plan = make_plan(settings, spec, Kind.THINKING, Need(), store=store, run=session.run)
     engine = session.engine_maker(spec, plan)
     prompts = render(store, plan, problems, engine)
@@ -57,7 +72,23 @@ def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
         insert=max(map(len, inserts.values())),
         longest=max(len(prompt.ids) for prompt in prompts.values()),
         context=spec.context or engine().context,
+        largest_mode=session.largest_mode(spec),
     )
+    return Planned(spec, plan, prompts, engine)
+
+
+def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
+    """Generate what is missing of the thinking eval of a model, and load all of it.
+
+    Raises:
+        NoThinkingError: If the model is not known to think.
+        SetupError: If the eval cannot be made.
+    """
+    from pytest_tokenbudget.report.load_thinking import load_thinking
+    from pytest_tokenbudget.traces.forced import forced_of, plan_texts, text_ids
+
+    spec, plan, prompts, engine = plan_thinking(session, spec)
+    store, problems = session.store, session.problems
     run = _Run(session, engine)
     run.gather(plan, plan.wants(problems, prompts))
     off = run.off(plan, spec)

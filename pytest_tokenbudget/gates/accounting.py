@@ -19,7 +19,7 @@ from pytest_tokenbudget.gates.places import (
 )
 from pytest_tokenbudget.gates.table import CONFORMANCE, SATURATION, Gate
 from pytest_tokenbudget.gates.verdicts import Judgement
-from pytest_tokenbudget.option_table import THINKING_MODES
+from pytest_tokenbudget.option_table import MODES
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.session import Session
@@ -143,5 +143,5 @@ def known_names(session: Session, evals: Collection[str]) -> Known:
         evals=(*files, *evals),
         models=(*session.catalogue, *(spec.source for spec in specs)),
         tasks=TASK_NAMES,
-        modes=("plain", "thinking", *ENFORCEMENTS, *THINKING_MODES, EXPLICIT),
+        modes=("plain", "thinking", *ENFORCEMENTS, *MODES, EXPLICIT),
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 JUDGES = {
     "gates": ("budget", "cliff_budget"),
     "stochastic_gates": ("sample_budget",),
-    "thinking_gates": ("thinking_budget",),
+    "thinking_gates": ("thinking_budget", "mode"),
     "conformance_gates": (),
 }
 # Who asks for one of these looks at answers, and not at the saturation point only.
@@ -119,6 +119,9 @@ def evals_of(item: pytest.Item) -> tuple[str, ...]:
 def _budget(
     item: pytest.Item, session: Session, spec: ModelSpec, judge: str
 ) -> tuple[int | None, tuple[str, ...], tuple[str, ...]]:
+    from pytest_tokenbudget.modes import DISABLED, OFF
+    from pytest_tokenbudget.selection import mode_of
+
     params: dict[str, Any] = item.callspec.params  # type: ignore[attr-defined]
     asked = next((params[name] for name in JUDGES[judge] if name in params), None)
     if not isinstance(asked, int | str):
@@ -129,10 +132,13 @@ def _budget(
         return asked, ("thinking", *ENFORCEMENTS), ()
     if judge == "conformance_gates":
         return None, (), ()
-    switched = session.settings_of(spec).thinking and spec.thinking is not None
-    always = spec.thinking is not None and spec.thinking.switch is None
     budget = asked if isinstance(asked, int) else None
-    return budget, ("thinking" if switched or always else "plain",), ()
+    mode = mode_of(item) if judge == "gates" else None
+    thinks = session.settings_of(spec).thinking if mode is None else mode not in (OFF, DISABLED)
+    switched = thinks and spec.thinking is not None
+    always = spec.thinking is not None and spec.thinking.switch is None
+    named = "thinking" if switched or always else "plain"
+    return budget, (named,) if mode is None else (mode, named), ()
 
 
 def _largest(session: Session, spec: ModelSpec, judge: str) -> int | None:

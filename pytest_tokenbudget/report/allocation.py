@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.judging import PolicyPoint
     from pytest_tokenbudget.analysis.policies import PolicyResult, PolicyStudy
 
-SCHEMA = "tokenbudget-allocation/1"
+SCHEMA = "tokenbudget-allocation/2"
 _MODES = (12, 7, 5, 21, 7, 9, 7)
 _POLICIES = (20, 20, 7, 6, 7)
 
@@ -182,7 +182,8 @@ def _mode_table(report: AllocationReport) -> list[str]:
         ("mode", "table", "here", "accuracy [95 %]", "forced", "truncated", "tokens")
     ]
     for each in report.modes:
-        table = "-" if each.table.tokens is None else count(each.table.tokens)
+        given = each.table.tokens if each.table is not None else None
+        table = "-" if given is None else count(given)
         here = "-" if each.tokens is None else count(each.tokens)
         if each.measured is None:
             rows.append((each.mode, table, here, "not tried", "", "", ""))
@@ -203,10 +204,10 @@ def _mode_table(report: AllocationReport) -> list[str]:
 
 
 def _mode_sentences(report: AllocationReport) -> Iterator[str]:
-    untried = [each.mode for each in report.modes if each.measured is None]
+    untried = [each.mode for each in report.modes if each.measured is None and each.table]
     if untried:
         them = "it" if len(untried) == 1 else "them"
-        yield f"not tried here: --thinking-mode={','.join(untried)} tries {them}"
+        yield f"not tried here: --modes={','.join(untried)} tries {them}"
     yield report.disabled.sentence()
 
 

@@ -37,7 +37,7 @@ class ModeResult:
 
     Attributes:
         mode: The mode, or ``explicit``.
-        table: What the table gives the model, and why.
+        table: What the table gives the model, and why; None for ``off`` and ``on``.
         tokens: The budget scaled to the model's context; None where it cannot be.
         reason: How that came about.
         measured: What it came to; None where it was not tried.
@@ -45,7 +45,7 @@ class ModeResult:
     """
 
     mode: str
-    table: Allocation
+    table: Allocation | None
     tokens: int | None
     reason: str
     measured: ThinkingPoint | None
@@ -114,7 +114,7 @@ class AllocationReport:
         context: Tokens that prompt and output may have together; None if unknown.
         row: The row of the table that matched; None where none did.
         why: Which words matched, or why nothing did.
-        modes: One for each mode of the table, and the explicit budget if one was asked for.
+        modes: One for each mode of the table, the explicit budget if one was asked for, off and on.
         disabled: Whether disabled is off.
         policies: Policies replayed; None where they could not be.
         left_out: Why they could not be; empty where they were.
@@ -325,7 +325,19 @@ def _modes(study: ThinkingStudy, model: str, context: int | None) -> Sequence[Mo
         else:
             tokens, reason = _scaled(study, table, context)
         found.append(ModeResult(mode, table, tokens, reason, *_measured(study, mode, tokens)))
-    return found
+    return [*found, *_switch_modes(study)]
+
+
+def _switch_modes(study: ThinkingStudy) -> Sequence[ModeResult]:
+    """Thinking switched off, and thinking without a limit."""
+    report = analyse_thinking(study)
+    off = next((p for p in report.of(Enforcement.OFF) if p.budget is None), None)
+    [natural] = report.of(Enforcement.NATURAL)
+    how = "the chat template has no switch for thinking" if off is None else "switched off"
+    return [
+        ModeResult("off", None, None if off is None else 0, how, off, how),
+        ModeResult("on", None, None, "no limit", natural, "no limit"),
+    ]
 
 
 def _scaled(study: ThinkingStudy, table: Allocation, context: int | None) -> tuple[int | None, str]:
@@ -366,7 +378,7 @@ def _measured(
             point(Enforcement.FORCED, study.closers[0], tokens, most, answers),
             "all thinking had ended by itself",
         )
-    return None, f"not tried; --thinking-mode={mode} tries it"
+    return None, f"not tried; --modes={mode} tries it"
 
 
 def _disabled(study: ThinkingStudy) -> Disabled:

@@ -53,7 +53,7 @@ REPORTED = (
     "scenarios",
 )
 # Plans whose traces are parts of another one's study.
-PARTS = (Kind.OFF, Kind.FORCED, Kind.WAIT, Kind.SUMMARY)
+PARTS = (Kind.OFF, Kind.FORCED, Kind.WAIT, Kind.SUMMARY, Kind.SWITCHED)
 VERSIONED = (
     "pytest-tokenbudget",
     "pytest",

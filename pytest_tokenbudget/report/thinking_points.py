@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.signs import SignCount
     from pytest_tokenbudget.analysis.thinking import Settling, Usefulness, WayComparison
     from pytest_tokenbudget.analysis.tokens import TokenSpread
+    from pytest_tokenbudget.modes import ThinkingMode
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,14 @@ class ThinkingReport:
     def forced(self, budget: int) -> ThinkingPoint:
         """The forced answers at a budget, with the default closer."""
         return next(p for p in self.at(budget) if p.enforcement is Enforcement.FORCED)
+
+    def in_mode(self, mode: ThinkingMode) -> ThinkingPoint:
+        """The answers in a mode: thinking switched off, without a limit, or ended at a budget."""
+        if not mode.thinking:
+            return next(p for p in self.of(Enforcement.OFF) if p.budget is None)
+        if mode.thinking_budget is None:
+            return next(iter(self.of(Enforcement.NATURAL)))
+        return self.forced(mode.thinking_budget)
 
     def gated(self, budget: int) -> Point:
         """The same as a point that gates can judge."""

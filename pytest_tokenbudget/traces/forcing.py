@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_tokenbudget.traces.thinking import Closer, Mark, ThinkingFormat, walk
-from pytest_tokenbudget.traces.trace import Trace
+from pytest_tokenbudget.traces.thinking import Closer, Mark, Tag, ThinkingFormat, find_tags, walk
+from pytest_tokenbudget.traces.trace import StopReason, Trace
 
 WAIT = "Wait"
 
@@ -126,6 +126,120 @@ def ended_within(trace: Trace, budget: int, thinking: ThinkingFormat) -> int | N
     return min(bisect_left(trace.offsets, end) + 1, length)
 
 
+@dataclass(frozen=True)
+class ForcedTrace(Trace):
+    """A natural trace up to a budget, what ended its thinking, and the answer that followed.
+
+    It is as long as it was allowed to become: a larger budget cuts nothing off. What ended the
+    thinking was part of a prompt, so it is in the text and has no tokens.
+
+    Attributes:
+        kept: Output tokens of the natural trace.
+        inserted: What ended its thinking.
+    """
+
+    kept: int = 0
+    inserted: str = ""
+
+    def covers(self, budget: int) -> bool:
+        """Whether this trace can be cut at ``budget``: at any."""
+        return True
+
+    def tags(self, thinking: ThinkingFormat | None) -> tuple[Tag, ...]:
+        """All tags of its text; those of its parts are told from spelled ones part by part."""
+        start = self.offsets[self.kept - 1] if self.kept else 0
+        end = start + len(self.inserted)
+        ids, offsets = self.output_ids, self.offsets
+        parts = (
+            (0, find_tags(self.text[:start], thinking, ids[: self.kept], offsets[: self.kept])),
+            (start, find_tags(self.inserted, thinking)),
+            (
+                end,
+                find_tags(
+                    self.text[end:],
+                    thinking,
+                    ids[self.kept :],
+                    [each - end for each in offsets[self.kept :]],
+                ),
+            ),
+        )
+        return tuple(
+            Tag(tag.start + shift, tag.end + shift, tag.mark)
+            for shift, tags in parts
+            for tag in tags
+        )
+
+
+def forced_trace(natural: Trace, answer: Trace, kept: int, inserted: str) -> ForcedTrace:
+    """A natural trace and the answer that was forced from it, as one trace.
+
+    Args:
+        natural: The natural trace.
+        answer: The forced answer.
+        kept: Output tokens of the natural trace that were in its prompt.
+        inserted: The text that followed them there.
+    """
+    start = natural.offsets[kept - 1] if kept else 0
+    shift = start + len(inserted)
+    ids = (*natural.output_ids[:kept], *answer.output_ids)
+    return ForcedTrace(
+        problem_id=natural.problem_id,
+        sample=natural.sample,
+        prompt_ids=natural.prompt_ids,
+        output_ids=ids,
+        stop_reason=answer.stop_reason,
+        cap=len(ids) if answer.capped else kept + answer.cap,
+        text=natural.text[:start] + inserted + answer.text,
+        offsets=(*natural.offsets[:kept], *(each + shift for each in answer.offsets)),
+        opened_by_prompt=natural.opened_by_prompt,
+        engine_reason=answer.engine_reason,
+        error=answer.error,
+        counted=natural.counted or answer.counted,
+        kept=kept,
+        inserted=inserted,
+    )
+
+
+def ended_trace(natural: Trace, cap: int) -> Trace:
+    """A natural trace whose thinking had ended by itself, allowed no more than ``cap`` tokens."""
+    if natural.stop_reason is StopReason.ERROR:
+        return natural
+    if not natural.capped and len(natural.output_ids) <= cap:
+        return natural
+    ids = natural.output_ids[:cap]
+    offsets = natural.offsets[:cap]
+    return ForcedTrace(
+        problem_id=natural.problem_id,
+        sample=natural.sample,
+        prompt_ids=natural.prompt_ids,
+        output_ids=ids,
+        stop_reason=StopReason.LENGTH,
+        cap=len(ids),
+        text=natural.text[: offsets[-1]] if offsets else "",
+        offsets=offsets,
+        opened_by_prompt=natural.opened_by_prompt,
+        counted=natural.counted,
+        kept=len(ids),
+    )
+
+
+def closing_text(
+    trace: Trace, budget: int, thinking: ThinkingFormat, closer: Closer
+) -> tuple[int, str] | None:
+    """Output tokens that are kept, and the text that ends thinking there.
+
+    None where the natural answer stands.
+    """
+    if ended_within(trace, budget, thinking) is not None:
+        return None
+    kept = min(budget, len(trace.output_ids))
+    text = trace.text[: trace.offsets[kept - 1]] if kept else ""
+    if walk(trace.tags(thinking), text, thinking, trace.opened_by_prompt).left_open:
+        return kept, closer.text
+    # The block is still to be opened: what stands before it is no thinking to go on from.
+    return 0, opened_text(thinking, closer)
+
+
 def force(
     trace: Trace,
     budget: int,
@@ -142,14 +256,11 @@ def force(
         closer: What ends it.
         ids: Token ids of a text.
     """
-    if ended_within(trace, budget, thinking) is not None:
+    closing = closing_text(trace, budget, thinking, closer)
+    if closing is None:
         return None
-    kept = trace.output_ids[:budget]
-    text = trace.text[: trace.offsets[len(kept) - 1]] if kept else ""
-    if walk(trace.tags(thinking), text, thinking, trace.opened_by_prompt).left_open:
-        return Branch((*trace.prompt_ids, *kept, *ids(closer.text)), len(kept))
-    # The block is still to be opened: what stands before it is no thinking to go on from.
-    return Branch((*trace.prompt_ids, *ids(opened_text(thinking, closer))), 0)
+    kept, text = closing
+    return Branch((*trace.prompt_ids, *trace.output_ids[:kept], *ids(text)), kept)
 
 
 def send_on(trace: Trace, thinking: ThinkingFormat, wait: Sequence[int]) -> Branch | None:
