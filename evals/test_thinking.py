@@ -23,8 +23,7 @@ def test_accuracy_in_mode(thinking, mode, record_metrics, thinking_gates):
     point = thinking.in_mode(mode)
     record_metrics(point, mode=mode.name, reason=mode.reason)
     assert sum(point.curve.outcomes.values()) == thinking.problems
-    if mode.thinking_budget is not None:
-        thinking_gates.check(thinking.gated(mode.thinking_budget))
+    thinking_gates.check(thinking.gated_in(mode))
 
 
 def test_usefulness(thinking, record_metrics):

@@ -318,11 +318,12 @@ def thinking_budget(request: pytest.FixtureRequest, thinking_study: ThinkingStud
 def thinking_gates(
     request: pytest.FixtureRequest, model: ModelSpec, thinking_study: ThinkingStudy
 ) -> Gates:
-    """The run's gates as they apply to forced answers, or to those of a mode that a gate names."""
+    """The run's gates as they apply to forced answers, or to those of the mode under test."""
     from pytest_tokenbudget.gates import Gates, judging
 
     gates, place, kept = judging.of(request, model)
-    sources = judging.thinking_answers(thinking_study)
+    mode = request.getfixturevalue("mode") if place.mode else None
+    sources = judging.thinking_answers(thinking_study, mode)
     return Gates(gates, place, kept, thinking_study.budgets[-1], sources)
 
 

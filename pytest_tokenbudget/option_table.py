@@ -530,4 +530,5 @@ OPTIONS: tuple[Option, ...] = (
     ),
 )
 
-NAMES = tuple(name for option in OPTIONS for name in (option.name, *option.former))
+NAMES = tuple(option.name for option in OPTIONS)
+FORMER_NAMES = tuple(name for option in OPTIONS for name in option.former)

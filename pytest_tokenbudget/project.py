@@ -19,7 +19,7 @@ import pytest
 
 from pytest_tokenbudget.activation import has_settings, upwards
 from pytest_tokenbudget.config_file import UserConfig, read_config
-from pytest_tokenbudget.option_table import NAMES, OPTIONS
+from pytest_tokenbudget.option_table import FORMER_NAMES, NAMES, OPTIONS
 
 FLAGS = frozenset(flag for option in OPTIONS for flag in (*option.flags, option.long))
 
@@ -88,7 +88,7 @@ def _nearest(start: Path, root: Path) -> UserConfig | None:
 def _read(directory: Path) -> UserConfig | None:
     if not has_settings(directory):
         return None
-    user = read_config(directory, NAMES)
+    user = read_config(directory, (*NAMES, *FORMER_NAMES))
     return None if user.path is None else user
 
 

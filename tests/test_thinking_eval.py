@@ -217,7 +217,7 @@ def points(folder, model="nano-reasoner"):
 def test_what_is_generated_and_what_comes_out(think, run, pytester):
     run("-m", "phase1", base=EVALS[:2], engines=Engines(lambda *given: ThinkingEngine()))
     engines = Engines(lambda *given: ThinkingEngine())
-    assert think(engines=engines).parseoutcomes()["passed"] == 8
+    assert think(engines=engines).parseoutcomes()["passed"] == 11
     # Three problems that think 24, 34 and 44 tokens; thinking off is stored from phase 1. At 0
     # the bare closer is what thinking off renders, so that only the sentence is asked for there.
     natural = [r for r in engines.seen if r.cap == 80]
@@ -282,12 +282,14 @@ def test_wait_sends_thinking_on(think, pytester):
 
 def test_modes_join_under_their_names(think, pytester):
     result = think(
-        "--thinking-mode=auto,disabled", "--max-thinking-tokens=24", "-v", "--thinking-budgets=32"
+        "--modes=auto,disabled", "--max-thinking-tokens=24", "-v", "--thinking-budgets=32"
     )
-    for name in ("nano-reasoner-32", "-auto]", "-disabled]", "-explicit]"):
-        result.stdout.fnmatch_lines(
-            [f"*::test_accuracy_at_thinking_budget[[]*{name.strip(']')}[]] PASSED*"]
-        )
+    result.stdout.fnmatch_lines(
+        ["*::test_accuracy_at_thinking_budget[[]nano-reasoner-32[]] PASSED*"]
+    )
+    for name in ("auto", "disabled", "explicit"):
+        result.stdout.fnmatch_lines([f"*::test_accuracy_in_mode[[]nano-reasoner-{name}[]] PASSED*"])
+    result.stdout.no_fnmatch_line("*test_accuracy_in_mode[[]nano-reasoner-on[]]*")
     record = read(pytester.path, "thinking_nano-reasoner.json")
     modes = {m["mode"]: m["tokens"] for m in record["modes"]}
     assert (modes["disabled"], modes["explicit"]) == (0, 24)
@@ -296,13 +298,13 @@ def test_modes_join_under_their_names(think, pytester):
 
 def test_gates_judge_forced_answers(think):
     result = think("--min-accuracy=16:0.5", "--budgets=16,32")
-    assert (result.parseoutcomes()["failed"], result.parseoutcomes()["passed"]) == (1, 7)
+    assert (result.parseoutcomes()["failed"], result.parseoutcomes()["passed"]) == (1, 10)
     result.stdout.fnmatch_lines(["*accuracy 33.3 %*is below the gate's 50 %*"])
 
 
 def test_models_that_do_not_think_are_skipped(think, pytester):
     result = think("--model=qwen-0.5b", "-rs", engines=NO_ENGINE)
-    assert result.parseoutcomes()["skipped"] == 5
+    assert result.parseoutcomes()["skipped"] == 6
     result.stdout.fnmatch_lines(["*qwen-0.5b has no thinking format*"])
     assert not rows(pytester.path)
 
@@ -310,7 +312,8 @@ def test_models_that_do_not_think_are_skipped(think, pytester):
 def test_a_model_that_always_thinks_has_no_off(think, pytester):
     engines = Engines(lambda *given: ThinkingEngine(opens=True))
     result = think("--model=deepseek-r1-1.5b", "-rs", engines=engines)
-    assert result.parseoutcomes()["skipped"] == 1
+    # Off; and four modes whose budgets are above the largest that was asked for.
+    assert result.parseoutcomes()["skipped"] == 1 + 1 + 4
     result.stdout.fnmatch_lines(["*cannot be switched off: the template has no switch*"])
     found = points(pytester.path, "deepseek-r1-1.5b")
     assert not [key for key in found if key[0] == "off"]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.analysis.saturation import Saturation
     from pytest_tokenbudget.gates.metrics import Answers
     from pytest_tokenbudget.models import ModelSpec
+    from pytest_tokenbudget.modes import ThinkingMode
     from pytest_tokenbudget.report.study import Study
     from pytest_tokenbudget.report.thinking_study import Answer, ThinkingStudy
 
@@ -70,7 +71,8 @@ class Gates:
 
     def _judge(self, gate: Gate, budget: int, mode: str) -> Judgement:
         here = [m for m in gate.modes if m in self.place.modes]
-        at = self._at(gate, budget, mode if mode in gate.modes else " or ".join(here))
+        shown = self.place.mode or (mode if mode in gate.modes else " or ".join(here))
+        at = self._at(gate, budget, shown)
         if mode not in self._sources:
             name = gate.measured.name
             there = f"{self.place.model} has no answers with {mode}"
@@ -108,7 +110,9 @@ class Gates:
 
     def _modes(self, gate: Gate) -> list[str]:
         """The modes that a gate means here."""
-        named = [mode for mode in ENFORCEMENTS if mode in gate.modes]
+        # Where a mode is under test, its answers are the only ones.
+        own = self.place.mode
+        named = [mode for mode in ENFORCEMENTS if mode in gate.modes and mode != own]
         return named or [next(iter(self._sources))]
 
     def _at(self, gate: Gate, budget: int | None, mode: str = "") -> Judgement:
@@ -177,11 +181,22 @@ def main_answers(study: Study) -> Source:
     return at
 
 
-def thinking_answers(study: ThinkingStudy) -> dict[str, Source]:
-    """The answers of a thinking study by enforcement, the forced ones first."""
+def thinking_answers(study: ThinkingStudy, mode: ThinkingMode | None = None) -> dict[str, Source]:
+    """The answers of a thinking study by enforcement, the forced ones first.
+
+    Args:
+        study: The study.
+        mode: The mode under test, whose answers are the only ones then.
+    """
     from pytest_tokenbudget.gates.metrics import Answers
 
     most = study.natural.reach + study.forcing.answer_tokens
+
+    def answers_of(answers: Sequence[Answer]) -> Answers:
+        return Answers([a.judged for a in answers], 1, [a.tokens for a in answers], most)
+
+    if mode is not None:
+        return {"": lambda budget: answers_of(study.in_mode(mode))}
     ways: dict[str, Callable[[int], Sequence[Answer]]] = {
         "forced": study.ended,
         "hard": study.hard,
@@ -193,7 +208,7 @@ def thinking_answers(study: ThinkingStudy) -> dict[str, Source]:
         def at(budget: int) -> Answers:
             # Nothing can be cut at 0 tokens, and no limit is what an engine means by it.
             answers = ways[mode](budget) if budget or mode in ("forced", "natural") else ()
-            return Answers([a.judged for a in answers], 1, [a.tokens for a in answers], most)
+            return answers_of(answers)
 
         return at
 

@@ -47,6 +47,7 @@ class Place:
         largest: Whether that is the largest one of the model.
         modes: What the mode may be called.
         by_mode: The mode whose budget is under test, if the budget is that of one.
+        mode: The mode under test, empty where the test has none.
         answers: Whether it judges answers.
         saturation: Whether it judges the saturation point.
     """
@@ -61,6 +62,7 @@ class Place:
     largest: bool = False
     modes: tuple[str, ...] = ()
     by_mode: tuple[str, ...] = ()
+    mode: str = ""
     answers: bool = True
     saturation: bool = False
 
@@ -72,14 +74,14 @@ def place_of(item: pytest.Item, session: Session) -> Place | None:
         item: The test.
         session: This process's state.
     """
-    from pytest_tokenbudget.selection import model_under_test
+    from pytest_tokenbudget.selection import mode_of, model_under_test
 
     judge = next((name for name in JUDGES if uses(item, name)), None)
     spec = model_under_test(item)
     if judge is None or spec is None:
         return None
     budget, modes, by_mode = _budget(item, session, spec, judge)
-    task, mode = recorded_as(session, spec)
+    task, recorded = recorded_as(session, spec)
     asked = set(item._fixtureinfo.argnames)  # type: ignore[attr-defined]
     saturation = "saturation" in asked and uses(item, "saturation")
     return Place(
@@ -91,8 +93,9 @@ def place_of(item: pytest.Item, session: Session) -> Place | None:
         task=task or session.task.name,
         budget=budget,
         largest=budget is not None and budget == _largest(session, spec, judge),
-        modes=(mode,) if mode and modes else (*modes, *by_mode),
+        modes=(recorded,) if recorded and modes else (*modes, *by_mode),
         by_mode=by_mode,
+        mode=mode_of(item) or "",
         answers=judge != "conformance_gates" and (not saturation or bool(asked & ANSWERS)),
         saturation=saturation,
     )

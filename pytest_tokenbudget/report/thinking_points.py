@@ -154,6 +154,11 @@ class ThinkingReport:
         """The same as a point that gates can judge."""
         return replace(self.forced(budget).curve, budget=budget)
 
+    def gated_in(self, mode: ThinkingMode) -> Point:
+        """The answers in a mode as a point that gates can judge."""
+        point = self.in_mode(mode)
+        return point.curve if point.budget is None else replace(point.curve, budget=point.budget)
+
 
 def analyse_thinking(study: ThinkingStudy) -> ThinkingReport:
     """What a thinking study found; computed once.

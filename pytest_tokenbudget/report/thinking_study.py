@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pytest_tokenbudget.modes import ThinkingMode
+
 
 class Enforcement(StrEnum):
     """What is done about a budget."""
@@ -184,6 +186,14 @@ class ThinkingStudy(Once):
 
     def _all_ended(self, budget: int, closer: str) -> tuple[Answer, ...]:
         return tuple(self._ended(problem, budget, closer) for problem in self.complete)
+
+    def in_mode(self, mode: ThinkingMode) -> tuple[Answer, ...]:
+        """Answers in a mode: thinking switched off, without a limit, or ended at a budget."""
+        if not mode.thinking:
+            return self.switched_off()
+        if mode.thinking_budget is None:
+            return self.unlimited()
+        return self.ended(mode.thinking_budget)
 
     def sent_on(self, number: int) -> tuple[Answer, ...]:
         """Answers after thinking that was sent on so many times, or as often as it ended."""

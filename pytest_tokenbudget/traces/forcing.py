@@ -145,10 +145,21 @@ class ForcedTrace(Trace):
         """Whether this trace can be cut at ``budget``: at any."""
         return True
 
+    @property
+    def seam(self) -> tuple[int, int]:
+        """Where what ended the thinking begins and ends in the text."""
+        start = self.offsets[self.kept - 1] if self.kept else 0
+        return start, start + len(self.inserted)
+
+    def ends(self, count: int) -> tuple[int, ...]:
+        """Where the first ``count`` tokens end in the text, and what ended the thinking."""
+        if count <= self.kept:
+            return self.offsets[:count]
+        return (*self.offsets[: self.kept], self.seam[1], *self.offsets[self.kept : count])
+
     def tags(self, thinking: ThinkingFormat | None) -> tuple[Tag, ...]:
         """All tags of its text; those of its parts are told from spelled ones part by part."""
-        start = self.offsets[self.kept - 1] if self.kept else 0
-        end = start + len(self.inserted)
+        start, end = self.seam
         ids, offsets = self.output_ids, self.offsets
         parts = (
             (0, find_tags(self.text[:start], thinking, ids[: self.kept], offsets[: self.kept])),

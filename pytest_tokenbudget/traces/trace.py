@@ -143,6 +143,10 @@ class Trace:
         truncated = used < len(self.output_ids) or self.capped
         return Cut(self, budget, used, text, truncated, thinking)
 
+    def ends(self, count: int) -> tuple[int, ...]:
+        """Where the first ``count`` tokens end in the text, and what has no token."""
+        return self.offsets[:count]
+
     def tags(self, thinking: ThinkingFormat | None) -> tuple[Tag, ...]:
         """All tags of its text; searched once for all its cuts."""
         known: tuple[ThinkingFormat | None, tuple[Tag, ...]] | None = self.__dict__.get("_tags")
@@ -229,7 +233,7 @@ class Cut:
 
         Where the format repeats blocks, also those of the text between them.
         """
-        return answer_tokens(self.blocks, len(self.text), self.trace.offsets[: self._written])
+        return answer_tokens(self.blocks, len(self.text), self.trace.ends(self._written))
 
     @property
     def thinking_tokens(self) -> int:
@@ -243,8 +247,8 @@ class Cut:
         if trace.stop_reason is not StopReason.EOS or used < len(trace.output_ids) or not used:
             return used
         # Recorded texts have no such token, so the last one is looked at.
-        before = trace.offsets[used - 2] if used > 1 else 0
-        return used - (trace.offsets[used - 1] == before)
+        before, end = (0, *trace.ends(used))[-2:]
+        return used - (before == end)
 
 
 def split_thinking(
