@@ -68,7 +68,7 @@ def thinking_parts(book: Book) -> list[Part]:
     wanted = book.wanted(plan, problems, rendered, lengths)
     natural = book.part(plan, wanted, known=known, past=book.past(plan))
     parts = [natural]
-    if plan.thinking is not None:
+    if plan.thinking is not None and not book.session.only_modes:
         parts.append(_off(book, plan, problems))
     there = book.store.load(plan.names(problems, rendered), rendered, plan.cap)
     usable = {} if settings.fresh else _usable(there, plan)

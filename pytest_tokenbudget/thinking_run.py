@@ -91,7 +91,7 @@ def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
     store, problems = session.store, session.problems
     run = _Run(session, engine)
     run.gather(plan, plan.wants(problems, prompts))
-    off = run.off(plan, spec)
+    off = None if session.only_modes else run.off(plan, spec)
     natural = store.load(plan.names(problems, prompts), prompts, plan.cap)
     ids = text_ids(store, plan, plan_texts(plan), engine)
     forced = forced_of(plan, problems, natural, ids)

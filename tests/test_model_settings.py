@@ -48,7 +48,7 @@ def test_values_are_parsed_as_those_of_options():
         "sample_budgets": (512,),
         "cliff_budgets": (16, 32),
         "thinking_budgets": (0, 64),
-        "thinking_modes": ("conservative", "disabled"),
+        "modes": ("conservative", "disabled"),
         "max_thinking_tokens": 100,
         "answer_tokens": 50,
         "thinking": True,
