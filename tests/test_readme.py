@@ -186,6 +186,16 @@ def test_the_example_of_llm_works(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*test_answer_fits*256*PASSED*", "E *cut at 64 tokens: <think>*"])
 
 
+def test_the_example_of_modes_works(pytester: pytest.Pytester) -> None:
+    [example] = block(page("docs/guide.md"), "example: modes")
+    pytester.makepyfile(test_mine=example)
+    result = pytester.runpytest_subprocess(
+        "test_mine.py", "--modes=off,on,conservative", "--budgets=16,512", "--num-samples=2", "-v"
+    )
+    result.assert_outcomes(passed=3, failed=3)
+    result.stdout.fnmatch_lines(["*512-conservative*PASSED*", "E *on with 16 tokens*"])
+
+
 def test_ci_runs_the_commands_of_the_readme() -> None:
     shown = subprocess.run(
         [str(ROOT / ".ci" / "run"), "--print"], capture_output=True, text=True, check=True
