@@ -251,7 +251,11 @@ def test_budgets_are_scaled_and_measured_where_they_can_be():
         "balanced": 81,
         "aggressive": 163,
         "disabled": 0,
+        "off": None,
+        "on": None,
     }
+    assert (report.mode("off").measured, report.mode("on").how) == (None, "no limit")
+    assert report.mode("on").measured.budget is None
     auto = report.mode("auto")
     assert (auto.table.tokens, auto.how) == (32_000, "all thinking had ended by itself")
     assert auto.measured.accuracy.value == 1.0
@@ -409,7 +413,8 @@ def allocate(run, quick_figures, monkeypatch):
 
 def test_the_eval_measures_modes_and_writes_settings(allocate, pytester):
     result = allocate("--modes=conservative,auto", "--max-thinking-tokens=24")
-    assert result.parseoutcomes()["passed"] == 12
+    # Three modes, whether disabled is off, four policies, and the recommendation.
+    assert result.parseoutcomes()["passed"] == 9
     result.stdout.fnmatch_lines(["the table does not know this model*", "disabled is off:*"])
     record = read(pytester.path, "allocation_nano-reasoner.json")
     measured = {mode["mode"]: mode["measured"] is not None for mode in record["modes"]}

@@ -76,7 +76,7 @@ def test_a_base_hands_its_settings_on():
         ({"temperature": "hot"}, "temperature cannot be the string 'hot'; allowed: a number from"),
         ({"temperature": True}, "temperature cannot be the boolean true; allowed: a number from"),
         ({"thinking": 2}, "thinking cannot be the number 2; allowed: on, off"),
-        ({"modes": ["fast"]}, "modes cannot be an array; allowed: auto, conservative, balanced"),
+        ({"modes": ["fast"]}, "modes cannot be an array; allowed: off, on, auto, conservative"),
         ({"top_p": {}}, "top_p cannot be a table; allowed: a number from 0.001 to 1"),
         ({"cliff_budgets": [16]}, "cliff_budgets: 16 alone has no step"),
         ([1], "generation must be a table, such as .*, not an array"),
