@@ -32,10 +32,7 @@ def mode_study(thinking: ThinkingStudy, thinking_budget: int, budgets: tuple[int
         thinking_budget: Tokens that the model may think.
         budgets: Budgets in output tokens.
     """
-    return thinking.once(
-        ("study of a mode", thinking_budget, budgets),
-        lambda: _make(thinking, thinking_budget, budgets),
-    )
+    return thinking.once(_make, thinking, thinking_budget, budgets)
 
 
 def _make(thinking: ThinkingStudy, thinking_budget: int, budgets: tuple[int, ...]) -> Study:
