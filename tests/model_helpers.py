@@ -25,6 +25,7 @@ ASKED_FOR = [
     "llama-3.1-8b",
     "llama-3.3-70b",
     "gemma-3-1b",
+    "gemma-4-31b",
     "deepseek-r1-1.5b",
     "smollm2-135m",
     "nano-reasoner",

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from pytest_tokenbudget import xdist
 from pytest_tokenbudget.engines import loading
@@ -151,6 +151,26 @@ def test_a_sliding_window_stops_growing():
     assert bytes_ == a_token * (2 * 1000 + 2 * 127)
     assert notes == ["2 of 4 layers keep a window of 128 tokens"]
     assert cache_bytes(sliding, torch.bfloat16, 100)[0] == a_token * 4 * 100
+
+
+@pytest.mark.parametrize(("shared", "kept"), [(0, 12), (6, 6)])
+def test_layers_that_differ_are_counted_one_by_one(shared, kept):
+    """Gemma 4's: windows with many narrow heads, full attention with few wide ones."""
+    config = AutoConfig.for_model(
+        "gemma4_text", hidden_size=64, intermediate_size=128, num_hidden_layers=12,
+        layer_types=(["sliding_attention"] * 5 + ["full_attention"]) * 2, sliding_window=16,
+        num_attention_heads=4, num_key_value_heads=2, num_global_key_value_heads=1,
+        head_dim=16, global_head_dim=32, attention_k_eq_v=True, num_kv_shared_layers=shared,
+        vocab_size=300, vocab_size_per_layer_input=300, hidden_size_per_layer_input=8,
+        pad_token_id=0, eos_token_id=None,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval()
+    result = generate(model, 1, 40, 9)
+    layers = [layer for layer in result.past_key_values.layers if layer.is_initialized]
+    assert len(layers) == kept
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+    assert cache_bytes(config, torch.float32, 48)[0] == held
+    assert estimate_memory(config, budget=9, prompt=40, dtype="float32").cache == held
 
 
 def test_latent_attention_is_counted_unfolded_and_said():

@@ -63,7 +63,8 @@ class TestBuiltIn:
         thinking = {alias for alias, spec in catalogue.items() if spec.thinking}
         switched = {alias for alias in thinking if catalogue[alias].thinking.switch}
         assert thinking - switched == {"deepseek-r1-1.5b"}
-        assert switched == {"qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b", "nano-reasoner"}
+        qwen = {"qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b"}
+        assert switched == {*qwen, "gemma-4-31b", "nano-reasoner"}
         assert {a for a in thinking if catalogue[a].thinking.prompt_opens} == {"deepseek-r1-1.5b"}
         for alias in thinking:
             form = catalogue[alias].thinking

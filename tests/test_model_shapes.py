@@ -30,6 +30,7 @@ PUBLISHED = {
     "llama-3.1-8b": 8_030,
     "llama-3.3-70b": 70_554,
     "gemma-3-1b": 1_000,
+    "gemma-4-31b": 30_697,
     "deepseek-r1-1.5b": 1_777,
     "smollm2-135m": 135,
 }

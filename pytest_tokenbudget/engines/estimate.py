@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_tokenbudget.engines.base import EngineError
-from pytest_tokenbudget.engines.memory import cache_bytes_a_token
+from pytest_tokenbudget.engines.memory import (
+    inner_size,
+    layer_cache_bytes,
+    layer_configs,
+    widths,
+)
 from pytest_tokenbudget.models import Quantization
 
 if TYPE_CHECKING:
@@ -167,7 +172,6 @@ def cache_bytes(config: Config, dtype: torch.dtype, tokens: int) -> tuple[int, l
             f"SGLang), which Transformers unfolds"
         )
         return layers * width * dtype.itemsize * tokens, [note]
-    a_layer = cache_bytes_a_token(config, dtype) // max(1, layers)
     kinds = list(getattr(config, "layer_types", None) or ())
     window = getattr(config, "sliding_window", None)
     if not kinds and window and getattr(config, "use_sliding_window", True):
@@ -176,11 +180,12 @@ def cache_bytes(config: Config, dtype: torch.dtype, tokens: int) -> tuple[int, l
     bytes_, notes = 0, []
     # A window of w keeps w - 1 tokens of the past.
     kept = min(tokens, max(1, window - 1)) if window else tokens
-    for kind in kinds:
-        if kind == "sliding_attention":
-            bytes_ += a_layer * kept
-        elif kind not in _LINEAR_ATTENTION:
-            bytes_ += a_layer * tokens
+    # The last layers of some models (Gemma 3n, Gemma 4 E4B) read the cache of earlier ones.
+    own = layers - (getattr(config, "num_kv_shared_layers", None) or 0)
+    for kind, layer in zip(kinds[:own], layer_configs(config)[:own], strict=True):
+        if kind not in _LINEAR_ATTENTION:
+            places = kept if kind == "sliding_attention" else tokens
+            bytes_ += layer_cache_bytes(layer, dtype) * places
     sliding = kinds.count("sliding_attention")
     linear = sum(kind in _LINEAR_ATTENTION for kind in kinds)
     if sliding and window:
@@ -197,8 +202,8 @@ def _prefill_bytes(config: Config, dtype: torch.dtype, prompt: int) -> int:
 
     :func:`~pytest_tokenbudget.engines.memory.row_bytes`, which chooses batches, rounds this up.
     """
-    query, key = _widths(config)
-    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    query, key = max(widths(layer) for layer in layer_configs(config))
+    inner = inner_size(config)
     experts = getattr(config, "moe_intermediate_size", None)
     if experts:
         inner = max(inner, experts * (getattr(config, "num_experts_per_tok", None) or 1))
@@ -206,13 +211,6 @@ def _prefill_bytes(config: Config, dtype: torch.dtype, prompt: int) -> int:
     # are turned. The mask is kept as booleans and as numbers.
     a_token = 2 * config.hidden_size + max(3 * inner, 4 * query + 4 * key)
     return int(prompt * a_token * dtype.itemsize + prompt * prompt * (1 + dtype.itemsize))
-
-
-def _widths(config: Config) -> tuple[int, int]:
-    """Numbers in a token's queries and in its keys, all heads of a layer together."""
-    heads = config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return heads * head_dim, (getattr(config, "num_key_value_heads", None) or heads) * head_dim
 
 
 def suggested_rows(tokens: int) -> int:

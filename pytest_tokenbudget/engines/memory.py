@@ -62,12 +62,34 @@ def free_bytes(device: str) -> int:
     return free
 
 
+def layer_configs(config: Config) -> list[Config]:
+    """The configuration of each layer; those of some models (Gemma 4) differ."""
+    if getattr(config, "is_heterogeneous", False):
+        return list(config.per_layer_config)
+    return [config] * config.num_hidden_layers
+
+
+def widths(layer: Config) -> tuple[int, int]:
+    """Numbers in a token's queries and in its keys, all heads of a layer together."""
+    heads = layer.num_attention_heads
+    head_dim = getattr(layer, "head_dim", None) or layer.hidden_size // heads
+    return heads * head_dim, (getattr(layer, "num_key_value_heads", None) or heads) * head_dim
+
+
 def cache_bytes_a_token(config: Config, dtype: torch.dtype) -> int:
     """Bytes of keys and values that one token of one row occupies in all layers."""
-    heads = config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return int(2 * config.num_hidden_layers * kv_heads * head_dim * dtype.itemsize)
+    return sum(layer_cache_bytes(layer, dtype) for layer in layer_configs(config))
+
+
+def layer_cache_bytes(layer: Config, dtype: torch.dtype) -> int:
+    """Bytes of keys and values that one token of one row occupies in a layer."""
+    return int(2 * widths(layer)[1] * dtype.itemsize)
+
+
+def inner_size(config: Config) -> int:
+    """Numbers of a token between a layer's two projections, in the widest layer."""
+    sizes = [getattr(layer, "intermediate_size", None) for layer in layer_configs(config)]
+    return max(int(size or 4 * config.hidden_size) for size in sizes)
 
 
 def row_bytes(config: Config, dtype: torch.dtype, prompt: int, total: int) -> int:
@@ -82,9 +104,8 @@ def row_bytes(config: Config, dtype: torch.dtype, prompt: int, total: int) -> in
     cache = cache_bytes_a_token(config, dtype) * total
     # While a layer's cache grows by one token, the old and the new copy stand side by side.
     cache += cache // max(1, config.num_hidden_layers)
-    hidden = config.hidden_size
-    inner = getattr(config, "intermediate_size", None) or 4 * hidden
-    prefill = prompt * (6 * hidden + 3 * inner) * dtype.itemsize + 4 * prompt * prompt
+    wide = 6 * config.hidden_size + 3 * inner_size(config)
+    prefill = prompt * wide * dtype.itemsize + 4 * prompt * prompt
     logits = 16 * config.vocab_size
     return int(cache + prefill + logits)
 
