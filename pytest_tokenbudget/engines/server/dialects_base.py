@@ -14,6 +14,8 @@ from pytest_tokenbudget.conformance.asking import Ask
 from pytest_tokenbudget.engines.base import Decoding
 from pytest_tokenbudget.engines.server.facts import Facts, choose_served
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind
+from pytest_tokenbudget.engines.server.patience import persistently
+from pytest_tokenbudget.engines.server.payload import Joiner, whole
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Server
@@ -23,7 +25,10 @@ Event = Mapping[str, Any]
 Texts = tuple[str, ...]
 
 # Kinds of faults of a server that does not answer.
-GONE = (FaultKind.CONNECTION, FaultKind.TIMEOUT, FaultKind.OVERLOADED)
+GONE = (
+    *(FaultKind.CONNECTION, FaultKind.TIMEOUT, FaultKind.OVERLOADED),
+    *(FaultKind.CUT, FaultKind.TOO_LONG),
+)
 # By which name a prompt with or without the head of an answer is asked for.
 ASKED_FOR = "add_generation_prompt"
 # What vLLM and SGLang would else take from the model's files, switched off.
@@ -38,6 +43,15 @@ NEUTRAL: Mapping[str, Any] = {
 REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_text")
 # No output and no prompt has as many tokens: a larger count is a defect of the server.
 MOST_TOKENS = 100_000_000
+LENGTH_WORDS = frozenset({"length", "max_tokens", "model_length"})
+STOP_WORDS = frozenset({"stop", "eos", "end_turn", "eos_token", "stop_sequence"})
+# Words for an output that somebody stopped on purpose: asked again, it ends in the same way.
+FILTERED = frozenset(
+    {"content_filter", "content_filtered", "safety", "recitation", "prohibited_content"}
+    | {"blocklist", "spii", "sensitive", "guardrail_intervened", "language"}
+)
+TOOLS = frozenset({"tool_calls", "tool_call", "tool_use", "function_call"})
+REFUSED = frozenset({"refusal"})
 
 
 class NoIdsError(Exception):
@@ -73,6 +87,8 @@ class Heard:
         given: How many ids the server counts up to here, where it says so with each event.
         added: Text that the last event of an ids stream added.
         odd_counts: Counts of the server that cannot be true, such as negative ones; not in usage.
+        refusal: Text in which the model refuses to answer, where the server sets it apart.
+        tools: Names of the tools that the model asks for.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -86,16 +102,29 @@ class Heard:
     given: int | None = None
     added: str = ""
     odd_counts: dict[str, int] = field(default_factory=dict)
+    refusal: str = ""
+    tools: list[str] = field(default_factory=list)
+    _joiners: dict[str, Joiner] = field(default_factory=dict, repr=False)
+
+    def joined(self, name: str, piece: str) -> str:
+        """What a piece adds to a text; half a character at its end waits for the next piece."""
+        return self._joiners.setdefault(name, Joiner()).add(piece) if piece else ""
 
     def add(self, delta: Mapping[str, Any]) -> None:
         """Take the text of one delta or message."""
         answer, reasoning = parted(delta.get("content"))
-        self.content += answer
+        self.content += self.joined("content", answer)
         names = (text for name in REASONING if (text := reasoning_of(delta.get(name))))
         # A server that sends several names says the same several times.
         said = reasoning or next(names, "") or reasoning_of(delta.get("reasoning_details"))
         if said:
-            self.reasoning = (self.reasoning or "") + said
+            self.reasoning = (self.reasoning or "") + self.joined("reasoning", said)
+        self.refusal += self.joined("refusal", text_of(delta.get("refusal")))
+        calls = delta.get("tool_calls")
+        for call in calls if isinstance(calls, list) else [delta.get("function_call")]:
+            tool = mapping(mapping(call).get("function", call))
+            if name := text_of(tool.get("name")):
+                self.tools.append(whole(name))
 
     def count(self, usage: object) -> None:
         """Take the server's own counts, those aside that cannot be true."""
@@ -128,13 +157,37 @@ class Heard:
         """
         if not isinstance(word, str) or not word:
             return
-        self.word, self.matched = word, matched
-        if word.lower() in ("length", "max_tokens", "model_length"):
+        self.word, self.matched = whole(word), matched
+        if word.lower() in LENGTH_WORDS:
             self.end = End.LENGTH
-        elif word.lower() in ("stop", "eos", "end_turn", "eos_token", "stop_sequence"):
+        elif word.lower() in STOP_WORDS:
             self.end = End.STOP if isinstance(matched, str) else End.EOS
         else:
             self.end = End.OTHER
+        # Half a character at the end has no other half.
+        rest = {name: joiner.end() for name, joiner in self._joiners.items()}
+        self.content += rest.get("content", "")
+        self.refusal += rest.get("refusal", "")
+        if rest.get("reasoning"):
+            self.reasoning = (self.reasoning or "") + rest["reasoning"]
+
+    @property
+    def withheld(self) -> str:
+        """Why there is no answer though the server ended it as it meant to; else empty."""
+        word = self.word.lower()
+        if self.refusal or word in REFUSED:
+            said = f": {' '.join(self.refusal.split())[:300]!r}" if self.refusal else ""
+            return f"gave a refusal of the model in place of an answer{said}"
+        if word in FILTERED:
+            return f"withheld the rest of an answer: a content filter stopped it ({self.word!r})"
+        if word in TOOLS:
+            named = ", ".join(dict.fromkeys(self.tools))[:100]
+            which = f" {named!r}" if named else ""
+            return (
+                f"gave a call of the tool{which} in place of an answer ({self.word!r}), though no "
+                "tool was offered: start it without a tool parser, or without tools of its own"
+            )
+        return ""
 
 
 class Wish(NamedTuple):
@@ -204,7 +257,7 @@ class Dialect:
     ) -> Facts:
         """The facts from an entry of ``/v1/models`` and whatever else is known."""
         names = ("max_model_len", "context_length", "context_window", "max_context_length")
-        counts = [model[name] for name in names if isinstance(model.get(name), int)]
+        counts = [count for name in names if (count := size_of(model.get(name))) is not None]
         root = model.get("root")
         values: dict[str, Any] = {
             "version": "",
@@ -400,7 +453,31 @@ async def tokenized(server: Server, facts: Facts, text: str) -> list[int]:
         Fault: If the server does not answer.
     """
     body = {"model": facts.served, "prompt": text, "add_special_tokens": False}
-    return list((await server.post("/tokenize", body))["tokens"])
+    return await ids_at(server, "/tokenize", body, "tokens")
+
+
+async def ids_at(server: Server, path: str, body: Body, name: str) -> list[int]:
+    """The token ids in a field of an answer.
+
+    Raises:
+        Fault: If the server does not answer, or without them.
+    """
+    ids = ids_of((await server.post(path, body)).get(name))
+    if ids is None or any(token_id < 0 for token_id in ids):
+        raise server.fault(FaultKind.MALFORMED, f"answered {path} without token ids in {name!r}")
+    return ids
+
+
+async def text_at(server: Server, path: str, body: Body, name: str) -> str:
+    """The text in a field of an answer.
+
+    Raises:
+        Fault: If the server does not answer, or without it.
+    """
+    text = (await server.post(path, body)).get(name)
+    if not isinstance(text, str):
+        raise server.fault(FaultKind.MALFORMED, f"answered {path} without a text in {name!r}")
+    return text
 
 
 async def maybe(server: Server, path: str) -> Mapping[str, Any]:
@@ -410,7 +487,7 @@ async def maybe(server: Server, path: str) -> Mapping[str, Any]:
         Fault: If the server does not answer at all.
     """
     try:
-        return mapping(await server.get(path))
+        return mapping(await persistently(lambda: server.get(path)))
     except Fault as fault:
         if fault.kind in GONE:
             raise
@@ -424,7 +501,7 @@ async def answers(server: Server, path: str, body: Mapping[str, Any]) -> bool:
         Fault: If the server does not answer at all.
     """
     try:
-        await server.post(path, body)
+        await persistently(lambda: server.post(path, body, adapt=True))
     except Fault as fault:
         if fault.kind in GONE:
             raise
@@ -470,6 +547,31 @@ def ids_of(found: object) -> list[int] | None:
     if isinstance(found, list) and all(number(each) is not None for each in found):
         return list(found)
     return None
+
+
+def output_ids(found: object, text: str) -> list[int]:
+    """The ids of an event.
+
+    Args:
+        found: What should be their list.
+        text: The text that came with them.
+
+    Raises:
+        NoIdsError: If there is text and no list.
+        MalformedError: If they are no integers.
+    """
+    ids = ids_of(found)
+    if ids is None and isinstance(found, list):
+        raise MalformedError("gave token ids that are no integers")
+    if ids is None and text:
+        raise NoIdsError
+    return ids or []
+
+
+def size_of(found: object) -> int | None:
+    """A number of tokens, None where it is none or cannot be true."""
+    count = number(found)
+    return count if count is not None and 0 < count <= MOST_TOKENS else None
 
 
 def number(found: object) -> int | None:

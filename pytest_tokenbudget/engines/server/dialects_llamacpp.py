@@ -39,12 +39,16 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     Wish,
     asked,
     chosen,
+    ids_at,
     ids_of,
     mapping,
     maybe,
     number,
+    output_ids,
     read_usage,
     rendering,
+    size_of,
+    text_at,
     text_of,
 )
 from pytest_tokenbudget.engines.server.facts import Facts
@@ -80,7 +84,7 @@ class LlamaCpp(Dialect):
         return self.facts(
             model,
             version=text_of(said.get("build_info")),
-            context=number(slot) or number(meta.get("n_ctx")),
+            context=size_of(slot) or size_of(meta.get("n_ctx")),
             fingerprint=", ".join(weights),
             tokenizes=True,
             template=text_of(said.get("chat_template")),
@@ -115,11 +119,12 @@ class LlamaCpp(Dialect):
 
     def read_ids(self, event: Event, heard: Heard) -> None:
         """Take one event of the answer to :meth:`ids_request`."""
-        ids = ids_of(event.get("tokens"))
-        heard.added = text_of(event.get("content"))
-        if not ids and heard.added and not event.get("stop"):
+        ids = output_ids(event.get("tokens"), "")
+        text = text_of(event.get("content"))
+        heard.added = heard.joined("added", text)
+        if not ids and text and not event.get("stop"):
             raise NoIdsError
-        heard.ids += ids or []
+        heard.ids += ids
         heard.given = number(event.get("tokens_predicted"))
         if event.get("stop") is True:
             heard.word = text_of(event.get("stop_type"))
@@ -176,11 +181,11 @@ class LlamaCpp(Dialect):
     async def tokenize(self, server: Server, facts: Facts, text: str) -> list[int]:
         """Ids of a text, with no special tokens added and those in it read as such."""
         body = {"content": text, "add_special": False, "parse_special": True}
-        return list((await server.post("/tokenize", body))["tokens"])
+        return await ids_at(server, "/tokenize", body, "tokens")
 
     async def detokenize(self, server: Server, facts: Facts, ids: Sequence[int]) -> str:
         """Text of ids, special tokens included."""
-        return str((await server.post("/detokenize", {"tokens": list(ids)}))["content"])
+        return await text_at(server, "/detokenize", {"tokens": list(ids)}, "content")
 
     async def render(
         self,
@@ -191,5 +196,5 @@ class LlamaCpp(Dialect):
     ) -> tuple[list[int], str]:
         """Ids and text of rendered messages."""
         body = rendering(messages, template)
-        text = str((await server.post("/apply-template", body))["prompt"])
+        text = await text_at(server, "/apply-template", body, "prompt")
         return await self.tokenize(server, facts, text), text

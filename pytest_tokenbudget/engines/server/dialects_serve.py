@@ -33,6 +33,7 @@ from pytest_tokenbudget.engines.server.dialects_base import (
 )
 from pytest_tokenbudget.engines.server.facts import Facts
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind
+from pytest_tokenbudget.engines.server.patience import persistently
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Server
@@ -74,7 +75,9 @@ class TransformersServe(Dialect):
         body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
         try:
             # It may have to load the model first.
-            reply = await server.post("chat/completions", body, timeout=LOADING)
+            reply = await persistently(
+                lambda: server.post("chat/completions", body, timeout=LOADING)
+            )
         except Fault as fault:
             if fault.kind in (*GONE, FaultKind.KEY):
                 raise

@@ -24,15 +24,15 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     Dialect,
     Event,
     Heard,
-    NoIdsError,
     Wish,
     answers,
     asked,
     chosen,
-    ids_of,
     mapping,
     maybe,
     number,
+    output_ids,
+    text_at,
     text_of,
     tokenized,
 )
@@ -86,21 +86,20 @@ class SGLang(Dialect):
     def read_ids(self, event: Event, heard: Heard) -> None:
         """Take one event of the answer to :meth:`ids_request`."""
         meta = mapping(event.get("meta_info"))
-        ids = ids_of(event.get("output_ids"))
         text = text_of(event.get("text"))
-        if ids is None and text:
-            raise NoIdsError
+        ids = output_ids(event.get("output_ids"), text)
         total = number(meta.get("completion_tokens"))
         # All so far, or new ones: the count says which, and so does what has come before.
         known = heard.ids
-        if total is not None and len(known) + len(ids or []) != total:
-            whole = len(ids or []) >= len(known) and (ids or [])[: len(known)] == known
+        if total is not None and len(known) + len(ids) != total:
+            whole = len(ids) >= len(known) and ids[: len(known)] == known
         else:
             whole = not known
-        heard.ids = list(ids or known) if whole else known + (ids or [])
-        heard.added = text
+        heard.ids = list(ids or known) if whole else known + ids
+        added = text
         if whole:
-            heard.added, heard.content = text[len(heard.content) :], text
+            added, heard.content = text[len(heard.content) :], text
+        heard.added = heard.joined("added", added)
         reason = mapping(meta.get("finish_reason"))
         matched = reason.get("matched")
         heard.finish(reason.get("type"), matched)
@@ -131,4 +130,4 @@ class SGLang(Dialect):
     async def detokenize(self, server: Server, facts: Facts, ids: Sequence[int]) -> str:
         """Text of ids, special tokens included."""
         body = {"model": facts.served, "tokens": list(ids), "skip_special_tokens": False}
-        return str((await server.post("/detokenize", body))["text"])
+        return await text_at(server, "/detokenize", body, "text")

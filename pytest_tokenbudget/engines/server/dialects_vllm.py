@@ -33,15 +33,17 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     Dialect,
     Event,
     Heard,
-    NoIdsError,
     Wish,
     answers,
     asked,
     chosen,
+    ids_at,
     ids_of,
     maybe,
     only_choice,
+    output_ids,
     rendering,
+    text_at,
     text_of,
     tokenized,
 )
@@ -69,7 +71,7 @@ class Vllm(Dialect):
         text = {"model": model["id"], "prompt": "a"}
         return self.facts(
             model,
-            version=str(version.get("version", "")),
+            version=text_of(version.get("version")),
             fingerprint=text_of(model.get("root")),
             tokenizes=await answers(server, "/tokenize", text),
         )
@@ -101,11 +103,9 @@ class Vllm(Dialect):
         heard.count(event.get("usage"))
         heard.added = ""
         for choice in only_choice(event):
-            ids = ids_of(choice.get("token_ids"))
-            heard.added = text_of(choice.get("text"))
-            if ids is None and heard.added:
-                raise NoIdsError
-            heard.ids += ids or []
+            text = text_of(choice.get("text"))
+            heard.ids += output_ids(choice.get("token_ids"), text)
+            heard.added = heard.joined("added", text)
             matched = choice.get("stop_reason")
             heard.finish(choice.get("finish_reason"), matched)
 
@@ -144,7 +144,7 @@ class Vllm(Dialect):
     async def detokenize(self, server: Server, facts: Facts, ids: Sequence[int]) -> str:
         """Text of ids, special tokens included."""
         body = {"model": facts.served, "tokens": list(ids)}
-        return str((await server.post("/detokenize", body))["prompt"])
+        return await text_at(server, "/detokenize", body, "prompt")
 
     async def render(
         self,
@@ -155,5 +155,5 @@ class Vllm(Dialect):
     ) -> tuple[list[int], str]:
         """Ids and text of rendered messages."""
         body = {"model": facts.served, **rendering(messages, template)}
-        ids = list((await server.post("/tokenize", body))["tokens"])
+        ids = await ids_at(server, "/tokenize", body, "tokens")
         return ids, await self.detokenize(server, facts, ids)

@@ -92,6 +92,7 @@ class ServerEngine(Engine):
         self._told = False
         self._told_odd = False
         self.ids_came = False  # whether any answer had token ids
+        self.without_ids = 0  # how many had text and none
 
     @property
     def engine_name(self) -> str:

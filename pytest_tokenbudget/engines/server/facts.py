@@ -181,11 +181,12 @@ async def look(server: Server, wanted: str | None) -> Facts:
     """
     from pytest_tokenbudget.engines.server.dialects import DIALECTS
     from pytest_tokenbudget.engines.server.http import Fault, FaultKind
+    from pytest_tokenbudget.engines.server.patience import persistently
 
     listing: Fault | None = None
     models: list[Mapping[str, Any]] = []
     try:
-        models = read_models(await server.get("models"))
+        models = read_models(await persistently(lambda: server.get("models")))
     except Fault as fault:
         if fault.kind not in (FaultKind.SERVER, FaultKind.REFUSED, FaultKind.MALFORMED):
             raise

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from html import unescape
+
+from pytest_tokenbudget.engines.server.payload import parsed, whole
 
 EXCERPT = 300
 
@@ -26,6 +27,9 @@ class FaultKind(StrEnum):
     NO_MODEL = "no such model"
     CONTEXT = "context overflow"
     LIMIT = "limit not kept"
+    TOO_LONG = "took too long"
+    TOO_MUCH = "sent too much"
+    WITHHELD = "answer withheld"
     KEY = "key refused"
     REFUSED = "refused"
 
@@ -38,6 +42,8 @@ _RETRYABLE = frozenset(
         FaultKind.SERVER,
         FaultKind.MALFORMED,
         FaultKind.CUT,
+        FaultKind.TOO_LONG,
+        FaultKind.TOO_MUCH,
     }
 )
 _FATAL = frozenset({FaultKind.KEY, FaultKind.NO_MODEL})
@@ -52,6 +58,9 @@ class Fault(Exception):  # noqa: N818
         status: HTTP status, None where there was none.
         retry_after: Seconds that the server asks to wait, as it said them; None where it did not.
         body: Beginning of what the server answered, keys hidden.
+        unreachable: No connection could be made.
+        dropped: The connection was lost, or refused, rather than silent.
+        answer: More of what the server answered than people are shown, keys hidden.
         loading: The server is up and still loads its model.
         fatal: No other request of the run can fare better.
         tried: How often it was asked before this was given up.
@@ -67,10 +76,15 @@ class Fault(Exception):  # noqa: N818
         body: str = "",
         loading: bool = False,
         fatal: bool | None = None,
+        answer: str = "",
     ) -> None:
+        message = whole(message)
         super().__init__(message)
         self.kind = kind
         self.message = message
+        self.unreachable = False
+        self.dropped = False
+        self.answer = answer
         self.status = status
         self.retry_after = retry_after
         self.body = body
@@ -105,14 +119,15 @@ _EMPTY_ACCOUNT = re.compile(
     r"insufficient[ _](quota|balance|credit|funds)|exceeded your current quota", re.IGNORECASE
 )
 _LOADING = re.compile(r"loading( the)? model|model is( still)? loading|loading weights", re.I)
+UNSUPPORTED = re.compile(
+    r"un(supported|known|recognized|recognised|expected)|not[ _](supported?|permitted|allowed)"
+    r"|extra|deprecated|instead|invalid|(only|must be|should be)\b",
+    re.IGNORECASE,
+)
+# What holds the question, and what is no setting: words that any message may have.
+_CONTENT = frozenset({"model", "messages", "prompt", "input_ids", "stream"})
+_MODERATED = re.compile(r"moderat|flagged|content[ _-]?(filter|policy|management)", re.IGNORECASE)
 _TAGS = re.compile(r"(?is)<(script|style|head)\b(?:(?!<title).)*?</\1>|<[^>]*>")
-
-
-def parsed(text: str) -> object:
-    """JSON, or None where it is none."""
-    with suppress(ValueError, RecursionError):
-        return json.loads(text)
-    return None
 
 
 def said(body: str) -> str:
@@ -123,8 +138,14 @@ def said(body: str) -> str:
     else:
         looks_like_page = "<" in body and ">" in body
         text = unescape(_TAGS.sub(" ", body)) if looks_like_page else body
-    text = " ".join(text.split())
+    text = " ".join(without_queries(whole(text[: 4 * EXCERPT])).split())
     return text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"
+
+
+def without_queries(text: str) -> str:
+    """The text with its addresses cut short before what may be a key: user, query, fragment."""
+    text = re.sub(r"(?<=//)[^\s/@\"'<>]+@", "", text)
+    return re.sub(r"(//[^\s?#\"'<>]*)[?#][^\s\"'<>]*", r"\1", text)
 
 
 def _message(found: object) -> str:
@@ -132,12 +153,41 @@ def _message(found: object) -> str:
     if isinstance(found, str):
         return found
     if isinstance(found, Mapping):
+        if (name := _parameter(found)) and isinstance(found.get("msg"), str):
+            return f"{name}: {found['msg']}"
         for name in ("error", "message", "detail", "msg"):
             if found.get(name):
                 return _message(found[name])
     if isinstance(found, list) and found:
         return "; ".join(_message(item) for item in found)
     return json.dumps(found)
+
+
+def _parameter(error: Mapping[str, object]) -> str:
+    """The parameter that an error is about, by the names that servers have for it."""
+    place = error.get("loc")
+    name = place[-1] if isinstance(place, list) and place else error.get("param")
+    return name if isinstance(name, str) else ""
+
+
+def refused_parameter(text: str, sent: Mapping[str, object]) -> str:
+    """The parameter that a refusal names, among those that were sent; empty where it names none.
+
+    Args:
+        text: The body of the refusal.
+        sent: The body of the request.
+    """
+    todo, names = [parsed(text)], []
+    while todo:
+        found = todo.pop()
+        if isinstance(found, Mapping):
+            names.append(_parameter(found))
+            todo += [found.get(name) for name in ("error", "detail")]
+        elif isinstance(found, list):
+            todo += found
+    if UNSUPPORTED.search(text):
+        names += [word for word in re.findall(r"\w+", said(text)) if word != "stop"]
+    return next((name for name in names if name in sent and name not in _CONTENT), "")
 
 
 def kind_of(status: int | None, text: str) -> FaultKind:
@@ -147,6 +197,8 @@ def kind_of(status: int | None, text: str) -> FaultKind:
         status: HTTP status or the code in an error object; None where there is none.
         text: The body as it came.
     """
+    if status == 403 and _MODERATED.search(text):
+        return FaultKind.WITHHELD
     if status in (401, 402, 403, 407):
         return FaultKind.KEY
     if status == 429:
@@ -180,7 +232,7 @@ def error_in(found: object) -> tuple[int | None, str] | None:
     inner = error if isinstance(error, Mapping) else found
     for name in ("code", "status", "http_code"):
         code = inner.get(name)
-        if isinstance(code, str) and code.isdecimal():
+        if isinstance(code, str) and re.fullmatch(r"[0-9]{3}", code):
             code = int(code)
         if isinstance(code, int) and 400 <= code < 600:
             return code, json.dumps(found)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
 from functools import cache
 from typing import Any
 
@@ -24,20 +24,30 @@ from pytest_tokenbudget.engines.server.faults import (
     error_in,
     is_loading,
     kind_of,
-    parsed,
+    refused_parameter,
     retry_after,
     said,
+    without_queries,
 )
+from pytest_tokenbudget.engines.server.limits import Allowance, allowance
+from pytest_tokenbudget.engines.server.payload import parsed
+from pytest_tokenbudget.engines.server.reading import (
+    TooMuchError,
+    event_data,
+    media_type,
+    parts,
+    read,
+)
+from pytest_tokenbudget.engines.server.request_parameters import SETTERS, RequestParameters
 
 __all__ = ["Fault", "FaultKind", "Key", "Server"]
 
 _CONNECT = 10.0
-_LONGEST_EVENT = 64 * 2**20
 _LONGEST_ERROR = 64 * 2**10
+# Seconds for the body of an error: what has come until then says enough.
+_ERROR_PATIENCE = 10.0
 # An idle connection is given up before usual servers close it (5 s), not at the same moment.
 _KEEP_ALIVE = 2.0
-# After [DONE] the rest of the body is read, so that the connection can be used again.
-_DRAIN = 0.5
 _SILENT = frozenset({FaultKind.CONNECTION, FaultKind.TIMEOUT, FaultKind.CUT})
 
 
@@ -61,8 +71,13 @@ class Server:
         self._timeout = timeout
         self._address = Address.of(url)
         self.url = self._address.base
+        self._parameters = RequestParameters()
+        self._client = self._new_client()
+
+    def _new_client(self) -> httpx2.AsyncClient:
         limits = httpx2.Limits(keepalive_expiry=_KEEP_ALIVE)
-        self._client = httpx2.AsyncClient(
+        timeout = self._timeout
+        return httpx2.AsyncClient(
             headers={"User-Agent": "pytest-tokenbudget", **self._key.header()},
             timeout=httpx2.Timeout(timeout, connect=min(_CONNECT, timeout), pool=None),
             limits=limits,
@@ -85,17 +100,35 @@ class Server:
         return self._parsed(await self._whole("GET", path, None, timeout), path)
 
     async def post(
-        self, path: str, body: Mapping[str, Any], *, timeout: float | None = None
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        adapt: bool = False,
     ) -> dict[str, Any]:
         """Send JSON and give the parsed JSON that is answered.
+
+        Args:
+            path: Where to.
+            body: What.
+            timeout: Seconds without a byte, if others than usual.
+            adapt: Whether parameters that the server wants otherwise are sent as it wants them.
 
         Raises:
             Fault: Anything that is not that.
         """
-        return self._parsed(await self._whole("POST", path, body, timeout), path)
+        while True:
+            sent = self._parameters.applied(body) if adapt else body
+            try:
+                return self._parsed(await self._whole("POST", path, sent, timeout), path)
+            except Fault as error:
+                fault = error
+            if not adapt or not self._wants_otherwise(body, sent, fault):
+                raise fault
 
     async def stream(
-        self, path: str, body: Mapping[str, Any]
+        self, path: str, body: Mapping[str, Any], output: Callable[[], int] | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Send JSON and give the objects of the event stream that is answered.
 
@@ -104,34 +137,77 @@ class Server:
         instead gives that one. Leave it early inside ``contextlib.aclosing``: that closes the
         connection, and the server stops generating.
 
+        Parameters that the server wants under another name, or does not know and no answer depends
+        on, are sent as it wants them, now and in later requests.
+
+        Args:
+            path: Where to.
+            body: What.
+            output: How much output has come in the events so far. Events that add none do not
+                keep a request alive; without this every event counts.
+
         Raises:
             Fault: After the objects that came before it.
         """
+        while True:
+            sent = self._parameters.applied(body)
+            came, fault = False, None
+            async with aclosing(self._events(path, sent, output)) as events:
+                try:
+                    async for event in events:
+                        came = True
+                        yield event
+                except Fault as error:
+                    fault = error
+            if fault is None:
+                return
+            if came or not self._wants_otherwise(body, sent, fault):
+                raise fault
+
+    async def _events(
+        self, path: str, body: Mapping[str, Any], output: Callable[[], int] | None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """The objects of one event stream."""
+        content = _encoded(body)
+        allowed = allowance(body, len(content), self._timeout)
+        now = asyncio.get_running_loop().time
+        end = now() + allowed.seconds
         fault: Fault | None = None
         began = False
         try:
-            async with self._request("POST", path, body, None) as response:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout_at(end):
+                    response = await stack.enter_async_context(
+                        self._request(self._client, "POST", path, content, None)
+                    )
                 began = True
                 if not response.is_success:
-                    fault = await self._refusal(response, path)
-                elif _is_json(response):
-                    yield self._parsed(await response.aread(), path)
+                    fault = await self._refusal(response, path, body)
+                elif media_type(response) in ("application/json", "text/json"):
+                    async with asyncio.timeout_at(end):
+                        whole = await read(response, allowed.size)
+                    yield self._parsed(whole, path, in_pieces=True)
                 else:
-                    events = httpx2.EventSource(response, max_event_size=_LONGEST_EVENT)
-                    iterator = aiter(events)
-                    async for event in iterator:
-                        data = event.data.strip()
-                        if data == "[DONE]":
-                            await _drain(iterator)
-                            break
-                        if data and event.event != "ping":
-                            yield self._parsed(data, path)
+                    async with aclosing(event_data(response, allowed, end, output)) as events:
+                        async for data in events:
+                            yield self._parsed(data, path, in_pieces=True)
+        except TooMuchError:
+            fault = self._too_much(path, allowed)
+        except TimeoutError:
+            fault = self._too_long(path, allowed, whole=now() >= end)
         except httpx2.SSEError:
             fault = self._no_stream(path)
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             fault = self._broken(error, "POST", path, began)
         if fault:
             raise fault
+
+    def _wants_otherwise(
+        self, body: Mapping[str, Any], sent: Mapping[str, Any], fault: Fault
+    ) -> bool:
+        """Whether a refusal says how the server wants the same request."""
+        refused = fault.kind is FaultKind.REFUSED
+        return refused and self._parameters.learn(body, sent, fault.answer)
 
     def fault(self, kind: FaultKind, what: str) -> Fault:
         """A fault that the caller found, such as a stream without its end.
@@ -164,39 +240,72 @@ class Server:
         await self._client.aclose()
 
     def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None
+        self,
+        client: httpx2.AsyncClient,
+        method: str,
+        path: str,
+        content: bytes,
+        timeout: float | None,
     ) -> AbstractAsyncContextManager[httpx2.Response]:
         """The library's context manager for one request and its answer."""
         more: dict[str, Any] = {}
-        if body is not None:
-            # Not the library's encoder: it fails at lone surrogates, which models do write.
-            more["content"] = json.dumps(body).encode("ascii")
+        if content:
+            more["content"] = content
             more["headers"] = {"Content-Type": "application/json"}
         if timeout is not None:
             more["timeout"] = httpx2.Timeout(timeout, pool=None)
-        return self._client.stream(method, self._address.of_path(path), **more)
+        return client.stream(method, self._address.of_path(path), **more)
 
     async def _whole(
         self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None
     ) -> bytes:
         """The body of an answer that is a success."""
+        found = await self._exchange(self._client, method, path, body, timeout)
+        if isinstance(found, Fault) and found.dropped and method == "GET":
+            # The server may have closed the connection just before it was used again.
+            async with self._new_client() as fresh:
+                found = await self._exchange(fresh, method, path, body, timeout)
+        if isinstance(found, Fault):
+            raise found
+        return found
+
+    async def _exchange(
+        self,
+        client: httpx2.AsyncClient,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        timeout: float | None,
+    ) -> bytes | Fault:
+        """One request: the body of its answer if that is a success, else its fault.
+
+        The fault is not raised here: the library's error would become its context.
+        """
+        content = b"" if body is None else _encoded(body)
+        allowed = allowance(body, len(content), self._timeout if timeout is None else timeout)
         began = False
         try:
-            async with self._request(method, path, body, timeout) as response:
+            async with (
+                asyncio.timeout(allowed.seconds),
+                self._request(client, method, path, content, timeout) as response,
+            ):
                 began = True
                 if response.is_success:
-                    content: bytes = await response.aread()
-                    return content
-                fault = await self._refusal(response, path)
+                    return await read(response, allowed.size)
+                return await self._refusal(response, path, body or {})
+        except TooMuchError:
+            return self._too_much(path, allowed)
+        except TimeoutError:
+            return self._too_long(path, allowed, whole=True)
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            fault = self._broken(error, method, path, began, timeout)
-        # Raised here and not above: there the library's error would become its context.
-        raise fault
+            return self._broken(error, method, path, began, timeout)
 
-    def _parsed(self, content: bytes | str, path: str) -> dict[str, Any]:
+    def _parsed(
+        self, content: bytes | str, path: str, *, in_pieces: bool = False
+    ) -> dict[str, Any]:
         """The JSON object of an answer or of an event; or the fault that it is."""
         text = content if isinstance(content, str) else content.decode("utf-8", "replace")
-        found = parsed(text)
+        found = parsed(text, in_pieces=in_pieces)
         if (error := error_in(found)) is not None:
             raise self._judged(*error, path)
         if isinstance(found, dict):
@@ -211,30 +320,35 @@ class Server:
         fault.body = words
         raise fault
 
-    async def _refusal(self, response: httpx2.Response, path: str) -> Fault:
+    async def _refusal(
+        self, response: httpx2.Response, path: str, sent: Mapping[str, Any]
+    ) -> Fault:
         """The fault in an answer that is no success."""
-        content = b""
-        with suppress(httpx2.HTTPError, OSError):
-            async for part in response.aiter_bytes():
-                content += part
-                if len(content) > _LONGEST_ERROR:
-                    break
-        text = content.decode("utf-8", "replace")
         if response.is_redirect:
-            where = self._key.hide(response.headers.get("location", "somewhere else"))
+            place = without_queries(self._key.hide(response.headers.get("location", "")))
+            where = place.partition("?")[0].partition("#")[0] or "somewhere else"
             return Fault(
                 FaultKind.REFUSED,
                 f"{self.url} sends {path} on to {where}: give the URL that it is to be asked at",
                 status=response.status_code,
             )
-        fault = self._judged(response.status_code, text, path)
+        content = b""
+        with suppress(httpx2.HTTPError, OSError, TooMuchError):
+            async with asyncio.timeout(min(self._timeout, _ERROR_PATIENCE)):
+                async for part in parts(response, _LONGEST_ERROR):
+                    content += part
+        text = content.decode("utf-8", "replace")
+        fault = self._judged(response.status_code, text, path, sent)
         fault.retry_after = retry_after(response.headers)
         return fault
 
-    def _judged(self, status: int | None, text: str, path: str) -> Fault:
+    def _judged(
+        self, status: int | None, text: str, path: str, sent: Mapping[str, Any] | None = None
+    ) -> Fault:
         """The fault that a status or code and its body are."""
         kind = kind_of(status, text)
         words = said(self._key.hide(text))
+        hint = ""
         loading = kind is FaultKind.OVERLOADED and is_loading(text)
         head = {
             FaultKind.KEY: f"{self.url} refuses the key"
@@ -245,26 +359,53 @@ class Server:
             FaultKind.CONTEXT: f"{self.url} says that prompt and output do not fit its context",
             FaultKind.NO_MODEL: f"{self.url} does not have the model",
             FaultKind.SERVER: f"{self.url} failed at {path}",
+            FaultKind.WITHHELD: f"{self.url} withholds its answer: a filter stopped the request",
         }.get(kind, f"{self.url} refuses {path}")
         if status in (404, 405) and kind is FaultKind.REFUSED:
             head = f"{self.url} has no {path}"
+        elif kind is FaultKind.REFUSED and sent and (name := refused_parameter(text, sent)):
+            head = f"{self.url} refuses the parameter {name!r} as it was sent, {sent[name]!r:.40}"
+            hint = f"; {SETTERS[name]} sets it" if name in SETTERS else ""
+            words = words.rstrip(".") if hint else words
         if loading:
             head = f"{self.url} is still loading its model"
         number = f" ({status})" if status else ""
         return Fault(
             kind,
-            f"{head}{number}: {words}" if words else f"{head}{number}",
+            (f"{head}{number}: {words}" if words else f"{head}{number}") + hint,
             status=status,
             body=words,
             loading=loading,
+            answer=self._key.hide(text),
         )
 
     def _no_stream(self, path: str) -> Fault:
         return self.fault(
             FaultKind.MALFORMED,
-            f"answered {path} with something that is no event stream (or with an event above"
-            f" {_LONGEST_EVENT >> 20} MiB); is it the base URL of an OpenAI-compatible server?",
+            f"answered {path} with something that is no event stream; is it the base URL of an"
+            " OpenAI-compatible server?",
         )
+
+    def _too_much(self, path: str, allowed: Allowance) -> Fault:
+        most = allowed.size / 2**20
+        what = f" to a request for {allowed.tokens:,} tokens" if allowed.tokens else ""
+        return self.fault(
+            FaultKind.TOO_MUCH,
+            f"sent more than the {most:,.0f} MiB that an answer of {path}{what} may have after"
+            " decompression; the rest was not read",
+        )
+
+    def _too_long(self, path: str, allowed: Allowance, *, whole: bool) -> Fault:
+        if whole:
+            what = f" for {allowed.tokens:,} tokens" if allowed.tokens else ""
+            words = (
+                f"did not finish {path} within {_seconds(allowed.seconds)}, the longest time for a"
+                f" request{what}"
+            )
+        else:
+            silence = _seconds(allowed.silence)
+            words = f"sent no output for {silence} ({path}), only pings or empty events"
+        return self.fault(FaultKind.TOO_LONG, f"{words}; --request-timeout allows more")
 
     def _broken(
         self, error: Exception, method: str, path: str, began: bool, timeout: float | None = None
@@ -293,25 +434,22 @@ class Server:
             message = f"{self.url} broke off its answer to {path}: {what}"
         else:
             message = f"{self.url} dropped the connection before it answered {path}: {what}"
-        return Fault(kind, message)
+        fault = Fault(kind, message)
+        fault.unreachable = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+        fault.dropped = isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError)
+        return fault
+
+
+def _seconds(count: float) -> str:
+    return f"{count:,.0f} s" if count >= 10 else f"{count:.2g} s"
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    # Not the library's encoder: it fails at lone surrogates, which models do write.
+    return json.dumps(body).encode("ascii")
 
 
 @cache
 def _certificates() -> ssl.SSLContext:
     """Read once: it takes longer than a request does."""
     return httpx2.create_ssl_context()
-
-
-def _is_json(response: httpx2.Response) -> bool:
-    return response.headers.get("content-type", "").partition(";")[0].strip().lower() in (
-        "application/json",
-        "text/json",
-    )
-
-
-async def _drain(events: AsyncIterator[httpx2.ServerSentEvent]) -> None:
-    """Read a body to its end after its last event; what happens there no longer matters."""
-    with suppress(httpx2.HTTPError, OSError, TimeoutError):
-        async with asyncio.timeout(_DRAIN):
-            async for _ in events:
-                pass

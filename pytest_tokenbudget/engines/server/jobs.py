@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 
 # The form of tokens that are no text: <|eot|>, [EOS], </s>.
 _MARKER = re.compile(r"<[^<>]*>|\[[A-Z_/]+\]")
+# Answers with text and without ids, before any with ids, by which a server is known to give none.
+MOST_WITHOUT_IDS = 2
+# Text that is longer than this is counted while it comes.
+CHARACTERS_A_TOKEN = 8
 
 
 class Job:
@@ -70,12 +74,20 @@ class Job:
         """
         try:
             return await self.pool.run(
-                self.attempt, sticky=self.request.problem_id or self.request.prompt_ids
+                self.guarded, sticky=self.request.problem_id or self.request.prompt_ids
             )
         except Fault as fault:
             if fault.fatal:
                 raise
             return self.so_far(fault.message) or failed(self.request, fault.message)
+
+    async def guarded(self, server: Server) -> Generated:
+        """One try on one server; an answer that nothing here can read is a fault of this try."""
+        try:
+            return await self.attempt(server)
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+            what = f"{type(error).__name__}: {str(error)[:200]}"
+        raise server.fault(FaultKind.MALFORMED, f"gave an answer that cannot be read ({what})")
 
     async def attempt(self, server: Server) -> Generated:
         """One try on one server."""
@@ -141,7 +153,8 @@ class IdsJob(Job):
         row, dialect = self.row, self.engine.dialect
         wish = self.wish(row.ids, self.request.cap - before)
         path, body = dialect.ids_request(self.engine.facts, row.ids, wish)
-        async with aclosing(server.stream(path, body)) as events:
+        stream = server.stream(path, body, lambda: len(heard.ids))
+        async with aclosing(stream) as events:
             async for event in events:
                 self._read(event, heard, server, before)
                 if heard.given is not None and heard.given > len(heard.ids):
@@ -183,8 +196,13 @@ class IdsJob(Job):
             for token_id in heard.ids[known:]:
                 if not 0 <= token_id < engine.vocabulary:
                     raise MalformedError(f"gave the token id {token_id}")
+            if heard.given is not None and not 0 <= heard.given <= self.request.cap:
+                raise MalformedError(
+                    f"counts {heard.given} tokens where {self.request.cap} were allowed"
+                )
         except NoIdsError:
-            if not engine.ids_came:
+            engine.without_ids += 1
+            if not engine.ids_came and engine.without_ids > MOST_WITHOUT_IDS:
                 raise _gives_no_ids(server, engine.facts) from None
             self._reset(before)
             raise server.fault(FaultKind.MALFORMED, "gave text without token ids") from None
@@ -272,6 +290,8 @@ class IdsJob(Job):
                 f"stopped after {len(row.output)} of {self.request.cap} tokens and says "
                 f"{heard.word!r}: its own limit is lower (its context, or a setting of it)",
             )
+        if heard.withheld:
+            raise server.fault(FaultKind.WITHHELD, heard.withheld)
         if heard.end is End.OTHER:
             raise server.fault(
                 FaultKind.SERVER, f"ended an output after {len(row.output)} tokens: {heard.word!r}"
@@ -326,8 +346,9 @@ class ChatJob(Job):
             self.wish(request.prompt_ids, request.cap),
             self._template(),
         )
-        heard, pieces = Heard(), 0
-        async with aclosing(server.stream(path, body)) as events:
+        heard, pieces, counted_at = Heard(), 0, CHARACTERS_A_TOKEN * request.cap
+        stream = server.stream(path, body, lambda: _length(heard))
+        async with aclosing(stream) as events:
             async for event in events:
                 before = _length(heard)
                 try:
@@ -340,11 +361,17 @@ class ChatJob(Job):
                 if engine.tally is not None:
                     engine.tally(request, pieces)  # servers send about a token a piece
                 self.heard = max(self.heard, heard, key=_length)
+                if before + grown > counted_at:
+                    counted_at = 2 * _length(heard)
+                    self._check_limit(heard, server)
                 watch = engine.watch
                 if watch is not None and watch.follows(request):
                     watch.wrote_text(request, self._written(heard).text)
         if heard.end is None:
             raise server.fault(FaultKind.CUT, "ended its answer without an end")
+        if heard.withheld:
+            self.heard = heard
+            raise server.fault(FaultKind.WITHHELD, heard.withheld)
         if heard.end is End.OTHER:
             raise server.fault(FaultKind.SERVER, f"ended an output with {heard.word!r}")
         self.heard = heard
@@ -356,6 +383,16 @@ class ChatJob(Job):
             kind = FaultKind.CONTEXT if heard.end is End.LENGTH else FaultKind.LIMIT
             raise server.fault(kind, wrong)
         return self._counted(written, stop_of(heard, written, request.cap))
+
+    def _check_limit(self, heard: Heard, server: Server) -> None:
+        """Stop reading where a server goes on beyond the limit that it was given.
+
+        Raises:
+            Fault: If it does.
+        """
+        written = self._written(heard)
+        if wrong := check_counts(heard, self._count(written.text), self.request.cap):
+            raise server.fault(FaultKind.LIMIT, f"{wrong}; the rest was not read")
 
     def _template(self) -> dict[str, Any]:
         """The variables for the chat template that give the prompt as it was rendered here."""

@@ -12,9 +12,42 @@ from pytest_tokenbudget.engines.server.http import Fault, FaultKind
 
 T = TypeVar("T")
 
+TRIES = 3
+PAUSE = 0.3
 BUSY = 60.0
 LOADING = 600.0
 LONGEST = 10.0
+
+
+# Faults of one exchange that say nothing of the next one.
+_PASSING = (
+    *(FaultKind.CONNECTION, FaultKind.CUT, FaultKind.SERVER, FaultKind.MALFORMED),
+    FaultKind.TOO_MUCH,
+)
+
+
+async def persistently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask, and ask again where an answer was lost or spoilt on its way.
+
+    Raises:
+        Fault: If it was so three times, or nothing listens there; anything else at once.
+    """
+
+    def passes(error: BaseException) -> bool:
+        return isinstance(error, Fault) and error.kind in _PASSING and not error.unreachable
+
+    retrying = tenacity.AsyncRetrying(
+        sleep=asyncio.sleep,
+        retry=tenacity.retry_if_exception(passes),
+        wait=tenacity.wait_exponential(multiplier=PAUSE),
+        stop=tenacity.stop_after_attempt(TRIES),
+        reraise=True,
+    )
+
+    async def once() -> T:
+        return await ask()
+
+    return await retrying(once)
 
 
 async def patiently(ask: Callable[[], Awaitable[T]]) -> T:

@@ -13,8 +13,8 @@ from pytest_tokenbudget.engines.loading import END_OF_TURN
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.dialects_base import GONE, Dialect
 from pytest_tokenbudget.engines.server.facts import Facts
-from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Key, Server
-from pytest_tokenbudget.engines.server.patience import patiently
+from pytest_tokenbudget.engines.server.http import Fault, Key, Server
+from pytest_tokenbudget.engines.server.patience import patiently, persistently
 from pytest_tokenbudget.engines.text import ModelText
 from pytest_tokenbudget.model_catalogue import ModelSpec
 from pytest_tokenbudget.thinking_formats import detect
@@ -168,9 +168,9 @@ class ServerText:
         for url in self._urls:
             server = Server(url, Key.from_environment(), self._timeout)
             try:
-                return await patiently(partial(question, server))
+                return await patiently(partial(persistently, partial(question, server)))
             except Fault as fault:
-                if fault.kind not in (*GONE, FaultKind.CUT):
+                if fault.kind not in GONE:
                     raise
                 last = fault
             finally:
