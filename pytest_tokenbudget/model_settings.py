@@ -24,6 +24,7 @@ KEYS = {
     "cliff_budgets": "cliff_budgets",
     "thinking_budgets": "thinking_budgets",
     "modes": "modes",
+    "thinking_modes": "modes",
     "max_thinking_tokens": "max_thinking_tokens",
     "answer_tokens": "answer_tokens",
     "thinking": "thinking",
@@ -62,6 +63,10 @@ def read_own_settings(table: object, inherited: OwnSettings, where: str) -> OwnS
             hint = f", did you mean {close[0]!r}?" if close else ""
             raise ModelError(
                 f"{where}: {TABLE} has the unknown key {key!r}{hint}; allowed are {', '.join(KEYS)}"
+            )
+        if twice := next((k for k in table if k != key and KEYS.get(k) == KEYS[key]), None):
+            raise ModelError(
+                f"{where}: {TABLE}.{key} and {TABLE}.{twice} are one setting: keep one"
             )
         try:
             parsed = options[KEYS[key]].parse(from_file(value))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pytest_tokenbudget.option_table import MODES
-from pytest_tokenbudget.planning import Kind, Need, SetupError
+from pytest_tokenbudget.planning import Kind, Need
 from pytest_tokenbudget.thinking_plan import EXPLICIT, NoThinkingError
 
 if TYPE_CHECKING:
@@ -110,7 +110,9 @@ def study_in_mode(session: Session, spec: ModelSpec, mode: ThinkingMode) -> Stud
         return session.study(spec, kind or Kind.MAIN)
     need = session.needs.get((spec.alias, kind), Need(all_budgets=True))
     budgets = {*need.budgets, *(session.budgets(spec, Kind.MAIN) if need.all_budgets else ())}
-    return mode_study(session.thinking(spec), mode.thinking_budget, tuple(sorted(budgets)))
+    return mode_study(
+        session.thinking(spec), mode.thinking_budget, tuple(sorted(budgets)), need.reach
+    )
 
 
 def _budget_mode(session: Session, spec: ModelSpec, name: str) -> ThinkingMode:
@@ -122,9 +124,7 @@ def _budget_mode(session: Session, spec: ModelSpec, name: str) -> ThinkingMode:
         return forcing
 
     forcing = session.once((spec.alias, "modes"), plan)
-    found = next((each for each in forcing.modes if each.mode == name), None)
-    if found is None:
-        raise SetupError(f"there is no mode {name!r}; allowed: {', '.join(MODES)}")
+    found = next(each for each in forcing.modes if each.mode == name)
     if found.tokens is None:
         raise NoThinkingError(f"mode {name}: {spec.alias}: {found.reason}")
     return ThinkingMode(name, True, found.tokens, found.reason)

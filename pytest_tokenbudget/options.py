@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.baselines.values import Tolerance
-from pytest_tokenbudget.config_file import ConfigError
+from pytest_tokenbudget.config_file import ConfigError, UserConfig
 from pytest_tokenbudget.endpoints import shown_address
 from pytest_tokenbudget.generation_config import GenerationConfig, read_generation_config
 from pytest_tokenbudget.model_settings import budgets_of_entries
@@ -239,6 +239,14 @@ def from_file(value: object) -> str:
     return str(value)
 
 
+def _key_in_file(user: UserConfig, option: Option) -> str | None:
+    """The key that sets an option in a settings file: its name or a former one."""
+    keys = [name for name in (option.name, *option.former) if name in user.options]
+    if len(keys) > 1:
+        raise pytest.UsageError(f"{user.where}: {' and '.join(keys)} are one setting: keep one")
+    return keys[0] if keys else None
+
+
 def read_settings(config: pytest.Config, project: Project) -> Settings:
     """Parse every option from wherever it was set.
 
@@ -263,8 +271,7 @@ def read_settings(config: pytest.Config, project: Project) -> Settings:
             origin = f"{option.ini} in {project.inipath}"
             base = _ini_base(config, project, option)
             text = _from_ini(config, project, option)
-        user = project.user
-        key = next((n for n in (option.name, *option.former) if n in user.options), None)
+        user, key = project.user, _key_in_file(project.user, option)
         if text is None and user.path is not None and key is not None:
             origin, base = f"{key} in {user.where}", user.path.parent
             text = from_file(user.options[key])

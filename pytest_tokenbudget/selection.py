@@ -13,6 +13,7 @@ from pytest_tokenbudget.activation import SESSION, suite
 from pytest_tokenbudget.context.window_limits import WHOLE
 from pytest_tokenbudget.eval_tests import is_own, uses
 from pytest_tokenbudget.option_flags import working_names
+from pytest_tokenbudget.option_table import MODES
 from pytest_tokenbudget.planning import Kind, Need, SetupError
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.xdist import visible_gpus
@@ -57,6 +58,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         return
     try:
         _parametrize(metafunc)
+        _follow_mode(metafunc)
     except pytest.UsageError as error:
         # What only a look at the data shows comes too late for a usage error.
         message = working_names(metafunc.config, str(error))
@@ -81,11 +83,48 @@ def _parametrize(metafunc: pytest.Metafunc) -> None:
         for chosen in product(*(PARAMETERS[name](session, spec) for name in names))
     ]
     ids = ["-".join([row[0].alias, *map(str, row[1:])]) for row in rows]
-    if "mode" in names and _ours(metafunc, "study"):
-        # What is built on the study is that of the mode.
-        rows = [(*row, row[1 + names.index("mode")]) for row in rows]
-        names.append("study")
     metafunc.parametrize(("model", *names), rows, ids=ids, indirect=True)
+
+
+def _follow_mode(metafunc: pytest.Metafunc) -> None:
+    """Let the study of a test, and all that is built on it, be that of the mode under test.
+
+    Raises:
+        pytest.UsageError: If a marker names no mode, or the test asks for what has no modes.
+    """
+    from pytest_tokenbudget.modes import modes_under_test
+
+    definition = metafunc.definition
+    calls: list[Any] = [call for call in metafunc._calls if "mode" in call.params]
+    if not calls:
+        return
+    study = _ours(metafunc, "study")
+    if not uses(definition, "mode"):
+        if study and any(call.params["mode"] in MODES for call in calls):
+            raise pytest.UsageError(
+                f"{definition.nodeid}: @pytest.mark.parametrize('mode', ...) needs indirect=True: "
+                "without it 'study' and what is built on it stay the same in every mode"
+            )
+        return
+    if same := [name for name in WITHOUT_MODES if uses(definition, name)]:
+        raise pytest.UsageError(
+            f"{definition.nodeid}: {same[0]!r} is the same in every mode, because --thinking "
+            "decides whether its answers think: ask for 'mode' in another test"
+        )
+    session = metafunc.config.stash[SESSION]
+    for call in calls:
+        own = modes_under_test(session.settings_of(call.params["model"]))
+        allowed = [*MODES, *(name for name in own if name not in MODES)]
+        if call.params["mode"] not in (NO_THINKING, *allowed):
+            raise pytest.UsageError(
+                f"{definition.nodeid}: there is no mode {call.params['mode']!r}; allowed: "
+                f"{', '.join(allowed)}"
+            )
+        if study:
+            # pytest has no public way to let one parameter follow another.
+            call.params["study"] = call.params["mode"]
+            call.indices["study"] = call.indices["mode"]
+            call._arg2scope["study"] = call._arg2scope["mode"]
 
 
 def cliff_budgets(session: Session, spec: ModelSpec) -> tuple[int, ...]:
@@ -140,6 +179,8 @@ PARAMETERS: dict[str, Callable[[Session, ModelSpec], Sequence[object]]] = {
     "truncation": lambda session, spec: session.settings.truncation,
     "context_limit": lambda session, spec: (*session.settings.context_limits, str(WHOLE)),
 }
+# Studies that exist once, with the thinking that --thinking chooses.
+WITHOUT_MODES = ("stochastic_study", "context_study")
 STUDIES = {
     "study": Kind.MAIN,
     "stochastic_study": Kind.STOCHASTIC,
@@ -244,7 +285,7 @@ def note_needs(session: Session, items: list[pytest.Item]) -> None:
                 need.budgets.add(asked)
             else:
                 need.all_budgets = True
-            if kind is Kind.MAIN and uses(item, "cliff"):
+            if kind is not Kind.STOCHASTIC and uses(item, "cliff"):
                 need.reach = max(need.reach, *cliff_budgets(session, spec), 0)
 
 

@@ -40,7 +40,7 @@ def test_values_are_parsed_as_those_of_options():
         "temperature": 1,
         "top_p": 0.5,
     }
-    assert table.keys() == KEYS.keys()
+    assert {*table, "thinking_modes"} == KEYS.keys()
     assert set(KEYS.values()) <= set(NAMES)
     found = dict(entries(mine={"base": "nano-reasoner", "generation": table})["mine"].generation)
     assert found == {
@@ -55,6 +55,13 @@ def test_values_are_parsed_as_those_of_options():
         "temperature": 1.0,
         "top_p": 0.5,
     }
+
+
+@pytest.mark.parametrize("key", ["modes", "thinking_modes"])
+def test_modes_are_those_of_the_option_by_its_former_name_too(key):
+    table = {key: ["off", "on", "conservative"]}
+    found = entries(mine={"base": "nano-reasoner", "generation": table})["mine"].generation
+    assert dict(found) == {"modes": ("off", "on", "conservative")}
 
 
 def test_a_base_hands_its_settings_on():
@@ -77,6 +84,10 @@ def test_a_base_hands_its_settings_on():
         ({"temperature": True}, "temperature cannot be the boolean true; allowed: a number from"),
         ({"thinking": 2}, "thinking cannot be the number 2; allowed: on, off"),
         ({"modes": ["fast"]}, "modes cannot be an array; allowed: off, on, auto, conservative"),
+        (
+            {"modes": ["on"], "thinking_modes": ["off"]},
+            "generation: modes and thinking_modes are one setting: keep one",
+        ),
         ({"top_p": {}}, "top_p cannot be a table; allowed: a number from 0.001 to 1"),
         ({"cliff_budgets": [16]}, "cliff_budgets: 16 alone has no step"),
         ([1], "generation must be a table, such as .*, not an array"),

@@ -281,6 +281,97 @@ def test_modes_need_a_parameter(mine):
     result.stdout.fnmatch_lines(["*name modes with --modes*"])
 
 
+FOLLOWS = """
+import pytest
+
+@pytest.fixture
+def both(mode, curve):
+    return mode, curve
+
+@pytest.mark.parametrize("mode", ["off", "on", "conservative"], indirect=True)
+def test_chosen(both, record_metrics):
+    mode, curve = both
+    record_metrics(curve.at(16), mode=mode.name, thinking_budget=mode.thinking_budget)
+"""
+
+
+def test_a_test_can_have_modes_of_its_own(mine, pytester):
+    mine(FOLLOWS, "--modes=disabled", budgets="16").assert_outcomes(passed=3)
+    found = {
+        r["mode"]: (r["outcomes"], r["thinking_budget"])
+        for r in read(pytester.path, "metrics.json")
+    }
+    assert list(found) == ["off", "on", "conservative"]
+    assert found["off"][0]["truncated_in_thinking"] == 0
+    assert found["on"][0]["truncated_in_thinking"] == 3
+    assert found["conservative"][1] > 0
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            FOLLOWS.replace("conservative", "fast"),
+            "there is no mode 'fast'; allowed: off, on",
+        ),
+        (FOLLOWS.replace("conservative", "explicit"), "there is no mode 'explicit'; allowed: off"),
+        (FOLLOWS.replace('"on"', "None"), "there is no mode None; allowed: off, on, auto"),
+        (FOLLOWS.replace('"on"', "[1]"), "there is no mode [[]1]; allowed: off, on, auto"),
+        (
+            FOLLOWS.replace(", indirect=True", "").replace("both,", "mode, curve,"),
+            "*parametrize('mode', ...) needs indirect=True*",
+        ),
+        (
+            "def test_it(mode, stochastic, sample_budget): ...",
+            "'stochastic_study' is the same in every mode, because --thinking decides*",
+        ),
+        ("def test_it(mode, study, context_study): ...", "'context_study' is the same in every*"),
+    ],
+)
+def test_what_would_not_follow_the_mode_is_refused(mine, pytester, source, message):
+    result = mine(source, engines=NO_ENGINE, budgets="16")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"*test_mine.py::test_*: {message}*"])
+    assert not rows(pytester.path)
+
+
+def test_a_parameter_of_that_name_can_be_ones_own(mine):
+    source = """
+import pytest
+
+@pytest.mark.parametrize("mode", ["fast", "slow"])
+def test_it(mode, curve):
+    assert mode in ("fast", "slow")
+"""
+    mine(source, budgets="16").assert_outcomes(passed=2)
+
+
+def test_the_cliff_is_that_of_the_mode(mine):
+    source = """
+def test_it(mode, cliff, cliff_budget):
+    assert [point.budget for point in cliff.points] == [16, 32, 64]
+"""
+    given = ("--modes=off,on,conservative", "--cliff-budgets=16,32,64")
+    mine(source, *given, budgets="16").assert_outcomes(passed=9)
+
+
+def test_one_setting_with_two_names_is_refused(mine, pytester):
+    (pytester.path / "tokenbudget.toml").write_text('modes = "on"\nthinking_modes = "off"\n')
+    result = mine(LEARNS, engines=NO_ENGINE)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*modes and thinking_modes are one setting: keep one"])
+
+
+def test_a_model_has_modes_of_its_own(mine, pytester):
+    (pytester.path / "tokenbudget.toml").write_text(
+        '[models.mine]\nbase = "nano-reasoner"\n[models.mine.generation]\nmodes = ["off"]\n'
+    )
+    result = mine(LEARNS, "--model=mine,nano-reasoner")
+    result.assert_outcomes(passed=1 + len(MODES))
+    result.stdout.fnmatch_lines(["*::test_learns[[]mine-off[]] PASSED*"])
+    assert mine(LEARNS, "--model=mine", "--modes=on,auto").parseoutcomes()["passed"] == 2
+
+
 # --- the embedded model
 
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 KIND = "mode"
 
 
-def mode_study(thinking: ThinkingStudy, thinking_budget: int, budgets: tuple[int, ...]) -> Study:
+def mode_study(
+    thinking: ThinkingStudy, thinking_budget: int, budgets: tuple[int, ...], reach: int
+) -> Study:
     """The answers under a thinking budget, cut at budgets of all output tokens.
 
     Thinking is ended at its budget by the default closer, and the answer has the room that forced
@@ -31,11 +33,14 @@ def mode_study(thinking: ThinkingStudy, thinking_budget: int, budgets: tuple[int
         thinking: The thinking study, with forced answers at ``thinking_budget``.
         thinking_budget: Tokens that the model may think.
         budgets: Budgets in output tokens.
+        reach: Output tokens up to which answers are looked at, where that is beyond the budgets.
     """
-    return thinking.once(_make, thinking, thinking_budget, budgets)
+    return thinking.once(_make, thinking, thinking_budget, budgets, reach)
 
 
-def _make(thinking: ThinkingStudy, thinking_budget: int, budgets: tuple[int, ...]) -> Study:
+def _make(
+    thinking: ThinkingStudy, thinking_budget: int, budgets: tuple[int, ...], reach: int
+) -> Study:
     natural = thinking.natural
     found = {p.id: _trace(thinking, p, thinking_budget) for p in natural.problems}
     return Study(
@@ -50,6 +55,7 @@ def _make(thinking: ThinkingStudy, thinking_budget: int, budgets: tuple[int, ...
         budgets=budgets,
         margin=natural.margin,
         decoding=natural.decoding,
+        reach=reach,
         kind=KIND,
         cliff_budgets=natural.cliff_budgets,
         price=natural.price,
