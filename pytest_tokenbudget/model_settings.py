@@ -64,10 +64,8 @@ def read_own_settings(table: object, inherited: OwnSettings, where: str) -> OwnS
             raise ModelError(
                 f"{where}: {TABLE} has the unknown key {key!r}{hint}; allowed are {', '.join(KEYS)}"
             )
-        if twice := next((k for k in table if k != key and KEYS.get(k) == KEYS[key]), None):
-            raise ModelError(
-                f"{where}: {TABLE}.{key} and {TABLE}.{twice} are one setting: keep one"
-            )
+        if same := [other for other in table if other != key and KEYS.get(other) == KEYS[key]]:
+            raise ModelError(f"{where}: {TABLE}: {key} and {same[0]} are one setting: keep one")
         try:
             parsed = options[KEYS[key]].parse(from_file(value))
         except ValueError as error:
