@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.engines.text import ModelText
     from pytest_tokenbudget.language_model import Generation, LanguageModel, LanguageModelError
     from pytest_tokenbudget.models import load_catalogue, resolve_model
+    from pytest_tokenbudget.modes import ThinkingMode
     from pytest_tokenbudget.recipes.__main__ import write_settings
     from pytest_tokenbudget.recipes.recipe import (
         Recipe,
@@ -52,6 +53,7 @@ _HOMES = {
     "engines.text": ("ModelText",),
     "language_model": ("Generation", "LanguageModel", "LanguageModelError"),
     "models": ("load_catalogue", "resolve_model"),
+    "modes": ("ThinkingMode",),
     "recipes.__main__": ("write_settings",),
     "recipes.recipe": ("Recipe", "RecipeError", "read_recipe", "resolve_recipe"),
 }
@@ -70,6 +72,7 @@ __all__ = [
     "ModelText",
     "Recipe",
     "RecipeError",
+    "ThinkingMode",
     "count_tokens",
     "extract_eos_ids",
     "generation_cap",

@@ -80,6 +80,7 @@ class Generation:
 def problem_of(prompt: object) -> Problem:
     """A prompt in the form in which prompts are rendered and generated for."""
     __tracebackhide__ = True
+    from pytest_tokenbudget.tasks.jsonl import ROLES
     from pytest_tokenbudget.tasks.problem import Problem, content_id
 
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
@@ -97,8 +98,27 @@ def problem_of(prompt: object) -> Problem:
             value = message.get(key)
             if not isinstance(value, str):
                 raise LanguageModelError(f"{where}: {key} must be a text, not {described(value)}")
+        if message["role"] not in ROLES:
+            raise LanguageModelError(
+                f"{where}: role must be one of {', '.join(ROLES)}, not {described(message['role'])}"
+            )
     posed = tuple(dict(message) for message in messages)
     return Problem(content_id("prompt", posed, ""), posed[-1]["content"], "", "", posed)
+
+
+def question_of(prompt: object) -> Problem:
+    """A prompt that a model shall answer; see :func:`problem_of`."""
+    __tracebackhide__ = True
+    problem = problem_of(prompt)
+    if not problem.question.strip():
+        place = len(problem.messages)
+        what = (
+            "the prompt" if isinstance(prompt, str) else f"message {place} of the prompt, its last,"
+        )
+        raise LanguageModelError(
+            f"{what} must have text for the model to answer, not {described(problem.question)}"
+        )
+    return problem
 
 
 def stop_texts(stop: object) -> tuple[str, ...]:

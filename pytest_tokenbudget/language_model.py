@@ -18,6 +18,7 @@ from pytest_tokenbudget.generation import (
     Generation,
     LanguageModelError,
     problem_of,
+    question_of,
     stop_texts,
 )
 from pytest_tokenbudget.planning import Kind, SetupError, placed, sampling_of
@@ -229,7 +230,7 @@ class LanguageModel:
                 f"prompts must be a list of prompts, not {described(prompts)}; llm.generate() "
                 "takes one prompt"
             )
-        problems = list(map(problem_of, prompts))
+        problems = list(map(question_of, prompts))
         samples = whole_number("n", n, 1, MAX_SAMPLES, error=LanguageModelError)
         decoding = self._decoding(samples, temperature, top_p, seed, stop)
         most = max_new_tokens

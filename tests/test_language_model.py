@@ -224,6 +224,20 @@ NO_PROMPTS = [
         "[{'role': 'user', 'content': ['x']}]",
         "message 1 of the prompt: content must be a text, not a",
     ),
+    ("''", "the prompt must have text for the model to answer, not the string ''"),
+    ("' \\n'", "the prompt must have text for the model to answer, not the string ' \\n'"),
+    (
+        "[{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': ''}]",
+        "message 2 of the prompt, its last, must have text for the model to answer, not the string",
+    ),
+    (
+        "[{'role': 'usr', 'content': 'x'}]",
+        "message 1 of the prompt: role must be one of system, developer, user, assistant, tool",
+    ),
+    (
+        "[{'role': '', 'content': 'x'}]",
+        "message 1 of the prompt: role must be one of system, developer, user, assistant, tool",
+    ),
     ("'x ' * 3000", "no room for an answer: the prompt has"),
 ]
 
