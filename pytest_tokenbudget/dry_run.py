@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from pytest_tokenbudget.activation import SESSION
 from pytest_tokenbudget.eval_tests import replaced, uses
 from pytest_tokenbudget.option_flags import working_names
 from pytest_tokenbudget.planning import Kind, Need, SetupError, choose_device
-from pytest_tokenbudget.selection import kinds_of, model_under_test
+from pytest_tokenbudget.selection import kinds_of, mode_of, model_under_test
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.start import start
 
@@ -95,6 +96,10 @@ def look(session: Session, items: Sequence[pytest.Item]) -> list[ModelRun]:
         spec = model_under_test(item)
         if spec is None or is_skipped(item) or replaced(item):
             continue
+        if mode_of(item) is not None and spec.endpoint is not None:
+            # What a mode needs depends on how the model thinks; a failure is reported below.
+            with suppress(Exception):
+                session.looked_up(spec)
         kinds = needed.setdefault(spec, {})
         kinds.update(dict.fromkeys(kinds_of(item)))
         kinds.update(dict.fromkeys(name for name in UNPLANNED if uses(item, name)))

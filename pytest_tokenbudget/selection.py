@@ -290,7 +290,11 @@ def note_needs(session: Session, items: list[pytest.Item]) -> None:
 
 
 def kinds_of(item: pytest.Item) -> list[Kind]:
-    """The kinds of studies that a test needs."""
+    """The kinds of studies that a test needs.
+
+    Which one a mode needs depends on how the model thinks. Until that is looked up, these are all
+    that it could be.
+    """
     kinds = [kind for name, kind in STUDIES.items() if uses(item, name)]
     mode, spec = mode_of(item), model_under_test(item)
     if mode is None or spec is None or Kind.MAIN not in kinds:
@@ -298,8 +302,12 @@ def kinds_of(item: pytest.Item) -> list[Kind]:
     from pytest_tokenbudget.modes import study_kind
 
     kinds.remove(Kind.MAIN)
-    served = study_kind(mode, spec, item.config.stash[SESSION].settings_of(spec))
-    return [*kinds, *([served] if served is not None and served not in kinds else [])]
+    session = item.config.stash[SESSION]
+    known = session.known(spec)
+    if known is None and spec.thinking is None and spec.detect:
+        return [*dict.fromkeys((*kinds, Kind.MAIN, Kind.SWITCHED, Kind.THINKING))]
+    needed = study_kind(mode, known or spec, session.settings_of(spec))
+    return [*kinds, *([needed] if needed is not None and needed not in kinds else [])]
 
 
 def mode_of(item: pytest.Item) -> str | None:

@@ -84,6 +84,7 @@ class Session:
         self._engine: tuple[str, Engine] | None = None
         self._studies: dict[tuple[str, str], Any] = {}
         self._facts: dict[Endpoint, Facts] = {}
+        self._looked_up: dict[str, ModelSpec] = {}
         self._store: TraceStore | None = None
 
     @cached_property
@@ -387,6 +388,14 @@ class Session:
 
         Files are downloaded if need be.
         """
+        self._looked_up[spec.alias] = found = self._look_up(spec)
+        return found
+
+    def known(self, spec: ModelSpec) -> ModelSpec | None:
+        """The same if that was looked up before; None if not."""
+        return self._looked_up.get(spec.alias)
+
+    def _look_up(self, spec: ModelSpec) -> ModelSpec:
         from pytest_tokenbudget.models import complete, resolve_commit
 
         if spec.endpoint is not None:

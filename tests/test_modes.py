@@ -1,14 +1,19 @@
 """Tests that ask for ``mode``: what they learn, what their study is, and what that generates."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from runs import NO_ENGINE, QUIET, Engines, RealEngines, read, rows
 from studies import trace_of
 from thinking_engine import ThinkingEngine
 
+from pytest_tokenbudget.engines.base import Generated
+from pytest_tokenbudget.models import load_catalogue
+from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.traces.forcing import ForcedTrace, closing_text, ended_trace, forced_trace
 from pytest_tokenbudget.traces.thinking import Closer, ThinkingFormat
+from pytest_tokenbudget.traces.trace import StopReason
 
 pytest_plugins = ["run_fixtures"]
 pytestmark = pytest.mark.usefixtures("quick_figures")
@@ -272,6 +277,35 @@ def test_a_dry_run_counts_what_modes_generate(mine, pytester):
     [run] = json.loads((pytester.path / "reports/results/dry_run.json").read_text())["models"]
     assert [part["traces"] for part in run["parts"]] == [3, 3]
     assert not rows(pytester.path)
+
+
+class Failing(ThinkingEngine):
+    """Fails on the first of its requests."""
+
+    def generate(self, requests, decoding):
+        first, *others = requests
+        yield Generated(first, (), StopReason.ERROR, error="the server hung up")
+        yield from super().generate(others, decoding)
+
+
+@pytest.mark.parametrize("mode", ["off", "on"])
+def test_a_model_that_is_looked_up_first_has_the_same_studies(mine, pytester, monkeypatch, mode):
+    """As a server or the hub says how a model thinks, which is not known at collection."""
+    real = load_catalogue()["nano-reasoner"]
+    unknown = replace(real, thinking=None, detect=True)
+    monkeypatch.setattr(Session, "specs", (unknown,))
+    monkeypatch.setattr(Session, "_look_up", lambda self, spec: real)
+    source = "def test_it(mode, curve, budget):\n    assert curve.at(budget)\n"
+    result = mine(
+        source, f"--modes={mode}", engines=Engines(lambda *given: Failing()), budgets="16,32"
+    )
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*1 trace is missing for nano-reasoner*the server hung up*"])
+    engines = Engines(lambda *given: ThinkingEngine())
+    result = mine(source, f"--modes={mode}", "-k=16", engines=engines, budgets="16,32")
+    assert result.parseoutcomes()["passed"] == 1
+    assert len(rows(pytester.path)) == 3
+    assert [request.cap for request in engines.seen] == [16]
 
 
 def test_modes_need_a_parameter(mine):

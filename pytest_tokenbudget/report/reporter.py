@@ -21,7 +21,13 @@ from pytest_tokenbudget.interrupts import listen
 from pytest_tokenbudget.planning import Kind, SetupError
 from pytest_tokenbudget.report import outcomes
 from pytest_tokenbudget.report.problems import Problems
-from pytest_tokenbudget.selection import kinds_of, model_of, model_under_test, runs_no_test
+from pytest_tokenbudget.selection import (
+    kinds_of,
+    mode_of,
+    model_of,
+    model_under_test,
+    runs_no_test,
+)
 from pytest_tokenbudget.session import Session
 
 if TYPE_CHECKING:
@@ -81,9 +87,14 @@ def prepare(item: pytest.Item) -> None:
     if reporter:
         # Whoever interrupts this wants to see what is there.
         reporter.asked.update(_sections(item))
+    session = item.config.stash[SESSION]
     with reporter.watching() if reporter else ExitStack():
+        if mode_of(item) is not None and session.recordings is None:
+            # What a mode needs depends on how the model thinks; a failure is raised in the test.
+            with suppress(Exception):
+                session.looked_up(spec)
         for kind in kinds_of(item):
-            item.config.stash[SESSION].prepare(spec, kind)
+            session.prepare(spec, kind)
 
 
 @contextmanager
