@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks import synthetic
 from benchmarks.conftest import GSM8K_SIZE, Benchmark, Sizes
-from pytest_tokenbudget.traces.store import TraceStore, Want
+from pytest_tokenbudget.engines.base import Decoding, Engine, Generated, Request
+from pytest_tokenbudget.traces.gather import gather
+from pytest_tokenbudget.traces.plan import Plan
+from pytest_tokenbudget.traces.store import Ended, TraceStore, Want
+from pytest_tokenbudget.traces.trace import StopReason
+
+CAP = 256
 
 
 @pytest.fixture
@@ -22,13 +30,12 @@ def stores(tmp_path: Path) -> Iterator[list[TraceStore]]:
 
 
 def fill(store: TraceStore, written: list[synthetic.Written]) -> None:
-    """Commit every trace by itself and count what is missing, as a worker does."""
+    """Commit every trace by itself."""
     store.want(
         [Want(w.result.request.key, synthetic.PROMPT, 0, w.result.request.cap) for w in written]
     )
     for one in written:
         store.commit(synthetic.MODEL, one.result, one.text, one.offsets)
-        store.missing()
 
 
 def test_write(
@@ -67,3 +74,103 @@ def test_read(benchmark: Benchmark, sizes: Sizes, tmp_path: Path, stores: list[T
         "traces_a_second": len(loaded) / benchmark.stats.stats.median,
     }
     assert [loaded[p.id, 0].output_ids for p in problems] == [w.result.output_ids for w in written]
+
+
+class Instant(Engine):
+    """Has every output at once, so that only the work around it takes time."""
+
+    context = 4096
+    began = 0.0
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+
+    def rows(self, prompt: int, total: int) -> int:
+        return self._rows
+
+    def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[Generated]:
+        self.began = self.began or time.perf_counter()
+        for request in requests:
+            yield ended(request).result
+
+    def close(self) -> None: ...
+
+
+def ended(request: Request) -> Ended:
+    """What is committed for a request: an output of 256 tokens and about a kilobyte of text."""
+    ids, offsets = tuple(range(CAP)), tuple(range(4, 4 * CAP + 1, 4))
+    text = "word" * CAP
+    result = Generated(request, ids, StopReason.EOS, "eos", 1.0, text=text, offsets=offsets)
+    return Ended(result, text, offsets)
+
+
+def plan() -> Plan:
+    """A plan of synthetic traces."""
+    return Plan(
+        alias=synthetic.MODEL,
+        identity={"model": synthetic.MODEL},
+        model=synthetic.MODEL,
+        where="nowhere",
+        task="any",
+        limit=None,
+        samples=1,
+        thinking=None,
+        format=None,
+        decoding=Decoding(),
+        budgets=(CAP,),
+        left_out=(),
+        margin=0.02,
+    )
+
+
+def wants(count: int) -> list[Want]:
+    """So many wanted traces."""
+    return [Want(synthetic.key(index), synthetic.PROMPT, 0, CAP) for index in range(count)]
+
+
+@pytest.mark.parametrize("wanted", [1_000, 10_000, 200_000])
+def test_cost_a_trace(
+    benchmark: Benchmark, sizes: Sizes, tmp_path: Path, stores: list[TraceStore], wanted: int
+) -> None:
+    """What a trace costs beside its generation, by how many are wanted; most are stored already."""
+    wanted = sizes.problems(wanted)
+    asked = wants(wanted)
+    new = min(1_000, wanted // 2)
+    store = TraceStore(tmp_path / "traces.sqlite", "run", "owner")
+    stores.append(store)
+    for start in range(0, wanted - new, 500):
+        share = asked[start : min(start + 500, wanted - new)]
+        requests = [Request(want.key, want.prompt_ids, CAP) for want in share]
+        store.commit_all(synthetic.MODEL, [ended(request) for request in requests])
+    os.sync()  # else the first durable commit waits for all of that
+    engine = Instant(rows=64)
+    began = time.perf_counter()
+    benchmark.pedantic(gather, args=(store, plan(), asked, lambda: engine), rounds=1)
+    finished = time.perf_counter()
+    assert store.missing() == 0
+    benchmark.extra_info |= {
+        "wanted": wanted,
+        "milliseconds_a_trace": 1e3 * (finished - engine.began) / new,
+        "seconds_until_the_first": engine.began - began,
+    }
+    if sizes.judged:
+        assert benchmark.extra_info["milliseconds_a_trace"] < 3
+
+
+def test_commits_of_traces_that_end_together(
+    benchmark: Benchmark, sizes: Sizes, tmp_path: Path, stores: list[TraceStore]
+) -> None:
+    """Traces committed durably a second, as a worker does it, where all end at once."""
+    asked = wants(sizes.problems(5_000))
+    engine = Instant(rows=len(asked))
+
+    def fresh() -> tuple[tuple[object, ...], dict[str, object]]:
+        stores.append(TraceStore(tmp_path / f"{len(stores)}.sqlite", "run", "owner"))
+        return (stores[-1], plan(), asked, lambda: engine), {}
+
+    benchmark.pedantic(gather, setup=fresh, rounds=3)
+    rate = len(asked) / benchmark.stats.stats.median
+    benchmark.extra_info |= {"traces_a_second": rate}
+    assert stores[0].missing() == 0
+    if sizes.judged:
+        assert rate > 1_000

@@ -1,3 +1,4 @@
+import os
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +18,7 @@ from fake_engine import FakeEngine, gather_all, make_plan, make_problems, writte
 from pytest_tokenbudget.context.stream import Pieces, text_and_offsets
 from pytest_tokenbudget.engines.base import EngineError, Request
 from pytest_tokenbudget.traces.gather import gather, render
-from pytest_tokenbudget.traces.store import TraceStore
+from pytest_tokenbudget.traces.store import StoreError, TraceStore
 from pytest_tokenbudget.traces.trace import StopReason
 
 PROGRAM = Path(fake_engine.__file__)
@@ -60,7 +61,7 @@ def test_each_trace_is_generated_once_in_batches_of_the_engines_size(path):
         check_all(store)
         assert len(set(keys(engine.seen))) == len(engine.seen) == 8
         assert engine.batches == [3, 3, 2]
-        assert store.claimants() == 0
+        assert len(store.claims()) == 0
         (row,) = store.plans()
         assert (row.to_generate, row.missing) == (8, 0)
     with closing(TraceStore(path, "two", "a")) as store:
@@ -169,7 +170,7 @@ def test_what_an_engine_did_before_it_failed_is_kept(path, failure):
             gather_all(store, engine, 8)
         assert len(everything(store)) == 3
         assert store.plans()[0].missing == 5
-        assert (store.claimants(), store.unclaimed()) == (0, 5), "its claims are given up"
+        assert (len(store.claims()), store.unclaimed()) == (0, 5), "its claims are given up"
     assert not [t for t in threading.enumerate() if t.name == "tokenbudget-lease"]
     again = FakeEngine()
     with closing(TraceStore(path, "two", "a")) as store:
@@ -272,6 +273,64 @@ def test_no_model_is_loaded_only_to_wait(path):
     assert finished == [0]
 
 
+def test_looking_at_all_wanted_traces_is_rare(path, monkeypatch):
+    """Counting them after every trace would take hours for 200,000."""
+    looked = []
+    missing = TraceStore.missing
+    monkeypatch.setattr(
+        TraceStore, "missing", lambda self, fresh=False: looked.append(1) or missing(self, fresh)
+    )
+    with closing(TraceStore(path, "one", "a")) as store:
+        gather_all(store, FakeEngine(rows=4), 200)
+        check_all(store, 200)
+        assert store.plans()[0].missing == 0
+    assert len(looked) <= 3
+
+
+def test_what_ends_together_is_committed_together(path, monkeypatch):
+    together = []
+    commit_all = TraceStore.commit_all
+
+    def counted(self, model, ended, *given):
+        together.append(len(ended))
+        time.sleep(0.05)
+        commit_all(self, model, ended, *given)
+
+    monkeypatch.setattr(TraceStore, "commit_all", counted)
+    with closing(TraceStore(path, "one", "a")) as store:
+        gather_all(store, FakeEngine(rows=200), 200)
+        check_all(store, 200)
+    assert sum(together) == 200
+    assert len(together) < 20
+
+
+def test_a_trace_is_committed_while_the_engine_goes_on(path):
+    seen = []
+
+    def look(request):
+        time.sleep(0.3)
+        seen.append(len(everything(other, 4)))
+
+    with closing(TraceStore(path, "one", "a")) as store, closing(TraceStore(path)) as other:
+        gather_all(store, FakeEngine(rows=8, each=look), 4)
+    assert seen == [0, 1, 2, 3]
+
+
+def test_what_cannot_be_committed_ends_the_gathering(path, monkeypatch):
+    def full(self, *given):
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(TraceStore, "commit_all", full)
+    engine = FakeEngine(rows=4, delay=0.05)
+    with (
+        closing(TraceStore(path, "one", "a")) as store,
+        pytest.raises(StoreError, match="the disk is full"),
+    ):
+        gather_all(store, engine, 400)
+    assert len(engine.seen) <= 4
+    assert not [t for t in threading.enumerate() if t.name == "tokenbudget-commits"]
+
+
 def start(path, run, count, log, **given):
     options = [f"{name}={str(value).lower()}" for name, value in given.items()]
     return subprocess.Popen(
@@ -355,23 +414,142 @@ def test_two_fresh_runs_beside_each_other_end(path):
     assert second
 
 
+def killed(path, log, lease, count=8):
+    """A process that was killed while it generated."""
+    process = start(path, "one", count, log, delay=0.3, lease=lease)
+    wait_for(lambda: len(generated(log)) >= 3, process)
+    process.send_signal(signal.SIGKILL)
+    return process
+
+
+def change(path, statement, *values):
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(statement, values)
+        db.commit()
+
+
 @pytest.mark.timeout(120)
-def test_the_share_of_a_silent_process_is_taken_over_after_its_lease(path, tmp_path):
-    log = tmp_path / "log"
-    killed = start(path, "one", 8, log, delay=0.3, lease=1.5)
-    wait_for(lambda: len(generated(log)) >= 2, killed)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait(20)
+@pytest.mark.parametrize("reaped", [True, False])
+def test_the_share_of_a_dead_process_is_taken_over_at_once(path, tmp_path, reaped):
+    """Even where nobody has waited for it, so that its number is still taken."""
+    process = killed(path, tmp_path / "log", lease=600)
+    if reaped:
+        process.wait(20)
+    else:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     with closing(TraceStore(path, "two", "b")) as store:
         before = everything(store)
         assert before
-        began = time.monotonic()
         engine = FakeEngine()
-        gather_all(store, engine, 8, lease=1.5)
-        assert 0.3 < time.monotonic() - began < 20
+        began = time.monotonic()
+        gather_all(store, engine, 8, lease=600)
+        assert time.monotonic() - began < 20
         after = check_all(store)
+        assert [text for _, text in store.notes()] == []
+    process.wait(20)
     assert len(engine.seen) == 8 - len(before), "what was committed is not generated again"
     assert {k: after[k] for k in before} == before
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE processes SET host = 'elsewhere boot pid:[1]'",
+        "UPDATE processes SET started = ''",
+        "DELETE FROM processes",
+    ],
+)
+def test_the_share_of_a_process_that_cannot_be_seen_is_taken_over_after_its_lease(
+    path, tmp_path, statement
+):
+    """Of another host or container, or of a version that did not say which process it was."""
+    process = killed(path, tmp_path / "log", lease=4)
+    process.wait(20)
+    change(path, statement)
+    with closing(TraceStore(path, "two", "b")) as store:
+        (claim,) = wanted(store).claims()
+        left = claim.until - time.time()
+        assert 0 < left <= 4
+        began = time.monotonic()
+        engine = FakeEngine()
+        gather_all(store, engine, 8, lease=4)
+        assert left - 0.5 < time.monotonic() - began < left + 20
+        check_all(store)
+        (line,) = [text for _, text in store.notes()]
+        until = time.strftime("%H:%M:%S", time.localtime(claim.until))
+        assert f"{claim.traces} of the {claim.traces} missing traces until {until}" in line
+        named = "process" if "elsewhere" not in statement else f"{process.pid} on elsewhere, which"
+        assert named in line
+
+
+def wanted(store, count=8):
+    plan, problems = make_plan(), make_problems(count)
+    store.want(plan.wants(problems, render(store, plan, problems, no_engine)))
+    return store
+
+
+@pytest.mark.timeout(60)
+def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it(path, tmp_path):
+    process = killed(path, tmp_path / "log", lease=600)
+    process.wait(20)
+    change(path, "UPDATE processes SET pid = ? WHERE run = 'one'", os.getpid())
+    with closing(TraceStore(path, "two", "b")) as store:
+        gather_all(store, FakeEngine(), 8, lease=600)
+        check_all(store)
+
+
+def test_a_claim_from_the_future_is_not_believed(path, monkeypatch):
+    """The clock was a day ahead when it was made."""
+    plan, problems = make_plan(), make_problems(8)
+    with closing(TraceStore(path, "one", "a")) as other:
+        other.want(plan.wants(problems, render(other, plan, problems, FakeEngine)))
+        with monkeypatch.context() as patch:
+            now = time.time()
+            patch.setattr(time, "time", lambda: now + 86_400)
+            assert len(other.claim(5, 60)) == 5
+        with closing(TraceStore(path, "two", "b")) as store:
+            assert wanted(store).unclaimed() == 8
+            assert store.claims() == []
+            gather_all(store, FakeEngine(), 8)
+            check_all(store)
+
+
+@pytest.mark.timeout(120)
+def test_a_process_that_was_stopped_longer_than_its_lease_does_no_harm(path, tmp_path):
+    log = tmp_path / "log"
+    stopped = start(path, "one", 8, log, delay=0.3, lease=1, rows=8)
+    wait_for(lambda: len(generated(log)) >= 3, stopped)
+    stopped.send_signal(signal.SIGSTOP)
+    with closing(TraceStore(path, "two", "b")) as store:
+        gather_all(store, FakeEngine(), 8, lease=1)
+        before = check_all(store)
+        rows = all_rows(path)
+        stopped.send_signal(signal.SIGCONT)
+        ended(stopped)
+        assert check_all(store) == before
+        assert all_rows(path) == rows
+        assert wanted(store).missing() == 0
+
+
+def all_rows(path):
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute("SELECT * FROM traces ORDER BY key").fetchall()
+
+
+@pytest.mark.timeout(60)
+def test_a_process_that_arrives_before_the_first_share_is_taken_gets_half(path):
+    plan = make_plan()
+    with closing(TraceStore(path, "two", "b")) as second:
+        second.arrive(plan.name)
+        engine = FakeEngine(rows=100)
+        with closing(TraceStore(path, "one", "a")) as store:
+            gather_all(store, engine, 8)
+        assert engine.batches == [4, 2, 1, 1]
+        second.leave()
+        with closing(TraceStore(path, "three", "c")) as store:
+            gather_all(store, engine := FakeEngine(rows=100), 16)
+        assert engine.batches == [8]
 
 
 @pytest.mark.timeout(60)

@@ -20,6 +20,7 @@ from pytest_tokenbudget.report.style import shorten
 from pytest_tokenbudget.traces.plan import Plan
 from pytest_tokenbudget.traces.store import PlanRow, StoreError, TraceStore
 from pytest_tokenbudget.traces.tally import PROBING
+from pytest_tokenbudget.traces.waiting import WAITING, waits
 
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 30.0
@@ -148,10 +149,12 @@ class _Shown:
             self.current = PlanProgress(self.store, row)
         progress = self.current
         progress.look(row)
+        waiting = "" if progress.generates else waits(self.store.states(WAITING), row.name)
         if self.bar is not None:
-            self.bar.draw(f"generating  {progress.counts()}", progress.share, progress.times())
+            left = f"generating  {progress.counts()}"
+            self.bar.draw(left, progress.share, waiting or progress.times())
         else:
-            self._say(f"generating {progress.counts()}, {progress.sentence()}")
+            self._say(f"generating {progress.counts()}, {waiting or progress.sentence()}")
         if not row.missing:
             self.monitor._finished.add(row.name)
             self.finish()

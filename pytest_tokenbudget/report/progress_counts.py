@@ -44,6 +44,8 @@ class PlanProgress:
         self.tokens = 0
         self.share = 0.0
         """Share of the work that is done, from 0 to 1."""
+        self.generates = False
+        """Whether a process of this run is generating."""
 
     def look(self, row: PlanRow) -> None:
         """Take the present state of the store."""
@@ -52,10 +54,11 @@ class PlanProgress:
         self._done = row.to_generate - row.missing
         found, self._after = self._store.lengths(self._model, self._after)
         self._finished |= {key: Length(*each) for key, each in found.items()}
+        states = [s for s in self._store.states(GENERATING) if s["plan"] == self.name]
+        self.generates = bool(states)
         going_on = [
             Length(*length)
-            for state in self._store.states(GENERATING)
-            if state["plan"] == self.name
+            for state in states
             for key, length in state["lengths"].items()
             if key not in self._finished
         ]

@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from pytest_tokenbudget.context.stream import text_and_offsets
 from pytest_tokenbudget.engines.base import Engine, EngineError, Generated, Request, Watch
 from pytest_tokenbudget.tasks.problem import Problem
+from pytest_tokenbudget.traces.committer import Committer
 from pytest_tokenbudget.traces.journal import Journal
 from pytest_tokenbudget.traces.plan import Plan
-from pytest_tokenbudget.traces.store import StoredPrompt, TraceStore, Want
+from pytest_tokenbudget.traces.store import Ended, StoredPrompt, StoreError, TraceStore, Want
 from pytest_tokenbudget.traces.tally import GENERATING, PUBLISH_SECONDS, Tally, published
+from pytest_tokenbudget.traces.waiting import Waiting
 
 POLL_SECONDS = 0.1
+LOOK_SECONDS = 1.0
+# Looking at all wanted traces may take this share of the time, however many they are.
+LOOK_SHARE = 0.02
 
 
 class Audience(Watch, Protocol):
@@ -48,6 +53,7 @@ def render(
         problems: Their messages are rendered.
         engine: Gives the engine; called only if something has to be rendered.
     """
+    store.arrive(plan.name)  # before the engine is loaded, which takes a while
     renders = plan.renders(problems)
     known = store.prompts(plan.model, list(dict.fromkeys(renders.values())))
     new: dict[str, StoredPrompt] = {}
@@ -96,43 +102,36 @@ def gather(
     store.want(wants)
     if damage := store.damage_report():
         store.note(damage)
-    missing = store.missing(fresh)
+    count = Count(store, plan.name if planned else "", fresh)
     if planned:
-        store.put_plan(plan.name, plan.to_json(), missing)
+        store.arrive(plan.name)
+        store.put_plan(plan.name, plan.to_json(), count.missing)
     by_key = {want.key: want for want in wants}
     try:
-        while missing:
-            # No model is loaded only to wait for others.
-            if store.unclaimed(fresh):
-                share = _share(store, engine(), missing, by_key, workers)
-                claimed = store.claim(share, lease, fresh)
-            else:
-                claimed = {}
-            if claimed:
-                goes_on = engine().continues
-                requests = [
-                    _request(by_key[key], ids if goes_on else ()) for key, ids in claimed.items()
-                ]
-                tally = Tally(requests)
-                with (
-                    _kept(store, plan, lease, tally),
-                    _watched(engine(), plan, missing, audience, tally),
-                ):
-                    _generate(
-                        store,
-                        plan,
-                        engine(),
-                        requests,
-                        tally,
-                        fresh=fresh,
-                        planned=planned,
-                        audience=audience,
+        with Waiting(store, plan.name) as waiting:
+            while count.missing:
+                store.forget_dead()
+                # No model is loaded only to wait for others.
+                if store.unclaimed(fresh, most=1):
+                    share = _share(
+                        store, plan, engine(), missing=count.missing, wants=by_key, workers=workers
                     )
-            else:
-                time.sleep(POLL_SECONDS)
-            missing = store.missing(fresh)
-            if planned:
-                store.note_missing(plan.name, missing)
+                    claimed = store.claim(share, lease, fresh)
+                else:
+                    claimed = {}
+                if claimed:
+                    waiting.ended()
+                    requests = [
+                        _request(by_key[key], ids if engine().continues else ())
+                        for key, ids in claimed.items()
+                    ]
+                    _generate(
+                        store, plan, engine(), requests, count=count, lease=lease, audience=audience
+                    )
+                else:
+                    waiting.goes_on(count.missing)
+                    time.sleep(POLL_SECONDS)
+                    count.look()
     except EngineError as error:
         lacking = store.missing(fresh) + store.failed()
         raise EngineError(
@@ -140,8 +139,43 @@ def gather(
             "missing: run the same command again, it goes on with those only"
         ) from error
     finally:
-        # Ctrl-C may come at any place, also just after a claim.
-        store.release()
+        # What ends the gathering is raised, not what then is wrong with the store as well.
+        with suppress(StoreError):
+            if count.missing and planned:
+                store.note_missing(plan.name, store.missing(fresh))
+            store.leave()
+
+
+class Count:
+    """How many wanted traces are missing: counted here, and looked up in the store now and then.
+
+    Attributes:
+        fresh: Whether traces of earlier runs count as missing.
+        plan: Name of the plan whose progress is shown; empty if none is.
+        missing: How many are missing, as far as this process knows.
+    """
+
+    def __init__(self, store: TraceStore, plan: str, fresh: bool) -> None:
+        self._store, self.plan, self.fresh = store, plan, fresh
+        self.missing = store.missing(fresh)
+        self._next = time.monotonic() + LOOK_SECONDS
+
+    def ended(self, traces: int) -> None:
+        """Take what this process has generated and committed."""
+        self.missing -= traces
+        if self.missing <= 0 or time.monotonic() >= self._next:
+            self.look()
+
+    def look(self) -> float:
+        """Look up what is left, and return the seconds that it took."""
+        began = time.monotonic()
+        # Only where nothing seems to be left are all wanted traces looked at again.
+        self.missing = self._store.left(self.fresh) or self._store.missing(self.fresh)
+        cost = time.monotonic() - began
+        self._next = time.monotonic() + max(LOOK_SECONDS, cost / LOOK_SHARE)
+        if self.plan:
+            self._store.note_missing(self.plan, self.missing)
+        return cost
 
 
 def _request(want: Want, prefix: tuple[int, ...]) -> Request:
@@ -159,12 +193,19 @@ def _request(want: Want, prefix: tuple[int, ...]) -> Request:
 
 
 def _share(
-    store: TraceStore, engine: Engine, missing: int, wants: Mapping[str, Want], workers: int
+    store: TraceStore,
+    plan: Plan,
+    engine: Engine,
+    *,
+    missing: int,
+    wants: Mapping[str, Want],
+    workers: int,
 ) -> int:
     """A batch, or less where there are too few for all, so that nobody waits for the last one."""
     prompt = max(len(want.prompt_ids) for want in wants.values())
     total = max(len(want.prompt_ids) + want.cap for want in wants.values())
-    helpers = max(workers, store.claimants() + 1)
+    own, others = store.helpers(plan.name)
+    helpers = max(workers, own + 1) + others
     return max(1, min(engine.rows(prompt, total), -(-missing // helpers)))
 
 
@@ -173,23 +214,29 @@ def _generate(
     plan: Plan,
     engine: Engine,
     requests: Sequence[Request],
-    tally: Tally,
     *,
-    fresh: bool,
-    planned: bool,
+    count: Count,
+    lease: float,
     audience: Audience | None,
 ) -> None:
-    for result in engine.generate(requests, plan.decoding):
-        if result.text is None or result.offsets is None:
-            text, offsets = text_and_offsets(engine.pieces or engine.decode, result.output_ids)
-        else:
-            text, offsets = result.text, result.offsets
-        store.commit(plan.model, result, text, offsets, fresh)
-        tally.ended(result.request)
-        if planned:
-            store.note_missing(plan.name, store.missing(fresh))
-        if audience is not None:
-            audience.ended(result, text, offsets)
+    tally = Tally(requests)
+    ended = 0
+    with (
+        _kept(store, plan, lease, tally),
+        Committer(store, plan.model, count.fresh, count.plan) as committer,
+        _watched(engine, plan, count.missing, audience, tally),
+    ):
+        for result in engine.generate(requests, plan.decoding):
+            if result.text is None or result.offsets is None:
+                text, offsets = text_and_offsets(engine.pieces or engine.decode, result.output_ids)
+            else:
+                text, offsets = result.text, result.offsets
+            committer.put(Ended(result, text, offsets))
+            ended += 1
+            tally.ended(result.request)
+            if audience is not None:
+                audience.ended(result, text, offsets)
+    count.ended(ended)
 
 
 @contextmanager
@@ -229,4 +276,5 @@ def _kept(store: TraceStore, plan: Plan, lease: float, tally: Tally) -> Iterator
         with published(store, GENERATING, state, seconds, renew):
             yield
     finally:
-        store.release()
+        with suppress(StoreError):  # at worst others wait for the lease
+            store.release()

@@ -150,7 +150,8 @@ class Journal:
             for table, age in (("plans", "created"), ("runs", "began")):
                 db.execute(f"DELETE FROM {table} WHERE {age} < ?", (time.time() - KEEP_PLANS,))
             db.execute("DELETE FROM notes WHERE run NOT IN (SELECT run FROM runs)")
-            db.execute("DELETE FROM states WHERE changed < ?", (time.time() - KEEP_PLANS,))
+            for table, age in (("states", "changed"), ("processes", "seen")):
+                db.execute(f"DELETE FROM {table} WHERE {age} < ?", (time.time() - KEEP_PLANS,))
 
     def note_missing(self, name: str, missing: int) -> None:
         """Say how many traces of a plan are left, for whoever shows progress."""
@@ -197,6 +198,7 @@ class Journal:
                 "UPDATE claims SET deadline = ?, lease = ? WHERE owner = ?",
                 (time.time() + lease, lease, self.owner),
             )
+            db.execute("UPDATE processes SET seen = ? WHERE owner = ?", (time.time(), self.owner))
 
     def put_state(self, name: str, state: object) -> None:
         """Publish what this process is doing, for other processes of the run.

@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.engines.base import Generated, Request
-from pytest_tokenbudget.tasks.problem import Message
 from pytest_tokenbudget.traces import checksums
 from pytest_tokenbudget.traces.checksums import PROMPTS, TRACES
-from pytest_tokenbudget.traces.journal import Journal, PlanRow
+from pytest_tokenbudget.traces.journal import PlanRow
+from pytest_tokenbudget.traces.shares import STALE, Shares, Want, named
 from pytest_tokenbudget.traces.store_file import StoreError
 from pytest_tokenbudget.traces.trace import StopReason, Trace
 from pytest_tokenbudget.traces.trace_rows import StoredPrompt, pack, trace_of, unpack
@@ -25,55 +24,25 @@ from pytest_tokenbudget.traces.trace_rows import StoredPrompt, pack, trace_of, u
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["PlanRow", "StoreError", "StoredPrompt", "TraceStore", "Want", "pack", "unpack"]
-
-# For a fresh start: a trace that was there before the run began. What another run beside it makes
-# is fresh enough; if each wanted its own, two of them would replace each other's for ever.
-STALE = """
-    (:fresh AND t.run != :run AND t.created < (SELECT began FROM runs WHERE run = :run))
-"""
-
-# What still has to be generated: nothing there, an error of an earlier run, a trace whose cap was
-# too low and that this run has not failed to go on from, or, for a fresh start, one of an earlier
-# run.
-MISSING = f"""
-    (t.key IS NULL
-     OR (t.stop_reason = 'error' AND t.run != :run)
-     OR (t.stop_reason = 'length' AND t.cap < w.cap AND (t.error = '' OR t.run != :run))
-     OR {STALE})
-"""
-# Nobody works on it. No deadline lies more than a lease ahead, unless the clock was put back; a
-# second is for clocks that are corrected a little.
-FREE = "(c.key IS NULL OR c.deadline < :now OR c.deadline > :now + c.lease + 1)"
+__all__ = ["Ended", "PlanRow", "StoreError", "StoredPrompt", "TraceStore", "Want", "pack", "unpack"]
 
 
-@dataclass(frozen=True)
-class Want:
-    """A trace that is needed with at least ``cap`` output tokens allowed.
+class Ended(NamedTuple):
+    """A trace that has ended, with its text.
 
     Attributes:
-        key: Its key.
-        prompt_ids: Token ids of the prompt.
-        sample: Number of the sample.
-        cap: Output tokens that must be allowed.
-        messages: What the prompt was rendered from; empty where it goes on from an output.
-        thinking: What was asked of the chat template.
-        problem_id: The problem that it belongs to.
-        opens_thinking: Whether the prompt ends inside a thinking block.
+        result: The trace.
+        text: Its text.
+        offsets: For each output id, how many characters of the text stand after it.
     """
 
-    key: str
-    prompt_ids: tuple[int, ...]
-    sample: int
-    cap: int
-    messages: tuple[Message, ...] = ()
-    thinking: bool | None = None
-    problem_id: str = ""
-    opens_thinking: bool = False
+    result: Generated
+    text: str
+    offsets: Sequence[int]
 
 
-class TraceStore(Journal):
-    """An open trace store: a journal with the prompts and traces that runs have made."""
+class TraceStore(Shares):
+    """An open trace store: shares of the work, with the prompts and traces that runs have made."""
 
     # Prompts
 
@@ -90,113 +59,10 @@ class TraceStore(Journal):
 
     # Traces
 
-    def want(self, wants: Sequence[Want]) -> None:
-        """Say which traces the following calls are about; their order is the order of claims.
-
-        Damaged ones among them are moved to the table ``damaged``, noted in ``damage``, and missing
-        from then on.
-        """
+    def make_durable(self) -> None:
+        """Let what this connection commits outlive a power failure, which takes longer."""
         with self._errors():
-            self._db.execute(
-                "CREATE TEMP TABLE IF NOT EXISTS wanted"
-                " (key TEXT PRIMARY KEY, cap INTEGER, place INTEGER)"
-            )
-            with self._transaction() as db:
-                db.execute("INSERT OR IGNORE INTO runs VALUES (?, ?)", (self.run, time.time()))
-                db.execute("DELETE FROM wanted")
-                db.executemany(
-                    "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?)",
-                    [(w.key, w.cap, place) for place, w in enumerate(wants)],
-                )
-                self._set_aside(db, {w.key: (w.problem_id or w.key, w.sample) for w in wants})
-
-    def _set_aside(self, db: sqlite3.Connection, names: Mapping[str, tuple[str, int]]) -> None:
-        """Move damaged traces among those that are wanted out of the way."""
-        damaged = db.execute(
-            "SELECT w.key FROM wanted w LEFT JOIN traces t ON t.key = w.key"
-            " LEFT JOIN checksums k ON k.kind = 'traces' AND k.key = w.key"
-            " WHERE coalesce(t.key, k.key) IS NOT NULL"
-            f" AND (t.key IS NULL OR {TRACES.checksum('t')} IS NOT k.checksum)"
-        ).fetchall()
-        checksums.keep_damaged(db, TRACES, damaged)
-        checksums.forget(db, TRACES, damaged)
-        for (key,) in damaged:
-            self._note_damage(_named(*names[key]))
-
-    def missing(self, fresh: bool = False) -> int:
-        """How many wanted traces still have to be generated, by anyone."""
-        with self._errors():
-            row = self._db.execute(
-                "SELECT count(*) FROM wanted w LEFT JOIN traces t ON t.key = w.key"
-                f" WHERE {MISSING}",
-                {"run": self.run, "fresh": fresh},
-            ).fetchone()
-        return int(row[0])
-
-    def failed(self) -> int:
-        """How many wanted traces this run has failed on: it does not try them again."""
-        with self._errors():
-            row = self._db.execute(
-                "SELECT count(*) FROM wanted w JOIN traces t ON t.key = w.key"
-                " WHERE t.run = :run"
-                " AND (t.stop_reason = 'error' OR (t.error != '' AND t.cap < w.cap))",
-                {"run": self.run},
-            ).fetchone()
-        return int(row[0])
-
-    def unclaimed(self, fresh: bool = False) -> int:
-        """How many of the missing ones nobody is working on."""
-        with self._errors():
-            row = self._db.execute(
-                "SELECT count(*) FROM wanted w LEFT JOIN traces t ON t.key = w.key"
-                f" LEFT JOIN claims c ON c.key = w.key WHERE {MISSING} AND {FREE}",
-                {"run": self.run, "fresh": fresh, "now": time.time()},
-            ).fetchone()
-        return int(row[0])
-
-    def claim(self, limit: int, lease: float, fresh: bool = False) -> dict[str, tuple[int, ...]]:
-        """Take a share of what is missing and nobody else is working on.
-
-        Args:
-            limit: How many at the most.
-            lease: Seconds until others may take the share over, unless renewed.
-            fresh: Whether traces of earlier runs count as missing.
-
-        Returns:
-            For each claimed key, the output ids to continue from; empty where there are none.
-        """
-        with self._transaction() as db:
-            now = time.time()
-            rows = db.execute(
-                # An error's ids are what stood before it; they may be more than are wanted now.
-                "SELECT w.key, CASE WHEN t.stop_reason IN ('length', 'error')"
-                f" AND NOT {STALE} AND {TRACES.intact('t')}"
-                " THEN substr(t.output_ids, 1, 4 * w.cap) END"
-                " FROM wanted w LEFT JOIN traces t ON t.key = w.key"
-                " LEFT JOIN claims c ON c.key = w.key"
-                f" WHERE {MISSING} AND {FREE} ORDER BY w.place LIMIT :limit",
-                {"run": self.run, "fresh": fresh, "now": now, "limit": limit},
-            ).fetchall()
-            db.executemany(
-                "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?)",
-                [(key, self.owner, now + lease, lease) for key, _ in rows],
-            )
-        return {key: unpack(blob) if blob else () for key, blob in rows}
-
-    def release(self) -> None:
-        """Give up this process's claims, so that nobody has to wait for their deadline."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM claims WHERE owner = ?", (self.owner,))
-
-    def claimants(self) -> int:
-        """How many processes hold a live claim on what is wanted, this one not counted."""
-        with self._errors():
-            row = self._db.execute(
-                "SELECT count(DISTINCT c.owner) FROM claims c JOIN wanted w ON w.key = c.key"
-                f" WHERE NOT {FREE} AND c.owner != :owner",
-                {"now": time.time(), "owner": self.owner},
-            ).fetchone()
-        return int(row[0])
+            self._db.execute("PRAGMA synchronous = FULL")
 
     def commit(
         self,
@@ -206,7 +72,13 @@ class TraceStore(Journal):
         offsets: Sequence[int],
         fresh: bool = False,
     ) -> None:
-        """Keep one trace and give up the claim on it.
+        """Keep one trace and give up the claim on it, as :meth:`commit_all` does."""
+        self.commit_all(model, [Ended(result, text, offsets)], fresh)
+
+    def commit_all(
+        self, model: str, ended: Sequence[Ended], fresh: bool = False, plan: str = ""
+    ) -> None:
+        """Keep traces and give up the claims on them, in one transaction.
 
         Where two processes generated the same one (a lease ran out), the first stays, unless the
         second reaches further. An error never takes the place of what was generated: it is noted
@@ -215,64 +87,78 @@ class TraceStore(Journal):
 
         Args:
             model: Hash of the model's identity.
-            result: The trace.
-            text: Its text.
-            offsets: For each output id, how many characters of the text stand after it.
+            ended: The traces.
             fresh: Whether traces of earlier runs count as missing.
+            plan: Name of the plan of this run that lacks fewer traces now; empty for none.
         """
-        request: Request = result.request
         with self._transaction() as db:
-            superseded = db.execute(
-                f"SELECT 1 FROM traces t WHERE key = :key AND {STALE}",
-                {"key": request.key, "run": self.run, "fresh": fresh},
-            ).fetchone()
-            if superseded:
-                db.execute(
-                    "INSERT INTO replaced SELECT * FROM traces"
-                    " WHERE key = ? AND stop_reason != 'error'",
-                    (request.key,),
-                )
-                checksums.forget(db, TRACES, [(request.key,)])
-            db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (request.key, self.owner))
-            if self._noted(db, result, text, offsets):
-                checksums.sign(db, TRACES, [(request.key,)])
-                return
-            changed = db.execute(
-                "INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT (key) DO UPDATE SET model = excluded.model,"
-                " output_ids = excluded.output_ids, offsets = excluded.offsets,"
-                " text = excluded.text, stop_reason = excluded.stop_reason,"
-                " engine_reason = excluded.engine_reason, error = excluded.error,"
-                " cap = excluded.cap, new_tokens = excluded.new_tokens"
-                " + CASE WHEN run = excluded.run THEN new_tokens ELSE 0 END,"
-                # What was generated in this run so far took its time, too.
-                " seconds = excluded.seconds + CASE WHEN run = excluded.run AND new_tokens > 0"
-                " THEN seconds ELSE 0 END, created = excluded.created,"
-                " run = excluded.run, owner = excluded.owner,"
-                " counted = excluded.counted, usage = excluded.usage"
-                " WHERE traces.stop_reason = 'error'"
-                " OR (traces.stop_reason = 'length' AND traces.cap < excluded.cap)",
-                (
-                    request.key,
-                    model,
-                    pack(result.output_ids),
-                    pack(offsets),
-                    text,
-                    result.stop_reason.value,
-                    result.engine_reason,
-                    result.error,
-                    request.cap,
-                    len(result.output_ids) - len(request.prefix_ids),
-                    result.seconds,
-                    time.time(),
-                    self.run,
-                    self.owner,
-                    result.counted,
-                    json.dumps(dict(result.usage)) if result.usage else "",
-                ),
-            ).rowcount
-            if changed:
-                checksums.sign(db, TRACES, [(request.key,)])
+            kept = sum(self._keep(db, model, one, fresh) for one in ended)
+            db.execute(
+                "UPDATE plans SET missing = max(missing - ?, 0) WHERE run = ? AND name = ?",
+                (kept, self.run, plan),
+            )
+
+    def _keep(self, db: sqlite3.Connection, model: str, ended: Ended, fresh: bool) -> bool:
+        """Keep one trace; whether anything was changed."""
+        result, text, offsets = ended
+        request: Request = result.request
+        damaged = db.execute(
+            f"SELECT key FROM traces t WHERE key = ? AND NOT {TRACES.intact('t')}", (request.key,)
+        ).fetchall()
+        checksums.keep_damaged(db, TRACES, damaged)
+        checksums.forget(db, TRACES, damaged)
+        superseded = db.execute(
+            f"SELECT 1 FROM traces t WHERE key = :key AND {STALE}",
+            {"key": request.key, "run": self.run, "fresh": fresh},
+        ).fetchone()
+        if superseded:
+            db.execute(
+                "INSERT INTO replaced SELECT * FROM traces"
+                " WHERE key = ? AND stop_reason != 'error'",
+                (request.key,),
+            )
+            checksums.forget(db, TRACES, [(request.key,)])
+        db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (request.key, self.owner))
+        if self._noted(db, result, text, offsets):
+            checksums.sign(db, TRACES, [(request.key,)])
+            return True
+        changed = db.execute(
+            "INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (key) DO UPDATE SET model = excluded.model,"
+            " output_ids = excluded.output_ids, offsets = excluded.offsets,"
+            " text = excluded.text, stop_reason = excluded.stop_reason,"
+            " engine_reason = excluded.engine_reason, error = excluded.error,"
+            " cap = excluded.cap, new_tokens = excluded.new_tokens"
+            " + CASE WHEN run = excluded.run THEN new_tokens ELSE 0 END,"
+            # What was generated in this run so far took its time, too.
+            " seconds = excluded.seconds + CASE WHEN run = excluded.run AND new_tokens > 0"
+            " THEN seconds ELSE 0 END, created = excluded.created,"
+            " run = excluded.run, owner = excluded.owner,"
+            " counted = excluded.counted, usage = excluded.usage"
+            " WHERE traces.stop_reason = 'error'"
+            " OR (traces.stop_reason = 'length' AND traces.cap < excluded.cap)",
+            (
+                request.key,
+                model,
+                pack(result.output_ids),
+                pack(offsets),
+                text,
+                result.stop_reason.value,
+                result.engine_reason,
+                result.error,
+                request.cap,
+                len(result.output_ids) - len(request.prefix_ids),
+                result.seconds,
+                time.time(),
+                self.run,
+                self.owner,
+                result.counted,
+                json.dumps(dict(result.usage)) if result.usage else "",
+            ),
+        ).rowcount
+        if changed:
+            checksums.sign(db, TRACES, [(request.key,)])
+        return bool(changed)
 
     def _noted(
         self, db: sqlite3.Connection, result: Generated, text: str, offsets: Sequence[int]
@@ -340,7 +226,7 @@ class TraceStore(Journal):
                 if checksums.row_checksum(types, *values) == checksum:
                     traces[name] = trace_of(values, name, prompts[name[0]], reach)
                 else:
-                    self._note_damage(_named(*name))
+                    self._note_damage(named(*name))
         return traces
 
     def holds(self, model: str) -> bool:
@@ -387,7 +273,3 @@ class TraceStore(Journal):
                 (self.run, model, *given),
             ).fetchone()
         return int(row[0]), int(row[1])
-
-
-def _named(problem_id: str, sample: int) -> str:
-    return f"the trace of {problem_id}" + (f" (sample {sample})" if sample else "")
