@@ -520,7 +520,7 @@ def test_a_process_that_was_stopped_longer_than_its_lease_does_no_harm(path, tmp
     log = tmp_path / "log"
     stopped = start(path, "one", 8, log, delay=0.3, lease=1, rows=8)
     wait_for(lambda: len(generated(log)) >= 3, stopped)
-    stopped.send_signal(signal.SIGSTOP)
+    stop(stopped.pid, path)
     with closing(TraceStore(path, "two", "b")) as store:
         gather_all(store, FakeEngine(), 8, lease=1)
         before = check_all(store)
@@ -530,6 +530,21 @@ def test_a_process_that_was_stopped_longer_than_its_lease_does_no_harm(path, tmp
         assert check_all(store) == before
         assert all_rows(path) == rows
         assert wanted(store).missing() == 0
+
+
+def stop(pid, path):
+    """Stop a process at a moment at which it is not writing to the store: else all would wait."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        with closing(sqlite3.connect(path, timeout=0.5, isolation_level=None)) as db:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+                time.sleep(0.01)
+            else:
+                db.execute("ROLLBACK")
+                return
 
 
 def all_rows(path):

@@ -46,9 +46,25 @@ def explained(path: Path) -> Iterator[None]:
         reason = error.strerror or error
         raise StoreError(f"trace store {path}: {reason}. {ADVICE}.") from error
     except sqlite3.OperationalError as error:
-        raise StoreError(f"trace store {path}: {error}. {ADVICE}.") from error
+        raise StoreError(f"trace store {path}: {_reason(error)}.") from error
     except sqlite3.DatabaseError as error:
         raise damaged(path, error) from error
+
+
+def _reason(error: sqlite3.OperationalError) -> str:
+    """What happened and what to do, in words."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith("SQLITE_BUSY"):
+        return (
+            f"another process has been writing to it for {BUSY_SECONDS:.0f} s. If that process is "
+            "stopped (Ctrl-Z), let it go on or end it, and run the same command again"
+        )
+    if name == "SQLITE_FULL" or name.startswith("SQLITE_IOERR"):
+        return (
+            f"{error}. What was stored is kept: make room on the disk, or check it, and run the "
+            "same command again"
+        )
+    return f"{error}. {ADVICE}"
 
 
 def connect(path: Path, check: bool) -> tuple[sqlite3.Connection, str]:
