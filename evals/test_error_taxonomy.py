@@ -23,7 +23,7 @@ def test_error_types(errors, record_metrics):
     """Shares of the error types at each budget, what became of them, and who agrees with whom."""
     record_metrics(errors, sentence=errors.sentence())
     if errors.faults:
-        pytest.fail("\n".join(errors.faults), pytrace=False)
+        pytest.fail("; ".join(errors.faults), pytrace=False)
     if not errors.annotated:
         pytest.skip(f"{errors.sentence()}: fill in error_type in the tables, and run this again")
     for budget in errors.budgets:

@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pytest_tokenbudget.outside_text import PrintableError
+
 FILE_NAME = "tokenbudget.toml"
 PYPROJECT = "pyproject.toml"
 TABLE = "[tool.tokenbudget]"
@@ -18,7 +20,7 @@ TABLES = (MODELS, FORMATS, GATES)
 INTEGERS = "allowed: integers of at most 64 bits"
 
 
-class ConfigError(Exception):
+class ConfigError(PrintableError):
     """A configuration file that cannot be used; the message is for people."""
 
 

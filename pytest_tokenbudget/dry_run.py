@@ -11,7 +11,7 @@ import pytest
 
 from pytest_tokenbudget.activation import SESSION
 from pytest_tokenbudget.eval_tests import replaced, uses
-from pytest_tokenbudget.option_flags import working_names
+from pytest_tokenbudget.option_flags import NamingTerminal
 from pytest_tokenbudget.planning import Kind, Need, SetupError, choose_device
 from pytest_tokenbudget.selection import kinds_of, mode_of, model_under_test
 from pytest_tokenbudget.session import Session
@@ -78,10 +78,9 @@ def say(session: pytest.Session) -> bool | None:
         lines.append(f"written: {path.relative_to(base) if path.is_relative_to(base) else path}")
     if terminal is not None:
         terminal.ensure_newline()
-        for note in state.notes:
-            terminal.write_line(f"tokenbudget: {note}")
-        for line in lines:
-            terminal.write_line(working_names(session.config, line))
+        named = NamingTerminal(terminal, session.config)
+        for line in (*(f"tokenbudget: {note}" for note in state.notes), *lines):
+            named.write_line(line)
     # What cannot be generated would fail its tests.
     session.testsfailed += any(run.failures for run in found)
     return True

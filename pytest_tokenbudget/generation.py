@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_tokenbudget.argument_checks import described
+from pytest_tokenbudget.outside_text import PrintableError
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.tasks.problem import Problem
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 Conversation: TypeAlias = str | Sequence[Mapping[str, str]]
 
 
-class LanguageModelError(ValueError):
+class LanguageModelError(PrintableError, ValueError):
     """A model cannot do what a test asks of it; the message is for people."""
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_tokenbudget.config_file import ConfigError, kind_of, nearest
+from pytest_tokenbudget.outside_text import printable
 
 GENERATION = "llm.generation_config"
 LIMIT = "max_new_tokens"
@@ -358,4 +359,4 @@ def _dump(value: object) -> str:
 def _comment(text: str) -> str:
     line = " ".join(text.split())
     # YAML takes no control characters, not even in comments.
-    return f"# {''.join(c if c.isprintable() else '?' for c in line)}\n"
+    return f"# {printable(line)}\n"

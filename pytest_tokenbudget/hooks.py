@@ -12,6 +12,7 @@ from pytest_tokenbudget import dry_run, eval_tests, interrupts, missing, preflig
 from pytest_tokenbudget.activation import HOOKS, MARKERS, SESSION
 from pytest_tokenbudget.gates import keeper
 from pytest_tokenbudget.option_flags import named_in_errors
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report import reporter
 from pytest_tokenbudget.report.style import wrapped
 from pytest_tokenbudget.start import start
@@ -42,7 +43,7 @@ def register(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     remarks = reporter.settings_remarks(config.stash[SESSION].settings)
-    return [line for remark in remarks for line in wrapped(remark, 80)]
+    return [line for remark in remarks for line in wrapped(printable(remark), 80)]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

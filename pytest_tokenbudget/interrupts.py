@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_tokenbudget.option_flags import NamingTerminal
+
 if TYPE_CHECKING:
     from pytest_tokenbudget.session import Session
 
@@ -98,8 +100,9 @@ class Interrupts:
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._interrupted and not self._worker:
+            terminal = NamingTerminal(terminalreporter, self._config)
             for line in self._stored():
-                terminalreporter.write_line(line, yellow=True)
+                terminal.write_line(line, yellow=True)
 
     def _stored(self) -> list[str]:
         """How many of the traces that were to be generated are stored, plan by plan."""

@@ -18,6 +18,7 @@ from pytest_tokenbudget.config_file import (
 from pytest_tokenbudget.endpoints import Endpoint, read_addresses
 from pytest_tokenbudget.model_files import ModelError
 from pytest_tokenbudget.option_table import APIS
+from pytest_tokenbudget.outside_text import printable_name
 from pytest_tokenbudget.package_files import package_folder
 from pytest_tokenbudget.prices import Price, PriceError, read_price
 from pytest_tokenbudget.thinking_formats import (
@@ -77,6 +78,9 @@ class ModelSpec:
     price: Price | None = None
     generation: OwnSettings = ()
     detect: bool = field(default=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alias", printable_name(self.alias))
 
     @property
     def model_id(self) -> str:

@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Protocol
 
+from pytest_tokenbudget.outside_text import PrintableError
 from pytest_tokenbudget.thinking_formats import detect
 from pytest_tokenbudget.traces.thinking import ThinkingFormat
 
@@ -38,7 +39,7 @@ _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequenc
 _CHUNK = 1 << 20
 
 
-class ModelError(Exception):
+class ModelError(PrintableError):
     """A model that cannot be found or used as it is named; the message is for people."""
 
 

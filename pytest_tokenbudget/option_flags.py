@@ -24,6 +24,8 @@ from pytest_tokenbudget.option_table import OPTIONS, Option
 TAKEN = pytest.StashKey[dict[str, str]]()
 # Those of them that are on the command line.
 GIVEN = pytest.StashKey[tuple[str, ...]]()
+# Characters of a message.
+LONGEST = 10_000
 
 
 def add_options(parser: pytest.Parser, manager: pytest.PytestPluginManager) -> None:
@@ -126,7 +128,13 @@ def parsed(config: pytest.Config) -> None:
 
 
 def working_names(config: pytest.Config, text: str) -> str:
-    """A text for people, with long names in the place of short ones that somebody else has."""
+    """A message as people see it: printable, on one line, with option names that work.
+
+    Long names stand in the place of short ones that somebody else has.
+    """
+    from pytest_tokenbudget.outside_text import printable
+
+    text = printable(text, LONGEST)
     taken = config.stash.get(TAKEN, {})
     if not taken:
         return text
@@ -146,7 +154,7 @@ def named_in_errors(config: pytest.Config) -> Iterator[None]:
 
 
 class NamingTerminal:
-    """A terminal reporter that writes lines with names of options that work in this session.
+    """A terminal reporter that writes lines as people see them, see :func:`working_names`.
 
     Args:
         terminal: pytest's terminal reporter.
@@ -157,7 +165,16 @@ class NamingTerminal:
         self._terminal, self._config = terminal, config
 
     def write_line(self, line: str, **markup: bool) -> None:
-        self._terminal.write_line(working_names(self._config, line), **markup)
+        line = working_names(self._config, line)
+        # GitHub Actions obeys a line of a log that begins so, and `##[` within one.
+        line = line.replace("##[", r"\x23#[")
+        if line.lstrip().startswith("::"):
+            line = line.replace(":", r"\x3a", 1)
+        self._terminal.write_line(line, **markup)
+
+    def write_command(self, line: str) -> None:
+        """Write a workflow command, which is escaped already."""
+        self._terminal.write_line(line)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         return getattr(self._terminal, name)

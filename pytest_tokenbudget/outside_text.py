@@ -1,16 +1,26 @@
-"""Text from outside (models, servers, files, options), made safe to print in one line."""
+"""Text from outside (models, servers, files, options), made safe to print."""
 
 from __future__ import annotations
 
-import unicodedata
+import hashlib
+import re
 
-# Invisible characters that real text needs: joiners of emoji and of Persian and Indic words, the
-# soft hyphen, and signs that stand before or over numbers in Arabic, Syriac and Kaithi.
-_NEEDED = frozenset(
-    "\u200c\u200d\u00ad\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2"
-    "\U000110bd\U000110cd"
+# Noncharacters end each of the 17 planes: XML forbids them.
+_NONCHARACTERS = "\ufdd0-\ufdef" + "".join(
+    chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF)
 )
-_ESCAPED = frozenset({"Cc", "Cf", "Cs"})
+# What acts on a terminal or hides in a text: C0, DEL, C1, bidirectional controls, separators of
+# lines and paragraphs, zero-width characters, halves of surrogate pairs, tags. The joiners U+200C
+# and U+200D stay, which emoji and words in Persian and Indic scripts need.
+HARMFUL = re.compile(
+    "["
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    f"\ud800-\udfff{_NONCHARACTERS}\U000e0000-\U000e00ff]"
+)
+"""One character, other than tab and line feed, that must not reach a terminal or a file raw."""
+# Tab and the line breaks of str.splitlines, but no plain and no hard space.
+_BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
+_LONGEST_NAME = 400
 
 
 def printable(text: object, limit: int | None = None) -> str:
@@ -29,40 +39,40 @@ def printable(text: object, limit: int | None = None) -> str:
     """
     shown = text if isinstance(text, str) else str(text)
     if not shown.isprintable():
-        shown = _escaped(shown)
+        shown = HARMFUL.sub(_escape, _BREAKS.sub(" ", shown))
     if limit is not None and len(shown) > limit:
         shown = shown[: max(limit - 1, 0)] + "\u2026"
     return shown
 
 
-def _escaped(text: str) -> str:
-    parts: list[str] = []
-    in_break = False
-    for character in text:
-        # Tab, the line breaks of str.splitlines (NEL and U+2028 too), but no plain or hard space.
-        is_break = character in "\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"
-        if is_break:
-            if not in_break:
-                parts.append(" ")
-        elif character.isprintable():
-            parts.append(character)
-        elif _is_harmful(character):
-            parts.append(_escape(character))
-        else:
-            parts.append(character)
-        in_break = is_break
-    return "".join(parts)
+def printable_lines(text: str) -> str:
+    """Return ``text`` as :func:`printable` does, but keep its line feeds and tabs."""
+    if text.isprintable():
+        return text
+    return HARMFUL.sub(_escape, text.replace("\r\n", "\n"))
 
 
-def _is_harmful(character: str) -> bool:
-    if unicodedata.category(character) in _ESCAPED:
-        return character not in _NEEDED
-    code = ord(character)
-    return code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
+def printable_name(name: str) -> str:
+    """Return a name from outside as one that is safe to print, and as distinct as it was.
+
+    A name that is printable and not too long stays as it is. Another one ends in eight hexadecimal
+    digits of its SHA-256, so that different names stay different.
+    """
+    if printable(name) == name and name.strip() == name != "" and len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{printable(name, _LONGEST_NAME - 9).strip() or 'name'}-{digest}"
 
 
-def _escape(character: str) -> str:
-    code = ord(character)
+class PrintableError(Exception):
+    """An error whose message is for people, and may quote text from outside."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

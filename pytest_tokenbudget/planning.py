@@ -11,6 +11,7 @@ from pytest_tokenbudget import xdist
 from pytest_tokenbudget.context.window_limits import generation_room
 from pytest_tokenbudget.model_choice import engine_of
 from pytest_tokenbudget.options import Settings
+from pytest_tokenbudget.outside_text import PrintableError
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.base import Decoding, Engine
@@ -22,7 +23,7 @@ SAMPLE_TEMPERATURE = 0.7
 SAMPLE_TOP_P = 0.9
 
 
-class SetupError(Exception):
+class SetupError(PrintableError):
     """A study cannot be made; the message is for people."""
 
 

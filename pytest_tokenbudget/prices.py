@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_tokenbudget.config_file import kind_of, nearest
+from pytest_tokenbudget.outside_text import PrintableError
 
 MILLION = 1_000_000
 DEFAULT_CURRENCY = "USD"
@@ -32,7 +33,7 @@ class Price:
     currency: str = DEFAULT_CURRENCY
 
 
-class PriceError(ValueError):
+class PriceError(PrintableError, ValueError):
     """A price that cannot be used; the message is for people."""
 
 

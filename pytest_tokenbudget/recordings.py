@@ -13,6 +13,7 @@ import pytest
 
 from pytest_tokenbudget.models import ModelSpec
 from pytest_tokenbudget.options import Settings
+from pytest_tokenbudget.outside_text import printable_name
 from pytest_tokenbudget.planning import Kind, SetupError
 from pytest_tokenbudget.traces.recorded import EARLIER
 
@@ -69,7 +70,7 @@ class Recordings:
         for (name, kind), one in zip(shown, found, strict=True):
             # The same task can come from several reports folders.
             where = f" [{one.folder}, {len(one.problems):,} problems]"
-            full = name + where if times[name, kind] > 1 else name
+            full = printable_name(name + where if times[name, kind] > 1 else name)
             grouped.setdefault(full, {})[Kind(kind)] = one
         for kinds in grouped.values():
             main = kinds.get(Kind.MAIN)
@@ -93,7 +94,7 @@ class Recordings:
         self, grouped: dict[str, dict[Kind, Recording]]
     ) -> dict[str, dict[Kind, Recording]]:
         """Those that `--model` names; a single recording can be given a name with it."""
-        asked = self.settings.models
+        asked = [printable_name(name) for name in self.settings.models]
         if "model" not in self.settings.explicit:
             return grouped
         if len(grouped) == len(asked) == 1 and asked[0] not in grouped:

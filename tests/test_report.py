@@ -18,6 +18,7 @@ from studies import BUDGETS, NumberTask, answer_pieces, make_problem, make_study
 
 from pytest_tokenbudget.analysis.signs import Sign
 from pytest_tokenbudget.engines.base import Decoding
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.files import (
     safe_name,
@@ -568,7 +569,7 @@ class TestStyle:
 
     @given(st.text(), st.integers(2, 40))
     def test_shortened_fits(self, text, width):
-        shown = style.shorten(style.visible(text), width)
+        shown = style.shorten(printable(text), width)
         assert style.cells(shown) <= width
         assert all(c == " " or c.isprintable() or not c.isspace() for c in shown)
 

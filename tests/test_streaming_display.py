@@ -276,7 +276,7 @@ def test_errors_are_told_of_the_trace_that_is_shown_only():
     screen.ended(b, 0, StopReason.ERROR, "no room")
     screen.wrote(a, 3)
     screen.ended(a, 3, StopReason.ERROR, "the server\x1b is gone")
-    assert HEADER.split(screen.text)[-1] == "abc\n[the server\ufffd is gone]\n"
+    assert HEADER.split(screen.text)[-1] == "abc\n[the server\\x1b is gone]\n"
     assert screen.names == ["a"]
 
 

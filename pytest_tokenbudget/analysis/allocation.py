@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, cast, get_args
 
+from pytest_tokenbudget.outside_text import PrintableError
+
 Mode = Literal["auto", "conservative", "balanced", "aggressive", "disabled"]
 
 FLOOR: Final = 2048
@@ -46,7 +48,7 @@ _NO_THINKING: Final = (
 _NO_THINKING_QWEN3: Final = r"(?<![a-z0-9])instruct(?![a-z0-9])"
 
 
-class AllocationError(ValueError):
+class AllocationError(PrintableError, ValueError):
     """A mode or a value that cannot be used; the message is for people."""
 
 

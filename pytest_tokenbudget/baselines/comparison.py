@@ -17,7 +17,8 @@ from pytest_tokenbudget.analysis.intervals import (
 from pytest_tokenbudget.analysis.points import ByBudget
 from pytest_tokenbudget.baselines.facts import machine_facts
 from pytest_tokenbudget.baselines.run import Answer, BaselineError, Run
-from pytest_tokenbudget.report.style import plural, shorten, visible
+from pytest_tokenbudget.outside_text import printable
+from pytest_tokenbudget.report.style import plural, shorten
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.baselines.reading import Baseline
@@ -328,4 +329,4 @@ def _as_it_was(run: Run) -> dict[str, str]:
 
 
 def _shown(value: str, width: int = 48) -> str:
-    return shorten(visible(value), width) or "nothing"
+    return shorten(printable(value).strip(), width) or "nothing"

@@ -15,6 +15,7 @@ from pytest_tokenbudget.activation import RECORDED, SECTIONS
 from pytest_tokenbudget.baselines.run import BaselineError
 from pytest_tokenbudget.baselines.session import save
 from pytest_tokenbudget.gates.partial_runs import on_command_line, selected_by
+from pytest_tokenbudget.option_flags import NamingTerminal, working_names
 from pytest_tokenbudget.report.reporter import Reporter
 from pytest_tokenbudget.selection import runs_no_test
 from pytest_tokenbudget.session import Session
@@ -57,7 +58,7 @@ class BaselineKeeper:
             return result
         for sentence in missing:
             session.testscollected += 1
-            report = _failed(sentence)
+            report = _failed(working_names(self.config, sentence))
             log = {"nodeid": report.nodeid, "location": report.location}
             self.config.hook.pytest_runtest_logstart(**log)
             self.config.hook.pytest_runtest_logreport(report=report)
@@ -117,18 +118,19 @@ class BaselineKeeper:
             write_compared_summary,
         )
 
+        terminal = NamingTerminal(terminalreporter, self.config)
         if self.not_selected:
-            terminalreporter.write_line(f"baseline: {self.not_selected}")
+            terminal.write_line(f"baseline: {self.not_selected}")
         job = github.here()
         if job is None:
             return
-        terminalreporter.ensure_newline()
+        terminal.ensure_newline()
         for line in compared_annotations(self.found):
-            terminalreporter.write_line(line)
+            terminal.write_command(line)
         try:
             write_compared_summary(job, self.found)
         except OSError as error:
-            terminalreporter.write_line(f"the job's summary cannot be written: {error}", red=True)
+            terminal.write_line(f"the job's summary cannot be written: {error}", red=True)
 
     def _not_saved(self, sentence: str) -> None:
         # What was asked for and is not there shall not look like success.

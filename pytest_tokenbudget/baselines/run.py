@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.outside_text import PrintableError
 from pytest_tokenbudget.report.json_files import RunInfo, header, truncated
 from pytest_tokenbudget.traces.trace import Outcome
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 SCHEMA = "tokenbudget-baseline/1"
 
 
-class BaselineError(Exception):
+class BaselineError(PrintableError):
     """A run cannot be stored, found, read or compared with; the message is for people."""
 
 

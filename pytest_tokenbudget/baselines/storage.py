@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import re
 import secrets
@@ -17,7 +16,7 @@ from pytest_tokenbudget.baselines.reading import Baseline, read_baseline
 from pytest_tokenbudget.baselines.run import SCHEMA, BaselineError
 from pytest_tokenbudget.baselines.values import LATEST
 from pytest_tokenbudget.config_file import nearest
-from pytest_tokenbudget.report.files import to_plain
+from pytest_tokenbudget.report.files import json_text, to_plain
 
 SHOWN = 8
 _FILE = re.compile(r"(?P<number>\d{4,})_(?P<name>[A-Za-z][\w.-]*)\.json\Z", re.ASCII)
@@ -141,20 +140,7 @@ def _text(record: Mapping[str, object]) -> str:
     runs = plain.pop("runs")
     parts = []
     for run in runs:
-        lines = ",\n".join(_line(answer) for answer in run.pop("answers"))
-        parts.append(f'{_block(run)[:-2]},\n "answers": [\n{lines}\n ]\n}}')
+        lines = ",\n".join(json_text(answer) for answer in run.pop("answers"))
+        parts.append(f'{json_text(run, indent=1)[:-2]},\n "answers": [\n{lines}\n ]\n}}')
     whole = ",\n".join(parts)
-    return f'{_block(plain)[:-2]},\n "runs": [\n{whole}\n ]\n}}\n'
-
-
-def _block(value: object) -> str:
-    return _utf8(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1))
-
-
-def _line(value: object) -> str:
-    return _utf8(json.dumps(value, ensure_ascii=False, allow_nan=False))
-
-
-def _utf8(text: str) -> str:
-    # A lone surrogate, which broken model output can hold, has no UTF-8; its escape is valid JSON.
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return f'{json_text(plain, indent=1)[:-2]},\n "runs": [\n{whole}\n ]\n}}\n'

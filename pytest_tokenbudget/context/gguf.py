@@ -19,6 +19,7 @@ from pytest_tokenbudget.context.gguf_rules import SPLIT_RULES, SplitRule
 
 # The gguf library makes an object of every entry of an array, which takes seconds.
 from pytest_tokenbudget.gguf_header import MAGIC, GgufReader, struct_code
+from pytest_tokenbudget.outside_text import PrintableError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -74,7 +75,7 @@ _STRING = 8
 Metadata = Mapping[str, Any]
 
 
-class GgufTokenizerError(ValueError):
+class GgufTokenizerError(PrintableError, ValueError):
     """No tokenizer can be had from a file.
 
     Attributes:

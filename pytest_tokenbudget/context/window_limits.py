@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from pytest_tokenbudget.argument_checks import described, whole_number
+from pytest_tokenbudget.outside_text import PrintableError
 
 DEFAULT_NEW = 512
 # Strategies that a share can be given to.
@@ -13,7 +14,7 @@ WITH_SHARE = ("ends", "summary")
 LEAST_RESERVE = 64
 
 
-class ContextError(ValueError):
+class ContextError(PrintableError, ValueError):
     """A context window that cannot be made; the message is for people."""
 
 

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_tokenbudget.outside_text import PrintableError
 from pytest_tokenbudget.traces.trace import StopReason
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.context.pieces import Pieces
 
 
-class EngineError(Exception):
+class EngineError(PrintableError):
     """An engine could not be started or used; the message is for people."""
 
 

@@ -264,8 +264,9 @@ class Lister:
         terminal = session.config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None:
             terminal.ensure_newline()
+            named = NamingTerminal(terminal, session.config)
             for line in listed(keeper.gates, places, missing):
-                terminal.write_line(working_names(session.config, line))
+                named.write_line(line)
         session.testsfailed += sum(each.fails for each in missing)
         return True
 

@@ -19,6 +19,7 @@ from pytest_tokenbudget.argument_checks import real_number, text, whole_number
 from pytest_tokenbudget.config_file import ConfigError, kind_of, nearest, read_toml
 from pytest_tokenbudget.model_catalogue import not_among
 from pytest_tokenbudget.models import ModelError, ModelSpec, load_catalogue, resolve_model
+from pytest_tokenbudget.outside_text import PrintableError
 from pytest_tokenbudget.recipes.families import Family, find_family
 from pytest_tokenbudget.recipes.measured import is_settings, recipe_keys
 from pytest_tokenbudget.traces.thinking import ThinkingFormat
@@ -28,7 +29,7 @@ DEFAULT_ANSWER_TOKENS: Final = 4096
 _TABLE: Final = "recipe"
 
 
-class RecipeError(ValueError):
+class RecipeError(PrintableError, ValueError):
     """A recipe that cannot be used; the message is for people."""
 
 

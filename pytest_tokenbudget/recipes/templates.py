@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_tokenbudget.outside_text import PrintableError
+
 if TYPE_CHECKING:
     from jinja2.environment import Template
     from jinja2.nodes import Node
@@ -40,7 +42,7 @@ _ANY_VALUE: Final = (True, False, 0, 512)
 _DATE: Final = "2026-01-01"
 
 
-class TemplateError(ValueError):
+class TemplateError(PrintableError, ValueError):
     """A chat template that cannot be used; the message is for people."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report.allocation_replay import FEATURES
 from pytest_tokenbudget.report.allocation_settings import (
     choice,
@@ -29,7 +30,6 @@ from pytest_tokenbudget.report.style import (
     plural,
     rule,
     shorten,
-    visible,
     wrapped,
 )
 from pytest_tokenbudget.report.thinking import forced_share, point_record
@@ -162,7 +162,7 @@ def allocation_lines(study: ThinkingStudy, run: RunInfo, width: int = MAX_WIDTH)
 
 
 def _rule(study: ThinkingStudy, width: int) -> str:
-    task = shorten(visible(study.task.name), 24)
+    task = shorten(printable(study.task.name), 24)
     return rule(study.alias, f": allocation on {task}, n = {len(study.complete):,}", width)
 
 
@@ -276,7 +276,7 @@ def answer_sentence(report: AllocationReport) -> str:
             f"no thinking budget can be recommended from {plural(found.problems, 'problem')}: "
             f"{at} give {reached} ({report.reference_because})"
         )
-    shown = ", ".join(f"{visible(group)} {count(limit)}" for group, limit in limits.items())
+    shown = ", ".join(f"{printable(group)} {count(limit)}" for group, limit in limits.items())
     return f"recommended policy {name}{f' ({shown})' if shown else ''}: {reached}"
 
 

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_tokenbudget.outside_text import printable, printable_lines
+
 KEY_COLUMNS = ("problem_id", "budget", "model", "sample", "trace")
 FILLED_COLUMNS = ("error_type", "error_location", "recoverable", "notes")
 """The columns that annotators fill in."""
@@ -64,7 +66,7 @@ class AnnotationError(Exception):
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(map(printable, problems))
         super().__init__("\n".join(self.problems))
 
 
@@ -112,9 +114,8 @@ def sheet_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> by
 
 
 def clean(cell: str) -> str:
-    """``cell`` as a spreadsheet can hold it: lines end in LF, no NUL, no lone surrogates."""
-    lines = cell.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
-    return lines.encode("utf-8", "replace").decode("utf-8")
+    """``cell`` as a spreadsheet can hold it: lines end in LF, control characters are escaped."""
+    return printable_lines(cell.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def guard(cell: str) -> str:
@@ -246,5 +247,4 @@ def _columns(path: Path, line: int, header: Sequence[str]) -> tuple[str, ...]:
 
 
 def _shown(cell: str) -> str:
-    flat = " ".join(cell.split())
-    return repr(flat if len(flat) <= 60 else flat[:59] + "\u2026")
+    return repr(printable(cell.strip(), 60))

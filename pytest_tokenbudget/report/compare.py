@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.baselines.attached import attached
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report.compare_figure import compare_figure
 from pytest_tokenbudget.report.files import to_record, write_json
 from pytest_tokenbudget.report.json_files import RunInfo, file_stem, header
@@ -18,7 +19,6 @@ from pytest_tokenbudget.report.style import (
     percent,
     rule,
     shorten,
-    visible,
     wrapped,
 )
 
@@ -58,8 +58,8 @@ def compared_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[s
 
 def _rule(comparison: Comparison, width: int) -> str:
     before, after = comparison.before, comparison.after
-    other = "" if before.model == after.model else f" ({shorten(visible(before.model), 20)})"
-    against = f" against {shorten(visible(comparison.label), 24)}{other}"
+    other = "" if before.model == after.model else f" ({shorten(printable(before.model), 20)})"
+    against = f" against {shorten(printable(comparison.label), 24)}{other}"
     return rule(after.model, f"{against}, n = {len(comparison.problems):,}", width)
 
 
@@ -114,16 +114,16 @@ def _changed(changed: Changed, places: tuple[int, int]) -> str:
         each.predicted[place] or each.outcomes[place].replace("_", " ")
         for each, place in zip(changed, places, strict=True)
     )
-    question = shorten(visible(answer.question), 60)
-    category = f" ({visible(answer.category)})" if answer.category else ""
+    question = shorten(printable(answer.question), 60)
+    category = f" ({printable(answer.category)})" if answer.category else ""
     return (
-        f"{visible(answer.problem_id)}{category}, expected "
+        f"{printable(answer.problem_id)}{category}, expected "
         f"{_short(answer.expected)}: {_short(was)} -> {_short(now)}; {question}"
     )
 
 
 def _short(text: str) -> str:
-    return shorten(visible(text), 24)
+    return shorten(printable(text), 24)
 
 
 def write_compared(study: Study, run: RunInfo, directory: Path) -> list[Path]:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     add_texts,
@@ -84,7 +85,7 @@ def _title(figure: Figure, top: Axes, comparison: Comparison) -> None:
     from pytest_tokenbudget.analysis.resampling import p_words
 
     point = comparison.at(comparison.largest)
-    name = style.shorten(style.visible(comparison.after.task), 40)
+    name = style.shorten(printable(comparison.after.task), 40)
     about = (
         f"{name}, {style.plural(len(comparison.problems), 'problem')} in both runs; 95 % intervals"
     )

@@ -14,6 +14,7 @@ from pytest_tokenbudget.conformance.results import (
     Verdict,
     WayResult,
 )
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report.conformance_badge import badge_of, write_badge
 from pytest_tokenbudget.report.conformance_study import ConformanceReport, goes_on
 from pytest_tokenbudget.report.files import safe_name, to_record, write_json
@@ -26,7 +27,6 @@ from pytest_tokenbudget.report.style import (
     plural,
     rule,
     shorten,
-    visible,
     wrapped,
 )
 
@@ -131,23 +131,23 @@ def conformance_lines(report: ConformanceReport, run: RunInfo, width: int = MAX_
         width: Columns of the terminal. Sentences are wrapped to it; the tables need 80.
     """
     width = columns(width)
-    engine = shorten(visible(report.engine), 24)
+    engine = shorten(printable(report.engine), 24)
     lines = [rule(report.alias, f" by {engine}: are limits kept?", width)]
     for answer in _answers(report):
-        lines += wrapped(visible(answer), width)
+        lines += wrapped(printable(answer), width)
     lines += _limit_table(report.limits)
     for limit in report.limits:
         if limit.finding is not Finding.KEPT and not limit.cases:
-            lines += wrapped(f"{limit.probe} {limit.finding}: {visible(limit.sentence)}", width)
+            lines += wrapped(f"{limit.probe} {limit.finding}: {printable(limit.sentence)}", width)
     lines += _overflow_table(report)
     for case in report.overflow:
         if case.broken or case.behaviour not in _SAID_BY_TABLE:
-            lines += wrapped(f"{case.case}: {visible(case.sentence)}", width)
+            lines += wrapped(f"{case.case}: {printable(case.sentence)}", width)
     lines += _way_table(report)
     if star := star_sentence(report):
         lines += wrapped(star, width)
     for sentence in _way_sentences(report):
-        lines += wrapped(visible(sentence), width)
+        lines += wrapped(printable(sentence), width)
     if report.missing:
         shown = ", ".join(report.missing[:_NAMED])
         more = ", ..." if len(report.missing) > _NAMED else ""
@@ -212,7 +212,7 @@ def _way_table(report: ConformanceReport) -> list[str]:
         row = "".join(
             (mean_thinking(at[each]) if each in at else "").rjust(_BUDGET) for each in shown
         )
-        title = shorten(visible(way.way), name)
+        title = shorten(printable(way.way), name)
         lines.append(f"{title}{' ' * (name - cells(title))}{row}  {way.verdict}")
     return lines
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from xml.sax.saxutils import escape, quoteattr
 
 from pytest_tokenbudget.conformance.results import Finding, Verdict
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.conformance_study import ConformanceReport, goes_on_under
 from pytest_tokenbudget.report.files import write_json, write_text
@@ -102,7 +103,7 @@ def badge_of(report: ConformanceReport) -> Badge:
     kept = best.verdict in (Verdict.ENFORCED, Verdict.SOFT)
     if kept:
         message += f" by {best.way}"
-    message = style.shorten(style.visible(message), MAX_MESSAGE)
+    message = style.shorten(printable(message), MAX_MESSAGE)
     if kept and goes_on_under(best):
         message, colour = f"{message}, {GOES_ON}", CAUTION
     if broken:

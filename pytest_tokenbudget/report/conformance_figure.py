@@ -13,6 +13,7 @@ from pytest_tokenbudget.conformance.results import (
     Finding,
     OverflowCase,
 )
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.conformance import budget_name, mean_thinking, star_sentence
 from pytest_tokenbudget.report.conformance_study import ConformanceReport
@@ -66,7 +67,7 @@ def conformance_figure(report: ConformanceReport, path: Path) -> list[Path]:
     Returns:
         The two files.
     """
-    title = f"{style.visible(report.alias)} by {style.visible(report.engine)}: conformance"
+    title = f"{printable(report.alias)} by {printable(report.engine)}: conformance"
     return save_figure(lambda: draw_conformance(report), path, title)
 
 
@@ -121,7 +122,7 @@ def _draw_ways(axes: Axes, report: ConformanceReport) -> None:
             fontweight="bold",
         )  # fmt: skip
     for row, way in enumerate(ways):
-        name = style.shorten(style.visible(way.way), _NAME)
+        name = style.shorten(printable(way.way), _NAME)
         label = axes.text(_NAMES - 0.1, row, name, ha="right", va="center", fontsize=8)
         fit(label, _NAMES - 0.2)
         at = {each.budget: each for each in way.budgets}
@@ -172,7 +173,7 @@ def _draw_chips(axes: Axes, title: str, chips: Sequence[Chip]) -> None:
         row, column = divmod(place, _CHIPS)
         _cell(axes, column * width, row, width, meaning)
         middle = (column + 0.5) * width
-        shown = style.shorten(style.visible(chip), _CHIP_NAME)
+        shown = style.shorten(printable(chip), _CHIP_NAME)
         name = axes.text(middle, row - 0.16, shown, ha="center", va="center", fontsize=8)
         fit(name, width - 0.2)
         axes.text(middle, row + 0.22, found, ha="center", va="center", fontsize=7)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report.context_points import (
     WHOLE_LIMIT,
     ContextReport,
@@ -23,7 +24,6 @@ from pytest_tokenbudget.report.style import (
     plural,
     rule,
     shorten,
-    visible,
     wrapped,
 )
 
@@ -121,7 +121,9 @@ def context_lines(study: ContextStudy, run: RunInfo, width: int = MAX_WIDTH) -> 
         if "all" in report.advice:
             lines += wrapped(f"all together: {report.advice['all'].sentence()}", width)
         for arm in report.arms:
-            name = f"{shorten(visible(study.arm_name(arm)), 30)}: " if len(report.arms) > 1 else ""
+            name = (
+                f"{shorten(printable(study.arm_name(arm)), 30)}: " if len(report.arms) > 1 else ""
+            )
             lines += wrapped(f"{name}{report.advice[arm].sentence()}", width)
             lines += _table(study, report, arm, width)
             for sentence in _arm_sentences(study, report, arm):
@@ -139,7 +141,7 @@ def _table(study: ContextStudy, report: ContextReport, arm: Arm, width: int) -> 
     Of more limits than the width has room for the smallest are left out, which a line says.
     """
     whole = report.whole(arm)
-    name = shorten(visible(study.arm_name(arm)), 30)
+    name = shorten(printable(study.arm_name(arm)), 30)
     kept = f" (% of windows with {_NEEDED.get(arm, 'all facts needed')})" if whole.kept else ""
     shown = max(1, (width - NAME_WIDTH) // CELL_WIDTH - 1)
     limits = [*report.limits[-1 - shown : -1], WHOLE_LIMIT]

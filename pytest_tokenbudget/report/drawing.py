@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.files import safe_name, write_bytes
 from pytest_tokenbudget.report.json_files import file_stem
@@ -80,7 +81,7 @@ def save_study_figure(
         The two files.
     """
     stem = file_stem(study) if isinstance(study, Study) else safe_name(study.alias)
-    about = f"{style.visible(study.alias)} on {style.visible(study.task.name)}"
+    about = f"{printable(study.alias)} on {printable(study.task.name)}"
     return save_figure(draw, directory / "figures" / f"{name}_{stem}", title.format(about))
 
 
@@ -245,7 +246,7 @@ def count_ticks(axis: Axis, most: int = 6) -> None:
 
 def name_ticks(axis: Axis, places: Sequence[float], names: Sequence[str], width: int) -> None:
     """Foreign names as labels of ticks, each in at most ``width`` columns, none as a formula."""
-    axis.set_ticks(places, [style.shorten(style.visible(name), width) for name in names])
+    axis.set_ticks(places, [style.shorten(printable(name), width) for name in names])
     for label in axis.get_ticklabels():
         label.set_parse_math(False)
 
@@ -340,17 +341,17 @@ def add_texts(
         columns: Columns of the legend, fewer where they do not fit.
         legends: Panels whose entries the legend has; ``top`` alone where empty.
     """
-    name = style.visible(model)
+    name = printable(model)
     title = f"{what}: {style.shorten(name, NAME)}" if name else what
     lines = [f"Model: {style.shorten(name, 72)}"] if style.cells(name) > NAME else []
     for sentence in sentences:
-        lines += style.wrapped(style.visible(sentence), LINE, "")
+        lines += style.wrapped(printable(sentence), LINE, "")
     if lines:
         figure.set_figheight(figure.get_figheight() + LINE_HEIGHT * len(lines) + 0.1)
         margin = MARGIN / figure.get_figwidth()
         fit(figure.supxlabel("\n".join(lines), x=margin, ha="left", fontsize=8.5))
     fit(figure.suptitle(title, fontsize=12, fontweight="bold"))
-    _add_legend(figure, top, style.visible(subtitle), columns, legends or (top,))
+    _add_legend(figure, top, printable(subtitle), columns, legends or (top,))
 
 
 def _add_legend(
@@ -414,13 +415,13 @@ def fit(text: Text, inches: float | None = None, smallest: float = SMALLEST) -> 
 
 def legend_name(name: str, width: int = 30) -> str:
     """A foreign name as an entry of a legend; matplotlib leaves out entries that begin with _."""
-    shown = style.shorten(style.visible(name), width)
+    shown = style.shorten(printable(name), width)
     return f" {shown}" if shown.startswith("_") else shown
 
 
 def data_words(study: Study | ThinkingStudy) -> str:
     """What the data of a figure are, in one line: task, problems, decoding."""
-    task = style.shorten(style.visible(study.task.name), 40)
+    task = style.shorten(printable(study.task.name), 40)
     if isinstance(study, Study):
         return f"{task}, {sample_size(study)}, {decoding_words(study)}"
     size = f"n = {len(study.complete):,}"

@@ -9,6 +9,7 @@ from typing import cast
 
 from pytest_tokenbudget.analysis.error_rates import NOT_ANNOTATED, SOLVED
 from pytest_tokenbudget.analysis.errors import RECOVERABLE
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report.annotations import annotations_folder
 from pytest_tokenbudget.report.error_analysis import (
     DEFAULT_SAMPLES,
@@ -28,7 +29,6 @@ from pytest_tokenbudget.report.style import (
     percent,
     plural,
     shorten,
-    visible,
     wrapped,
 )
 
@@ -133,11 +133,11 @@ def errors_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str
     sentences += [
         _annotated_recovery(one) for one in report.budgets if any(one.recoverable.values())
     ]
-    sentences += [visible(fault) for fault in report.faults[:_SHOWN_FAULTS]]
+    sentences += [printable(fault) for fault in report.faults[:_SHOWN_FAULTS]]
     if len(report.faults) > _SHOWN_FAULTS:
         sentences.append(f"and {len(report.faults) - _SHOWN_FAULTS} more")
     sentences += [_budget_words(one) for one in report.budgets if one.errors]
-    sentences += [visible(one.sentence()) for one in report.agreement if one.n]
+    sentences += [printable(one.sentence()) for one in report.agreement if one.n]
     stale = sum(one.of_other_texts for one in report.budgets)
     if stale:
         are = "annotated row is" if stale == 1 else "annotated rows are"

@@ -17,6 +17,8 @@ from enum import Enum
 from fractions import Fraction
 from pathlib import Path
 
+from pytest_tokenbudget.outside_text import HARMFUL
+
 MAX_NAME = 80
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LOOKS_HASHED = re.compile(r"-[0-9a-f]{8}\Z")
@@ -66,9 +68,14 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_json(path: Path, value: object) -> Path:
     """Write ``value`` as JSON of plain values, whole or not at all."""
-    text = json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False, indent=1)
-    # A lone surrogate, which broken model output can hold, has no UTF-8; its escape is valid JSON.
-    return write_bytes(path, (text + "\n").encode("utf-8", "backslashreplace"))
+    return write_text(path, json_text(to_plain(value), indent=1) + "\n")
+
+
+def json_text(value: object, indent: int | None = None) -> str:
+    """``value`` as JSON: letters of all scripts as they are, what acts on a terminal escaped."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    # JSON has escapes for all of these, halves of surrogate pairs among them.
+    return HARMFUL.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def to_plain(value: object) -> object:

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report import github
 from pytest_tokenbudget.report.files import write_json
-from pytest_tokenbudget.report.style import cells, columns, plural, rule, shorten, visible, wrapped
+from pytest_tokenbudget.report.style import cells, columns, plural, rule, shorten, wrapped
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.gates.accounting import Unjudged
@@ -115,7 +116,7 @@ def gate_lines(
         mode = f" {each.mode}" if each.mode else ""
         allowed = each.ruling == "inconclusive" and each.kept
         word = "inconclusive, which is allowed" if allowed else MARKS[each.ruling]
-        where = f"{word}: {visible(each.model)}, {each.eval}{at}{mode}: "
+        where = f"{word}: {printable(each.model)}, {each.eval}{at}{mode}: "
         if each.ruling == "passed" and not verbose:
             result = _in_short(each)
             if cells(where + result) > width:
@@ -123,12 +124,12 @@ def gate_lines(
             where = shorten(where, max(LEAST_WHERE, width - cells(result)))
             lines.append(shorten(where + result, width))
         else:
-            lines += wrapped(f"{where}{visible(each.sentence)}", width)
+            lines += wrapped(f"{where}{printable(each.sentence)}", width)
     left_out: dict[str, list[str]] = {}
     alike: dict[tuple[bool, str], list[Unjudged]] = {}
     for missed in missing:
         if missed.selection:
-            left_out.setdefault(missed.selection, []).append(visible(missed.name))
+            left_out.setdefault(missed.selection, []).append(printable(missed.name))
         else:
             alike.setdefault((missed.fails, missed.reason), []).append(missed)
     for (fails, reason), several in alike.items():
@@ -136,10 +137,10 @@ def gate_lines(
         said = several[0].sentence()
         if len(several) > 1:
             said = f"{', '.join(each.name for each in several)}: {reason}"
-        lines += wrapped(f"{word}: {visible(said)}", width)
+        lines += wrapped(f"{word}: {printable(said)}", width)
     for selection, names in left_out.items():
         which = ", ".join(dict.fromkeys(names))
-        lines += wrapped(f"not judged in this selection ({visible(selection)}): {which}", width)
+        lines += wrapped(f"not judged in this selection ({printable(selection)}): {which}", width)
     return lines
 
 
@@ -150,15 +151,15 @@ def _in_short(each: Judgement, interval: bool = True) -> str:
 
     said = each.sentence.partition(";")[0].partition(" (")[0]
     if each.unit == "change":  # the saturation point, which rests on a difference
-        return visible(f"{said.partition(' is at most ')[0]} {each.shown}")
+        return printable(f"{said.partition(' is at most ')[0]} {each.shown}")
     if each.unit not in ("share", "tokens") or each.value is None:
-        return visible(said)
+        return printable(said)
     unit = Unit(each.unit)
     of = f" of {each.category}" if each.category else ""
     ends = [unit.number(end) for end in (each.low, each.high) if end is not None]
     between = f" [{', '.join(ends)}]" if interval and len(ends) == 2 else ""
     name = METRICS[each.metric].name
-    return visible(f"{name}{of} {unit.number(each.value)}{unit.after}{between} {each.shown}")
+    return printable(f"{name}{of} {unit.number(each.value)}{unit.after}{between} {each.shown}")
 
 
 def show_gates(keeper: Keeper, terminal: NamingTerminal) -> None:
@@ -178,4 +179,4 @@ def show_gates(keeper: Keeper, terminal: NamingTerminal) -> None:
     place = github.here()
     if place is not None:
         for line in github.annotation_lines(place, keeper.gates, keeper.judgements, keeper.missing):
-            terminal.write_line(line)
+            terminal.write_command(line)

@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from pytest_tokenbudget.outside_text import printable
+
 if TYPE_CHECKING:
     from pytest_tokenbudget.gates.accounting import Unjudged
     from pytest_tokenbudget.gates.table import Gate
     from pytest_tokenbudget.gates.verdicts import Judgement
+
+# Characters of a cell or a sentence in the summary, which may hold 1 MiB in all.
+LONGEST = 2_000
 
 SIGNS = {
     "passed": ":white_check_mark:",
@@ -108,8 +113,8 @@ def command(kind: str, where: Mapping[str, str | int], title: str, message: str)
         message: What is said.
     """
     named = {**where, "title": title}
-    shown = ",".join(f"{key}={_escaped(str(value), ':,')}" for key, value in named.items())
-    return f"::{kind} {shown}::{_escaped(message)}"
+    shown = ",".join(f"{key}={_escaped(printable(value), ':,')}" for key, value in named.items())
+    return f"::{kind} {shown}::{_escaped(printable(message))}"
 
 
 def _escaped(text: str, also: str = "") -> str:
@@ -202,5 +207,5 @@ def _link(job: Job, gate: Gate, each: Judgement) -> str:
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    plain = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", plain)
+    plain = html.escape(printable(" ".join(text.split()), LONGEST), quote=False)
+    return re.sub(r"([\\`*_\[\]|~#$!]|^[-+](?= )|^\d+[.)](?= ))", r"\\\1", plain)

@@ -10,22 +10,12 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from pytest_tokenbudget.context.stream import Decode, Detokenizer, Pieces
+from pytest_tokenbudget.outside_text import printable_lines
 from pytest_tokenbudget.traces.thinking import Tag, ThinkingFormat, find_tags, walk
 from pytest_tokenbudget.traces.trace import StopReason
 
 DIM, UNDIM = "\x1b[2m", "\x1b[22m"
 REVERSE, UNREVERSE = "\x1b[7m", "\x1b[27m"
-
-# What a terminal would obey, or what would change the order of what stands around it.
-_OBEYED = (
-    *(code for code in range(0x20) if code not in (0x09, 0x0A)),
-    *range(0x7F, 0xA0),
-    *range(0x200E, 0x2010),
-    *range(0x2028, 0x202F),
-    *range(0x2066, 0x206A),
-)
-_SPELLED = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _OBEYED}
-
 
 # No header is longer.
 _FIRST = 200
@@ -176,7 +166,7 @@ class LiveTrace:
         return "".join([*parts, self._shown(self._waiting[start:end], dims)])
 
     def _shown(self, text: str, dims: bool) -> str:
-        text = text.translate(_SPELLED)
+        text = printable_lines(text)
         return f"{DIM}{text}{UNDIM}" if text and dims and self._colour else text
 
     def _marked(self, mark: _Place) -> str:

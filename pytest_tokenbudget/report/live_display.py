@@ -15,8 +15,9 @@ from functools import cached_property
 
 from pytest_tokenbudget.context.pieces import Pieces
 from pytest_tokenbudget.engines.base import Engine, Generated, Request
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report.live import UNDIM, LiveTrace
-from pytest_tokenbudget.report.style import MAX_WIDTH, plural, rule, visible
+from pytest_tokenbudget.report.style import MAX_WIDTH, plural, rule
 from pytest_tokenbudget.traces.plan import Plan
 from pytest_tokenbudget.traces.trace import StopReason
 
@@ -327,6 +328,6 @@ class _Shown:
 def _how(result: Generated, whole: bool) -> str:
     """How a trace ended, for people."""
     if result.stop_reason is StopReason.ERROR:
-        return visible(result.error)
+        return printable(result.error)
     how = f"{plural(len(result.output_ids), 'token')}, {_ENDS[result.stop_reason]}"
     return how if whole else f"{how}; what is stored differs"

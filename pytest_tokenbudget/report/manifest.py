@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pytest_tokenbudget.outside_text import PrintableError
 from pytest_tokenbudget.report.files import write_json
 from pytest_tokenbudget.traces.plan import digest
 from pytest_tokenbudget.traces.recorded import MANIFEST
@@ -31,7 +32,7 @@ _OURS = re.compile(
 _CONVERSATIONS = "tokenbudget-context"
 
 
-class ManifestError(OSError):
+class ManifestError(PrintableError, OSError):
     """A manifest cannot be used; the message is for people."""
 
 

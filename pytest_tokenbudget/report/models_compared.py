@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pytest_tokenbudget.analysis.comparing import Pair, Place, pairwise, pareto
 from pytest_tokenbudget.baselines.comparison import compare_runs
 from pytest_tokenbudget.baselines.run import BaselineError, Run, run_of
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.planning import Kind
 from pytest_tokenbudget.report.cost import THOUSAND, cost_report
 from pytest_tokenbudget.report.files import safe_name, to_record, write_json
@@ -25,7 +26,6 @@ from pytest_tokenbudget.report.style import (
     percent,
     rule,
     shorten,
-    visible,
     wrapped,
 )
 
@@ -176,7 +176,7 @@ def models_lines(compared: ModelsCompared, width: int = MAX_WIDTH) -> list[str]:
         width: Columns of the terminal. Sentences are wrapped to it; the table needs 80.
     """
     width = columns(width)
-    task = shorten(visible(compared.task), 28)
+    task = shorten(printable(compared.task), 28)
     about = f" on {task} at {count(compared.budget)} tokens, n = {compared.problems:,}"
     lines = [rule(f"{len(compared.names)} models", about, width)]
     rows = [_HEADINGS, *(_row(pair) for pair in compared.pairs)]
@@ -196,7 +196,7 @@ def models_lines(compared: ModelsCompared, width: int = MAX_WIDTH) -> list[str]:
 def _front(plane: Plane) -> str:
     by_model: dict[str, list[int]] = {}
     for place in plane.front:
-        by_model.setdefault(visible(place.name), []).append(place.budget)
+        by_model.setdefault(printable(place.name), []).append(place.budget)
     return "; ".join(f"{name} at {', '.join(map(count, at))}" for name, at in by_model.items())
 
 
@@ -204,8 +204,8 @@ def _row(pair: Pair) -> tuple[str, ...]:
     accuracy = pair.change.accuracy
     value, low, high = (100 * x + 0.0 for x in accuracy.difference[:3])
     return (
-        shorten(visible(pair.first), _WIDTHS[0]),
-        shorten(visible(pair.second), _WIDTHS[1]),
+        shorten(printable(pair.first), _WIDTHS[0]),
+        shorten(printable(pair.second), _WIDTHS[1]),
         f"{percent(accuracy.before)} -> {percent(accuracy.after)}",
         f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
         "<0.001" if pair.p_holm < 0.001 else f"{pair.p_holm:.3f}",

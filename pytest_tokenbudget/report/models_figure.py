@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     add_texts,
@@ -63,7 +64,7 @@ def draw_pareto(plane: Plane, task: str) -> Figure:
         figure,
         axes,
         f"Accuracy against {plane.axis.name}",
-        subtitle=f"{style.shorten(style.visible(task), 60)}; each point is a token budget",
+        subtitle=f"{style.shorten(printable(task), 60)}; each point is a token budget",
         sentences=["ringed, with the budget: no other point is as accurate for less"],
     )
     return figure

@@ -6,7 +6,9 @@ from collections import Counter
 
 import pytest
 
-from pytest_tokenbudget.report.style import plural, visible, wrapped
+from pytest_tokenbudget.option_flags import NamingTerminal
+from pytest_tokenbudget.outside_text import printable
+from pytest_tokenbudget.report.style import plural, wrapped
 from pytest_tokenbudget.selection import model_of, model_under_test
 
 CAUSE, EVAL = "tokenbudget_cause", "tokenbudget_eval"
@@ -72,7 +74,7 @@ class SkippedEvals:
         elif report.when == "call" or report.failed:
             self._ran.add(key)
 
-    def show(self, terminal: pytest.TerminalReporter, width: int = 80) -> None:
+    def show(self, terminal: NamingTerminal, width: int = 80) -> None:
         """Write a sentence for each reason, unless -rs or -ra shows the reasons of all tests."""
         if set(terminal.config.option.reportchars) & set("sSaA"):
             return
@@ -80,6 +82,6 @@ class SkippedEvals:
             if key in self._ran:
                 continue
             for reason, number in reasons.items():
-                which = f"{key[0]} of {visible(key[1])} ({plural(number, 'test')})"
-                for line in wrapped(f"skipped: {which}: {visible(reason)}", width):
+                which = f"{key[0]} of {printable(key[1])} ({plural(number, 'test')})"
+                for line in wrapped(f"skipped: {which}: {printable(reason)}", width):
                     terminal.write_line(line)

@@ -63,7 +63,7 @@ class Problems:
             said = str(error).strip()
             self.add(f"{incomplete}: {type(error).__name__}" + (f": {said}" if said else ""), error)
 
-    def show(self, terminal: pytest.TerminalReporter | NamingTerminal) -> None:
+    def show(self, terminal: NamingTerminal) -> None:
         """Write all problems to the terminal, in red."""
         for lines in self._found.values():
             for line in lines:

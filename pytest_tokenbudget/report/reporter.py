@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_tokenbudget import option_flags
-from pytest_tokenbudget.activation import RECORDED, RECORDS, SECTIONS, SESSION, STARTED, in_use
+from pytest_tokenbudget.activation import (
+    RECORDED,
+    RECORDS,
+    SECTIONS,
+    SESSION,
+    STARTED,
+    in_use,
+    suite,
+)
 from pytest_tokenbudget.eval_tests import replaced, uses
 from pytest_tokenbudget.interrupts import listen
 from pytest_tokenbudget.planning import Kind, SetupError
@@ -129,8 +137,12 @@ def name_options(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
         call.excinfo.value, pytest.fail.Exception | pytest.skip.Exception
     ):
         return
-    if model_under_test(item) is not None and call.excinfo.value.msg:
-        call.excinfo.value.msg = option_flags.working_names(item.config, call.excinfo.value.msg)
+    message = call.excinfo.value.msg
+    if model_under_test(item) is not None and message:
+        # Messages of the suite are single lines; users' own tests may write several.
+        lines = [message] if item.path.parent == suite() else message.split("\n")
+        named = (option_flags.working_names(item.config, line) for line in lines)
+        call.excinfo.value.msg = "\n".join(named)
 
 
 def attach(item: pytest.Item, report: pytest.TestReport) -> pytest.TestReport:
@@ -224,7 +236,8 @@ class Reporter:
         if terminal is not None and not self.config.option.verbose < -1:
             with self._display.interrupted() if self._display else ExitStack():
                 terminal.ensure_newline()
-                terminal.write_line(f"tokenbudget: {line}")
+                named = option_flags.NamingTerminal(terminal, self.config)
+                named.write_line(f"tokenbudget: {line}")
 
     def pytest_sessionstart(self) -> None:
         # With pytest-xdist the workers generate, and only the controller can show how far they are.
@@ -452,12 +465,13 @@ class Reporter:
         )
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        self.skipped.show(terminalreporter)
+        terminal = option_flags.NamingTerminal(terminalreporter, self.config)
+        self.skipped.show(terminal)
         if self.used or self.studies or self.records:
-            terminalreporter.ensure_newline()
+            terminal.ensure_newline()
             for note in self.session.notes:
-                terminalreporter.write_line(f"tokenbudget: {note}", yellow=True)
-        self._show(option_flags.NamingTerminal(terminalreporter, self.config))
+                terminal.write_line(f"tokenbudget: {note}", yellow=True)
+        self._show(terminal)
 
     def _show(self, terminalreporter: option_flags.NamingTerminal) -> None:
         if not (self.studies or self.records or self.problems):

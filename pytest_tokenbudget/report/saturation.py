@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report.cost_figure import cost_figure
 from pytest_tokenbudget.report.cost_words import cost_record, cost_sentences
 from pytest_tokenbudget.report.files import to_plain, to_record, write_json
@@ -34,7 +35,6 @@ from pytest_tokenbudget.report.style import (
     plural,
     rule,
     shorten,
-    visible,
     wrapped,
 )
 from pytest_tokenbudget.report.truncation_signs import signs_lines, study_signs
@@ -84,9 +84,9 @@ def saturation_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list
 
 def _rule(study: Study, width: int) -> str:
     """Model, task, mode and number of problems."""
-    mode = "" if study.mode == PLAIN else f", {visible(study.mode)}"
+    mode = "" if study.mode == PLAIN else f", {printable(study.mode)}"
     samples = "" if study.samples == 1 else f" x {study.samples} samples"
-    task = shorten(visible(study.task.name), 28)
+    task = shorten(printable(study.task.name), 28)
     return rule(study.alias, f" on {task}{mode}, n = {len(study.complete):,}{samples}", width)
 
 
@@ -159,7 +159,7 @@ def _omissions(study: Study, run: RunInfo) -> list[str]:
             f"left out, beyond the model's context: {', '.join(map(count, study.left_out))} tokens"
         )
     if study.errors:
-        reasons = Counter(visible(trace.error) or "no reason given" for trace in study.errors)
+        reasons = Counter(printable(trace.error) or "no reason given" for trace in study.errors)
         reason, times = reasons.most_common(1)[0]
         often = (
             "" if len(reasons) == 1 else f" ({times} times; {plural(len(reasons) - 1, 'other')})"

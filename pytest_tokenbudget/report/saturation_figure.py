@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     add_texts,
@@ -216,7 +217,7 @@ def draw_overlay(studies: Sequence[Study]) -> Figure:
         )
     percent_axis(axes, "accuracy")
     budget_axis(axes, sorted({b for study in studies for b in study.budgets}))
-    tasks = dict.fromkeys(style.visible(study.task.name) for study in studies)
+    tasks = dict.fromkeys(printable(study.task.name) for study in studies)
     about = f"{style.shorten(', '.join(tasks), 60)}; 95 % intervals"
     add_texts(figure, axes, "Accuracy against token budget", subtitle=about, columns=1)
     return figure

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.generation_config import GenerationConfig
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report.files import to_plain, to_record, write_json, write_text
 from pytest_tokenbudget.report.json_files import RunInfo, file_stem, header
 from pytest_tokenbudget.report.limits import limit_answer
@@ -34,7 +35,6 @@ from pytest_tokenbudget.report.style import (
     plural,
     rule,
     shorten,
-    visible,
     wrapped,
 )
 
@@ -137,7 +137,7 @@ def scenarios_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[
         width: Columns of the terminal. Sentences are wrapped to it; the tables need 80.
     """
     width = columns(width)
-    task = shorten(visible(study.task.name), 24)
+    task = shorten(printable(study.task.name), 24)
     lines = [rule(study.alias, f": scenarios of {task}, n = {len(study.complete):,}", width)]
     try:
         report = report_of(study, run)
@@ -168,7 +168,7 @@ def _table(report: ScenarioReport) -> list[str]:
 
 
 def _line(name: str, right: Sequence[str]) -> str:
-    shown = shorten(visible(name) if name.strip() == name else f"  {visible(name)}", _NAME)
+    shown = shorten(printable(name), _NAME)
     padded = shown + " " * (_NAME - cells(shown))
     return (padded + "".join(cell.rjust(_ROOM) for cell in right)).rstrip()
 
@@ -209,7 +209,7 @@ def _sentences(report: ScenarioReport) -> Iterator[str]:
         yield f"tokens needed {verb} by {each.split} (p = {each.p_holm:.3g}, {share})"
     yield report.learned.overall.found.sentence()
     for split, choices in report.learned.groups.items():
-        own = [f"{visible(n)} {count(c.limit or 0)}" for n, c in choices.items() if c.promised]
+        own = [f"{printable(n)} {count(c.limit or 0)}" for n, c in choices.items() if c.promised]
         kept = f": {', '.join(own)}" if own else ""
         need = [c.found.problems_needed for c in choices.values() if c.found.problems_needed]
         short = f"; the others need {count(max(need))} problems each" if need and own else ""
@@ -232,13 +232,13 @@ def _answer_sentences(report: ScenarioReport, answers: Answers) -> Iterator[str]
     by_game = []
     for group in report.groups.get(GAME, ()):
         if group.answers is not None and group.answers.choices:
-            chosen = [f"{visible(name)} {n:,}" for name, n in group.answers.choices.items()]
-            by_game.append(f"{visible(group.name)}: {', '.join(chosen)}")
+            chosen = [f"{printable(name)} {n:,}" for name, n in group.answers.choices.items()]
+            by_game.append(f"{printable(group.name)}: {', '.join(chosen)}")
     if by_game:
         yield f"choices: {'; '.join(by_game)}"
     if answers.safest is not None:
         framed = [
-            f"{visible(g.name)} {percent(g.answers.safest.value)}"
+            f"{printable(g.name)} {percent(g.answers.safest.value)}"
             for g in report.groups.get(FRAMING, ())
             if g.answers is not None and g.answers.safest is not None
         ]
@@ -311,7 +311,7 @@ def _given(given: Mapping[str, Sequence[Kept]]) -> Iterator[str]:
             limits = count(low) if low == high else f"{count(low)} to {count(high)}"
             share = percent(each.truncation.share.value)
             said.append(
-                f"{visible(each.name)} {limits} truncates {share} %, {_verdict(each.verdict)}"
+                f"{printable(each.name)} {limits} truncates {share} %, {_verdict(each.verdict)}"
             )
         name = "" if split == "all" else f" by {split}"
         of = plural(sum(each.truncation.problems for each in groups), "problem")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.config_file import nearest
 from pytest_tokenbudget.generation_config import SPLITS, GenerationConfig
+from pytest_tokenbudget.outside_text import PrintableError
 from pytest_tokenbudget.report.limits import TARGET
 from pytest_tokenbudget.report.scenarios_answers import Answers, answers_of, has_options
 from pytest_tokenbudget.report.study import PLAIN, Study
@@ -33,7 +34,7 @@ LIMITED_BY = (FRAMING, CATEGORY)
 STRATA = {GAME: FRAMING, FRAMING: GAME, CATEGORY: FRAMING}
 
 
-class NoScenariosError(Exception):
+class NoScenariosError(PrintableError):
     """The problems are not of several kinds; the message is for people."""
 
 

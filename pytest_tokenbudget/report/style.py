@@ -6,9 +6,11 @@ import math
 import re
 import textwrap
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+
+from pytest_tokenbudget.outside_text import printable
 
 # Okabe and Ito's palette, told apart with any colour vision; line styles and markers carry the
 # same distinctions for grey print.
@@ -106,15 +108,7 @@ def figure_style() -> Iterator[None]:
             yield
 
 
-def visible(text: str) -> str:
-    """``text`` on one line without control characters, safe on a terminal and in a figure."""
-    return "".join(
-        c if unicodedata.category(c)[0] != "C" and c not in "\u2028\u2029" else "\ufffd"
-        for c in " ".join(text.split())
-    )
-
-
-def cells(text: str) -> int:
+def cells(text: Iterable[str]) -> int:
     """How many columns of a terminal ``text`` takes."""
     return sum(
         0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
@@ -124,14 +118,14 @@ def cells(text: str) -> int:
 
 def shorten(text: str, width: int) -> str:
     """``text`` in at most ``width`` terminal columns, its middle left out where it is longer."""
-    if cells(text) <= width:
+    # A text of few columns can still be long: combining marks take none.
+    if len(text) <= 8 * width and cells(text) <= width:
         return text
-    head, tail = list(text[: len(text) // 2]), list(text[len(text) // 2 :])
-    while cells("".join(head + tail)) > width - 1:
-        if len(head) >= len(tail):
-            head.pop()
-        else:
-            tail.pop(0)
+    half = len(text) // 2
+    head, tail = list(text[:half][: 4 * width]), list(text[half:][-4 * width :])
+    columns = cells(head) + cells(tail)
+    while columns > width - 1:
+        columns -= cells(head.pop() if len(head) >= len(tail) else tail.pop(0))
     return "".join([*head, "\u2026", *tail])
 
 
@@ -186,7 +180,7 @@ def columns(width: int) -> int:
 
 def rule(name: str, tail: str, width: int) -> str:
     """A line across the terminal, in its middle a foreign name and what is said of it."""
-    shown = shorten(visible(name), max(12, MAX_WIDTH - 12 - cells(tail))) + tail
+    shown = shorten(printable(name), max(12, MAX_WIDTH - 12 - cells(tail))) + tail
     title = f" {shorten(shown, width - 8)} "
     left = (width - cells(title)) // 2
     return "-" * left + title + "-" * (width - cells(title) - left)

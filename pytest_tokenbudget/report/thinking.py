@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report.cost_thinking import (
     thinking_cost_record,
     thinking_cost_sentences,
@@ -23,7 +24,6 @@ from pytest_tokenbudget.report.style import (
     plural,
     rule,
     shorten,
-    visible,
     wrapped,
 )
 from pytest_tokenbudget.report.thinking_points import (
@@ -199,7 +199,7 @@ def _answer(study: ThinkingStudy, report: ThinkingReport) -> str:
 
 
 def _rule(study: ThinkingStudy, width: int) -> str:
-    task = shorten(visible(study.task.name), 24)
+    task = shorten(printable(study.task.name), 24)
     return rule(study.alias, f" thinks about {task}, n = {len(study.complete):,}", width)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pytest_tokenbudget.analysis.intervals import Estimate
 from pytest_tokenbudget.context.samples import REFERENCE, SAMPLES
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report.files import safe_name, to_record, write_json
 from pytest_tokenbudget.report.json_files import RunInfo, recorded_header
 from pytest_tokenbudget.report.style import (
@@ -16,7 +17,6 @@ from pytest_tokenbudget.report.style import (
     plural,
     rule,
     shorten,
-    visible,
     wrapped,
 )
 from pytest_tokenbudget.report.tokenizers_study import TextRates, TokenizerReport
@@ -85,9 +85,9 @@ def tokenizers_lines(report: TokenizerReport, run: RunInfo, width: int = MAX_WID
     width = columns(width)
     lines = [rule(report.alias, ": tokens of texts and template", width)]
     first, *others = list(_sentences(report)) or ["nothing was measured"]
-    lines += [*wrapped(visible(first), width), *_table(report)]
+    lines += [*wrapped(printable(first), width), *_table(report)]
     for sentence in others:
-        lines += wrapped(visible(sentence), width)
+        lines += wrapped(printable(sentence), width)
     return lines
 
 
@@ -216,7 +216,7 @@ def comparison_lines(reports: Sequence[TokenizerReport], width: int = MAX_WIDTH)
     shown = measured[:_MODELS]
     room = min((MAX_WIDTH - _LABEL) // len(shown), _MODEL)
     lines = [rule(f"{len(measured)} models", ": tokens a character", width)]
-    names = "".join(shorten(visible(r.alias), room - 2).rjust(room) for r in shown)
+    names = "".join(shorten(printable(r.alias), room - 2).rjust(room) for r in shown)
     lines.append(f"{'text':{_LABEL}}{names}")
     for name, sample in SAMPLES.items():
         rates = [r.texts[name].per_character.value if name in r.texts else None for r in shown]
@@ -226,7 +226,7 @@ def comparison_lines(reports: Sequence[TokenizerReport], width: int = MAX_WIDTH)
     for one, other in combinations(measured, 2):
         if one.same_ids(other):
             lines += wrapped(
-                f"{visible(one.alias)} and {visible(other.alias)} give the same ids", width
+                f"{printable(one.alias)} and {printable(other.alias)} give the same ids", width
             )
     if len(measured) > len(shown):
         more = plural(len(measured) - len(shown), "further model")

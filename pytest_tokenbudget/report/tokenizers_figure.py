@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.context.samples import SAMPLES
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     add_texts,
@@ -42,7 +43,7 @@ def tokenizers_figure(report: TokenizerReport, path: Path) -> list[Path]:
     Returns:
         The two files.
     """
-    title = f"{style.visible(report.alias)}: tokens a character"
+    title = f"{printable(report.alias)}: tokens a character"
     return save_figure(lambda: draw_tokenizers(report), path, title)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from pytest_tokenbudget.outside_text import PrintableError
 from pytest_tokenbudget.tasks.problem import Problem
 
 
-class TaskError(Exception):
+class TaskError(PrintableError):
     """A task could not be found, read or made; the message is for people."""
 
 

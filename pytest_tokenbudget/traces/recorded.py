@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pytest_tokenbudget.engines.base import Decoding, UnrecordedDecoding
+from pytest_tokenbudget.outside_text import PrintableError
 from pytest_tokenbudget.tasks.jsonl import ANSWER_INSTRUCTION
 from pytest_tokenbudget.tasks.problem import NO_CATEGORY, Problem
 
@@ -29,7 +30,7 @@ _SHOWN = 60
 _ENDINGS = (".json", ".jsonl", ".eval", ".parquet")
 
 
-class RecordingError(Exception):
+class RecordingError(PrintableError):
     """Recorded generations cannot be read or used; the message is for people."""
 
 

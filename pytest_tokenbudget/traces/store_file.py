@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from pytest_tokenbudget.outside_text import PrintableError
 from pytest_tokenbudget.traces.store_schema import (
     SCHEMA_VERSION,
     STATES,
@@ -28,7 +29,7 @@ IN_ROW = ("NULL value in ", "TEXT value in ", "NUMERIC value in ", "non-")
 MOST_FINDINGS = 1000
 
 
-class StoreError(Exception):
+class StoreError(PrintableError):
     """The trace store cannot be used; the message is for people."""
 
 
