@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pytest_tokenbudget.outside_text import PrintableError
+from pytest_tokenbudget.outside_files import FileError, read_text
+from pytest_tokenbudget.outside_text import PrintableError, printable
 
 FILE_NAME = "tokenbudget.toml"
 PYPROJECT = "pyproject.toml"
@@ -17,6 +18,7 @@ MODELS = "models"
 FORMATS = "formats"
 GATES = "gates"
 TABLES = (MODELS, FORMATS, GATES)
+_LONGEST_VALUE = 200
 INTEGERS = "allowed: integers of at most 64 bits"
 
 
@@ -58,7 +60,7 @@ def read_config(rootdir: Path, option_names: Collection[str] | None = None) -> U
     """
     own = rootdir / FILE_NAME
     pyproject = rootdir / PYPROJECT
-    table = read_toml(own) if own.is_file() else None
+    table = read_toml(own) if own.exists() else None
     tool = read_toml(pyproject).get("tool") if pyproject.is_file() else None
     part = tool.get("tokenbudget") if isinstance(tool, Mapping) else None
     if table is not None and part is not None:
@@ -81,17 +83,10 @@ def read_toml(path: Path) -> dict[str, object]:
     import tomllib
 
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    try:
         # Editors on Windows put a byte order mark at the start, which TOML does not allow.
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = raw.count(b"\n", 0, error.start)
-        raise ConfigError(
-            f"{path}, line {before + 1}: not UTF-8; save the file as UTF-8"
-        ) from error
+        text = read_text(path)
+    except FileError as error:
+        raise ConfigError(str(error)) from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -191,7 +186,7 @@ def kind_of(value: object) -> str:
     if isinstance(value, bool):
         return f"the boolean {str(value).lower()}"
     if isinstance(value, str):
-        return f"the string {value!r}"
+        return f"the string {printable(repr(value), _LONGEST_VALUE)}"
     if isinstance(value, int | float):
         long = isinstance(value, int) and abs(value) >= 2**200
         return "a very long number" if long else f"the number {value}"

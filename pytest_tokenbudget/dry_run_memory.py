@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Mapping
@@ -16,10 +15,13 @@ from pytest_tokenbudget.engines.memory import MOST_ROWS_CPU, MOST_ROWS_GPU
 from pytest_tokenbudget.model_catalogue import ModelSpec
 from pytest_tokenbudget.model_files import find_snapshot
 from pytest_tokenbudget.models import resolve_commit
+from pytest_tokenbudget.outside_files import parse_json, read_json
 
 BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Bytes of a number in a quantised matrix, its scales among them.
 QUANTISED: Final = {"8bit": 1.01, "4bit": 0.52}
+# What safetensors itself reads of a header.
+_LONGEST_HEADER = 100_000_000
 # Matrices that bitsandbytes leaves as they are.
 _WHOLE = ("embed", "lm_head", "norm", "bias")
 
@@ -74,7 +76,15 @@ def memory_of(
         kind: Any = SimpleNamespace(itemsize=BYTES[dtype])
         weights = _weights(directory, BYTES[dtype], identity.get("quantization", "none"))
         cache, working, _ = row_memory(config, kind, prompt=max(prompt, 1), budget=max(cap, 1))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, struct.error):
+    except (
+        ArithmeticError,
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        struct.error,
+    ):
         return None
     if weights == 0:
         return None
@@ -93,7 +103,7 @@ def _directory(spec: ModelSpec) -> Path | None:
 
 def _config(directory: Path) -> SimpleNamespace:
     """The text model's configuration as an object; what it does not say is not there."""
-    whole = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    whole = read_json(directory / "config.json")
     return SimpleNamespace(**whole.get("text_config", whole))
 
 
@@ -111,5 +121,5 @@ def _tensors(file: Path) -> list[tuple[str, list[int]]]:
     """Names and shapes of what a safetensors file holds, from its header."""
     with file.open("rb") as stream:
         (size,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(size))
+        header = parse_json(stream.read(min(size, _LONGEST_HEADER)).decode("utf-8"))
     return [(name, tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_tokenbudget.config_file import ConfigError, kind_of, nearest
+from pytest_tokenbudget.outside_files import FileError, read_text
 from pytest_tokenbudget.outside_text import printable
 
 GENERATION = "llm.generation_config"
@@ -296,11 +297,9 @@ def _load(path: Path) -> object:
 
     Loader.add_constructor("tag:yaml.org,2002:map", construct)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8; save the file as UTF-8") from error
+        text = read_text(path)
+    except FileError as error:
+        raise ConfigError(str(error)) from None
     try:
         found: object = yaml.load(text, Loader)
         return found

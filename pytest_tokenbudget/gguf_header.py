@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pytest_tokenbudget.outside_files import check_regular
+
 if TYPE_CHECKING:
     from mmap import mmap
 
@@ -76,6 +78,7 @@ def read_gguf_tensor_names(path: Path) -> tuple[str, ...]:
 def _read(path: Path, part: Callable[[GgufReader], Part]) -> Part:
     from mmap import ACCESS_READ, mmap
 
+    check_regular(path)
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise ValueError("it does not begin with the letters GGUF")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Protocol
 
+from pytest_tokenbudget.outside_files import FileError, MissingFileError, read_bytes, read_json
 from pytest_tokenbudget.outside_text import PrintableError
 from pytest_tokenbudget.thinking_formats import detect
 from pytest_tokenbudget.traces.thinking import ThinkingFormat
@@ -37,6 +37,8 @@ _RELEVANT = (
 )
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
 _CHUNK = 1 << 20
+# More is a way of saying that there is no limit.
+MOST_CONTEXT = 10**12
 
 
 class ModelError(PrintableError):
@@ -121,7 +123,7 @@ def read_gguf_details(path: Path) -> Details:
         raise ModelError(f"{path} cannot be read as GGUF: {error}") from error
     context = header.get(f"{header.get('general.architecture')}.context_length")
     return Details(
-        context=context if type(context) is int and context > 0 else None,
+        context=context if type(context) is int and 0 < context <= MOST_CONTEXT else None,
         thinking=detect(str(header.get("tokenizer.chat_template", "")), tokens),
         tokens=tokens,
     )
@@ -179,9 +181,12 @@ def _file_hash(path: Path, cache: HashCache | None) -> str:
     if known is not None:
         return known
     digest = hashlib.sha256()
-    with real.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+    try:
+        with real.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
     if cache is not None:
         cache.put(*key, digest.hexdigest())
     return digest.hexdigest()
@@ -196,12 +201,12 @@ def _cache_folder(hub_id: str, cache: Path | None) -> Path:
 
 
 def _read_json(path: Path) -> dict[str, object]:
-    if not path.is_file():
-        return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read as JSON: {error}") from error
+        value = read_json(path)
+    except MissingFileError:
+        return {}
+    except FileError as error:
+        raise ModelError(str(error)) from None
     if not isinstance(value, dict):
         raise ModelError(f"{path} must hold a JSON object")
     return value
@@ -210,7 +215,7 @@ def _read_json(path: Path) -> dict[str, object]:
 def _context(config: Mapping[str, object]) -> int | None:
     for key in _CONTEXT_KEYS:
         value = config.get(key)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_CONTEXT:
             return value
     return None
 
@@ -219,7 +224,10 @@ def _templates(directory: Path, tokenizer: Mapping[str, object]) -> list[str]:
     """All chat templates, wherever they are kept; a file of its own replaces the tokenizer's."""
     file = directory / "chat_template.jinja"
     if file.is_file():
-        return [file.read_text(encoding="utf-8", errors="replace")]
+        try:
+            return [read_bytes(file).decode("utf-8", errors="replace")]
+        except FileError as error:
+            raise ModelError(str(error)) from None
     value = tokenizer.get("chat_template")
     value = value or _read_json(directory / "chat_template.json").get("chat_template")
     if isinstance(value, str):
@@ -241,7 +249,8 @@ def _added_tokens(directory: Path, tokenizer: Mapping[str, object]) -> dict[str,
         entries = [(e.get("content"), e.get("id")) for e in listed if isinstance(e, dict)]
     entries += _read_json(directory / "added_tokens.json").items()
     # A configuration names ids as texts.
-    return {str(text): int(str(i)) for text, i in entries if re.fullmatch("[0-9]+", str(i))}
+    numbers = ((str(text), str(i)) for text, i in entries if isinstance(i, int | str))
+    return {text: int(i) for text, i in numbers if re.fullmatch("[0-9]{1,9}", i)}
 
 
 def _what_else(directory: Path) -> str:

@@ -24,8 +24,6 @@ from pytest_tokenbudget.option_table import OPTIONS, Option
 TAKEN = pytest.StashKey[dict[str, str]]()
 # Those of them that are on the command line.
 GIVEN = pytest.StashKey[tuple[str, ...]]()
-# Characters of a message.
-LONGEST = 10_000
 
 
 def add_options(parser: pytest.Parser, manager: pytest.PytestPluginManager) -> None:
@@ -132,9 +130,9 @@ def working_names(config: pytest.Config, text: str) -> str:
 
     Long names stand in the place of short ones that somebody else has.
     """
-    from pytest_tokenbudget.outside_text import printable
+    from pytest_tokenbudget.outside_text import LONGEST_MESSAGE, printable
 
-    text = printable(text, LONGEST)
+    text = printable(text, LONGEST_MESSAGE)
     taken = config.stash.get(TAKEN, {})
     if not taken:
         return text

@@ -18,8 +18,8 @@ HARMFUL = re.compile(
     f"\ud800-\udfff{_NONCHARACTERS}\U000e0000-\U000e00ff]"
 )
 """One character, other than tab and line feed, that must not reach a terminal or a file raw."""
-# Tab and the line breaks of str.splitlines, but no plain and no hard space.
-_BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
+_SPACES = re.compile(r"[^\S ]+")
+LONGEST_MESSAGE = 4_000
 _LONGEST_NAME = 400
 
 
@@ -27,10 +27,10 @@ def printable(text: object, limit: int | None = None) -> str:
     r"""Return ``text`` on one line, with nothing in it that acts on a terminal.
 
     Every message, table, test id and figure shows text from outside through this function. Line
-    breaks and tabs become a space. Control characters, bidirectional controls, zero-width
-    characters, halves of surrogate pairs and noncharacters appear as escapes, such as ``\x1b``.
-    Letters, accents, CJK, right-to-left scripts and emoji stay as they are. The result is safe
-    to pass in again: it comes back unchanged.
+    breaks, tabs and wide spaces become a space. Control characters, bidirectional controls,
+    zero-width characters, halves of surrogate pairs and noncharacters appear as escapes, such as
+    ``\x1b``. Letters, accents, CJK, right-to-left scripts and emoji stay as they are. The result
+    is safe to pass in again: it comes back unchanged.
 
     Args:
         text: The text; another object is shown as ``str()`` shows it.
@@ -39,7 +39,7 @@ def printable(text: object, limit: int | None = None) -> str:
     """
     shown = text if isinstance(text, str) else str(text)
     if not shown.isprintable():
-        shown = HARMFUL.sub(_escape, _BREAKS.sub(" ", shown))
+        shown = HARMFUL.sub(_escape, _SPACES.sub(" ", shown))
     if limit is not None and len(shown) > limit:
         shown = shown[: max(limit - 1, 0)] + "\u2026"
     return shown
@@ -68,7 +68,7 @@ class PrintableError(Exception):
     """An error whose message is for people, and may quote text from outside."""
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return printable(super().__str__(), LONGEST_MESSAGE)
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -7,7 +7,6 @@ length is estimated from their characters.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_tokenbudget.model_catalogue import ModelSpec
 from pytest_tokenbudget.model_files import find_snapshot, read_chat_template
 from pytest_tokenbudget.models import resolve_commit
+from pytest_tokenbudget.outside_files import read_json
 from pytest_tokenbudget.recipes.templates import Render, TemplateError, renderer
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _count(tokenizer: Tokenizer, text: str) -> int:
 def _special(directory: Path) -> dict[str, str]:
     """Texts of the special tokens that templates name."""
     file = directory / "tokenizer_config.json"
-    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    config = read_json(file) if file.is_file() else {}
     found = {}
     for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
         value = config.get(name)

@@ -21,7 +21,7 @@ READABLE = [
     "\u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd",
     "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian needs the non-joiner
     "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u2764\ufe0f \U0001f44d\U0001f3fd",
-    "12\u00a0000 \u20ac",
+    "12 000 \u20ac",
     "\u0915\u094d\u200d\u0937",
 ]
 

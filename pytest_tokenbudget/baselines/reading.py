@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_tokenbudget.baselines.run import SCHEMA, Answer, BaselineError, Run
+from pytest_tokenbudget.outside_files import FileError, MissingFileError, read_json
 from pytest_tokenbudget.report.saturation import SCHEMA as RESULTS
 from pytest_tokenbudget.tasks.problem import NO_CATEGORY
 from pytest_tokenbudget.traces.recorded import RecordingError
@@ -95,13 +95,11 @@ def _seen(schema: object) -> str:
 
 def _load(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+        return read_json(path)
+    except MissingFileError:
         raise BaselineError(f"there is no file or directory {path}") from None
-    except OSError as error:
-        raise BaselineError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise BaselineError(f"{path}: not valid JSON ({error}); {_ALLOWED}") from None
+    except FileError as error:
+        raise BaselineError(f"{error}; {_ALLOWED}") from None
 
 
 def _results(path: Path, label: str) -> Baseline:

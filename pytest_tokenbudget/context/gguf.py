@@ -19,6 +19,7 @@ from pytest_tokenbudget.context.gguf_rules import SPLIT_RULES, SplitRule
 
 # The gguf library makes an object of every entry of an array, which takes seconds.
 from pytest_tokenbudget.gguf_header import MAGIC, GgufReader, struct_code
+from pytest_tokenbudget.outside_files import check_regular
 from pytest_tokenbudget.outside_text import PrintableError
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def read_tokenizer_metadata(path: Path) -> dict[str, Any]:
     from gguf import Keys
 
     keys = Keys.Tokenizer
+    check_regular(path)
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
         if data[: len(MAGIC)] != MAGIC:
             raise ValueError("it does not begin with the letters GGUF")

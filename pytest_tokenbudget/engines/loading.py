@@ -196,7 +196,12 @@ def load_generation_config(spec: ModelSpec) -> Config | None:
     if spec.kind == "gguf":
         return None
     source, options = where(spec)
-    with quiet(), hub.access(spec.kind == "hub"), contextlib.suppress(OSError):
+    with (
+        explained(spec, "generation configuration"),
+        quiet(),
+        hub.access(spec.kind == "hub"),
+        contextlib.suppress(OSError),
+    ):
         return GenerationConfig.from_pretrained(source, **options)
     return None
 

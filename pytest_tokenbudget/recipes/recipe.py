@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -19,6 +18,7 @@ from pytest_tokenbudget.argument_checks import real_number, text, whole_number
 from pytest_tokenbudget.config_file import ConfigError, kind_of, nearest, read_toml
 from pytest_tokenbudget.model_catalogue import not_among
 from pytest_tokenbudget.models import ModelError, ModelSpec, load_catalogue, resolve_model
+from pytest_tokenbudget.outside_files import FileError, read_json
 from pytest_tokenbudget.outside_text import PrintableError
 from pytest_tokenbudget.recipes.families import Family, find_family
 from pytest_tokenbudget.recipes.measured import is_settings, recipe_keys
@@ -230,14 +230,6 @@ def _elsewhere(path: str) -> bool:
 
 def _read_json(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise RecipeError(f"{path} cannot be read: {error.strerror or error}") from error
-    except json.JSONDecodeError as error:
-        raise RecipeError(
-            f"{path}, line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not UTF-8; save the file as UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{path}: not usable JSON: {error}") from error
+        return read_json(path)
+    except FileError as error:
+        raise RecipeError(str(error)) from None

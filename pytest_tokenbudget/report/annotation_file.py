@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_tokenbudget.outside_files import FileError, read_bytes
 from pytest_tokenbudget.outside_text import printable, printable_lines
 
 KEY_COLUMNS = ("problem_id", "budget", "model", "sample", "trace")
@@ -144,10 +145,9 @@ def read_sheet(path: Path) -> Sheet:
         AnnotationError: If it cannot be read whole.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise AnnotationError([f"{path}: cannot be read: {reason}"]) from error
+        data = read_bytes(path)
+    except FileError as error:
+        raise AnnotationError([str(error)]) from None
     text = _decode(path, data)
     records = _records(path, text)
     if not records:

@@ -8,12 +8,12 @@ that cannot be read, or is open elsewhere, is not touched.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_tokenbudget.analysis import errors as taxonomy
+from pytest_tokenbudget.outside_files import read_json
 from pytest_tokenbudget.report.annotation_file import (
     COLUMNS,
     FILLED_COLUMNS,
@@ -92,7 +92,7 @@ def annotations_folder(reports: Path, task: str) -> Path:
     """
     folder = reports / FOLDER
     try:
-        models = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["models"]
+        models = read_json(folder / MANIFEST)["models"]
         tasks = {model["task"] for model in models.values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return folder  # new, or damaged: preparation says what is wrong
@@ -292,7 +292,7 @@ class _Manifest:
         if not path.exists():
             return
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             self.models = dict(content["models"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise AnnotationError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 from pytest_tokenbudget.analysis.error_rates import NOT_ANNOTATED, SOLVED
 from pytest_tokenbudget.analysis.errors import RECOVERABLE
+from pytest_tokenbudget.outside_files import read_json
 from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report.annotations import annotations_folder
 from pytest_tokenbudget.report.error_analysis import (
@@ -108,7 +108,7 @@ def write_errors(study: Study, run: RunInfo, directory: Path) -> list[Path]:
 
 def _models(path: Path) -> dict[str, object]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["models"])
+        return dict(read_json(path)["models"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

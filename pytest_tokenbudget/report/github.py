@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pytest_tokenbudget.outside_text import printable
+from pytest_tokenbudget.outside_text import printable, printable_lines
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.gates.accounting import Unjudged
@@ -114,7 +114,7 @@ def command(kind: str, where: Mapping[str, str | int], title: str, message: str)
     """
     named = {**where, "title": title}
     shown = ",".join(f"{key}={_escaped(printable(value), ':,')}" for key, value in named.items())
-    return f"::{kind} {shown}::{_escaped(printable(message))}"
+    return f"::{kind} {shown}::{_escaped(printable_lines(message))}"
 
 
 def _escaped(text: str, also: str = "") -> str:

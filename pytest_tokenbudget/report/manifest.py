@@ -6,13 +6,13 @@ lists what this plugin wrote, and what was measured: task, problems, model, deco
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pytest_tokenbudget.outside_files import parse_json, read_json
 from pytest_tokenbudget.outside_text import PrintableError
 from pytest_tokenbudget.report.files import write_json
 from pytest_tokenbudget.traces.plan import digest
@@ -149,7 +149,7 @@ def read_entries(folder: Path) -> list[Entry]:
         OSError: If it cannot be read.
     """
     try:
-        record = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        record = parse_json((folder / MANIFEST).read_text(encoding="utf-8"))
         if not isinstance(record, dict):
             raise ValueError("not an object")
         schema = record.get("schema")
@@ -272,7 +272,7 @@ def _headers(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
     """What the combined files of phase 1 and others say first."""
     for path in sorted((folder / "results").glob("*.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_json(path)
         except (OSError, ValueError):
             continue
         schema = record.get("schema") if isinstance(record, dict) else None

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
+from pytest_tokenbudget.outside_files import FileError, JsonError, decode, parse_json, read_bytes
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.tasks.answers import parse_number
 from pytest_tokenbudget.tasks.base import TaskError
 from pytest_tokenbudget.tasks.problem import (
@@ -74,9 +76,11 @@ def read_rows(path: Path) -> list[Row]:
             the line and what is missing.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise TaskError(f"{path}: cannot be read ({error.strerror or error})") from error
+        content = read_bytes(path)
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+            decode(path, content)
+    except FileError as error:
+        raise TaskError(str(error)) from None
     rows = []
     # Only "\n" ends a line: U+2028 and its like may stand inside a JSON string.
     for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
@@ -131,15 +135,13 @@ def _scorer(value: object, answer: str) -> str:
 
 def _parse(raw: bytes) -> dict[str, object]:
     try:
-        found = json.loads(raw.decode("utf-8"), parse_float=Decimal, parse_constant=_no_constant)
+        found = parse_json(raw.decode("utf-8"), parse_float=Decimal, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise TaskError(
             f"not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8"
         ) from None
-    except json.JSONDecodeError as error:
-        raise TaskError(f"not valid JSON: {error.msg} at column {error.colno}") from None
-    except (ValueError, RecursionError) as error:
-        raise TaskError(f"not valid JSON: {error}") from None
+    except JsonError as error:
+        raise TaskError(str(error)) from None
     if not isinstance(found, dict):
         raise TaskError(f"a JSON object is needed, this is {kind_of(found)}")
     try:
@@ -159,7 +161,10 @@ def kind_of(value: object) -> str:
 
 
 def _listed(found: Mapping[str, object]) -> str:
-    return "only " + ", ".join(f'"{key}"' for key in found) if found else "nothing in the object"
+    if not found:
+        return "nothing in the object"
+    shown = [f'"{printable(key, 60)}"' for key in list(found)[:12]]
+    return f"only {', '.join(shown)}{', ...' if len(found) > len(shown) else ''}"
 
 
 def _text(found: Mapping[str, object], field: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -10,6 +9,15 @@ from decimal import Decimal
 from pathlib import Path
 
 from pytest_tokenbudget.engines.base import Decoding, UnrecordedDecoding
+from pytest_tokenbudget.outside_files import (
+    FileError,
+    JsonError,
+    decode,
+    parse_json,
+    read_bytes,
+    read_json,
+)
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.tasks.problem import NO_CATEGORY
 from pytest_tokenbudget.traces.recorded import MAIN, Record, RecordingError, Source
 from pytest_tokenbudget.traces.recorded_inspect import read_inspect
@@ -40,15 +48,13 @@ def read_source(path: Path, certain: bool) -> Source | None:
         RecordingError: If it is damaged, or its records are bad.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path)
         for magic, sentence in _BINARY.items():
             if raw.startswith(magic):
                 raise RecordingError(f"{path}: {sentence}")
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RecordingError(f"{path}: not UTF-8 (byte {error.start + 1})") from None
-    except OSError as error:
-        raise RecordingError(f"{path}: cannot be read ({error.strerror or error})") from error
+        text = decode(path, raw)
+    except FileError as error:
+        raise RecordingError(str(error)) from None
     rows = _lines(path, text) if path.suffix.lower() == ".jsonl" else _whole(path, text)
     if isinstance(rows, list) and rows and isinstance(rows[0][1], dict):
         where, first = rows[0]
@@ -77,7 +83,7 @@ def _what(rows: object) -> str:
 
 
 def _keys(found: Mapping[str, object]) -> str:
-    names = [repr(key) for key in found]
+    names = [printable(repr(key), 60) for key in list(found)[:7]]
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "no key"
 
 
@@ -104,22 +110,18 @@ def _lines(path: Path, text: str) -> list[tuple[str, object]]:
             where = f"{path}, line {number}"
             try:
                 rows.append((where, _parse(line, where)))
-            except json.JSONDecodeError as error:
+            except JsonError as error:
                 half = number == len(lines)
                 hint = "; it is the last line and has no end: half-written? Remove it" * half
-                raise RecordingError(
-                    f"{where}: not valid JSON: {error.msg} at column {error.colno}{hint}"
-                ) from None
+                raise RecordingError(f"{where}: {error}{hint}") from None
     return rows
 
 
 def _whole(path: Path, text: str) -> list[tuple[str, object]] | object:
     try:
         found = _parse(text, str(path))
-    except json.JSONDecodeError as error:
-        raise RecordingError(
-            f"{path}, line {error.lineno}: not valid JSON: {error.msg} at column {error.colno}"
-        ) from None
+    except JsonError as error:
+        raise RecordingError(f"{path}, line {error.line}: {error}") from None
     if isinstance(found, list):
         return [(f"{path}, record {number}", row) for number, row in enumerate(found, 1)]
     return found
@@ -134,14 +136,7 @@ def _parse(text: str, where: str) -> object:
             raise RecordingError(f"{where}: the key {twice!r} stands twice in one object")
         return found
 
-    try:
-        return json.loads(text, parse_float=Decimal, object_pairs_hook=unique)
-    except RecursionError:
-        raise json.JSONDecodeError("nested too deeply", text, 0) from None
-    except json.JSONDecodeError:
-        raise
-    except ValueError:
-        raise json.JSONDecodeError("a number with too many digits", text, 0) from None
+    return parse_json(text, parse_float=Decimal, object_pairs_hook=unique)
 
 
 def _own(path: Path, rows: list[Fields]) -> Source:
@@ -225,8 +220,8 @@ def _with_combined(source: Source, match: re.Match[str] | None) -> Source:
     phase = match["series"].partition("_")[0]
     path = source.path.with_name(f"{phase}_combined_{match['stem']}.json")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = read_json(path)
+    except FileError:
         return source
     if not isinstance(found, dict):
         return source

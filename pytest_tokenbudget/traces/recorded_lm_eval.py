@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from pytest_tokenbudget.engines.base import Decoding, UnrecordedDecoding
+from pytest_tokenbudget.outside_files import FileError, read_json
 from pytest_tokenbudget.tasks.jsonl import kind_of
 from pytest_tokenbudget.tasks.problem import NO_CATEGORY
 from pytest_tokenbudget.thinking_formats import left_open
@@ -184,8 +185,8 @@ def _results(path: Path, date: str) -> Mapping[str, object]:
     """The run's own summary, which lies beside its samples."""
     for beside in sorted(path.parent.glob(f"*_{date}.json")):
         try:
-            found = json.loads(beside.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            found = read_json(beside)
+        except FileError:
             continue
         if isinstance(found, dict) and "config" in found:
             return found
