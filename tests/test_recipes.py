@@ -514,7 +514,7 @@ def test_the_command_line_says_what_is_wrong(tmp_path, capsys, recipe_file):
     broken = tmp_path / "broken.json"
     broken.write_text('{"id": }')
     assert main([str(broken)]) == 4
-    assert "line 1, column 8" in capsys.readouterr().err
+    assert "line 1: not valid JSON: Expecting value at column 8" in capsys.readouterr().err
     assert main([str(tmp_path / "recipe.yaml")]) == 4
     assert "a recipe is a .toml or .json file, not .yaml" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:
