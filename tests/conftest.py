@@ -4,6 +4,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Workers of pytest-xdist share the cores; threads of torch that wait for each other are far slower.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # What passes must pass again: the examples are the same in every run. HYPOTHESIS_PROFILE=default
 # looks for new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

@@ -461,6 +461,7 @@ def test_a_model_of_the_table_that_always_thinks(allocate, pytester):
     }
 
 
+@pytest.mark.slow
 def test_the_embedded_model(run, pytester, quick_figures, monkeypatch):
     monkeypatch.setattr(
         "pytest_tokenbudget.report.drawing.save_figure", lambda draw, path, title: []

@@ -50,6 +50,7 @@ def failures(pytester, name="j.xml"):
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_a_damaged_model_is_found_out(run, pytester):
     """Noise in its weights: the loss is shown, with its texts; the sound model has none."""
     damaged = shutil.copytree(NANO, pytester.path / "damaged")

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from runs import environment
 
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_benchmarks_run_and_stay_out_of_plain_pytest(pytestconfig) -> None:
     assert pytestconfig.getini("testpaths") == ["tests"]
     # What starts whole processes takes long, and runs nothing that the others do not run.

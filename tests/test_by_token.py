@@ -101,6 +101,7 @@ def cases(draw):
 
 @settings(max_examples=1500)
 @given(cases())
+@pytest.mark.slow
 def test_the_same_as_judging_every_cut(case):
     check(*case)
 
@@ -129,6 +130,7 @@ def declarations(draw):
 
 @settings(max_examples=600)
 @given(declarations(), st.sampled_from(["number", "answer"]), st.integers(0, 3))
+@pytest.mark.slow
 def test_outside_of_stretches_a_verdict_stays(text, kind, which):
     rule, answers = TASKS[kind]
     verdicts = [rule.judge(answers[which], text[:end], True) for end in range(len(text) + 1)]

@@ -136,6 +136,7 @@ def test_what_an_architecture_ignores_is_no_fault(tmp_path):
     assert load(checkpoint(tmp_path / "old", WEIGHTS | old)) is not None
 
 
+@pytest.mark.slow
 def test_a_run_with_such_a_model_fails_and_names_the_tensor(pytester, tmp_path):
     spec = checkpoint(tmp_path / "broken", without(LAYER))
     result = pytester.runpytest_subprocess(

@@ -84,6 +84,7 @@ def test_a_broken_limit_fails_with_its_sentence(probe, monkeypatch, pytester):
     assert found["missing"] == list(WAYS)
 
 
+@pytest.mark.slow
 def test_demands_that_are_kept(probe):
     demands = "limits,enforced,soft,thinking_token_budget:enforced,template-thinking_budget:soft"
     result = probe("--min-conformance", demands)
@@ -149,6 +150,7 @@ def test_a_demand_that_means_nothing_ends_the_run(probe, text, words):
     result.stderr.fnmatch_lines([f"ERROR: --min-conformance: '{text}' cannot be used; {words}"])
 
 
+@pytest.mark.slow
 def test_workers_share_what_they_find(pytester):
     """The gates need every result; on whichever worker they run, no probe is made twice."""
     process = start(

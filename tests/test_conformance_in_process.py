@@ -85,6 +85,7 @@ def test_what_it_does_not_take_is_refused(engine: InProcess, ask: Ask) -> None:
     assert other.choices
 
 
+@pytest.mark.slow
 def test_what_its_template_does_not_name_is_ignored(desk: Bench) -> None:
     result = probe_way(desk, "template-max_thinking_tokens")
     assert result.verdict is Verdict.IGNORED

@@ -251,6 +251,7 @@ def test_strategies_are_held_against_the_first_with_holms_correction():
 # --- whole runs --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_embedded_model_loses_what_its_windows_lose(run, pytester, quick_figures):
     arguments = (*SHORT, "--context-limits=30%,60%", "--num-samples=22")
     engines = RealEngines()

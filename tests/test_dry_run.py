@@ -65,6 +65,7 @@ def test_nothing_is_run_and_nothing_generated(evals, pytester):
     assert "memory: 6.8 MiB of weights" in out
 
 
+@pytest.mark.slow
 def test_the_run_that_follows_keeps_the_promise(evals, pytester):
     """Phase 1, its samples, the cliff: a first run, one that extends it, one that adds to it."""
     (pytester.path / "tokenbudget.toml").write_text(PRICE)
@@ -105,6 +106,7 @@ def test_traces_that_go_on_are_promised_from_where_they_are(evals, pytester):
     assert (part["stored"], part["extended"], part["at_most_tokens"]) == (0, 0, 3 * 40)
 
 
+@pytest.mark.slow
 def test_thinking_keeps_its_promise(evals, pytester):
     options = ("--thinking-budgets", "0,16,32", "--answer-tokens", "24", "--closers", "bare")
     promised, took = [], []

@@ -215,6 +215,7 @@ def other_plugin(pytester, monkeypatch):
     return pytester
 
 
+@pytest.mark.slow
 def test_a_fixture_of_another_plugin(other_plugin):
     """It is what other projects get; an eval gets this plugin's, or no eval could run beside it."""
     other_plugin.makepyfile(

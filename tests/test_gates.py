@@ -280,6 +280,7 @@ def test_junitxml_is_valid_and_without_warnings_by_default(run, pytester):
 
 @pytest.mark.usefixtures("quick_figures")
 @pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "xdist"])
+@pytest.mark.slow
 def test_gates_that_judged_nothing_fail(run, pytester, workers):
     """They are reported as tests that failed, wherever tests ran."""
     given = ("--min-accuracy=0.5,16:0", "--max-truncation=32:0", "--junitxml=j.xml")

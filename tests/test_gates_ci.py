@@ -82,6 +82,7 @@ def test_traces_are_kept_where_gates_fail():
     assert job["cache"]["when"] == "always"
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_github_workflow(repository):
     summary = repository / "summary.md"
     told = {
@@ -101,6 +102,7 @@ def test_the_commands_of_the_github_workflow(repository):
     assert ET.parse(repository / "junit.xml").getroot().find("testsuite").get("failures") == "0"
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_gitlab_workflow(repository):
     """The traces are there already, as its cache would have them."""
     for command in gitlab_commands()[1:]:

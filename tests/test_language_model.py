@@ -327,6 +327,7 @@ def test_a_dry_run_names_what_it_cannot_count(mine, pytester):
     result.stdout.fnmatch_lines(["*llm: what tests generate with this fixture is known only when*"])
 
 
+@pytest.mark.slow
 def test_workers_share_the_answers(pytester, no_worker):
     pytester.makepyfile(
         test_mine="""

@@ -98,6 +98,7 @@ def test_the_same_is_refused(tmp_path):
         assert len(said.strip().splitlines()) == 1, said
 
 
+@pytest.mark.slow
 def test_the_same_is_measured(tmp_path):
     (tmp_path / "test_one.py").write_text(
         "def test_one(curve, errors, gates):\n    gates.check(curve.at(32))\n"

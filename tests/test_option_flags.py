@@ -178,6 +178,7 @@ def test_usage_errors_name_the_option_that_works(pytester, no_worker):
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "1")])
+@pytest.mark.slow
 def test_an_eval_says_that_a_value_went_to_somebody_else(pytester, run, workers):
     taken(pytester)
     arguments = ("--model=qwen-1.5b", "--dtype=bfloat16", *workers)

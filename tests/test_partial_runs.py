@@ -175,6 +175,7 @@ def test_the_suite_is_judged_as_it_is_selected(run, pytester):
 
 
 @pytest.mark.parametrize("selected", [True, False])
+@pytest.mark.slow
 def test_workers_tell_what_was_deselected(project, selected):
     pytester = project("[[gates]]\nname = 'limit'\nmin_accuracy = 0\n", WITH_GATES)
     pytester.makepyfile(conftest="def pytest_configure(config): config.addinivalue_line("

@@ -212,6 +212,7 @@ def test_gates_are_listed_with_where_they_come_from(places):
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")])
+@pytest.mark.slow
 def test_a_gate_fails_the_run_and_the_other_projects_files_stay(places, workers):
     (places / "repo" / "tokenbudget.toml").write_text(
         "min_accuracy = 0.99\nbudgets = [8]\nnum_samples = 1\n"

@@ -178,6 +178,7 @@ def test_the_example_eval_works(pytester: pytest.Pytester) -> None:
     assert 'name="truncation" value="1.0"' in Path("report.xml").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_example_of_llm_works(pytester: pytest.Pytester) -> None:
     [example] = block(page("docs/guide.md"), "example: llm")
     pytester.makepyfile(test_mine=example)

@@ -101,6 +101,7 @@ def terminal_run(tmp_path_factory) -> tuple[str, Path]:
     return output.decode().replace("\r\n", "\n"), folder
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_each_trace_as_it_is_stored(terminal_run):
     output, folder = terminal_run
     shown = shown_of(output)

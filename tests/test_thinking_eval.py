@@ -401,6 +401,7 @@ def test_forced_answers_and_cuts_are_the_same_alone(run, pytester, quick_figures
         assert bare["accuracy"]["value"] >= hard["accuracy"]["value"]
 
 
+@pytest.mark.slow
 def test_workers_share_it_and_get_the_same(run, pytester, quick_figures, tmp_path):
     given = (*EVALS, "--num-samples=4", "--thinking-budgets=32,96", "--closers=bare")
     code, output = finish(start(tmp_path, *given, "-n", "2"))

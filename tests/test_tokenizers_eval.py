@@ -350,6 +350,7 @@ def test_part_of_the_eval_says_what_is_missing(measure, pytester):
     assert "cost of the chat template" in found["missing"]
 
 
+@pytest.mark.slow
 def test_several_models_side_by_side(measure, pytester, tmp_path):
     """One whose tokenizer loses capitals, one without a chat template."""
     lossy = tmp_path / "lossy"

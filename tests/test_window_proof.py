@@ -11,6 +11,8 @@ from pytest_tokenbudget.context.window import ContextError, Conversation
 from pytest_tokenbudget.context.window_strategies import STRATEGIES
 from pytest_tokenbudget.context.window_summary import Summary
 
+pytestmark = pytest.mark.slow
+
 # Five templates with all of the conversations; the others are so like them that a few will do.
 CONVERSATIONS = {name: 1000 if number < 5 else 100 for number, name in enumerate(NAMES)}
 TOKENS = "newest", "first", "ends"

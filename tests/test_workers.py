@@ -118,6 +118,7 @@ def test_two_workers_give_the_results_of_none(folder, run, pytester):
         assert combined(alone)[part] == study[part]
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_there_is_and_a_rerun_goes_on(folder, run):
     process = start(folder, *SLOW)
     before = wait_for(
@@ -142,6 +143,7 @@ def test_ctrl_c_keeps_what_there_is_and_a_rerun_goes_on(folder, run):
     assert combined(folder)["complete"] is True
 
 
+@pytest.mark.slow
 def test_ctrl_c_with_workers_keeps_what_there_is(folder):
     process = start(folder, *SLOW, "-n", "2")
     wait_for(lambda: len(stored(folder)) >= 1 and len(claims(folder)) >= 1, process)
@@ -156,6 +158,7 @@ def test_ctrl_c_with_workers_keeps_what_there_is(folder):
     assert study["complete"] is False
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_the_controller_alone_stops_the_workers(folder):
     """As ``kill -INT`` or a CI system does: no worker gets the signal by itself."""
     process = start(folder, *SLOW, "--num-samples=40", "--batch-size=2", "-n", "2")
@@ -188,6 +191,7 @@ def test_ctrl_c_of_a_run_that_stored_nothing_says_so(folder, run):
         assert "interrupted: 0 of the 4 traces that this run had to generate are stored" in flat
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_only_what_it_had_not_finished(folder, run):
     process = start(folder, *SLOW, "-n", "2")
 
@@ -214,6 +218,7 @@ def test_a_killed_worker_costs_only_what_it_had_not_finished(folder, run):
     assert stored(folder) == after
 
 
+@pytest.mark.slow
 def test_two_runs_beside_each_other_share_one_store(folder):
     elsewhere = [folder / name for name in ("one", "two")]
     processes = []

@@ -14,6 +14,7 @@ TEST = "def test_mine(curve, gates): gates.check(curve.at(32))"
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+@pytest.mark.slow
 def test_a_directory_in_the_way_fails_the_run_and_is_named_once(pytester, workers):
     pytester.makepyfile(TEST)
     results = pytester.path / "blocked" / "results"
