@@ -13,11 +13,17 @@ import pytest
 from faulty_proxy import FaultyProxy, Mischief, always, first
 from loopback import Listener, chunk, message
 from memory_watch import STATM, MemoryWatch
-from server_scripted import NANO, one
+from server_scripted import NANO, ScriptedServer, one
 from test_server_engine import OPENAI, REQUEST, VLLM, run
 from test_server_http import BODY, collect, fault_of, on
 from tiny_server import TinyServer, answered
 
+from pytest_tokenbudget.conformance.asking import NoAnswerError, Reply
+from pytest_tokenbudget.conformance.bench import Bench
+from pytest_tokenbudget.conformance.limits import LIMIT_PROBES
+from pytest_tokenbudget.conformance.results import Finding
+from pytest_tokenbudget.conformance.shown import not_possible
+from pytest_tokenbudget.conformance.thinking import probe_way
 from pytest_tokenbudget.endpoints import Endpoint
 from pytest_tokenbudget.engines.base import EngineError
 from pytest_tokenbudget.engines.server.address import Key
@@ -417,6 +423,32 @@ def test_the_tokenizer_of_a_server_that_loses_some_answers_is_asked_again(run):
             with pytest.raises(EngineError, match="failed at /tokenize"):
                 run(proxy, spec=spec).encode("a")
             assert proxy.done == 3
+
+
+@pytest.mark.parametrize("status", [500, 503, None])
+def test_a_probe_without_an_answer_is_a_failure_and_a_refused_one_is_not(status):
+    """What cannot be asked fails; only what the engine refuses is skipped."""
+    lost = Reply({}, error="nothing answers", status=status)
+    with pytest.raises(NoAnswerError, match=r"^seeds: no output came: nothing answers$"):
+        not_possible("seeds", "no output came: nothing answers", lost)
+    refused = Reply({}, error="no n here", status=400)
+    assert not_possible("n", "n is refused", refused).finding is Finding.NOT_POSSIBLE
+    assert not_possible("n", "no counts", Reply({})).finding is Finding.NOT_POSSIBLE
+
+
+def test_probes_of_a_server_that_answers_nothing_raise(run, monkeypatch):
+    monkeypatch.setattr("pytest_tokenbudget.engines.server.asked.PAUSE", 0.01)
+    with (
+        ScriptedServer(ids=[5, 2], prompt=4) as server,
+        FaultyProxy(server.url, always(Mischief.SERVER_ERROR)) as proxy,
+    ):
+        engine = run(proxy)
+        bench = Bench(engine, engine.spec, size=1)
+        for probe in ("finish_reason", "seeds"):
+            with pytest.raises(NoAnswerError, match="something in the engine broke"):
+                LIMIT_PROBES[probe](bench)
+        with pytest.raises(NoAnswerError, match="no prompt could be asked"):
+            probe_way(bench, "thinking_token_budget")
 
 
 # --- addresses

@@ -10,7 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from pytest_tokenbudget.engines.base import EngineError
+
 Api = Literal["chat", "completions"]
+
+
+class NoAnswerError(EngineError):
+    """An engine that failed or did not answer, so that nothing is known of it."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Protocol
 
-from pytest_tokenbudget.conformance.asking import Ask, Askable, Choice, Reply
+from pytest_tokenbudget.conformance.asking import Ask, Askable, Choice, NoAnswerError, Reply
 from pytest_tokenbudget.conformance.results import Observation
 from pytest_tokenbudget.context.stream import text_and_offsets
 from pytest_tokenbudget.engines.base import Engine, EngineError, Request
@@ -180,8 +180,11 @@ class Bench:
                 seen = self.read(place, reply.choices[0], None, asks[place].max_tokens).observation
                 found.append((seen.thinking, seen.thinking + seen.answer, place))
         if not found:
-            error = next((reply.error for reply in replies if reply.error), "no output")
-            raise EngineError(f"no prompt could be asked for the thinking probes: {error}")
+            failed = [reply for reply in replies if reply.error]
+            error = failed[0].error if failed else "no output"
+            lost = failed and not any(reply.refused for reply in failed)
+            kind = NoAnswerError if lost else EngineError
+            raise kind(f"no prompt could be asked for the thinking probes: {error}")
         best = sorted(found, key=lambda each: (-each[0], each[2]))[: self._size]
         longest = max(total for _, total, _ in best)
         self._say(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_tokenbudget.conformance.asking import Reply
+from pytest_tokenbudget.conformance.asking import NoAnswerError, Reply
 from pytest_tokenbudget.conformance.results import Finding, LimitResult
 
 
@@ -42,6 +42,12 @@ def shown(reply: Reply, **more: object) -> dict[str, Any]:
 
 
 def not_possible(probe: str, why: str, reply: Reply | None = None) -> LimitResult:
-    """A probe that this engine cannot be asked."""
+    """A probe that this engine cannot be asked.
+
+    Raises:
+        NoAnswerError: If the engine did not refuse it, but failed or did not answer.
+    """
+    if reply is not None and reply.error and not reply.refused:
+        raise NoAnswerError(f"{probe}: {why if reply.error in why else reply.error}")
     evidence = () if reply is None else (shown(reply),)
     return LimitResult(probe, Finding.NOT_POSSIBLE, why, evidence=evidence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from pytest_tokenbudget.conformance.asking import Reply
+from pytest_tokenbudget.conformance.asking import NoAnswerError, Reply
 from pytest_tokenbudget.conformance.bench import AT_ONCE, Bench, Seen
 from pytest_tokenbudget.conformance.remarks import remarks
 from pytest_tokenbudget.conformance.results import BudgetResult, Verdict, WayResult
@@ -37,6 +37,8 @@ def probe_way(bench: Bench, way: str | Way) -> WayResult:
         )
     try:
         first, second = _without(bench, way)
+    except NoAnswerError:
+        raise
     except EngineError as error:
         return _unmeasured(way, str(error))
     apart = any(choice.reasoning for reply in first for choice in reply.choices)

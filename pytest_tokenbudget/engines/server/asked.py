@@ -98,7 +98,7 @@ async def _post(server: Server, path: str, body: Body) -> Answer:
             return found if isinstance(found, Mapping) else {}
         except Fault as error:
             fault = error
-            if not fault.retryable:
+            if not fault.retryable or number == TRIES - 1:
                 break
             await asyncio.sleep(PAUSE * 2**number)
     return fault
