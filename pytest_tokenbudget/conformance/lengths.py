@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pytest_tokenbudget.conformance.asking import Ask, Choice, Reply
+from pytest_tokenbudget.conformance.asking import Ask, Choice, NoAnswerError, Reply
 from pytest_tokenbudget.conformance.bench import LENGTH_WORDS, STOP_WORDS, Bench
 from pytest_tokenbudget.conformance.results import Finding, LimitResult
 from pytest_tokenbudget.conformance.shown import not_possible, shown
@@ -129,9 +129,16 @@ def stop_strings(bench: Bench) -> LimitResult:
 
 
 def _natural(bench: Bench) -> list[tuple[Ask, Choice, Reply]]:
-    """Up to three prompts whose outputs end by themselves, shortest first."""
+    """Up to three prompts whose outputs end by themselves, shortest first.
+
+    Raises:
+        NoAnswerError: If no prompt was answered, and not because they were refused.
+    """
     asks = [bench.plain(each, min(MOST, bench.room(each))) for each in bench.easy[: 2 * _MANY]]
     (replies,) = bench.ask_again(asks, times=1)
+    lost = [reply for reply in replies if reply.error and not reply.refused]
+    if lost and len(lost) == len(replies):
+        raise NoAnswerError(f"no output came: {lost[0].error}")
     ended = [
         (ask, reply.choices[0], reply)
         for ask, reply in zip(asks, replies, strict=True)
