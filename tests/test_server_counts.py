@@ -205,6 +205,26 @@ def test_events_that_cannot_be_true_are_asked_for_again(run, fault):
     assert words in result.error
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_an_event_that_came_twice_before_the_limit_is_asked_for_again(run, counted):
+    """It reaches the limit with a wrong id in it; only the count shows that."""
+    request, usage = replace(REQUEST, cap=8), {"completion_tokens": 8}
+    change = FAULTS["twice"][0]
+    with OddServer(change, usage=usage if counted else None, word="length") as server:
+        result = one(run(server), request)
+        assert len(server.bodies) == 1 + counted
+    assert (result.output_ids == IDS[:8]) is counted
+    # A server that does not keep the limit, and counts what it wrote, is cut at the limit.
+    with ScriptedServer(
+        ids=IDS[:8] * 4, prompt=len(PROMPT), usage={"completion_tokens": 32}
+    ) as server:
+        server._completion = lambda asked: ScriptedServer._completion(
+            server, {**asked, "max_tokens": 99}
+        )
+        result = one(run(server), request)
+    assert (result.output_ids, result.stop_reason) == (IDS[:8], StopReason.LENGTH)
+
+
 def test_stop_halfway_without_an_end_token_is_no_end(run):
     def halfway(events):
         del events[5:]

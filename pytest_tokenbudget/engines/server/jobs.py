@@ -161,7 +161,9 @@ class IdsJob(Job):
                     break
                 goes_on = self._take(heard.ids[len(row.output) - before :], server)
                 self._tell(heard.added)
-                if not goes_on:
+                # More ids than allowed: its count says whether some came twice.
+                doubtful = row.stop_reason is StopReason.LENGTH
+                if not goes_on and not (doubtful and len(heard.ids) < 2 * wish.tokens + 64):
                     return True
             else:
                 self._check_total(heard, server, before)
