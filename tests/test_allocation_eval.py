@@ -484,3 +484,14 @@ def test_the_embedded_model(run, pytester, quick_figures, monkeypatch):
     assert record["policies"]["problems"] == 6
     settings = read(pytester.path, "allocation_settings_nano-reasoner.json")
     assert settings["engines"]["vllm"]["requests"]
+
+
+def test_the_first_line_has_the_numbers_of_the_limit_it_names(run, pytester, quick_figures):
+    """As a policy, one limit is learned without some problems, and then is another one."""
+    limits = ("--thinking-budgets=0,64", "--modes=conservative", "--max-thinking-tokens=100")
+    result = run(*limits, base=EVALS, engines=RealEngines(), problems=20)
+    record = read(pytester.path, "allocation_nano-reasoner.json")
+    [explicit] = [mode["measured"] for mode in record["modes"] if mode["mode"] == "explicit"]
+    accuracy, tokens = 100 * explicit["accuracy"]["value"], explicit["mean_tokens"]["value"]
+    text = " ".join(line.strip() for line in result.outlines)
+    assert f"100 thinking tokens give {accuracy:.1f} % accuracy with {tokens:,.0f} tokens" in text

@@ -266,10 +266,10 @@ def answer_sentence(report: AllocationReport) -> str:
     if name == OFF:
         assert report.off is not None
         return f"recommended: {OFF}: {_reached(report.off)}"
-    reached = _reached(found.policy(name).working)
     if name == "one limit":
         [limit] = set(limits.values())
-        at = plural(limit, "thinking token")
+        # Learned anew without each problem, as a policy, it is another limit for some of them.
+        at, reached = plural(limit, "thinking token"), _reached(found.limits[limit])
         if report.evident:
             return f"recommended limit {at}: {reached} ({report.reference_because})"
         return (
@@ -277,6 +277,7 @@ def answer_sentence(report: AllocationReport) -> str:
             f"{at} give {reached} ({report.reference_because})"
         )
     shown = ", ".join(f"{printable(group)} {count(limit)}" for group, limit in limits.items())
+    reached = _reached(found.policy(name).working)
     return f"recommended policy {name}{f' ({shown})' if shown else ''}: {reached}"
 
 
