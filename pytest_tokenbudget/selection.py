@@ -179,8 +179,8 @@ PARAMETERS: dict[str, Callable[[Session, ModelSpec], Sequence[object]]] = {
     "truncation": lambda session, spec: session.settings.truncation,
     "context_limit": lambda session, spec: (*session.settings.context_limits, str(WHOLE)),
 }
-# Studies that exist once, with the thinking that --thinking chooses.
-WITHOUT_MODES = ("stochastic_study", "context_study")
+# What exists once, with the thinking that --thinking chooses: two studies, and the annotations.
+WITHOUT_MODES = ("stochastic_study", "context_study", "errors")
 STUDIES = {
     "study": Kind.MAIN,
     "stochastic_study": Kind.STOCHASTIC,

@@ -360,6 +360,7 @@ def test_a_test_can_have_modes_of_its_own(mine, pytester):
             "'stochastic_study' is the same in every mode, because --thinking decides*",
         ),
         ("def test_it(mode, study, context_study): ...", "'context_study' is the same in every*"),
+        ("def test_it(mode, study, errors): ...", "'errors' is the same in every mode*"),
     ],
 )
 def test_what_would_not_follow_the_mode_is_refused(mine, pytester, source, message):
