@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import re
+import sqlite3
+from contextlib import closing, suppress
 from dataclasses import replace
 
 import pytest
@@ -594,3 +596,27 @@ def test_a_filter_may_stop_an_output_of_ids_too(run):
 def test_errors_of_validation_name_the_parameter():
     body = '{"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs"}, {"msg": "b"}]}'
     assert said(body) == "seed: Extra inputs; b"
+
+
+def test_a_run_whose_answers_hold_halves_ends_well(pytester):
+    """Store, result files and terminal take them; a second run judges what is stored."""
+    deltas = [
+        {"content": f"It is{HIGH}"},
+        {"content": f"{LOW} 3{LOW}"},
+        {"content": f" #### 3{HIGH}"},
+    ]
+    with ScriptedServer(deltas=deltas, kind="someone") as server:
+        command = ("--pyargs", "pytest_tokenbudget.evals", "-m", "phase1", "--num-samples=3")
+        command += ("--budgets=32,64", f"--model={server.url}", "--tokenizer=nano-reasoner", "-v")
+        first = pytester.runpytest_subprocess(*command)
+        again = pytester.runpytest_subprocess(*command)
+        assert len(server.bodies) == 3
+    assert (first.ret, again.ret) == (0, 0)
+    written = [file for file in pytester.path.rglob("*.json") if file.is_file()]
+    assert written
+    for file in written:
+        assert not re.search(r"\\u[dD][89a-fA-F]", file.read_text(encoding="utf-8"))
+    (store,) = pytester.path.rglob("*.sqlite")
+    with closing(sqlite3.connect(store)) as rows:
+        texts = [text for (text,) in rows.execute("SELECT text FROM traces")]
+    assert texts == [f"It is{FACE} 3{LOST} #### 3{LOST}"] * 3
