@@ -23,7 +23,7 @@ WINDOWS = "windows/1"
 def digest(value: object) -> str:
     """SHA-256 of a JSON-compatible value in its one canonical form."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def render_key(messages: Sequence[Message], thinking: bool | None) -> str:
