@@ -9,7 +9,7 @@ from server_scripted import EOS, NANO, ScriptedServer, one
 from test_server_engine import IDS, OPENAI, PROMPT, REQUEST, THINK, run
 
 from pytest_tokenbudget.engines.server.chat import as_written, hidden_tokens
-from pytest_tokenbudget.engines.server.dialects_base import End, Heard
+from pytest_tokenbudget.engines.server.heard import End, Heard
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.ruled import NUMBER, GivenTask
 from pytest_tokenbudget.tasks.scoring import judge

@@ -16,9 +16,9 @@ from pytest_tokenbudget.endpoints import Endpoint
 from pytest_tokenbudget.engines.base import Decoding, EngineError, Request
 from pytest_tokenbudget.engines.server.chat import as_written, stop_of
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
-from pytest_tokenbudget.engines.server.dialects_base import End, Heard, NoIdsError, read_usage
 from pytest_tokenbudget.engines.server.engine import ServerEngine
 from pytest_tokenbudget.engines.server.facts import Facts, agreed, choose_served, probe
+from pytest_tokenbudget.engines.server.heard import End, Heard, NoIdsError, read_usage
 from pytest_tokenbudget.engines.server.tokens import (
     UNKNOWN_ID,
     choose_tokens,

@@ -17,9 +17,9 @@ from tiny_server import TinyServer, answered
 from pytest_tokenbudget.endpoints import Endpoint
 from pytest_tokenbudget.engines.base import Decoding, EngineError
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
-from pytest_tokenbudget.engines.server.dialects_base import Heard, MalformedError, NoIdsError
 from pytest_tokenbudget.engines.server.facts import probe
 from pytest_tokenbudget.engines.server.faults import error_in, refused_parameter, said
+from pytest_tokenbudget.engines.server.heard import Heard, MalformedError, NoIdsError
 from pytest_tokenbudget.engines.server.payload import MOST_NESTED, Joiner, parsed, whole
 from pytest_tokenbudget.engines.server.request_parameters import RequestParameters
 from pytest_tokenbudget.traces.trace import StopReason

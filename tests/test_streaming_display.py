@@ -20,9 +20,9 @@ from watching import Notes
 from pytest_tokenbudget.endpoints import Endpoint
 from pytest_tokenbudget.engines.base import Generated, Request
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
-from pytest_tokenbudget.engines.server.dialects_base import Heard
 from pytest_tokenbudget.engines.server.engine import ServerEngine
 from pytest_tokenbudget.engines.server.facts import Facts
+from pytest_tokenbudget.engines.server.heard import Heard
 from pytest_tokenbudget.report import live_display
 from pytest_tokenbudget.report.live import DIM, UNDIM
 from pytest_tokenbudget.report.live_display import LiveDisplay

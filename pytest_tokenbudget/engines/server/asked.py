@@ -11,7 +11,8 @@ from pytest_tokenbudget.conformance.asking import Ask, Choice, Reply
 from pytest_tokenbudget.engines.base import EngineError
 from pytest_tokenbudget.engines.server.chat import as_written
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
-from pytest_tokenbudget.engines.server.dialects_base import Body, Heard, read_usage
+from pytest_tokenbudget.engines.server.dialects_base import Body
+from pytest_tokenbudget.engines.server.heard import Heard, read_usage
 from pytest_tokenbudget.engines.server.http import Fault, Key, Server
 from pytest_tokenbudget.engines.server.tokens import ServerText, end_texts
 

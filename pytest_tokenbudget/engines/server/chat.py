@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from pytest_tokenbudget.engines.server.dialects_base import End, Heard
+from pytest_tokenbudget.engines.server.heard import End, Heard
 from pytest_tokenbudget.engines.server.tokens import Counted
 from pytest_tokenbudget.thinking_formats import GENERIC, builtin_formats
 from pytest_tokenbudget.traces.thinking import ThinkingFormat

@@ -6,16 +6,21 @@ Reading is pure: events and bodies go in, and what was heard comes out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_tokenbudget.conformance.asking import Ask
 from pytest_tokenbudget.engines.base import Decoding
 from pytest_tokenbudget.engines.server.facts import Facts, choose_served
+from pytest_tokenbudget.engines.server.heard import (
+    Heard,
+    MalformedError,
+    ids_of,
+    mapping,
+    number,
+    size_of,
+)
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind
 from pytest_tokenbudget.engines.server.patience import persistently
-from pytest_tokenbudget.engines.server.payload import Joiner, whole
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Server
@@ -39,155 +44,6 @@ NEUTRAL: Mapping[str, Any] = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
 }
-# By which names servers call text that comes apart as reasoning, in a message or in its parts.
-REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_text")
-# No output and no prompt has as many tokens: a larger count is a defect of the server.
-MOST_TOKENS = 100_000_000
-LENGTH_WORDS = frozenset({"length", "max_tokens", "model_length"})
-STOP_WORDS = frozenset({"stop", "eos", "end_turn", "eos_token", "stop_sequence"})
-# Words for an output that somebody stopped on purpose: asked again, it ends in the same way.
-FILTERED = frozenset(
-    {"content_filter", "content_filtered", "safety", "recitation", "prohibited_content"}
-    | {"blocklist", "spii", "sensitive", "guardrail_intervened", "language"}
-)
-TOOLS = frozenset({"tool_calls", "tool_call", "tool_use", "function_call"})
-REFUSED = frozenset({"refusal"})
-
-
-class NoIdsError(Exception):
-    """A server that was taken to give token ids gave text without any."""
-
-
-class MalformedError(Exception):
-    """An event that cannot be what was asked for; the message says why."""
-
-
-class End(StrEnum):
-    """What a server's word for the end amounts to."""
-
-    EOS = "eos"
-    STOP = "stop"
-    LENGTH = "length"
-    OTHER = "other"
-
-
-@dataclass
-class Heard:
-    """What has come of one output so far.
-
-    Attributes:
-        ids: Output ids; empty where the server gives none.
-        content: Text of the answer as the server calls it.
-        reasoning: Text that came apart as reasoning; None while nothing came apart.
-        end: What its end amounts to; None while it goes on.
-        word: The server's own word for that.
-        matched: The stop string, or the id, that ended it, where the server says which.
-        usage: The server's own counts.
-        prompt_ids: Ids of the prompt as the server says.
-        given: How many ids the server counts up to here, where it says so with each event.
-        added: Text that the last event of an ids stream added.
-        odd_counts: Counts of the server that cannot be true, such as negative ones; not in usage.
-        refusal: Text in which the model refuses to answer, where the server sets it apart.
-        tools: Names of the tools that the model asks for.
-    """
-
-    ids: list[int] = field(default_factory=list)
-    content: str = ""
-    reasoning: str | None = None
-    end: End | None = None
-    word: str = ""
-    matched: object = None
-    usage: dict[str, int] = field(default_factory=dict)
-    prompt_ids: tuple[int, ...] | None = None
-    given: int | None = None
-    added: str = ""
-    odd_counts: dict[str, int] = field(default_factory=dict)
-    refusal: str = ""
-    tools: list[str] = field(default_factory=list)
-    _joiners: dict[str, Joiner] = field(default_factory=dict, repr=False)
-
-    def joined(self, name: str, piece: str) -> str:
-        """What a piece adds to a text; half a character at its end waits for the next piece."""
-        return self._joiners.setdefault(name, Joiner()).add(piece) if piece else ""
-
-    def add(self, delta: Mapping[str, Any]) -> None:
-        """Take the text of one delta or message."""
-        answer, reasoning = parted(delta.get("content"))
-        self.content += self.joined("content", answer)
-        names = (text for name in REASONING if (text := reasoning_of(delta.get(name))))
-        # A server that sends several names says the same several times.
-        said = reasoning or next(names, "") or reasoning_of(delta.get("reasoning_details"))
-        if said:
-            self.reasoning = (self.reasoning or "") + self.joined("reasoning", said)
-        self.refusal += self.joined("refusal", text_of(delta.get("refusal")))
-        calls = delta.get("tool_calls")
-        for call in calls if isinstance(calls, list) else [delta.get("function_call")]:
-            tool = mapping(mapping(call).get("function", call))
-            if name := text_of(tool.get("name")):
-                self.tools.append(whole(name))
-
-    def count(self, usage: object) -> None:
-        """Take the server's own counts, those aside that cannot be true."""
-        for name, value in read_usage(usage).items():
-            plausible = 0 <= value <= MOST_TOKENS
-            (self.usage if plausible else self.odd_counts)[name] = value
-
-    @property
-    def total(self) -> int | None:
-        """Output tokens as the server counts them, its reasoning included; None without a count.
-
-        Some servers count reasoning inside of the completion, some beside it.
-        """
-        written = self.usage.get("completion_tokens", self.usage.get("output_tokens"))
-        if not written:
-            # Servers that do not count say 0.
-            return None
-        reasoning = self.usage.get("reasoning_tokens", 0)
-        beside = self.usage.get("total_tokens", 0) - self.usage.get("prompt_tokens", 0)
-        if reasoning > written or beside == written + reasoning:
-            return written + reasoning
-        return written
-
-    def finish(self, word: object, matched: object = None) -> None:
-        """Take an OpenAI word for the end.
-
-        Args:
-            word: ``finish_reason``; None while the output goes on.
-            matched: The stop string, or the id, that ended it, where the server says which.
-        """
-        if not isinstance(word, str) or not word:
-            return
-        self.word, self.matched = whole(word), matched
-        if word.lower() in LENGTH_WORDS:
-            self.end = End.LENGTH
-        elif word.lower() in STOP_WORDS:
-            self.end = End.STOP if isinstance(matched, str) else End.EOS
-        else:
-            self.end = End.OTHER
-        # Half a character at the end has no other half.
-        rest = {name: joiner.end() for name, joiner in self._joiners.items()}
-        self.content += rest.get("content", "")
-        self.refusal += rest.get("refusal", "")
-        if rest.get("reasoning"):
-            self.reasoning = (self.reasoning or "") + rest["reasoning"]
-
-    @property
-    def withheld(self) -> str:
-        """Why there is no answer though the server ended it as it meant to; else empty."""
-        word = self.word.lower()
-        if self.refusal or word in REFUSED:
-            said = f": {' '.join(self.refusal.split())[:300]!r}" if self.refusal else ""
-            return f"gave a refusal of the model in place of an answer{said}"
-        if word in FILTERED:
-            return f"withheld the rest of an answer: a content filter stopped it ({self.word!r})"
-        if word in TOOLS:
-            named = ", ".join(dict.fromkeys(self.tools))[:100]
-            which = f" {named!r}" if named else ""
-            return (
-                f"gave a call of the tool{which} in place of an answer ({self.word!r}), though no "
-                "tool was offered: start it without a tool parser, or without tools of its own"
-            )
-        return ""
 
 
 class Wish(NamedTuple):
@@ -509,17 +365,6 @@ async def answers(server: Server, path: str, body: Mapping[str, Any]) -> bool:
     return True
 
 
-def read_usage(found: object) -> dict[str, int]:
-    """Counts by name, nested ones too, such as reasoning tokens; empty where there are none."""
-    counts: dict[str, int] = {}
-    for name, value in mapping(found).items():
-        if isinstance(value, Mapping):
-            counts |= read_usage(value)
-        elif (count := number(value)) is not None:
-            counts[name] = count
-    return counts
-
-
 def choices_of(event: Event) -> list[Mapping[str, Any]]:
     """The choices of an answer; none where it holds none."""
     found = event.get("choices")
@@ -540,74 +385,3 @@ def only_choice(event: Event) -> list[Mapping[str, Any]]:
             "where one was asked for"
         )
     return found
-
-
-def ids_of(found: object) -> list[int] | None:
-    """A list of token ids, None where it is none."""
-    if isinstance(found, list) and all(number(each) is not None for each in found):
-        return list(found)
-    return None
-
-
-def output_ids(found: object, text: str) -> list[int]:
-    """The ids of an event.
-
-    Args:
-        found: What should be their list.
-        text: The text that came with them.
-
-    Raises:
-        NoIdsError: If there is text and no list.
-        MalformedError: If they are no integers.
-    """
-    ids = ids_of(found)
-    if ids is None and isinstance(found, list):
-        raise MalformedError("gave token ids that are no integers")
-    if ids is None and text:
-        raise NoIdsError
-    return ids or []
-
-
-def size_of(found: object) -> int | None:
-    """A number of tokens, None where it is none or cannot be true."""
-    count = number(found)
-    return count if count is not None and 0 < count <= MOST_TOKENS else None
-
-
-def number(found: object) -> int | None:
-    return found if isinstance(found, int) and not isinstance(found, bool) else None
-
-
-def mapping(found: object) -> Mapping[str, Any]:
-    return found if isinstance(found, Mapping) else {}
-
-
-def parted(content: object) -> tuple[str, str]:
-    """The answer and the reasoning in a content, whose parts may be either."""
-    if not isinstance(content, list):
-        return text_of(content), ""
-    answer, reasoning = "", ""
-    for part in map(mapping, content):
-        if part.get("type") in (*REASONING, "reasoning.text"):
-            names = [name for name in (*REASONING, "text", "summary") if part.get(name)]
-            reasoning += reasoning_of(part[names[0]]) if names else ""
-        else:
-            answer += text_of(part.get("text"))
-    return answer, reasoning
-
-
-def reasoning_of(found: object) -> str:
-    """Text of reasoning: a string, parts, or details whose texts have names of their own."""
-    if isinstance(found, list):
-        return "".join(
-            text_of(part.get("text") or part.get("thinking") or part.get("summary"))
-            for part in map(mapping, found)
-        )
-    return text_of(found)
-
-
-def text_of(found: object) -> str:
-    """Text of a content, which some servers give in parts."""
-    if isinstance(found, list):
-        return "".join(text_of(mapping(part).get("text")) for part in found)
-    return found if isinstance(found, str) else ""

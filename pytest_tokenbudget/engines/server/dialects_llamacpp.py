@@ -32,26 +32,28 @@ from pytest_tokenbudget.conformance.asking import Ask
 from pytest_tokenbudget.engines.server.dialects_base import (
     Body,
     Dialect,
-    End,
     Event,
-    Heard,
-    NoIdsError,
     Wish,
     asked,
     chosen,
     ids_at,
+    maybe,
+    rendering,
+    text_at,
+)
+from pytest_tokenbudget.engines.server.facts import Facts
+from pytest_tokenbudget.engines.server.heard import (
+    End,
+    Heard,
+    NoIdsError,
     ids_of,
     mapping,
-    maybe,
     number,
     output_ids,
     read_usage,
-    rendering,
     size_of,
-    text_at,
     text_of,
 )
-from pytest_tokenbudget.engines.server.facts import Facts
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Server

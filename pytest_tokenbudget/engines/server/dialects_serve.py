@@ -23,15 +23,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_tokenbudget.engines.server.dialects_base import (
-    GONE,
-    Dialect,
-    chosen,
-    mapping,
-    maybe,
-    text_of,
-)
+from pytest_tokenbudget.engines.server.dialects_base import GONE, Dialect, chosen, maybe
 from pytest_tokenbudget.engines.server.facts import Facts
+from pytest_tokenbudget.engines.server.heard import mapping, text_of
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind
 from pytest_tokenbudget.engines.server.patience import persistently
 

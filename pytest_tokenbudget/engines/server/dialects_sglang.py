@@ -23,20 +23,16 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     Body,
     Dialect,
     Event,
-    Heard,
     Wish,
     answers,
     asked,
     chosen,
-    mapping,
     maybe,
-    number,
-    output_ids,
     text_at,
-    text_of,
     tokenized,
 )
 from pytest_tokenbudget.engines.server.facts import Facts
+from pytest_tokenbudget.engines.server.heard import Heard, mapping, number, output_ids, text_of
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Server

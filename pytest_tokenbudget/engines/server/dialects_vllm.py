@@ -32,22 +32,19 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     Body,
     Dialect,
     Event,
-    Heard,
     Wish,
     answers,
     asked,
     chosen,
     ids_at,
-    ids_of,
     maybe,
     only_choice,
-    output_ids,
     rendering,
     text_at,
-    text_of,
     tokenized,
 )
 from pytest_tokenbudget.engines.server.facts import Facts
+from pytest_tokenbudget.engines.server.heard import Heard, ids_of, output_ids, text_of
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Server

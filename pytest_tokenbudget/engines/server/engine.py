@@ -24,11 +24,12 @@ from pytest_tokenbudget.engines.base import (
 )
 from pytest_tokenbudget.engines.rows import impossible
 from pytest_tokenbudget.engines.server.asked import ask_all
+from pytest_tokenbudget.engines.server.chat_job import ChatJob
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
-from pytest_tokenbudget.engines.server.dialects_base import Heard
 from pytest_tokenbudget.engines.server.facts import Facts
+from pytest_tokenbudget.engines.server.heard import Heard
 from pytest_tokenbudget.engines.server.http import Fault, Key, Server
-from pytest_tokenbudget.engines.server.jobs import ChatJob, IdsJob, Job
+from pytest_tokenbudget.engines.server.jobs import IdsJob, Job
 from pytest_tokenbudget.engines.server.pool import Pool, Timing
 from pytest_tokenbudget.engines.server.tokens import (
     ServerText,
