@@ -80,7 +80,7 @@ class Instant(Engine):
     """Has every output at once, so that only the work around it takes time."""
 
     context = 4096
-    began = 0.0
+    began = processor = 0.0
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
@@ -89,7 +89,8 @@ class Instant(Engine):
         return self._rows
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[Generated]:
-        self.began = self.began or time.perf_counter()
+        if not self.began:
+            self.began, self.processor = time.perf_counter(), time.process_time()
         for request in requests:
             yield ended(request).result
 
@@ -146,11 +147,12 @@ def test_cost_a_trace(
     engine = Instant(rows=64)
     began = time.perf_counter()
     benchmark.pedantic(gather, args=(store, plan(), asked, lambda: engine), rounds=1)
-    finished = time.perf_counter()
+    finished, processor = time.perf_counter(), time.process_time()
     assert store.missing() == 0
     benchmark.extra_info |= {
         "wanted": wanted,
         "milliseconds_a_trace": 1e3 * (finished - engine.began) / new,
+        "processor_milliseconds_a_trace": 1e3 * (processor - engine.processor) / new,
         "seconds_until_the_first": engine.began - began,
     }
     if sizes.judged:
