@@ -316,12 +316,18 @@ def test_a_trace_is_committed_while_the_engine_goes_on(path):
     assert seen == [0, 1, 2, 3]
 
 
-def test_what_cannot_be_committed_ends_the_gathering(path, monkeypatch):
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("seconds", [0, 0.2])
+@pytest.mark.parametrize("delay", [0, 0.05])
+def test_what_cannot_be_committed_ends_the_gathering(path, monkeypatch, delay, seconds):
+    """At once, or at the end of the batch where everything is waiting to be committed by then."""
+
     def full(self, *given):
+        time.sleep(seconds)
         raise StoreError("the disk is full")
 
     monkeypatch.setattr(TraceStore, "commit_all", full)
-    engine = FakeEngine(rows=4, delay=0.05)
+    engine = FakeEngine(rows=4, delay=delay)
     with (
         closing(TraceStore(path, "one", "a")) as store,
         pytest.raises(StoreError, match="the disk is full"),

@@ -30,7 +30,7 @@ class Committer:
 
     def __init__(self, store: TraceStore, model: str, fresh: bool, plan: str = "") -> None:
         self._store, self._model, self._fresh, self._plan = store, model, fresh, plan
-        self._queue: SimpleQueue[Ended | threading.Event | None] = SimpleQueue()
+        self._queue: SimpleQueue[Ended | None] = SimpleQueue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="tokenbudget-commits", daemon=True)
 
@@ -54,66 +54,33 @@ class Committer:
         self._check()
         self._queue.put(ended)
 
-    def flush(self) -> None:
-        """Wait until everything that was given so far is committed."""
-        done = threading.Event()
-        self._queue.put(done)
-        done.wait()
-        self._check()
-
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
 
     def _run(self) -> None:
-        # SQLite connections do not cross threads.
         try:
+            # SQLite connections do not cross threads.
             with closing(TraceStore(self._store.path, self._store.run, self._store.owner)) as own:
                 own.make_durable()
-                while self._commit(own, *self._next()):
-                    pass
+                more = True
+                while more:
+                    ended, more = self._next()
+                    if ended:
+                        own.commit_all(self._model, ended, self._fresh, self._plan)
         except BaseException as error:  # raised where traces are given
             self._error = error
-            # Whoever waits is told; nothing more is taken.
-            while self._goes_on():
-                pass
 
-    def _goes_on(self) -> bool:
-        one = self._queue.get()
-        if isinstance(one, threading.Event):
-            one.set()
-        return one is not None
-
-    def _next(self) -> tuple[list[Ended], list[threading.Event], bool]:
-        """What has arrived: traces, those who wait for them, and whether more will come."""
+    def _next(self) -> tuple[list[Ended], bool]:
+        """The traces that have arrived, at least one, and whether more will come."""
         ended: list[Ended] = []
-        waiting: list[threading.Event] = []
         one = self._queue.get()
-        while True:
-            if one is None:
-                return ended, waiting, False
-            if isinstance(one, threading.Event):
-                waiting.append(one)
-            else:
-                ended.append(one)
+        while one is not None:
+            ended.append(one)
             if len(ended) >= MOST_TOGETHER:
-                return ended, waiting, True
+                return ended, True
             try:
                 one = self._queue.get_nowait()
             except Empty:
-                return ended, waiting, True
-
-    def _commit(
-        self,
-        own: TraceStore,
-        ended: Sequence[Ended],
-        waiting: Sequence[threading.Event],
-        more: bool,
-    ) -> bool:
-        try:
-            if ended:
-                own.commit_all(self._model, ended, self._fresh, self._plan)
-        finally:
-            for event in waiting:
-                event.set()
-        return more
+                return ended, True
+        return ended, False
