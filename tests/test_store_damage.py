@@ -167,9 +167,10 @@ def test_damage_that_happens_after_a_run_has_begun_is_not_gone_on_from(filled):
         assert store.claim(99, 60).get(key, ()) == ()
 
 
-def test_damaged_prompts_are_rendered_again(filled, plan):
-    first = "(SELECT render FROM prompts LIMIT 1)"
-    change(filled, (f"UPDATE prompts SET ids = x'00000000' WHERE render = {first}",))
+@pytest.mark.parametrize("change_to", ["ids = x'00000000'", "render = 'x'", "model = 'x'", None])
+def test_damaged_prompts_are_rendered_again(filled, plan, change_to):
+    what = f"UPDATE prompts SET {change_to}" if change_to else "DELETE FROM prompts"
+    change(filled, (f"{what} WHERE render = (SELECT render FROM prompts LIMIT 1)",))
     with closing(TraceStore(filled, "judge", "a")) as store:
         assert len(load(store, plan)) == 2 * (COUNT - 1)
         assert "the prompt " in store.damage_report()
@@ -177,7 +178,8 @@ def test_damaged_prompts_are_rendered_again(filled, plan):
         assert len(everything(store, plan, engine := FakeEngine())) == 2 * COUNT
         assert engine.seen == [], "its traces are there"
         assert any("the prompt " in text for _, text in store.notes())
-    assert [kind for (kind,) in rows(filled, "SELECT kind FROM damaged")] == ["prompts"]
+    kept = [kind for (kind,) in rows(filled, "SELECT kind FROM damaged")]
+    assert kept == (["prompts"] if change_to == "ids = x'00000000'" else [])
     with closing(TraceStore(filled, "three", "a")) as store:
         assert len(everything(store, plan, None)) == 2 * COUNT
 
@@ -263,6 +265,16 @@ def test_a_file_that_another_program_changed_is_refused(filled, statement, what,
     with closing(sqlite3.connect(filled)) as db:
         db.execute(statement)
     refused(filled, "was changed by another program", what)
+
+
+@pytest.mark.parametrize(
+    "name", [b"TABLE prompts", b"prompts", b"render TEXT", b"INDEX traces_run"]
+)
+def test_a_schema_that_is_no_text_is_refused(filled, name):
+    content = filled.read_bytes()
+    assert name in content
+    filled.write_bytes(content.replace(name, b"\xce" + name[1:], 1))
+    refused(filled)
 
 
 def test_a_view_in_the_place_of_a_table_is_refused(filled):

@@ -115,6 +115,15 @@ def sign(db: sqlite3.Connection, kind: Kind, keys: Sequence[Sequence[Value]]) ->
     )
 
 
+def signed(db: sqlite3.Connection, kind: Kind, key: Sequence[Value]) -> bool:
+    """Whether there is a checksum for a key, so that there was a row."""
+    marks = " || char(10) || ".join("?" for _ in kind.key)
+    found = db.execute(
+        f"SELECT 1 FROM checksums WHERE kind = '{kind.table}' AND key = {marks}", key
+    )
+    return found.fetchone() is not None
+
+
 def forget(db: sqlite3.Connection, kind: Kind, keys: Sequence[Sequence[Value]]) -> None:
     """Drop rows and their checksums."""
     marks = " || char(10) || ".join("?" for _ in kind.key)

@@ -102,7 +102,8 @@ class Journal:
                 row = self._db.execute(
                     f"SELECT {kind.intact('r')} FROM {kind.table} r WHERE {kind.where('r')}", key
                 ).fetchone()
-                if row is not None and not row[0]:
+                gone = row is None and checksums.signed(self._db, kind, key)
+                if gone or (row is not None and not row[0]):
                     self._note_damage(f"{name} {key[-1]!s}")
                 elif row is not None:
                     found[tuple(key)] = self._db.execute(

@@ -47,14 +47,23 @@ def explained(path: Path) -> Iterator[None]:
         reason = error.strerror or error
         raise StoreError(f"trace store {path}: {reason}. {ADVICE}.") from error
     except sqlite3.OperationalError as error:
+        if not _name(error):  # Python's own, of a text that is not UTF-8
+            raise damaged(path, " ".join(str(error).split())) from error
         raise StoreError(f"trace store {path}: {_reason(error)}.") from error
     except sqlite3.DatabaseError as error:
         raise damaged(path, error) from error
+    except UnicodeDecodeError as error:  # of a name in the schema, or of SQLite's own message
+        raise damaged(path, "a text in it is not UTF-8") from error
+
+
+def _name(error: sqlite3.Error) -> str:
+    """SQLite's name of an error; empty where it is not SQLite's."""
+    return getattr(error, "sqlite_errorname", "")
 
 
 def _reason(error: sqlite3.OperationalError) -> str:
     """What happened and what to do, in words."""
-    name = getattr(error, "sqlite_errorname", "")
+    name = _name(error)
     if name.startswith("SQLITE_BUSY"):
         return (
             f"another process has been writing to it for {BUSY_SECONDS:.0f} s. If that process is "
@@ -91,7 +100,7 @@ def connect(path: Path, check: bool) -> tuple[sqlite3.Connection, str]:
                 return _open(path, check)
             except sqlite3.OperationalError as error:
                 # Where several make the file at once, SQLite does not wait by itself.
-                busy = error.sqlite_errorname.startswith("SQLITE_BUSY")
+                busy = _name(error).startswith("SQLITE_BUSY")
                 if not busy or time.monotonic() > deadline:
                     raise
             time.sleep(RETRY_SECONDS)
@@ -177,7 +186,7 @@ def _check_existing(path: Path) -> None:
             ours = application == APPLICATION_ID and 0 < version <= SCHEMA_VERSION
             other = unexpected(probe, version) if ours else ""
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorname != "SQLITE_NOTADB":
+            if _name(error) != "SQLITE_NOTADB":
                 raise
             raise StoreError(f"{path} is not a trace store, nor SQLite at all. {ADVICE}.") from None
     if empty and application == version == 0:
