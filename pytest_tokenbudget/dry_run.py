@@ -79,7 +79,9 @@ def say(session: pytest.Session) -> bool | None:
     if terminal is not None:
         terminal.ensure_newline()
         named = NamingTerminal(terminal, session.config)
-        for line in (*(f"tokenbudget: {note}" for note in state.notes), *lines):
+        for note in state.notes:
+            named.write_note(note)
+        for line in lines:
             named.write_line(line)
     # What cannot be generated would fail its tests.
     session.testsfailed += any(run.failures for run in found)

@@ -32,6 +32,7 @@ from pytest_tokenbudget.model_files import (
     read_ref,
     relevant_files,
 )
+from pytest_tokenbudget.outside_text import printable
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -108,10 +109,11 @@ def resolve_model(name: str, catalogue: Mapping[str, ModelSpec]) -> ModelSpec:
         return complete(replace(spec, revision=revision))
     if re.fullmatch(HUB_ID, before):
         return complete(_hub_model(before, revision or DEFAULT_REVISION, catalogue))
+    shown = printable(repr(name), 200)
     if "/" in name:
-        raise ModelError(f"{name!r} is neither a directory that exists nor a hub id (org/name)")
+        raise ModelError(f"{shown} is neither a directory that exists nor a hub id (org/name)")
     raise ModelError(
-        f"unknown model {name!r}{did_you_mean(before, list(catalogue))}; {_ways(catalogue)}"
+        f"unknown model {shown}{did_you_mean(before, list(catalogue))}; {_ways(catalogue)}"
     )
 
 

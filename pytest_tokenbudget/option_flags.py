@@ -170,6 +170,12 @@ class NamingTerminal:
             line = line.replace(":", r"\x3a", 1)
         self._terminal.write_line(line, **markup)
 
+    def write_note(self, note: str, **markup: bool) -> None:
+        """Write a note as it is: it may be about a name that belongs to somebody else."""
+        from pytest_tokenbudget.outside_text import printable
+
+        self._terminal.write_line(f"tokenbudget: {printable(note)}", **markup)
+
     def write_command(self, line: str) -> None:
         """Write a workflow command, which is escaped already."""
         self._terminal.write_line(line)

@@ -364,7 +364,8 @@ def test_the_list_says_what_would_be_judged(run, pytester):
     assert not (pytester.path / "reports").exists()
     result = run("--tokenbudget-gates", "-k", "32", "--min-accuracy=16:0.5", engines=NO_ENGINE)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["    --min-accuracy 16:0.5 * is not judged: *; the nearest is 32"])
+    line = "    --min-accuracy 16:0.5 * is not judged: *; the nearest is 32; -k '32' selects some *"
+    result.stdout.fnmatch_lines([line])
 
 
 def test_gates_leave_other_tests_alone(own, pytester):

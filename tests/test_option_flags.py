@@ -156,7 +156,7 @@ def test_values_of_options_are_no_places_of_conftest_files(pytester, no_worker, 
     mine = pytester.mkdir("mine")
     (mine / "test_mine.py").write_text("def test_it(): ...")
     monkeypatch.chdir(mine)
-    pytester.runpytest_inprocess(*QUIET, "--trace-store", "../other").assert_outcomes(passed=1)
+    pytester.runpytest_inprocess(*QUIET, "--reports", "../other").assert_outcomes(passed=1)
 
 
 # What is said of it

@@ -470,7 +470,7 @@ class Reporter:
         if self.used or self.studies or self.records:
             terminal.ensure_newline()
             for note in self.session.notes:
-                terminal.write_line(f"tokenbudget: {note}", yellow=True)
+                terminal.write_note(note, yellow=True)
         self._show(terminal)
 
     def _show(self, terminalreporter: option_flags.NamingTerminal) -> None:
