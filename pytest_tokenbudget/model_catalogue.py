@@ -115,9 +115,18 @@ def load_catalogue(
     if config is None and rootdir is not None:
         config = read_config(rootdir)
     if config is not None and config.path is not None:
-        formats = {**formats, **read_formats(config.formats, formats, config.where)}
+        formats = {**formats, **own_formats(config)}
         catalogue |= _entries(config.models, catalogue, formats, config.path, config.where)
     return catalogue
+
+
+def own_formats(config: UserConfig) -> Formats:
+    """The thinking formats that the user's configuration declares.
+
+    Raises:
+        ConfigError: If one is not usable.
+    """
+    return read_formats(config.formats, builtin_formats(), config.where)
 
 
 def did_you_mean(name: str, allowed: Sequence[str]) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_tokenbudget.models import ModelSpec
+from pytest_tokenbudget.config_file import ConfigError
+from pytest_tokenbudget.models import ModelError, ModelSpec
 from pytest_tokenbudget.options import Settings
 from pytest_tokenbudget.outside_text import printable_name
 from pytest_tokenbudget.planning import Kind, SetupError
@@ -20,6 +21,7 @@ from pytest_tokenbudget.traces.recorded import EARLIER
 if TYPE_CHECKING:
     from pytest_tokenbudget.report.recorded_study import RecordedStudy
     from pytest_tokenbudget.tasks.base import Task
+    from pytest_tokenbudget.thinking_formats import Formats
     from pytest_tokenbudget.traces.recorded import Recording
     from pytest_tokenbudget.traces.recorded_traces import Counter
 
@@ -40,12 +42,14 @@ class Recordings:
         settings: What was asked for.
         catalogue: Gives the models by alias, for the tokenizer.
         task: Gives the task, where one was asked for.
+        formats: Gives the user's own thinking formats.
         left_out: A sentence about each file that was left out, once the files are read.
     """
 
     settings: Settings
     catalogue: Callable[[], Mapping[str, ModelSpec]]
     task: Callable[[], Task]
+    formats: Callable[[], Formats]
     left_out: list[str] = field(default_factory=list)
 
     @cached_property
@@ -108,13 +112,24 @@ class Recordings:
 
     @cached_property
     def specs(self) -> tuple[ModelSpec, ...]:
-        """One spec for each recorded model, which cannot be loaded."""
+        """One spec for each recorded model, which cannot be loaded.
+
+        Raises:
+            pytest.UsageError: If the recordings, or the settings file's models or formats, cannot
+                be used.
+        """
+        try:
+            return self._specs(self.catalogue())
+        except (ModelError, ConfigError) as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def _specs(self, catalogue: Mapping[str, ModelSpec]) -> tuple[ModelSpec, ...]:
         return tuple(
             ModelSpec(
                 alias,
                 str(next(iter(next(iter(kinds.values())).files))),
                 kind="recorded",
-                price=self.catalogue()[alias].price if alias in self.catalogue() else None,
+                price=catalogue[alias].price if alias in catalogue else None,
             )
             for alias, kinds in self.by_alias.items()
         )
@@ -172,6 +187,7 @@ class Recordings:
                 margin=settings.margin,
                 count=self._counter,
                 tokenizer=self._counter.name if self._counter else "",
+                formats=self.formats(),
             )
         except (RecordingError, TaskError) as error:
             raise SetupError(f"--recorded: {error}") from error
@@ -181,7 +197,6 @@ class Recordings:
     @cached_property
     def _counter(self) -> Counter | None:
         from pytest_tokenbudget.engines.base import EngineError
-        from pytest_tokenbudget.models import ModelError
         from pytest_tokenbudget.traces.recorded_traces import load_counter
 
         if self.settings.tokenizer is None:

@@ -99,9 +99,15 @@ class Session:
         """What ``--recorded`` names, None where it names nothing."""
         if not self.settings.recorded:
             return None
+        from pytest_tokenbudget.model_catalogue import own_formats
         from pytest_tokenbudget.recordings import Recordings
 
-        return Recordings(self.settings, lambda: self.catalogue, lambda: self.task)
+        return Recordings(
+            self.settings,
+            lambda: self.catalogue,
+            lambda: self.task,
+            lambda: own_formats(self.user),
+        )
 
     @cached_property
     def specs(self) -> tuple[ModelSpec, ...]:

@@ -157,18 +157,23 @@ def left_open(prompt: str) -> bool:
     return any(form.left_open(prompt) for form in builtin_formats().values())
 
 
-def detect_in_outputs(texts: Iterable[str]) -> ThinkingFormat | None:
+def detect_in_outputs(texts: Iterable[str], own: Formats) -> ThinkingFormat | None:
     """The format whose tags stand in most of the outputs; None where no output has any.
 
-    Formats that share their tags count as the generic one, which comes first.
+    Of formats that share their tags, the user's own come first, then the generic one.
+
+    Args:
+        texts: The outputs.
+        own: The user's own formats.
     """
+    formats = {**builtin_formats(), **own}
     counts: dict[str, int] = {}
     for text in texts:
-        for name, form in builtin_formats().items():
+        for name, form in formats.items():
             if form.open in text or form.close in text:
                 counts[name] = counts.get(name, 0) + 1
-    order = sorted(counts, key=lambda name: (-counts[name], name != GENERIC))
-    return builtin_formats()[order[0]] if order else None
+    order = sorted(counts, key=lambda name: (-counts[name], name not in own, name != GENERIC))
+    return formats[order[0]] if order else None
 
 
 def _opens(template: str, form: ThinkingFormat, switch: str | None) -> bool:

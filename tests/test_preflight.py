@@ -213,3 +213,13 @@ def test_the_thinking_eval_of_a_model_that_does_not_think_says_why(run):
     result = run("--model=qwen-1.5b", base=base, engines=NO_ENGINE)
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["skipped: thinking of qwen-1.5b (*): *"])
+
+
+def test_a_format_that_cannot_be_used_ends_a_run_of_recordings(tmp_path):
+    from recordings import record, write
+
+    write(tmp_path / "phase1_main_m_budget32.json", [record(n, budget=32) for n in range(3)])
+    (tmp_path / "tokenbudget.toml").write_text('[formats.mine]\nopen = "<a>"\nclose = "<a>"\n')
+    recorded = "--recorded=phase1_main_m_budget32.json"
+    line = one_sentence(tmp_path, *SUITE, "-m", "phase1", recorded)
+    assert "tokenbudget.toml: formats.mine: the tags '<a>', '<a>' cannot be told apart" in line

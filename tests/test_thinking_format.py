@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.thinking_formats import builtin_formats, detect
-from pytest_tokenbudget.traces.thinking import Part, ThinkingFormat, parse, unknown_block, walk
+from pytest_tokenbudget.traces.thinking import Part, ThinkingFormat, parse, walk
 from pytest_tokenbudget.traces.trace import StopReason, Trace
 
 TOKENS = {"<think>": 1, "</think>": 2}
@@ -508,14 +508,6 @@ def test_a_final_header_may_name_the_kind_of_content(header):
     text = f"<|channel|>analysis<|message|>7<|end|><|start|>assistant{header}#### 10"
     found = parse(text, builtin_formats()["gpt-oss"])
     assert text[found.answer_start : found.answer_end] == "#### 10"
-
-
-def test_blocks_that_no_format_knows_are_noticed():
-    texts = ["<ponder>7</ponder>#### 10", "\n<ponder>8", "#### 9", "<answer>7", "<b>7</b>"]
-    assert unknown_block(texts, None) == ("<ponder>", 2)
-    assert unknown_block(["[REFLECT]7[/REFLECT]"], THINK) == ("[REFLECT]", 1)
-    assert unknown_block(["<think>7</think>", "1 < 2", "[1, 2]"], THINK) is None
-    assert unknown_block(["<think>7</think>#### 3"], None) == ("<think>", 1)
 
 
 class TestDetection:

@@ -13,6 +13,7 @@ from pytest_tokenbudget.tasks.base import Task, Verdict
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.ruled import ANSWER, NUMBER, GivenTask
 from pytest_tokenbudget.tasks.unsettled import Stretch, merged
+from pytest_tokenbudget.thinking_formats import Formats
 from pytest_tokenbudget.traces.recorded import Recording, RecordingError, Runs
 from pytest_tokenbudget.traces.recorded_traces import (
     UNKNOWN_ID,
@@ -69,6 +70,7 @@ def recorded_study(
     margin: float = 0.02,
     count: Count | None = None,
     tokenizer: str = "",
+    formats: Formats | None = None,
 ) -> RecordedStudy:
     """Make a study of a recording.
 
@@ -81,12 +83,14 @@ def recorded_study(
         margin: Loss of accuracy that saturation tolerates.
         count: Counts tokens; None where no tokenizer was given.
         tokenizer: What ``count`` is called in results.
+        formats: The user's own thinking formats, beside those of this package.
 
     Raises:
         RecordingError: If tokens or truncation can be known in no way, a budget was not recorded
             and cannot be cut, the task has not the same problems, or nothing is left to judge.
     """
-    traces = measure(recording, count)
+    thinking = thinking_of(recording, formats or {})
+    traces = measure(recording, count, thinking)
     if None in traces:
         # The largest count is a budget that every text which ended by itself has kept.
         most = max((len(one.trace.output_ids) for one in traces[None]), default=0)
@@ -108,7 +112,7 @@ def recorded_study(
             key: _reaching(one.trace, max(measured)) for key, one in measured[max(measured)].items()
         },
         samples=recording.samples,
-        thinking=thinking_of(recording),
+        thinking=thinking,
         mode=recording.mode,
         budgets=_budgets(recording, tuple(sorted(measured)), budgets, cuttable),
         margin=margin,
@@ -127,6 +131,7 @@ def recorded_study(
             margin=margin,
             count=count,
             tokenizer=tokenizer,
+            formats=formats,
         )
     if not scorer and task is None and (scorer := _judges_better(study)):
         study = replace(study, task=RecordedTask(recording, scorer), scorer=scorer)

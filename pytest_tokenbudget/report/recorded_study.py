@@ -271,8 +271,12 @@ class RecordedStudy(Study):
         )
 
     @property
-    def notes(self) -> list[str]:
-        """What a reader of the results must know, in sentences."""
+    def _declaration(self) -> str:
+        return "[formats.NAME]"
+
+    @property
+    def origin(self) -> list[str]:
+        """Where the traces come from and what was assumed about them, in sentences."""
         every = [one for one in self._all_measured() if not one.record.error]
         counted = sum(one.counted for one in every)
         inferred = sum(one.inferred for one in every)

@@ -151,6 +151,7 @@ def stochastic_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list
     if study.errors:
         count_not = "is left out" if len(study.errors) == 1 else "are left out"
         sentences.append(f"{plural(len(study.errors), 'sample')} ended in an error and {count_not}")
+    sentences += study.unknown_blocks if study.complete else []
     for sentence in sentences:
         lines += wrapped(sentence, width)
     return lines

@@ -12,12 +12,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_tokenbudget.engines.base import Decoding
+from pytest_tokenbudget.outside_text import printable
 from pytest_tokenbudget.report.by_token import verdict_changes
 from pytest_tokenbudget.report.once import Once
+from pytest_tokenbudget.report.style import plural
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.scoring import Judged, judge
-from pytest_tokenbudget.traces.thinking import unknown_block
 from pytest_tokenbudget.traces.trace import (
     Outcome,
     StopReason,
@@ -25,6 +26,7 @@ from pytest_tokenbudget.traces.trace import (
     Trace,
     check_budgets,
 )
+from pytest_tokenbudget.traces.unknown_blocks import unknown_block
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,20 +138,32 @@ class Study(Once):
     @property
     def notes(self) -> list[str]:
         """What a reader of the results must know, in sentences."""
-        return [*self._unknown_blocks(), *self._counting()]
+        return [*self.origin, *self.unknown_blocks, *self._counting()]
 
-    def _unknown_blocks(self) -> list[str]:
-        texts = [trace.cut(self.reach, self.thinking).text for _, trace in self._rows]
+    @property
+    def origin(self) -> list[str]:
+        """Where the traces come from and what was assumed about them, in sentences."""
+        return []
+
+    @property
+    def unknown_blocks(self) -> list[str]:
+        """A sentence if outputs begin with a block that the model's format does not cover."""
+        texts = [judged.cut.trace.text for judged in self.judged(self.largest)]
         found = unknown_block(texts, self.thinking)
         if found is None:
             return []
-        tag, count = found
+        tag, count = printable(found[0]), found[1]
+        quote = "'" if '"' in tag else '"'
         return [
-            f"{count:,} of {len(texts):,} answers begin with {tag}, which is no tag of a thinking "
-            "format of this model: what follows is scored as an answer. If it is thinking, declare "
-            'it in tokenbudget.toml: [formats.NAME] with open and close, and thinking = "NAME" in '
-            "[models.ALIAS]"
+            f"{count:,} of {plural(len(texts), 'answer')} begin with {tag}, which is no tag of a "
+            "thinking format of this model: what follows is scored as an answer. If it is "
+            f"thinking, declare it in tokenbudget.toml: {self._declaration} with "
+            f"open = {quote}{tag}{quote} and its close tag"
         ]
+
+    @property
+    def _declaration(self) -> str:
+        return '[formats.NAME], named by thinking = "NAME" in [models.ALIAS],'
 
     def _counting(self) -> list[str]:
         if not self.counted:

@@ -16,7 +16,12 @@ from pytest_tokenbudget.analysis.signs import unfinished_sentence
 from pytest_tokenbudget.context.stream import text_and_offsets
 from pytest_tokenbudget.engines.loading import Tokenizer, load_tokenizer
 from pytest_tokenbudget.models import ModelSpec, resolve_model
-from pytest_tokenbudget.thinking_formats import GENERIC, builtin_formats, detect_in_outputs
+from pytest_tokenbudget.thinking_formats import (
+    GENERIC,
+    Formats,
+    builtin_formats,
+    detect_in_outputs,
+)
 from pytest_tokenbudget.traces.recorded import Record, Recording, RecordingError
 from pytest_tokenbudget.traces.trace import StopReason, ThinkingFormat, Trace
 
@@ -113,17 +118,19 @@ class Measured:
     differs: int = 0
 
 
-def measure(recording: Recording, count: Count | None) -> dict[int | None, tuple[Measured, ...]]:
+def measure(
+    recording: Recording, count: Count | None, tags: ThinkingFormat | None
+) -> dict[int | None, tuple[Measured, ...]]:
     """Every record as a trace, by budget.
 
     Args:
         recording: The recording.
         count: The tokenizer, None where none was given.
+        tags: How the recording marks thinking; None where it has none.
 
     Raises:
         RecordingError: If a record's tokens or truncation can be found in no way.
     """
-    tags = thinking_of(recording)
     counts = _Counts(recording, count)
     found = {
         budget: [_measured(record, counts, tags) for record in records.values()]
@@ -135,10 +142,15 @@ def measure(recording: Recording, count: Count | None) -> dict[int | None, tuple
     return {budget: tuple(at) for budget, at in found.items()}
 
 
-def thinking_of(recording: Recording) -> ThinkingFormat | None:
-    """How the recording marks thinking; None where it has none."""
+def thinking_of(recording: Recording, own: Formats) -> ThinkingFormat | None:
+    """How the recording marks thinking; None where it has none.
+
+    Args:
+        recording: The recording.
+        own: The user's own formats, beside those of this package.
+    """
     records = list(recording.all_records())
-    form = detect_in_outputs(record.text for record in records)
+    form = detect_in_outputs((record.text for record in records), own)
     if form is None and (recording.mode != "plain" or any(record.opened for record in records)):
         return builtin_formats()[GENERIC]
     return form

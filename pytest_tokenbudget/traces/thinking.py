@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -246,37 +245,6 @@ def find_tags(
         )
         found.append(Tag(start, end, mark if genuine else Mark.SPELLED))
     return tuple(found)
-
-
-# What a block could open with: <word>, [WORD], <|word|>, <|word>name.
-_BLOCK = re.compile(r"\s*(<\|\w+>\w+|<\|?[\w:/]+\|?>|\[[A-Z][A-Z_ ]+\])")
-# Tags of other uses: answers, lists, HTML.
-_NO_BLOCK = re.compile(
-    r"answer|response|final|solution|output|result|tool|function|code|json|html|^<(?:[a-z]|br|div|ul|"
-    r"ol|li|table|span|strong|em|h\d)>$",
-    re.IGNORECASE,
-)
-
-
-def unknown_block(texts: Iterable[str], thinking: ThinkingFormat | None) -> tuple[str, int] | None:
-    """What looks like the open tag of a block that no format knows, at the beginning of outputs.
-
-    Args:
-        texts: The outputs.
-        thinking: How the model marks its thinking; None where it is not known to think.
-
-    Returns:
-        The most frequent such tag, and how many outputs begin with it; None without any.
-    """
-    known = thinking.tags if thinking else ()
-    found: Counter[str] = Counter()
-    for text in texts:
-        match = _BLOCK.match(text)
-        if match and not _NO_BLOCK.search(match[1]):
-            tag = match[1]
-            if not any(text.lstrip().startswith(own) for own in known):
-                found[tag] += 1
-    return found.most_common(1)[0] if found else None
 
 
 def _is_token(token_id: int, end: int, ids: Sequence[int], offsets: Sequence[int]) -> bool:
