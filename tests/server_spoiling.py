@@ -54,7 +54,10 @@ HARMLESS = (
     *("byte order mark", "comments", "carriage returns", "no done", "another charset", "gzip"),
     *("byte by byte", "wrong types", "counts that cannot be true", "more after the end"),
 )
-CHAT_ONLY = ("max_completion_tokens", "no stream_options", "halves")
+CHAT_ONLY = (
+    *("max_completion_tokens", "no stream_options", "halves"),
+    *("text after the end", "another end", "all twice"),
+)
 IDS_ONLY = (*IDS, "lost event", "event twice", "early stop")
 CHOICES_ONLY = ("another output",)
 
@@ -277,6 +280,13 @@ class SpoilingServer(Listener):
             return [*events[: middle - 1], *events[middle:]]
         if fault == "event twice":
             return [*events[:middle], *events[middle - 1 :]]
+        if fault == "all twice":
+            texts = [event for event in events[1:-2] for _ in range(2)]
+            return [events[0], *texts, *events[-2:]]
+        if fault == "text after the end":
+            return [*events, events[1]]
+        if fault == "another end":
+            return [*events, self._end("length")]
         if fault == "another output":
             other = {"choices": [{"index": 1, "text": "x", "delta": {"content": "x"}}]}
             return [*events[:middle], other, *events[middle:]]

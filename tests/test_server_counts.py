@@ -112,6 +112,129 @@ def test_counts_that_cannot_be_true_are_ignored_and_said(run):
     assert "completion_tokens -5" in said[0]
 
 
+# --- chat streams that no server can mean
+
+
+def event(delta, word=None, **fields):
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": word}], **fields}
+
+
+def counting(prompt_tokens=4, **usage):
+    return {"choices": [], "usage": {"prompt_tokens": prompt_tokens, **usage}}
+
+
+class EventServer(ScriptedServer):
+    """Answers a chat request with the next of several lists of events, the last one for ever."""
+
+    def __init__(self, *answers):
+        super().__init__()
+        self.answers = list(answers)
+
+    def _chat(self):
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+START = [event({"role": "assistant", "content": ""}), event({"content": "Step one."})]
+REST = event({"content": " So the answer is #### 7"})
+USAGE = counting(completion_tokens=14)
+WHOLE = [*START, REST, event({}, "stop"), USAGE]
+MALFORMED = {
+    "content": [*WHOLE[:-1], event({"content": " more #### 9"}), USAGE],
+    "content with the end": [*WHOLE[:-1], event({"content": " #### 9"}, "stop"), USAGE],
+    "content after the counts": [*WHOLE, event({"content": " #### 9"})],
+    "parts": [*WHOLE[:-1], event({"content": [{"type": "text", "text": "9"}]})],
+    "reasoning": [*WHOLE[:-1], event({"reasoning_content": "or 9"}), USAGE],
+    "details": [*WHOLE, event({"reasoning_details": [{"type": "reasoning.text", "text": "9"}]})],
+    "refusal": [*WHOLE, event({"refusal": "I cannot."})],
+    "tool": [*WHOLE, event({"tool_calls": [{"function": {"name": "calculate"}}]})],
+    "another end": [*WHOLE[:-1], event({}, "length"), USAGE],
+    "text after the cap": [*START, event({}, "length"), REST, USAGE],
+    "event twice": [*START, REST, *WHOLE[2:]],
+    "all twice": [*START, *START, REST, REST, *WHOLE[3:]],
+    "event again": [*START, REST, START[1], REST, *WHOLE[3:]],
+    "reasoning twice": [
+        *[event({"reasoning": "First 1 + 6, and then 7."})] * 3,
+        *WHOLE[:-1],
+        counting(completion_tokens=31),
+    ],
+}
+
+
+@pytest.mark.parametrize("fault", MALFORMED)
+def test_a_chat_stream_that_cannot_be_true_is_asked_for_again(run, fault):
+    with EventServer(MALFORMED[fault], WHOLE) as server:
+        result = one(run(server, facts=OPENAI), REQUEST)
+        assert (result.text, result.stop_reason) == (
+            "Step one. So the answer is #### 7",
+            StopReason.EOS,
+        )
+        assert len(server.bodies) == 2
+    with EventServer(MALFORMED[fault]) as server:
+        result = one(run(server, facts=OPENAI), REQUEST)
+    assert result.stop_reason is StopReason.ERROR
+    assert "after it had ended it" in result.error or "ended an output twice" in result.error or (
+        "came twice, or its count is wrong" in result.error
+    )  # fmt: skip
+
+
+THINKING = event({"reasoning_content": "One and six, which is seven as one can see."})
+VALID = {
+    "end with the last content": [*START, event({"content": " #### 7"}, "stop"), USAGE],
+    "end repeated": [*WHOLE[:-1], event({"content": ""}, "stop"), event({}, "STOP"), USAGE],
+    "empty deltas": [*WHOLE, event({}), event({"content": None}), event({"role": "assistant"})],
+    "keep-alive": [*WHOLE[:-1], {"choices": []}, {}, event({"content": "", "tool_calls": []})],
+    "running counts": [{**each, "usage": USAGE["usage"]} for each in WHOLE],
+    "no counts": WHOLE[:-1],
+    "counts of 0": [*WHOLE[:-1], counting(completion_tokens=0)],
+    "hidden reasoning": [*WHOLE[:-1], counting(completion_tokens=60)],
+    "reasoning beside": [
+        *WHOLE[:-1],
+        counting(completion_tokens=14, completion_tokens_details={"reasoning_tokens": 40}),
+    ],
+    "the answer alone is counted": [THINKING, *WHOLE],
+    "reasoning in the total only": [
+        *(THINKING, *WHOLE[:-1]),
+        counting(completion_tokens=13, total_tokens=len(PROMPT) + 40),
+    ],
+    "another tokenizer": [*WHOLE[:-1], counting(3, completion_tokens=9)],
+    "a token written twice": [*START, *[event({"content": " 7"})] * 4, *WHOLE[3:-1], counting(
+        completion_tokens=12)],
+    "message beside its deltas": [
+        *WHOLE[:-2],
+        {"choices": [{"delta": {}, "message": {"content": "Step"}, "finish_reason": "stop"}]},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", VALID)
+def test_what_real_servers_do_in_a_chat_stream_is_taken(run, kind):
+    with EventServer(VALID[kind]) as server:
+        result = one(run(server, facts=OPENAI), REQUEST)
+        assert (result.error, result.stop_reason) == ("", StopReason.EOS)
+        assert len(server.bodies) == 1
+    assert " 7" in result.text
+
+
+@pytest.mark.parametrize("fault", ["ids", "text", "another end"])
+def test_ids_after_the_word_for_the_end_are_asked_for_again(run, fault):
+    def late(events):
+        stop = {
+            "index": 0,
+            "text": "",
+            "token_ids": [],
+            "finish_reason": "stop",
+            "stop_reason": "x",
+        }
+        more = {"ids": {"token_ids": [7]}, "text": {"token_ids": [], "text": "9"}}
+        events[5]["choices"][0] |= stop
+        events[6:] = [{"choices": [stop | more.get(fault, {"finish_reason": "length"})]}]
+
+    with OddServer(late) as server:
+        result = one(run(server), REQUEST)
+        assert (result.output_ids, result.stop_reason) == (IDS, StopReason.EOS)
+        assert len(server.bodies) == 2
+
+
 # --- thinking over chat
 
 

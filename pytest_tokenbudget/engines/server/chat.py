@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from pytest_tokenbudget.context.pieces import REPLACEMENT
 from pytest_tokenbudget.engines.server.heard import End, Heard
 from pytest_tokenbudget.engines.server.tokens import Counted
 from pytest_tokenbudget.thinking_formats import GENERIC, builtin_formats
@@ -16,6 +17,13 @@ from pytest_tokenbudget.traces.trace import StopReason
 
 # By which share a text that is encoded again may differ from what was generated.
 SLACK = 0.1
+# The same where the tokenizer here is the server's: outputs of up to 200 tokens, encoded again, had
+# at most three tokens more, even at a temperature of 2.
+REENCODED = 0.05
+# By which share another tokenizer may give more tokens: 10 to 40 % on English and on mathematics.
+OTHER_TOKENIZER = 0.4
+# Tokens that short texts may have more.
+SPARE = 4
 WORD_JOINER = "\u2060"
 
 
@@ -156,6 +164,54 @@ def check_counts(heard: Heard, counted: int, cap: int) -> str:
             "lower (its context, or a setting of it)"
         )
     return ""
+
+
+def check_surplus(
+    heard: Heard, written: Written, prompt_ids: int, asked: str, count: Callable[[str], int]
+) -> str:
+    """What is wrong with a text that the server cannot have generated with its count of tokens.
+
+    A server may count more than its text has (reasoning that is hidden, special tokens), but not
+    clearly less. That finds an event that came twice, which otherwise looks like a repeated token.
+    What another tokenizer explains is known from the prompt, of which the server counts at least
+    the messages; what repeated deltas explain is not excused by it.
+
+    Args:
+        heard: What came, to its end.
+        written: The output as the model wrote it.
+        prompt_ids: How many tokens the prompt has by the tokenizer here.
+        asked: The text of the messages that were sent.
+        count: Counts the tokens of a text.
+
+    Returns:
+        The fault, in words that follow the server's URL; empty where there is none.
+    """
+    used, prompt = heard.total, heard.usage.get("prompt_tokens", 0)
+    if used is None:
+        return ""
+    if prompt:  # some count reasoning in the total only
+        used = max(used, heard.usage.get("total_tokens", 0) - prompt)
+    same = prompt == prompt_ids
+    share = 1 + (REENCODED if same else OTHER_TOKENIZER)
+
+    def most(tokens: int) -> float:
+        return tokens * share + SPARE
+
+    # A character that is cut in two is one token and has up to three when it is encoded again.
+    found = count(written.text) - 2 * written.text.count(REPLACEMENT)
+    surplus = found - most(used)
+    if surplus <= 0:
+        return ""
+    answer = count(heard.content)
+    if heard.reasoning and answer <= most(used) and used <= most(answer):
+        return ""  # it counts the answer without its reasoning
+    scale = 1.0 if same or not prompt else max(1.0, count(asked) / prompt)
+    if count(heard.repeated) < surplus and found <= most(used) * scale:
+        return ""
+    return (
+        f"counts {used:,} tokens for a text that has {found:,} with the tokenizer here: part of it "
+        "came twice, or its count is wrong"
+    )
 
 
 def stop_of(heard: Heard, written: Written, cap: int) -> StopReason:

@@ -10,6 +10,7 @@ from pytest_tokenbudget.engines.server.chat import (
     Written,
     as_written,
     check_counts,
+    check_surplus,
     hidden_tokens,
     mark_plain,
     stop_of,
@@ -94,6 +95,10 @@ class ChatJob(Job):
         if wrong:
             kind = FaultKind.CONTEXT if heard.end is End.LENGTH else FaultKind.LIMIT
             raise server.fault(kind, wrong)
+        text = "".join(message["content"] for message in request.messages)
+        surplus = check_surplus(heard, written, len(request.prompt_ids), text, self._count)
+        if surplus:
+            raise server.fault(FaultKind.MALFORMED, surplus)
         return self._counted(written, stop_of(heard, written, request.cap))
 
     def _check_limit(self, heard: Heard, server: Server) -> None:

@@ -202,8 +202,10 @@ class Dialect:
         """Take one event of the answer to :meth:`chat_request`, or its whole body."""
         heard.count(event.get("usage"))
         for choice in only_choice(event):
-            # A server that does not stream answers with a whole message.
-            heard.add(mapping(choice.get("delta") or choice.get("message")))
+            # A server that does not stream answers with a whole message. Some send it beside the
+            # deltas, where it repeats them.
+            delta = choice.get("delta")
+            heard.add(delta if isinstance(delta, Mapping) else mapping(choice.get("message")))
             heard.finish(choice.get("finish_reason"), choice.get("stop_reason"))
 
     # Probing

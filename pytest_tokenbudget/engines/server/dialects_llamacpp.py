@@ -126,6 +126,8 @@ class LlamaCpp(Dialect):
         heard.added = heard.joined("added", text)
         if not ids and text and not event.get("stop"):
             raise NoIdsError
+        if ids or text:
+            heard.check_open()
         heard.ids += ids
         heard.given = number(event.get("tokens_predicted"))
         if event.get("stop") is True:

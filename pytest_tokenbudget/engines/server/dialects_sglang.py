@@ -96,6 +96,8 @@ class SGLang(Dialect):
         if whole:
             added, heard.content = text[len(heard.content) :], text
         heard.added = heard.joined("added", added)
+        if added or len(heard.ids) > len(known):
+            heard.check_open()
         reason = mapping(meta.get("finish_reason"))
         matched = reason.get("matched")
         heard.finish(reason.get("type"), matched)

@@ -101,7 +101,10 @@ class Vllm(Dialect):
         heard.added = ""
         for choice in only_choice(event):
             text = text_of(choice.get("text"))
-            heard.ids += output_ids(choice.get("token_ids"), text)
+            ids = output_ids(choice.get("token_ids"), text)
+            if ids or text:
+                heard.check_open()
+            heard.ids += ids
             heard.added = heard.joined("added", text)
             matched = choice.get("stop_reason")
             heard.finish(choice.get("finish_reason"), matched)

@@ -59,6 +59,7 @@ class Heard:
         odd_counts: Counts of the server that cannot be true, such as negative ones; not in usage.
         refusal: Text in which the model refuses to answer, where the server sets it apart.
         tools: Names of the tools that the model asks for.
+        repeated: Text of deltas that equal the one before them: sent twice, or written twice.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -74,6 +75,8 @@ class Heard:
     odd_counts: dict[str, int] = field(default_factory=dict)
     refusal: str = ""
     tools: list[str] = field(default_factory=list)
+    repeated: str = ""
+    _last: tuple[str, str] = ("", "")
     _joiners: dict[str, Joiner] = field(default_factory=dict, repr=False)
 
     def joined(self, name: str, piece: str) -> str:
@@ -81,7 +84,12 @@ class Heard:
         return self._joiners.setdefault(name, Joiner()).add(piece) if piece else ""
 
     def add(self, delta: Mapping[str, Any]) -> None:
-        """Take the text of one delta or message."""
+        """Take the text of one delta or message.
+
+        Raises:
+            MalformedError: If there is any after the output has ended.
+        """
+        before = len(self.refusal), len(self.tools)
         answer, reasoning = parted(delta.get("content"))
         self.content += self.joined("content", answer)
         names = (text for name in REASONING if (text := reasoning_of(delta.get(name))))
@@ -95,6 +103,20 @@ class Heard:
             tool = mapping(mapping(call).get("function", call))
             if name := text_of(tool.get("name")):
                 self.tools.append(whole(name))
+        if answer or said or (len(self.refusal), len(self.tools)) != before:
+            self.check_open()
+        if answer or said:
+            self.repeated += answer + said if (answer, said) == self._last else ""
+            self._last = answer, said
+
+    def check_open(self) -> None:
+        """Ensure that the output has not ended: nothing may be added to it after its end.
+
+        Raises:
+            MalformedError: If it has ended.
+        """
+        if self.end is not None:
+            raise MalformedError(f"went on with an output after it had ended it with {self.word!r}")
 
     def count(self, usage: object) -> None:
         """Take the server's own counts, those aside that cannot be true."""
@@ -119,15 +141,20 @@ class Heard:
         return written
 
     def finish(self, word: object, matched: object = None) -> None:
-        """Take an OpenAI word for the end.
+        """Take an OpenAI word for the end; some servers repeat it.
 
         Args:
             word: ``finish_reason``; None while the output goes on.
             matched: The stop string, or the id, that ended it, where the server says which.
+
+        Raises:
+            MalformedError: If another word has ended the output before.
         """
         if not isinstance(word, str) or not word:
             return
-        self.word, self.matched = whole(word), matched
+        if self.end is not None and word.lower() != self.word.lower():
+            raise MalformedError(f"ended an output twice, with {self.word!r} and {whole(word)!r}")
+        self.word, self.matched = whole(word), self.matched if matched is None else matched
         if word.lower() in LENGTH_WORDS:
             self.end = End.LENGTH
         elif word.lower() in STOP_WORDS:
