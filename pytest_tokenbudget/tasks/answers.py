@@ -93,18 +93,19 @@ def extract_number(text: str, truncated: bool) -> Extraction | None:
     view = readable_view(text, truncated)
     keywords = find_keywords(view)
     end, guessing = answer_end(view, keywords)
+    last_digit = _last_digit(view, end)
     for keyword, following in last_first(keywords, end):
         if keyword.form == "mention":
             continue
         try:
-            reading = _read(view, keyword, following, end, truncated)
+            reading = _read(view, keyword, following, last_digit, truncated)
         except UnreadableError:
             return None
         if reading is not None:
             return _extraction(text, reading, keyword.branch)
     if truncated or not guessing or _ends_in_words(view, keywords, end):
         return None
-    last = _last_number(view, end)
+    last = _last_number(view, last_digit, end)
     return _extraction(text, last, "last_number") if last else None
 
 
@@ -120,10 +121,11 @@ def _ends_in_words(view: str, keywords: Sequence[Keyword], end: int) -> bool:
 def declarations(text: str, truncated: bool) -> list[Extraction]:
     """Every readable declaration of ``text``, the last one first."""
     view = readable_view(text, truncated)
+    last_digit = _last_digit(view, len(view))
     found = []
     for keyword, following in last_first(find_keywords(view), len(view)):
         try:
-            reading = _read(view, keyword, following, len(view), truncated)
+            reading = _read(view, keyword, following, last_digit, truncated)
         except UnreadableError:
             continue
         if reading is not None:
@@ -137,9 +139,11 @@ def answer_end(view: str, keywords: Sequence[Keyword]) -> tuple[int, bool]:
     Returns:
         The place, and whether a number before it may count that was not declared.
     """
+    first_digit = _DIGIT.search(view)
+    answered = [first_digit.end()] if first_digit else []
+    answered += [keyword.start + 1 for keyword in keywords[:1] if keyword.form in _SURE_FORMS]
     for question in find_questions(view):
-        surely = any(k.start < question.start and k.form in _SURE_FORMS for k in keywords[:1])
-        if surely or _DIGIT.search(view, 0, question.start):
+        if any(end <= question.start for end in answered):
             return question.start, question.turn
     return len(view), True
 
@@ -167,14 +171,16 @@ _WORD_IN_LINE = re.compile(r"[^\w\n]*+\w")
 _BULLET = re.compile(r"[-\u2013\u2022+][ \t]")
 
 
-def _read(view: str, keyword: Keyword, following: int, end: int, truncated: bool) -> Reading | None:
+def _read(
+    view: str, keyword: Keyword, following: int, last_digit: int, truncated: bool
+) -> Reading | None:
     """Read what a keyword declares.
 
     Args:
         view: The readable view of a text.
         keyword: The keyword.
         following: Where the next one begins.
-        end: Where the answer ends.
+        last_digit: Where the last digit of the answer is, -1 where there is none.
         truncated: Whether the text was cut.
 
     Returns:
@@ -197,7 +203,7 @@ def _read(view: str, keyword: Keyword, following: int, end: int, truncated: bool
     text = without_markup(said)
     if is_denied(text):
         return None
-    goes_on = truncated or bool(_DIGIT.search(view, region.end, end))
+    goes_on = truncated or last_digit >= region.end
     if goes_on and keyword.form == "colon" and reasons(text):
         return None
     reading = read_head(text, keyword.form == "box")
@@ -247,9 +253,8 @@ _EXCLAMATION = re.compile(EXCLAMATION)
 _DOZEN = re.compile(rf"{EXCLAMATION}|\sdozens?(?![A-Za-z])")
 
 
-def _last_number(view: str, end: int) -> Reading | None:
+def _last_number(view: str, last_digit: int, end: int) -> Reading | None:
     """The last number of a text that came to its end; None where it cannot be read."""
-    last_digit = max(view.rfind(digit, 0, end) for digit in _digits(view))
     if last_digit < 0:
         return None
     window = max(0, last_digit - LAST_NUMBER_WINDOW)
@@ -272,8 +277,9 @@ def _last_number(view: str, end: int) -> Reading | None:
     return Reading(value, window + number.start, window + number.end)
 
 
-def _digits(view: str) -> str:
-    return "0123456789" if view.isascii() else "0123456789" + _VULGAR_CHARACTERS
+def _last_digit(view: str, end: int) -> int:
+    digits = "0123456789" if view.isascii() else "0123456789" + _VULGAR_CHARACTERS
+    return max(view.rfind(digit, 0, end) for digit in digits)
 
 
 _VULGAR_CHARACTERS = "\u00bc\u00bd\u00be" + "".join(map(chr, range(0x2150, 0x215F)))

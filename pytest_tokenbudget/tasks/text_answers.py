@@ -56,6 +56,7 @@ def judge_text(expected: str, text: str, truncated: bool) -> Verdict:
     view = readable_view(text, truncated)
     keywords = find_keywords(view)
     end = _answer_end(view, keywords)
+    written = len(view[:end].rstrip())
     for keyword, following in last_first(keywords, end):
         region = region_of(view, keyword, following)
         if region is None:
@@ -63,7 +64,7 @@ def judge_text(expected: str, text: str, truncated: bool) -> Verdict:
         candidates = list(_candidates(view, keyword, region, following, truncated))
         right = any(_means(candidate, wanted, letter) for candidate in candidates)
         # With text after it, #### may be a heading too: then it counts only where it is right.
-        final = keyword.form != "hash" or not view[region.line_end : end].strip()
+        final = keyword.form != "hash" or region.line_end >= written
         if right or (candidates and final):
             return Verdict(expected if right else shown(candidates[0]), keyword.branch, right)
     if truncated or not text.strip():
@@ -111,11 +112,12 @@ def _candidates(
 _PARTNERS = {'"': '"', "'": "'", "*": "*", "`": "`", "_": "_"}
 # Where a sentence goes on about the answer.
 _REMARK = re.compile(
-    r"(?:,\s*|\s+)(?:because|since|as|which|although|though|but|so|not|where|who|while)(?![A-Za-z])|\s+\(|\s+</"
+    r"(?:,\s*+|(?<!\s)\s++)(?:because|since|as|which|although|though|but|so|not|where|who|while)"
+    r"(?![A-Za-z])|(?<!\s)\s++(?:\(|</)"
 )
 _LABEL = re.compile(r"\W*([A-Za-z])\s?[).:](?:\W*|\s+.*)\Z", re.DOTALL)
 _CHOICE = re.compile(
-    r"[\W_]*(?:(?:the|option|choice|letter|answer)\s+)*[\W_]*(?P<letter>[A-Za-z])"
+    r"[\W_]*+(?:(?:the|option|choice|letter|answer)\s++)*+[\W_]*+(?P<letter>[A-Za-z])"
     r"(?P<after>[)\].:,;]|\*\*|\s|\Z)",
     re.IGNORECASE,
 )
