@@ -163,12 +163,9 @@ class NamingTerminal:
         self._terminal, self._config = terminal, config
 
     def write_line(self, line: str, **markup: bool) -> None:
-        line = working_names(self._config, line)
-        # GitHub Actions obeys a line of a log that begins so, and `##[` within one.
-        line = line.replace("##[", r"\x23#[")
-        if line.lstrip().startswith("::"):
-            line = line.replace(":", r"\x3a", 1)
-        self._terminal.write_line(line, **markup)
+        from pytest_tokenbudget.outside_text import without_commands
+
+        self._terminal.write_line(without_commands(working_names(self._config, line)), **markup)
 
     def write_note(self, note: str, **markup: bool) -> None:
         """Write a note as it is: it may be about a name that belongs to somebody else."""

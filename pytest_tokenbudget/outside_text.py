@@ -19,6 +19,7 @@ HARMFUL = re.compile(
 )
 """One character, other than tab and line feed, that must not reach a terminal or a file raw."""
 _SPACES = re.compile(r"[^\S ]+")
+_COMMAND = re.compile(r"^\s*::|##\[", re.MULTILINE)
 LONGEST_MESSAGE = 4_000
 _LONGEST_NAME = 400
 
@@ -50,6 +51,20 @@ def printable_lines(text: str) -> str:
     if text.isprintable():
         return text
     return HARMFUL.sub(_escape, text.replace("\r\n", "\n"))
+
+
+def without_commands(text: str, line: str = "") -> str:
+    r"""Return ``text`` with no command for GitHub Actions in it.
+
+    Its runner obeys a line of a log that begins with ``::``, and ``##[`` anywhere in a line. The
+    last character of each appears as an escape, such as ``\x3a``.
+
+    Args:
+        text: Some text, of one or more lines.
+        line: What stands before it on its first line, and went through this function.
+    """
+    shown = _COMMAND.sub(lambda found: f"{found[0][:-1]}\\x{ord(found[0][-1]):02x}", line + text)
+    return shown[len(line) :]
 
 
 def printable_name(name: str) -> str:

@@ -181,6 +181,7 @@ class Session:
         if self._store is None:
             owner = f"{xdist.worker_id() or 'main'}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
             self._store = TraceStore(self.settings.trace_store, self.run, owner, check=True)
+            self._store.fresh = self.settings.fresh
         return self._store
 
     def budgets(self, spec: ModelSpec, kind: Kind) -> tuple[int, ...]:

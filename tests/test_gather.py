@@ -400,6 +400,27 @@ def test_two_processes_share_the_work(path, tmp_path, fresh, second_run):
 
 
 @pytest.mark.timeout(60)
+def test_a_fresh_start_loads_no_trace_of_an_earlier_run(path):
+    plan, problems = make_plan(), make_problems(4)
+    with closing(TraceStore(path, "one", "a")) as store:
+        gather_all(store, FakeEngine(), 4)
+        prompts = render(store, plan, problems, FakeEngine)
+    names = plan.names(problems, prompts)
+    with closing(TraceStore(path, "two", "a")) as store:
+        store.fresh = True
+        store.want(plan.wants(problems, prompts))
+        assert store.load(names, prompts, plan.cap) == {}
+        gather_all(store, FakeEngine(), 2, fresh=True)
+        assert len(store.load(names, prompts, plan.cap)) == 2
+        store.fresh = False
+        assert len(store.load(names, prompts, plan.cap)) == 4
+        # What a run that begins later makes beside it is fresh enough.
+        with closing(TraceStore(path, "three", "b")) as beside:
+            gather_all(beside, FakeEngine(), 3, fresh=True)
+        store.fresh = True
+        assert len(store.load(names, prompts, plan.cap)) == 3
+
+
 def test_two_fresh_runs_beside_each_other_end(path):
     """Neither takes the other's traces for old ones."""
     with closing(TraceStore(path, "zero", "z")) as store:

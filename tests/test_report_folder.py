@@ -4,7 +4,8 @@ import json
 import shutil
 
 import pytest
-from runs import NANO, NO_ENGINE, QUIET, combined, read
+from fake_engine import FakeEngine
+from runs import NANO, NO_ENGINE, QUIET, Engines, combined, read
 
 from pytest_tokenbudget.report.folder import ReportFolder
 from pytest_tokenbudget.report.manifest import Entry, ManifestError, Problems, read_entries
@@ -269,6 +270,40 @@ def test_an_interrupted_run_does_not_replace_a_whole_one(reports):
     part = Entry("saturation", folder.selection, "m", budgets=(16,), complete=False)
     assert folder.make_room([part])
     assert (reports / "earlier" / "t-3" / "results" / "a.json").read_text() == "whole"
+
+
+@pytest.mark.parametrize("ended", [0, 1])
+def test_an_interrupted_fresh_run_shows_its_own_answers_only(run, reports, ended):
+    """Without any, the results of the run before stay where they are."""
+    run(problems=3).assert_outcomes(passed=3)
+    before = contents(reports)
+    asked = []
+
+    def interrupt(request):
+        asked.append(request)
+        if len(asked) > ended:
+            raise KeyboardInterrupt
+
+    engines = Engines(lambda *given: FakeEngine(rows=1, each=interrupt))
+    result = run("--fresh", problems=3, engines=engines, no_reraise_ctrlc=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    shown = " ".join(result.stdout.str().split())
+    assert "were stored" not in shown
+    assert f"n = {ended}" in shown
+    assert (
+        f"interrupted: {ended} of the 3 traces that this run had to generate are stored, "
+        f"{3 - ended} are missing" in shown
+    )
+    if ended:
+        study = combined(reports.parent)
+        assert (study["problems"], study["missing"], study["complete"]) == (1, 2, False)
+    else:
+        assert "no result files for nano-reasoner: no problem has all its traces" in shown
+        assert contents(reports) == before
+    assert (reports / "earlier").exists() is bool(ended)
+    # What the interruption left is completed, the earlier traces included.
+    run(problems=3).assert_outcomes(passed=3)
+    assert combined(reports.parent)["missing"] == 0
 
 
 def test_nothing_of_the_users_is_overwritten_in_the_folder_for_earlier_results(reports):

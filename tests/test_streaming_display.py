@@ -290,6 +290,40 @@ def test_lines_of_others_do_not_begin_inside_a_text():
     assert HEADER.split(screen.text)[-1] == "abc\ntokenbudget: busy\nd"
 
 
+COMMANDS = (
+    "::stop-commands::x\n  ::add-mask::the\n\n\t::debug::a\na::b: :c",
+    "a::b: :c\n##[error]d\ne ##[endgroup]\n:::x",
+    "<think>::error::a</think>::warning::b\n##\n[c]#\n#[:\n:",
+)
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("text", COMMANDS)
+@pytest.mark.parametrize("size", [1, 2, 3, 200])
+def test_no_line_of_a_model_is_a_command_for_github(text, size, colour):
+    screen, a = Screen(make_plan(16, budgets=(200,), format=ThinkingFormat())), ask("a")
+    screen.display._colour = colour
+    for end in range(size, len(text) + size, size):
+        screen.display.wrote_text(a, text[:end])
+    screen.display.leave()
+    shown = re.sub("\x1b\\[[0-9]+m", "", screen.text)
+    for line in shown.splitlines():
+        assert not line.lstrip().startswith("::")
+        assert "##[" not in line
+    plain = shown.replace(r"\x3a", ":").replace(r"\x5b", "[")
+    assert text in plain
+    assert "a::b: :c" in shown or "a::b" not in text
+
+
+def test_a_line_that_goes_on_after_those_of_others_is_no_command_for_github():
+    screen, a = Screen(), ask("a")
+    screen.display.wrote_text(a, "so ")
+    with screen.display.interrupted():
+        screen.write("tokenbudget: busy\n")
+    screen.display.wrote_text(a, "so ::error::x")
+    assert "busy\n:\\x3aerror::x" in screen.text
+
+
 def test_a_fault_ends_the_display_and_nothing_else(tmp_path):
     screen = Screen(fails=True)
     with closing(TraceStore(tmp_path / "traces.sqlite", "run", "a")) as store:

@@ -82,8 +82,12 @@ def test_a_defect_fails_the_run_and_has_its_traceback_in_verbose_runs(
 
 @pytest.mark.usefixtures("quick_figures")
 def test_an_interrupted_run_stays_one(own, pytester):
+    asked = []
+
     def interrupt(request):
-        raise KeyboardInterrupt
+        asked.append(request)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
 
     pytester.makepyfile(TEST)
     pytester.path.joinpath("reports").write_text("a file in the way")

@@ -6,6 +6,7 @@ been thinking was shown as an answer by then.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from pytest_tokenbudget.traces.trace import StopReason
 
 DIM, UNDIM = "\x1b[2m", "\x1b[22m"
 REVERSE, UNREVERSE = "\x1b[7m", "\x1b[27m"
+CODES = re.compile(r"(\x1b\[\d+m)")
 
 # No header is longer.
 _FIRST = 200

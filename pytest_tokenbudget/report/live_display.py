@@ -15,8 +15,8 @@ from functools import cached_property
 
 from pytest_tokenbudget.context.pieces import Pieces
 from pytest_tokenbudget.engines.base import Engine, Generated, Request
-from pytest_tokenbudget.outside_text import printable
-from pytest_tokenbudget.report.live import UNDIM, LiveTrace
+from pytest_tokenbudget.outside_text import printable, without_commands
+from pytest_tokenbudget.report.live import CODES, UNDIM, LiveTrace
 from pytest_tokenbudget.report.style import MAX_WIDTH, plural, rule
 from pytest_tokenbudget.traces.plan import Plan
 from pytest_tokenbudget.traces.trace import StopReason
@@ -54,6 +54,7 @@ class LiveDisplay:
         self._lock = threading.RLock()
         self._broken = False
         self._at_start = True
+        self._line = ""
         self._stage: _Stage | None = None
         self._shown: _Shown | None = None
 
@@ -156,8 +157,18 @@ class LiveDisplay:
 
     def _put(self, text: str) -> None:
         if text:
-            self._write(text)
+            self._write("".join(map(self._harmless, CODES.split(text))))
             self._at_start = text.removesuffix(UNDIM).endswith("\n")
+
+    def _harmless(self, part: str) -> str:
+        """A part of what is put on the terminal, without commands for GitHub Actions."""
+        if CODES.fullmatch(part):
+            return part
+        shown = without_commands(part, self._line)
+        line = (self._line + shown).rpartition("\n")[2].lstrip()
+        # Only a line's first and last characters can be a part of a command.
+        self._line = line if len(line) < 4 else f".{line[-2:]}"
+        return shown
 
     @contextmanager
     def _shielded(self) -> Iterator[None]:

@@ -178,7 +178,7 @@ class Reporter:
         self.tokenizers: list[tuple[TokenizerReport, RunInfo]] = []
         self.models: list[ModelsCompared] = []
         self.written: list[Path] = []
-        self.moved: list[str] = []
+        self.folder_notes: list[str] = []
         self.problems = Problems(config, "tokenbudget")
         self.skipped = outcomes.SkippedEvals()
         self.started = config.stash[STARTED]
@@ -410,22 +410,31 @@ class Reporter:
         from pytest_tokenbudget.report.saturation_figure import saturation_overlay
         from pytest_tokenbudget.report.study import Study
 
+        # A study without a complete problem says nothing: it takes no other result's place.
+        empty = [study for study, _ in self.studies if not study.complete]
+        self.folder_notes = [
+            f"no result files for {alias}: no problem has all its traces of this run yet"
+            for alias in dict.fromkeys(study.alias for study in empty)
+        ]
+        parts = [part for part in self._parts() if part[1] not in empty]
+        if not parts and not self.records:
+            return
         folder, room = self.session.report_folder, False
         with self._noting():
             folder.selection = selection_of(self.session, [study for study, _ in self.studies])
-            self.moved = folder.make_room([self._entry(*part) for part in self._parts()])
+            self.folder_notes += folder.make_room([self._entry(*part) for part in parts])
             room = True
         if not room:
             return
         reports = folder.path
-        for part in self._parts():
+        for part in parts:
             section, study, run = part
             with self._noting():
                 files = section.write(study, run, reports)
                 self.written += files
                 folder.note(self._entry(*part), files)
         with self._noting():
-            main = [s for s, _ in self.studies if isinstance(s, Study)]
+            main = [s for s, _ in self.studies if isinstance(s, Study) and s.complete]
             files = saturation_overlay(main, reports)
             self.models = compare_models(main)
             files += write_models(self.models, reports)
@@ -501,7 +510,7 @@ class Reporter:
                 for line in models_lines(compared, 80):
                     terminalreporter.write_line(line)
         self.problems.show(terminalreporter)
-        for sentence in self.moved:
+        for sentence in self.folder_notes:
             for line in wrapped(sentence, 80):
                 terminalreporter.write_line(line)
         for line in written_lines(self.written, self.config.invocation_params.dir):

@@ -42,7 +42,14 @@ class Ended(NamedTuple):
 
 
 class TraceStore(Shares):
-    """An open trace store: shares of the work, with the prompts and traces that runs have made."""
+    """An open trace store: shares of the work, with the prompts and traces that runs have made.
+
+    Attributes:
+        fresh: Whether traces of earlier runs are left out of what is loaded, as a fresh start
+            demands. None is earlier before the run has said what it wants.
+    """
+
+    fresh: bool = False
 
     # Prompts
 
@@ -201,7 +208,7 @@ class TraceStore(Shares):
         prompts: Mapping[str, StoredPrompt],
         reach: int = 0,
     ) -> dict[tuple[str, int], Trace]:
-        """Traces that are there.
+        """Traces that are there; for a fresh start, those of this run.
 
         Args:
             names: For each key, the problem id and sample that it stands for.
@@ -214,11 +221,11 @@ class TraceStore(Shares):
         """
         with self._errors():
             rows = self._db.execute(
-                f"SELECT j.value, k.checksum, {TRACES.raw('t')} FROM json_each(?) j"
+                f"SELECT j.value, k.checksum, {TRACES.raw('t')} FROM json_each(:keys) j"
                 " LEFT JOIN traces t ON t.key = j.value"
                 " LEFT JOIN checksums k ON k.kind = 'traces' AND k.key = j.value"
-                " WHERE coalesce(t.key, k.key) IS NOT NULL",
-                (json.dumps(list(names)),),
+                f" WHERE coalesce(t.key, k.key) IS NOT NULL AND {STALE} IS NOT 1",
+                {"keys": json.dumps(list(names)), "run": self.run, "fresh": self.fresh},
             )
             traces = {}
             for key, checksum, types, *values in rows:
