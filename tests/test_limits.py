@@ -134,6 +134,28 @@ def test_a_cap_that_many_met_is_too_low():
     assert loose.limit == free.limit
 
 
+def test_a_cut_counts_up_to_what_was_allowed():
+    """A server that counts hidden tokens, or a record that says so, stopped below the text's."""
+    tokens = np.array([20.0, 20, 20, 30])
+    complete = np.array([False, True, True, True])
+    found = recommend(tokens, complete, caps=np.full(4, 64.0), fit=False)
+    assert (found.best.limit, found.best.truncated, found.best.unknown) == (64, 1, 0)
+    assert (found.stopped_early, found.earliest_stop) == (1, (20, 64))
+    assert found.needs.max == 30
+    assert (
+        "1 of 4 traces was cut after 20 tokens although 64 were allowed; find what stopped it, "
+        "and generate with a cap above 64, 299 problems"
+    ) in found.sentence()
+    # 61 of 64 is what encoding again may lose; the other was stopped by something else.
+    several = recommend([61.0, 9, 20], [False, False, True], caps=[64.0, 64, 64], fit=False)
+    assert (several.stopped_early, several.best.truncated) == (1, 2)
+    said = several.sentence()
+    assert "2 of 3 traces were cut, 1 of them below it, the first after 9 tokens" in said
+    whole = recommend([64.0, 64], [False, False], caps=[64.0, 64], fit=False)
+    assert whole.earliest_stop is None
+    assert "2 of 2 traces met it; generate with a cap above 64" in whole.sentence()
+
+
 def test_traces_capped_below_the_limit_count_as_truncated_in_the_promise():
     tokens, complete = np.arange(1.0, 1001), np.ones(1000, bool)
     plain = recommend(tokens, complete, fit=False)

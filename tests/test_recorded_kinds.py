@@ -10,6 +10,8 @@ import pytest
 from recordings import load, record, refused, words, write
 
 from pytest_tokenbudget.report.cliff import analyse_cliff, cliff_budgets
+from pytest_tokenbudget.report.limits import limit_answer, recommended_limits
+from pytest_tokenbudget.report.scenarios_study import analyse_scenarios
 from pytest_tokenbudget.traces.recorded import load_recordings
 from pytest_tokenbudget.traces.trace import Outcome
 
@@ -292,3 +294,22 @@ def test_answers_that_can_be_judged_are_judged_here(tmp_path):
     assert [j.outcome for j in study.judged(study.budgets[-1])] == [Outcome.CORRECT, Outcome.WRONG]
     assert study.scorer == ""
     assert Decimal(study.agreements[0].theirs_only) == 1
+
+
+@pytest.mark.parametrize("count", [None, words])
+def test_what_a_record_says_was_cut_below_its_limit_is_no_cap(tmp_path, count):
+    """The limit that it was allowed counts, and where it stopped is said."""
+    log = inspect_log(
+        "match", [("#### 5", "stop", 20, "C"), ("#### 4", "length", 20, "I")], target="5"
+    )
+    for sample, category in zip(log["samples"], "ab", strict=True):
+        sample["metadata"] = {"category": category}
+    log["plan"]["config"]["max_tokens"] = 64
+    study = load(write(tmp_path / "log.json", log), count=count)
+    assert [point.mean_tokens.value for point in study.curve.points] == [20] * len(study.budgets)
+    found = recommended_limits(study)["all_tokens"].overall
+    assert (found.best.limit, found.earliest_stop) == (64, (20, 64))
+    assert "1 of 2 traces was cut after 20 tokens although 64 were allowed" in found.finding()
+    assert "generate with a cap above 64" in found.finding()
+    assert limit_answer(study, found).startswith("no limit up to 64 tokens")
+    assert analyse_scenarios(study).overall.truncation[64].value == 0.5

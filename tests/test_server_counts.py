@@ -10,6 +10,8 @@ from test_server_engine import IDS, OPENAI, PROMPT, REQUEST, THINK, run
 
 from pytest_tokenbudget.engines.server.chat import as_written, hidden_tokens
 from pytest_tokenbudget.engines.server.heard import End, Heard
+from pytest_tokenbudget.report.limits import limit_answer, recommended_limits
+from pytest_tokenbudget.report.study import Study
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.ruled import NUMBER, GivenTask
 from pytest_tokenbudget.tasks.scoring import judge
@@ -24,13 +26,17 @@ def chat(run, *deltas, word="stop", cap=64, **usage):
         return one(run(server, facts=OPENAI), replace(REQUEST, cap=cap))
 
 
-def outcome(result, answer="3"):
-    """What the answer amounts to at its cap."""
+def trace_of(result):
     cap = result.request.cap
-    trace = Trace(
+    return Trace(
         *("p", 0, PROMPT, result.output_ids, result.stop_reason, cap, result.text, result.offsets),
         counted=True,
     )
+
+
+def outcome(result, answer="3"):
+    """What the answer amounts to at its cap."""
+    cap, trace = result.request.cap, trace_of(result)
     problem = Problem("p", "?", answer, "", MESSAGES)
     return judge(GivenTask("t", NUMBER, (problem,)), problem, trace.cut(cap, NANO.thinking)).outcome
 
@@ -47,6 +53,35 @@ def test_stop_with_as_many_tokens_as_were_allowed_is_a_cut(run, word):
     assert result.stop_reason is StopReason.LENGTH
     result = chat(run, {"content": "#### 3"}, word=word, completion_tokens=63)
     assert result.stop_reason is StopReason.EOS
+
+
+def test_a_cut_by_the_servers_count_has_its_length_everywhere(run):
+    """Table, recommendation and sentence agree: 64 tokens were used, whatever the text holds."""
+    result = chat(run, {"content": "so it is 3"}, completion_tokens=64)
+    text_tokens = len(result.output_ids)
+    assert text_tokens < 16
+    problem = Problem("p", "?", "3", "", MESSAGES)
+    study = Study(
+        alias="m",
+        identity={},
+        task=GivenTask("t", NUMBER, (problem,)),
+        problems=(problem,),
+        traces={("p", 0): trace_of(result)},
+        samples=1,
+        thinking=NANO.thinking,
+        mode="plain",
+        budgets=(4, 16, 64),
+    )
+    assert [point.mean_tokens.value for point in study.curve.points] == [4, 16, 64]
+    assert [point.truncation.value for point in study.curve.points] == [1, 1, 1]
+    assert study.tokens_once == 64
+    found = recommended_limits(study)["all_tokens"].overall
+    assert (found.best.limit, found.needs.max, found.stopped_early) == (64, 64, 0)
+    assert "1 of 1 traces met it; generate with a cap above 64" in found.finding()
+    assert "no limit up to 64 tokens" in limit_answer(study, found)
+    # What is known of the text stays that of the text.
+    cut = study.judged(64)[0].cut
+    assert cut.thinking_tokens + cut.answer_tokens == text_tokens
 
 
 @pytest.mark.parametrize("word", ["length", "MAX_TOKENS", "model_length"])

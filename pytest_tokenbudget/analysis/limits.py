@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 
 from pytest_tokenbudget.analysis.intervals import Floats
 from pytest_tokenbudget.analysis.length_fits import LengthFit, fit_lengths
-from pytest_tokenbudget.analysis.tokens import TokenSpread, token_spread
+from pytest_tokenbudget.analysis.tokens import TokenSpread, by_sample, token_spread
 from pytest_tokenbudget.analysis.truncation import (
     Bools,
     Truncation,
@@ -37,6 +37,9 @@ from pytest_tokenbudget.analysis.truncation import (
 ALL = "all problems"
 MARGINS = (1.2, 1.5)
 """Multiples of the expected use that are commonly taken for a limit."""
+EARLY = 0.9
+"""A trace that was cut below such a share of its cap was cut by something else. Text that is
+encoded again may be a few tokens short."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,8 @@ class Recommendation:
             cap as here, or, where the cap is too low, if none would meet a larger one. None where
             there are as many, and where the promise is kept.
         needs: Distribution of the tokens needed. Fields in its ``lower_bounds`` say "at least".
+        stopped_early: Traces that were cut well below their cap, by something else.
+        earliest_stop: The fewest tokens of those, and the cap; None without any.
         fits: Fitted distributions, the better first; of one trace a problem. None of it is part
             of the promise.
         margins: Multiples of the expected use.
@@ -141,6 +146,8 @@ class Recommendation:
     best: Truncation | None
     problems_needed: int | None
     needs: TokenSpread
+    stopped_early: int
+    earliest_stop: tuple[int, int] | None
     fits: tuple[LengthFit, ...]
     margins: tuple[Margin, ...]
     rules: tuple[RuleCheck, ...]
@@ -161,17 +168,29 @@ class Recommendation:
                 f"(one-sided {100 * self.confidence:g} %, n = {n:,})"
             )
         if self.promise is Promise.CAP_TOO_LOW:
-            more = "" if self.problems_needed is None else f", {self.problems_needed:,} problems"
-            return (
-                f"cap too low to promise {goal}: {self.needs.capped:,} of "
-                f"{self.needs.traces:,} traces met it; generate with a cap above "
-                f"{self.best.limit:,}{more}"
-            )
+            return f"cap too low to promise {goal}: {self._why_capped(self.best.limit)}"
         need = f"{self.problems_needed:,} needed, {n:,} there"
         return (
             f"too few traces to promise {goal}: {need}; limit {self.best.limit:,} "
             f"truncates at most {100 * self.best.upper:.1f} %"
         )
+
+    def _why_capped(self, cap: int) -> str:
+        """How many traces were cut and by what, and what to do."""
+        capped, early = self.needs.capped, self.stopped_early
+        told, advice = f"{capped:,} of {self.needs.traces:,} traces", ""
+        if self.earliest_stop is None:
+            told += " met it"
+        else:
+            tokens, allowed = self.earliest_stop
+            told += " was cut" if capped == 1 else " were cut"
+            if capped > 1:
+                told += f", {early:,} of them below it, the first"
+            told += f" after {tokens:,} tokens although {allowed:,} were allowed"
+            advice = f"find what stopped {'it' if early == 1 else 'them'}, and "
+        advice += f"generate with a cap above {cap:,}"
+        more = "" if self.problems_needed is None else f", {self.problems_needed:,} problems"
+        return f"{told}; {advice}{more}"
 
 
 @dataclass(frozen=True)
@@ -196,6 +215,7 @@ def recommend(
     tokens: ArrayLike,
     complete: ArrayLike,
     *,
+    caps: ArrayLike | None = None,
     name: str = ALL,
     kind: str = "standard",
     target: float = 0.01,
@@ -209,6 +229,8 @@ def recommend(
         tokens: Tokens that each trace took, one a problem or problems x samples; NaN where there
             is none (an error).
         complete: Whether each ended by itself, in the same shape; otherwise it met its cap.
+        caps: What each trace was allowed, in the same shape. A limit up to that truncates one that
+            was cut, also where something stopped it earlier. None: what it took.
         name: What these traces are.
         kind: Which rules apply: ``standard``, ``thinking``, ``sequential`` or ``multi-turn``.
         target: Share of responses that may be truncated.
@@ -225,14 +247,17 @@ def recommend(
             raise ValueError(f"{what} {value} is not between 0 and 1")
     seen = np.isfinite(needs)
     spread = token_spread(needs, seen & ~ended)
+    reached = needs if caps is None else _reached(needs, ended, by_sample(caps))
+    early = seen & (needs < EARLY * reached)
+    first = min(zip(needs[early], reached[early], strict=True), default=None)
     limit, truncation, best, needed = None, None, None, None
     promise = Promise.NO_TRACES
     if seen.any():
-        best = truncates(needs, ended, int(needs[seen].max()), confidence)
+        best = truncates(reached, ended, int(reached[seen].max()), confidence)
         limit = promised_limit(needs, ended, target, confidence)
         promise = Promise.KEPT
         if limit is not None:
-            truncation = truncates(needs, ended, limit, confidence)
+            truncation = truncates(reached, ended, limit, confidence)
         else:
             share = (best.truncated + best.unknown) / int(seen.sum())
             needed = problems_needed(target, confidence, share)
@@ -251,13 +276,15 @@ def recommend(
         best=best,
         problems_needed=needed,
         needs=spread,
+        stopped_early=int(early.sum()),
+        earliest_stop=None if first is None else (int(first[0]), int(first[1])),
         fits=_fits(needs, ended, target, confidence) if fit else (),
-        margins=_margins(needs, ended, target, confidence),
+        margins=_margins(needs, reached, ended, target, confidence),
         rules=tuple(
             RuleCheck(
                 rule=rule,
                 applies=rule.kind == kind,
-                truncation=(cut := truncates(needs, ended, rule.limit, confidence)),
+                truncation=(cut := truncates(reached, ended, rule.limit, confidence)),
                 verdict=judge_limit(cut, target),
                 times_recommended=None if limit is None else rule.limit / limit,
             )
@@ -271,6 +298,7 @@ def recommend_by_category(
     complete: ArrayLike,
     categories: Sequence[str],
     *,
+    caps: ArrayLike | None = None,
     kind: str = "standard",
     target: float = 0.01,
     confidence: float = 0.95,
@@ -285,6 +313,7 @@ def recommend_by_category(
         tokens: As in ``recommend``.
         complete: As in ``recommend``.
         categories: One a problem.
+        caps: As in ``recommend``.
         kind: As in ``recommend``.
         target: As in ``recommend``.
         confidence: As in ``recommend``.
@@ -297,11 +326,13 @@ def recommend_by_category(
     if len(categories) != needs.shape[0]:
         raise ValueError(f"{len(categories)} categories for {needs.shape[0]} problems")
     names = np.asarray(categories, dtype=object)
+    allowed = None if caps is None else by_sample(caps)
 
     def one(name: str, rows: Bools, fit: bool) -> Recommendation:
         return recommend(
             needs[rows],
             ended[rows],
+            caps=None if allowed is None else allowed[rows],
             name=name,
             kind=kind,
             target=target,
@@ -384,13 +415,20 @@ def _fits(needs: Floats, ended: Bools, target: float, confidence: float) -> tupl
     return fit_lengths(above, cap, target=target, confidence=confidence)
 
 
-def _margins(needs: Floats, ended: Bools, target: float, confidence: float) -> tuple[Margin, ...]:
+def _reached(needs: Floats, ended: Bools, caps: Floats) -> Floats:
+    """Up to which limit each trace is known to be truncated, or what it took."""
+    return np.where(ended | np.isnan(needs), needs, np.maximum(needs, caps))
+
+
+def _margins(
+    needs: Floats, reached: Floats, ended: Bools, target: float, confidence: float
+) -> tuple[Margin, ...]:
     seen = np.isfinite(needs)
     if not seen.any():
         return ()
     mean = float(needs[seen].mean())
     cuts = [
-        (factor, truncates(needs, ended, math.ceil(factor * mean), confidence))
+        (factor, truncates(reached, ended, math.ceil(factor * mean), confidence))
         for factor in MARGINS
     ]
     return tuple(Margin(factor, cut, judge_limit(cut, target)) for factor, cut in cuts)

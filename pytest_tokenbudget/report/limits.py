@@ -160,12 +160,17 @@ def limits_of(
         np.nan if j.outcome is Outcome.ERROR else count
         for j, count in zip(answers, tokens, strict=True)
     ]
+    # A limit up to the budget truncates what it cut, wherever the text ends.
+    allowed = [
+        count + j.cut.budget - j.cut.tokens_used for j, count in zip(answers, tokens, strict=True)
+    ]
     whole = [not j.cut.truncated or (of_thinking and not j.cut.in_thinking) for j in answers]
     shape = len(problems), -1
     return recommend_by_category(
         np.array(needs, dtype=float).reshape(shape),
         np.array(whole, dtype=bool).reshape(shape),
         [problem.category for problem in problems],
+        caps=np.array(allowed, dtype=float).reshape(shape),
         kind=kind,
         target=target,
         fit_each=fit_each,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -151,7 +151,10 @@ class RecordedStudy(Study):
     def _cut(self, key: tuple[str, int], budget: int) -> Cut:
         recorded = self.measured.get(budget)
         if recorded is None:
-            return self.traces[key].cut(budget, self.thinking)
+            cut = self.traces[key].cut(budget, self.thinking)
+            # Another limit may have cut it before the largest budget.
+            own = self.measured[max(self.measured)][key].trace
+            return replace(cut, tokens_used=min(cut.tokens_used, len(own.output_ids)))
         # Not Trace.cut: an engine may have stopped below the budget, or gone beyond it.
         one = recorded[key]
         trace = one.trace

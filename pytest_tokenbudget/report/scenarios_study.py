@@ -141,10 +141,17 @@ def choices_made(study: Study) -> dict[str, dict[str, dict[str, int]]]:
 
 
 class _Needs(NamedTuple):
-    """Problems x samples: tokens taken, NaN after an error, and whether each ended by itself."""
+    """Problems x samples.
+
+    Attributes:
+        tokens: Tokens taken; NaN after an error.
+        ended: Whether each ended by itself.
+        reached: Tokens taken, or the limit up to which each is known to be truncated.
+    """
 
     tokens: NDArray[np.float64]
     ended: NDArray[np.bool_]
+    reached: NDArray[np.float64]
 
 
 def _analyse(study: Study, target: float, given: GenerationConfig | None) -> ScenarioReport:
@@ -163,7 +170,7 @@ def _analyse(study: Study, target: float, given: GenerationConfig | None) -> Sce
         )
     needs = _needs(study)
     limited = {split: names for split, names in splits.items() if split in LIMITED_BY}
-    learned = learn(needs.tokens, needs.ended, limited, target=target)
+    learned = learn(needs.reached, needs.ended, limited, target=target)
     right = study.correct_by_token()[1] if study.by_token_available else None
     return ScenarioReport(
         budget=study.largest,
@@ -181,7 +188,7 @@ def _analyse(study: Study, target: float, given: GenerationConfig | None) -> Sce
         guidelines=_guidelines(study, needs, learned, target),
         more=_more(needs, splits),
         replay=replay_limits(
-            needs.tokens, needs.ended, limited, target=target, correct_by_token=right
+            needs.reached, needs.ended, limited, target=target, correct_by_token=right
         ),
         given=_given(study, needs, limited, given, target),
     )
@@ -193,9 +200,14 @@ def _needs(study: Study) -> _Needs:
     judged = study.judged(study.largest)
     shape = len(study.complete), study.samples
     tokens = [np.nan if j.outcome is Outcome.ERROR else j.cut.tokens_used for j in judged]
+    reached = [
+        max(used, j.cut.budget) if j.cut.truncated else used
+        for used, j in zip(tokens, judged, strict=True)
+    ]
     return _Needs(
         np.array(tokens, np.float64).reshape(shape),
         np.array([not j.cut.truncated for j in judged], bool).reshape(shape),
+        np.array(reached, np.float64).reshape(shape),
     )
 
 
@@ -206,10 +218,10 @@ def _group(study: Study, needs: _Needs, name: str, rows: Sequence[int]) -> Group
     from pytest_tokenbudget.analysis.tokens import token_spread
 
     places = list(rows)
-    tokens, ended = needs.tokens[places], needs.ended[places]
+    tokens, ended, reached = needs.tokens[places], needs.ended[places], needs.reached[places]
     truncation = {}
     for budget in study.budgets:
-        over = np.where(ended, tokens > budget, tokens >= budget).astype(np.float64)
+        over = np.where(ended, tokens > budget, reached >= budget).astype(np.float64)
         truncation[budget] = clustered_rate(np.where(np.isnan(tokens), np.nan, over))
     answers = None
     if has_options(study.complete):
@@ -256,7 +268,7 @@ def _guidelines(
             continue
         choice = learned.groups.get(rule.split, {}).get(rule.name, learned.overall)
         promised = choice.limit if choice.promised else None
-        cut = truncates(needs.tokens[rows], needs.ended[rows], rule.limit)
+        cut = truncates(needs.reached[rows], needs.ended[rows], rule.limit)
         found.append(
             GuidelineCheck(
                 guideline=rule,
@@ -324,7 +336,7 @@ def _given(
     if not rows:
         return None
     return judge_given(
-        needs.tokens[rows],
+        needs.reached[rows],
         needs.ended[rows],
         [limit for limit in limits if limit is not None],
         {split: [names[row] for row in rows] for split, names in splits.items()},

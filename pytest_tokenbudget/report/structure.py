@@ -188,7 +188,7 @@ def _tokens_of(cut: Cut, whole: Trace) -> int:
     characters.
     """
     if cut.trace is whole:
-        return cut.tokens_used
+        return min(cut.tokens_used, len(whole.output_ids))
     return bisect_right(whole.offsets, len(cut.text)) if cut.truncated else len(whole.output_ids)
 
 

@@ -312,7 +312,7 @@ class Study(Once):
         return sum(self._tokens_at(budget) for budget in self.budgets)
 
     def _tokens_at(self, budget: int) -> int:
-        return sum(min(budget, len(trace.output_ids)) for _, trace in self._rows)
+        return sum(min(budget, trace.tokens) for _, trace in self._rows)
 
     def _need_data(self) -> None:
         if not self.complete:

@@ -117,6 +117,14 @@ class Trace:
         """Whether a larger cap could have made it longer."""
         return self.stop_reason is StopReason.LENGTH
 
+    @property
+    def tokens(self) -> int:
+        """Output tokens that were generated.
+
+        A capped trace was generated up to its cap, also where fewer tokens are counted in its text.
+        """
+        return self.cap if self.capped else len(self.output_ids)
+
     def covers(self, budget: int) -> bool:
         """Whether this trace can be cut at ``budget``."""
         return budget <= self.cap or not self.capped
@@ -141,7 +149,7 @@ class Trace:
         used = min(budget, len(self.output_ids))
         text = self.text[: self.offsets[used - 1]] if used else ""
         truncated = used < len(self.output_ids) or self.capped
-        return Cut(self, budget, used, text, truncated, thinking)
+        return Cut(self, budget, min(budget, self.tokens), text, truncated, thinking)
 
     def ends(self, count: int) -> tuple[int, ...]:
         """Where the first ``count`` tokens end in the text, and what has no token."""
@@ -164,7 +172,8 @@ class Cut:
     Attributes:
         trace: The whole trace.
         budget: Output tokens allowed.
-        tokens_used: Output tokens within the budget; never padding.
+        tokens_used: Output tokens within the budget; never padding. More than those of its text
+            where an engine counted more than came as text.
         text: Text of those tokens.
         truncated: Whether, at the budget, neither end-of-sequence nor a stop string had come.
         format: How the model marks its thinking; None where it has no thinking.
@@ -242,8 +251,9 @@ class Cut:
 
     @property
     def _written(self) -> int:
-        """Tokens without the one that ends the sequence."""
-        trace, used = self.trace, self.tokens_used
+        """Tokens of the text, without the one that ends the sequence."""
+        trace = self.trace
+        used = min(self.tokens_used, len(trace.output_ids))
         if trace.stop_reason is not StopReason.EOS or used < len(trace.output_ids) or not used:
             return used
         # Recorded texts have no such token, so the last one is looked at.
