@@ -14,6 +14,7 @@ from pytest_tokenbudget.model_files import ModelError
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.model_catalogue import ModelSpec, OwnSettings
+    from pytest_tokenbudget.option_table import Option
     from pytest_tokenbudget.options import Settings
 
 TABLE = "generation"
@@ -66,16 +67,33 @@ def read_own_settings(table: object, inherited: OwnSettings, where: str) -> OwnS
             )
         if same := [other for other in table if other != key and KEYS.get(other) == KEYS[key]]:
             raise ModelError(f"{where}: {TABLE}: {key} and {same[0]} are one setting: keep one")
+        option = options[KEYS[key]]
         try:
-            parsed = options[KEYS[key]].parse(from_file(value))
+            if isinstance(value, list) and not option.many:
+                option.parse("")  # No option can be empty: the error says what is allowed.
+            parsed = option.parse(from_file(value))
         except ValueError as error:
-            raise ModelError(
-                f"{where}: {TABLE}.{key} cannot be {kind_of(value)}; {error}"
-            ) from None
+            raise ModelError(f"{where}: {TABLE}.{key} {_wrong(value, option, error)}") from None
         if key == "cliff_budgets" and len(parsed) < 2:
             raise ModelError(f"{where}: {TABLE}.{key}: {parsed[0]} alone has no step")
         found[KEYS[key]] = parsed
     return tuple(found.items())
+
+
+def _wrong(value: object, option: Option, error: ValueError) -> str:
+    """What of a value cannot be used, and what is allowed: of a list, the items that cannot."""
+    if not option.many or not isinstance(value, list | str):
+        return f"cannot be {kind_of(value)}; {error}"
+    wrong = {}
+    for item in value if isinstance(value, list) else value.split(","):
+        try:
+            option.parse(str(item))
+        except ValueError as own:
+            wrong[kind_of(item.strip() if isinstance(item, str) else item)] = own
+    if not value or not wrong:
+        return f"cannot be {'an empty array' if value == [] else kind_of(value)}; {error}"
+    named, first = " and ".join(list(wrong)[:3]), next(iter(wrong.values()))
+    return f"cannot {'hold' if isinstance(value, list) else 'be'} {named}; {first}"
 
 
 def settings_of(settings: Settings, spec: ModelSpec) -> Settings:

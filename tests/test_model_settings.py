@@ -78,12 +78,34 @@ def test_a_base_hands_its_settings_on():
     ("table", "message"),
     [
         ({"budget": [1]}, "generation has the unknown key 'budget', did you mean 'budgets'"),
-        ({"budgets": [0]}, r"generation.budgets cannot be an array; allowed: token counts"),
-        ({"budgets": [1.5]}, "generation.budgets cannot be an array; allowed: token counts"),
+        (
+            {"budgets": [64, 0]},
+            "generation.budgets cannot hold the number 0; allowed: token counts",
+        ),
+        (
+            {"budgets": [1.5]},
+            "generation.budgets cannot hold the number 1.5; allowed: token counts",
+        ),
+        ({"budgets": []}, "generation.budgets cannot be an empty array; allowed: token counts"),
+        ({"budgets": [[64]]}, "generation.budgets cannot hold an array; allowed: token counts"),
+        ({"budgets": "64,x"}, "generation.budgets cannot be the string 'x'; allowed: token counts"),
+        ({"sample_budgets": [8, "a"]}, "sample_budgets cannot hold the string 'a'; allowed: token"),
+        ({"cliff_budgets": [8, True]}, "cliff_budgets cannot hold the boolean true; allowed: tok"),
+        ({"thinking_budgets": [0, -1]}, "thinking_budgets cannot hold the number -1; allowed: tok"),
+        ({"temperature": [0.6]}, "temperature cannot be an array; allowed: a number from 0 to 10"),
+        ({"thinking": ["on"]}, "thinking cannot be an array; allowed: on, off"),
         ({"temperature": "hot"}, "temperature cannot be the string 'hot'; allowed: a number from"),
         ({"temperature": True}, "temperature cannot be the boolean true; allowed: a number from"),
         ({"thinking": 2}, "thinking cannot be the number 2; allowed: on, off"),
-        ({"modes": ["fast"]}, "modes cannot be an array; allowed: off, on, auto, conservative"),
+        (
+            {"modes": ["on", "balance"]},
+            "generation.modes cannot hold the string 'balance'; allowed: off, on, auto, .*"
+            "did you mean 'balanced'",
+        ),
+        (
+            {"thinking_modes": ["nope", "on", 3]},
+            "thinking_modes cannot hold the string 'nope' and the number 3; allowed: off, on, ",
+        ),
         (
             {"modes": ["on"], "thinking_modes": ["off"]},
             "generation: modes and thinking_modes are one setting: keep one",
