@@ -321,6 +321,45 @@ def test_models_of_one_run_are_compared_pairwise_with_holm(tmp_path):
     assert list(record["pareto"]) == ["tokens"]
 
 
+def certain(count, n):
+    """Models that are right on all of ``n`` problems, or on none, by turns."""
+    return [
+        make_study(n, alias=f"127.0.0.1-{41000 + number}", accuracy=float(number % 2 == 0))
+        for number in range(count)
+    ]
+
+
+def test_columns_stay_where_a_difference_is_all_there_is():
+    (found,) = compare_models(certain(3, 400))
+    _, head, *rows = models_lines(found)[:5]
+    assert "100.0 -> 0.0" in rows[0]
+    assert "-100.0 [-100.0, -98.1]" in rows[0]
+    assert {len(line) for line in (head, *rows)} == {len(head)}
+    assert len(head) <= 80
+    # The columns end where their headings end.
+    for heading in ("accuracy %", "change [95 %]", "p (Holm)"):
+        end = head.index(heading) + len(heading)
+        assert all(line[end - 1] != " " and line[end:][:1] in ("", " ") for line in rows)
+    assert [line.split()[-1] for line in rows] == ["<0.001", "1.000", "<0.001"]
+
+
+def test_of_many_pairs_the_most_decisive_are_shown():
+    studies = [make_study(30, alias=f"m{number:02}", accuracy=number / 12) for number in range(13)]
+    (found,) = compare_models(studies)
+    assert len(found.pairs) == 78
+    lines = models_lines(found)
+    rows = [line for line in lines if " -> " in line]
+    assert len(rows) == 10
+    first = {pair.first + pair.second for pair in found.pairs if pair.p_holm < 0.001}
+    assert all("".join(line.split()[:2]) in first for line in rows)
+    said = " ".join(lines)
+    assert "shown are the 10 pairs with the smallest p of 78; all are in the JSON file" in said
+    everything = models_lines(found, every=True)
+    assert sum(" -> " in line for line in everything) == 78
+    assert "shown are" not in " ".join(everything)
+    assert max(map(cells, everything)) <= 80
+
+
 def test_the_pareto_plane_of_costs_is_there_where_every_model_has_a_price():
     studies = three()
     for study, price in zip(studies, (1.0, 100.0, 2.0), strict=True):

@@ -14,6 +14,7 @@ from pytest_tokenbudget.report.files import to_record, write_json
 from pytest_tokenbudget.report.json_files import RunInfo, file_stem, header
 from pytest_tokenbudget.report.style import (
     MAX_WIDTH,
+    aligned,
     columns,
     count,
     percent,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 SCHEMA = "tokenbudget-compare/1"
 SHOWN = 3
 _HEADINGS = ("budget", "accuracy %", "change [95 %]", "lost", "won", "p", "truncated", "tokens")
-_WIDTHS = (7, 14, 20, 4, 4, 6, 9, 8)
 
 
 def compared_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str]:
@@ -64,8 +64,7 @@ def _rule(comparison: Comparison, width: int) -> str:
 
 
 def _table(comparison: Comparison) -> list[str]:
-    rows = [_HEADINGS, *(_row(point) for point in comparison.points)]
-    return [" ".join(c.rjust(w) for c, w in zip(row, _WIDTHS, strict=True)) for row in rows]
+    return aligned([_HEADINGS, *(_row(point) for point in comparison.points)])
 
 
 def _row(point: PointChange) -> tuple[str, ...]:

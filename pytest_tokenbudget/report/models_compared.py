@@ -21,6 +21,7 @@ from pytest_tokenbudget.report.models_figure import pareto_figure
 from pytest_tokenbudget.report.study import PLAIN, Study
 from pytest_tokenbudget.report.style import (
     MAX_WIDTH,
+    aligned,
     columns,
     count,
     percent,
@@ -31,7 +32,8 @@ from pytest_tokenbudget.report.style import (
 
 SCHEMA = "tokenbudget-models/1"
 _HEADINGS = ("from", "to", "accuracy %", "change [95 %]", "p (Holm)")
-_WIDTHS = (17, 17, 14, 20, 8)
+SHOWN = 10
+"""Pairs on the terminal, unless all are asked for."""
 
 
 class Axis(NamedTuple):
@@ -168,24 +170,29 @@ def _planes(studies: Sequence[Study], names: Sequence[str]) -> list[Plane]:
     return planes
 
 
-def models_lines(compared: ModelsCompared, width: int = MAX_WIDTH) -> list[str]:
+def models_lines(
+    compared: ModelsCompared, width: int = MAX_WIDTH, every: bool = False
+) -> list[str]:
     """Which models differ, and which are worth their tokens, as lines of at most 80 columns.
 
     Args:
         compared: The models.
         width: Columns of the terminal. Sentences are wrapped to it; the table needs 80.
+        every: Whether every pair is shown; else the most decisive ones of many.
     """
     width = columns(width)
     task = shorten(printable(compared.task), 28)
     about = f" on {task} at {count(compared.budget)} tokens, n = {compared.problems:,}"
     lines = [rule(f"{len(compared.names)} models", about, width)]
-    rows = [_HEADINGS, *(_row(pair) for pair in compared.pairs)]
-    for one, other, *numbers in rows:
-        texts = [each.ljust(w) for each, w in zip((one, other), _WIDTHS, strict=False)]
-        texts += [each.rjust(w) for each, w in zip(numbers, _WIDTHS[2:], strict=True)]
-        lines.append(" ".join(texts).rstrip())
     many = len(compared.pairs)
+    pairs = compared.pairs if every or many <= SHOWN else _most_decisive(compared.pairs)
+    lines += _table(pairs)
     sentences = [f"p: exact McNemar, adjusted by Holm for {count(many)} pairs"] if many > 1 else []
+    if len(pairs) < many:
+        sentences.append(
+            f"shown are the {count(len(pairs))} pairs with the smallest p of {count(many)}; all "
+            "are in the JSON file, and here with -v"
+        )
     for plane in compared.planes:
         sentences.append(f"in accuracy and {plane.axis.name} nothing beats {_front(plane)}")
     for sentence in sentences:
@@ -200,12 +207,33 @@ def _front(plane: Plane) -> str:
     return "; ".join(f"{name} at {', '.join(map(count, at))}" for name, at in by_model.items())
 
 
-def _row(pair: Pair) -> tuple[str, ...]:
+def _most_decisive(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs that differ most surely, then most, in that order."""
+
+    def decisive(pair: Pair) -> tuple[float, float]:
+        accuracy = pair.change.accuracy
+        return accuracy.p_mcnemar, -abs(accuracy.difference.value)
+
+    return sorted(pairs, key=decisive)[:SHOWN]
+
+
+def _table(pairs: Sequence[Pair]) -> list[str]:
+    numbers = [_HEADINGS[2:], *map(_numbers, pairs)]
+    taken = sum(max(map(len, column)) + 1 for column in zip(*numbers, strict=True))
+    # Two names share the rest of the line.
+    room = (MAX_WIDTH - taken - 1) // 2
+    names = [_HEADINGS[:2]]
+    names += [
+        (shorten(printable(pair.first), room), shorten(printable(pair.second), room))
+        for pair in pairs
+    ]
+    return aligned([(*both, *own) for both, own in zip(names, numbers, strict=True)], left=2)
+
+
+def _numbers(pair: Pair) -> tuple[str, ...]:
     accuracy = pair.change.accuracy
     value, low, high = (100 * x + 0.0 for x in accuracy.difference[:3])
     return (
-        shorten(printable(pair.first), _WIDTHS[0]),
-        shorten(printable(pair.second), _WIDTHS[1]),
         f"{percent(accuracy.before)} -> {percent(accuracy.after)}",
         f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
         "<0.001" if pair.p_holm < 0.001 else f"{pair.p_holm:.3f}",

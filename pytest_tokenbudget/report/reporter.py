@@ -507,7 +507,7 @@ class Reporter:
                 terminalreporter.write_line(line)
         for compared in self.models:
             with self._noting():
-                for line in models_lines(compared, 80):
+                for line in models_lines(compared, 80, self.config.option.verbose > 0):
                     terminalreporter.write_line(line)
         self.problems.show(terminalreporter)
         for sentence in self.folder_notes:

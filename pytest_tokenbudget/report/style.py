@@ -151,6 +151,26 @@ def no_token(missing: int) -> str:
     return "no token: all were stored"
 
 
+def aligned(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
+    """Rows as lines, each column as wide as its widest cell, with one or two spaces between.
+
+    Args:
+        rows: Rows of as many cells each.
+        left: How many columns begin at their left edge; the others end at their right edge.
+    """
+    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
+    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= MAX_WIDTH else " "
+    lines = []
+    for row in rows:
+        pads = [" " * (width - cells(cell)) for cell, width in zip(row, widths, strict=True)]
+        parts = [
+            cell + pad if place < left else pad + cell
+            for place, (cell, pad) in enumerate(zip(row, pads, strict=True))
+        ]
+        lines.append(gap.join(parts).rstrip())
+    return lines
+
+
 def plural(number: int, one: str, many: str | None = None) -> str:
     """``1 problem``, ``1,319 problems``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
