@@ -114,7 +114,7 @@ def test_manifest(study, tmp_path):
     manifest = json.loads(prepared.manifest.read_text())
     assert set(manifest["models"]) == {"other", study.alias}
     mine = manifest["models"][study.alias]
-    assert (mine["seed"], mine["task"], mine["extractor"]) == (9, "sums", "numbers/2")
+    assert (mine["seed"], mine["task"], mine["extractor"]) == (9, "sums", "numbers/3")
     at = mine["budgets"]["64"]
     assert at["asked"] == at["errors_picked"] == 12
     assert at["errors"] == len(errors_at(study, 64))

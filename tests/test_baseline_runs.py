@@ -243,7 +243,7 @@ def test_what_was_not_judged_for_one_of_two_models_is_a_failed_test(run, pyteste
         ([COMPARE, "no/such.json"], ["there is no file or directory", "no/such.json"]),
         ([COMPARE, "main", "--task=recall"], ["of task word-problems and this run of recall"]),
         ([COMPARE, "main", "--budgets=8"], ["has the budgets 16, 32 and this run has 8: none in"]),
-        ([COMPARE, "2"], ["scored by numbers/1 and this run by numbers/2", "save it again"]),
+        ([COMPARE, "2"], ["scored by numbers/1 and this run by numbers/3", "save it again"]),
         ([COMPARE, "3"], ["several models, and nano-reasoner is not among them; there are a, b"]),
         ([FAIL, "accuracy:-0.1"], ["has nothing to compare with", "NAME|PATH|latest"]),
         ([COMPARE, "main", FAIL, "64:accuracy:-0.1"], ["'64:accuracy:-0.1' names", "is 32"]),
@@ -254,7 +254,7 @@ def test_what_was_not_judged_for_one_of_two_models_is_a_failed_test(run, pyteste
 def test_what_can_be_refused_is_refused_before_anything_is_loaded(run, pytester, arguments, words):
     folder = pytester.path / "reports" / "baselines"
     for name, extractor, aliases in (
-        ("main", "numbers/2", ["m"]), ("old", "numbers/1", ["m"]), ("two", "numbers/2", "ab"),
+        ("main", "numbers/3", ["m"]), ("old", "numbers/1", ["m"]), ("two", "numbers/3", "ab"),
     ):  # fmt: skip
         records = []
         for alias in aliases:

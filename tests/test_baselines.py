@@ -289,8 +289,8 @@ def test_runs_that_cannot_be_compared_are_refused():
         "0001_main is of task sums and this run of products: they cannot be compared"
     )
     rules = study(NEW)
-    rules.task.extractor = "numbers/3"
-    assert "was scored by numbers/2 and this run by numbers/3" in refusal(old, rules)
+    rules.task.extractor = "numbers/4"
+    assert "was scored by numbers/3 and this run by numbers/4" in refusal(old, rules)
     assert "has the budgets 16, 32, 64 and this run has 8: none in" in refusal(
         old, study(NEW, budgets=(8,))
     )

@@ -360,7 +360,7 @@ class TestJson:
         assert combined["left_out_budgets"] == [4096]
         assert combined["identity"] == study.identity
         assert combined["task"] == "sums"
-        assert combined["extractor"] == "numbers/2"
+        assert combined["extractor"] == "numbers/3"
         assert combined["started"] == RUN.started
         assert combined["duration_seconds"] == 12.5
         assert combined["settings"]["budgets"] == list(BUDGETS)

@@ -24,7 +24,13 @@ from typing import Literal
 
 from pytest_tokenbudget.tasks.answer_keywords import Keyword, find_keywords, last_first
 from pytest_tokenbudget.tasks.answer_text import readable_view, without_markup
-from pytest_tokenbudget.tasks.declarations import EXCLAMATION, Region, find_questions, region_of
+from pytest_tokenbudget.tasks.declarations import (
+    BOX_TAIL,
+    EXCLAMATION,
+    Region,
+    find_questions,
+    region_of,
+)
 from pytest_tokenbudget.tasks.number_reading import Reading, UnreadableError, read_head
 from pytest_tokenbudget.tasks.number_sentences import (
     declares_in_words,
@@ -34,6 +40,12 @@ from pytest_tokenbudget.tasks.number_sentences import (
     reasons,
 )
 from pytest_tokenbudget.tasks.number_suffix import with_suffix
+from pytest_tokenbudget.tasks.number_words import (
+    CHANGED_AFTER,
+    CHANGED_BEFORE,
+    SCALE,
+    is_denied_anywhere,
+)
 from pytest_tokenbudget.tasks.numbers import (
     LONGEST_NUMBER,
     MINUS,
@@ -53,7 +65,7 @@ __all__ = [
     "same_number",
 ]
 
-EXTRACTOR = "numbers/2"
+EXTRACTOR = "numbers/3"
 
 Branch = Literal["hash", "boxed", "answer_is", "last_number"]
 
@@ -104,6 +116,8 @@ def extract_number(text: str, truncated: bool) -> Extraction | None:
         if reading is not None:
             return _extraction(text, reading, keyword.branch)
     if truncated or not guessing or _ends_in_words(view, keywords, end):
+        return None
+    if is_denied_anywhere(view, end):
         return None
     last = _last_number(view, last_digit, end)
     return _extraction(text, last, "last_number") if last else None
@@ -196,10 +210,9 @@ def _read(
     if (keyword.form == "hash" or listed) and _is_heading(view, region, truncated):
         return None
     said = view[region.start : region.end]
-    if keyword.form == "box" and _JOINED_BOX.search(
-        view, max(0, keyword.start - 40), keyword.start
-    ):
-        raise UnreadableError
+    sign = _sign_of_box(view, keyword, region.end + 1, truncated)
+    if not sign:
+        return None
     text = without_markup(said)
     if is_denied(text):
         return None
@@ -219,10 +232,53 @@ def _read(
         raise UnreadableError
     else:
         return None
-    found = Reading(reading.value, region.start + reading.start, region.start + reading.end)
+    found = Reading(sign * reading.value, region.start + reading.start, region.start + reading.end)
     if found.end == region.end and view[found.end : found.end + 1].isalnum():
         raise UnreadableError  # the region was too long, and its end lies within the number
     return found
+
+
+_BOX_NEGATED = re.compile(
+    rf"(?:\A|[\n=:\u2248($]|(?<![A-Za-z])(?:is|are|be)\s)\s*[{MINUS}][$({{\[]*\\f?\Z"
+)
+_BOX_CHANGED = re.compile(
+    rf"(?:[{MINUS}+/\u00d7\u00f7\u00b7^<\u2264\u2265\u2260\u221a\u00b1]|(?<=[^=\-\n])>)[\s$({{\[]*\\f?\Z"
+)
+_AFTER_BOX = re.compile(
+    r"[ \t$)\]}*_]*+(?:[\^/\u00d7\u00f7\u00b2\u00b3\u2070-\u2079]|[-+*:<>]\s*[$(\\]*[0-9b]"
+    r"|[0-9A-Za-z](?![A-Za-z])(?<=[0-9xyzn])"
+    r"|\\(?:times|cdot|div|pm|mp|sqrt|pi|[dt]?frac)(?![A-Za-z])|(?:or|to)\s+[$\\]*[0-9])"
+)
+
+
+def _sign_of_box(view: str, keyword: Keyword, end: int, truncated: bool) -> int:
+    """The sign before a box, as a factor; 0 where what follows is not settled yet.
+
+    Raises:
+        UnreadableError: If what stands around the box gives its number another value.
+    """
+    if keyword.form != "box":
+        return 1
+    start = keyword.start
+    if _JOINED_BOX.search(view, max(0, start - 40), start):
+        raise UnreadableError
+    newline = view.find("\n", end, end + BOX_TAIL)
+    tail = view[end : newline if newline >= 0 else end + BOX_TAIL]
+    if truncated and newline < 0 and len(tail) < BOX_TAIL and not _SENTENCE_END.match(tail):
+        return 0
+    after = without_markup(tail)
+    if SCALE.match(after) or CHANGED_AFTER.match(after) or _AFTER_BOX.match(after):
+        raise UnreadableError
+    before = view[max(0, start - 40) : start]
+    bare = re.sub(r"[\s$({\[*_]*\\f?\Z", " ", without_markup(before))
+    if _BOX_NEGATED.search(before):
+        return -1
+    if _BOX_CHANGED.search(before) or CHANGED_BEFORE.search(bare):
+        raise UnreadableError
+    return 1
+
+
+_SENTENCE_END = re.compile(r"[$)*]*+[.?]\s")
 
 
 def _is_heading(view: str, region: Region, truncated: bool) -> bool:
@@ -243,7 +299,8 @@ _OTHER_NUMBER_BEFORE = re.compile(
     re.VERBOSE,
 )
 _SIGN_BEFORE = re.compile(
-    rf"(?:负|負|零下|マイナス)\Z|(?:negative|(?:(?<![A-Za-z])(?:is|are|was|be|of|at|to)|[=:,(]|\A)\s*minus)\s+[$£€]?\Z"
+    r"(?:负|負|零下|マイナス|마이너스|(?<![0-9] )(?:минус|eksi|âm|hasi|سالب|माइनस|মাইনাস|ติดลบ)\s)\Z"
+    rf"|(?:negative|(?:(?<![A-Za-z])(?:is|are|was|be|of|at|to)|[=:,(]|\A)\s*minus)\s+[$£€]?\Z"
     rf"|(?:(?<![A-Za-z])(?:is|are|was|be)|[=:])\s*[{MINUS}]\s{{1,3}}\Z",
     re.IGNORECASE,
 )
@@ -264,6 +321,8 @@ def _last_number(view: str, last_digit: int, end: int) -> Reading | None:
         return None
     before = text[max(0, last.start() - 40) : last.start()]
     if (before[-2:-1].isdigit() and before[-1] in MINUS) or _OTHER_NUMBER_BEFORE.search(before):
+        return None
+    if CHANGED_BEFORE.search(before):
         return None
     # "24/12 = 2 dozen" counts dozens.
     ending = (_DOZEN if before.rstrip("$ ").endswith("=") else _EXCLAMATION).search(

@@ -17,6 +17,7 @@ LONGEST_GAP = 80
 LONGEST_BOX = 200
 DEEPEST_BOX = 8
 LONGEST_REGION = 300
+BOX_TAIL = 40
 
 
 class Region(NamedTuple):
@@ -40,7 +41,7 @@ _FULL_STOPS = "\u3002\uff01\uff1f\u0964\u06d4\u061f"
 # Not of a factorial, which a sentence goes on after.
 EXCLAMATION = r"!(?=[\"')*_`<]{0,2}+(?:\n|[ \t]{1,3}[^\sa-z]|\s?\Z))"
 _BREAK = re.compile(
-    rf"\n|[{_FULL_STOPS};]|[.?](?=[\s\"')\]*_`}}<]|\Z)|(?<=[*_`)\]}}\"'])\.|{EXCLAMATION}"
+    rf"\n|[{_FULL_STOPS}]|;(?=\s*+[^\s0-9$(\\-])|[.?](?=[\s\"')\]*_`}}<]|\Z)|(?<=[*_`)\]}}\"'])\.|{EXCLAMATION}"
 )
 _ABBREVIATION = re.compile(r"(?:^|[^A-Za-z])(?:approx|ca|vs|i\.e|e\.g|mr|mrs|dr)\Z", re.I)
 _BLANK = " \t\r*_`\"'"
@@ -81,7 +82,7 @@ def region_of(view: str, keyword: Keyword, following: int) -> Region | None:
         # A sign at the very end may be followed by what makes it none.
         closed = (
             stop.end() + 6 * (stop[0] == "!") < len(view)
-            or stop[0] in f"\n;{_FULL_STOPS}"
+            or stop[0] in f"\n{_FULL_STOPS}"
             or _is_closed(view, stop)
         )
         return Region(start, stop.start(), line_end if line_end >= 0 else limit, closed)
@@ -118,7 +119,7 @@ def reach(view: str, keyword: Keyword, following: int) -> int:
     """How far a text must go for what ``keyword`` declares to be settled."""
     if keyword.form == "box":
         end = _closing_brace(view, keyword.end)
-        return keyword.end + LONGEST_BOX + 1 if end is None else end + 2
+        return keyword.end + LONGEST_BOX + 1 if end is None else end + BOX_TAIL + 2
     region = region_of(view, keyword, following)
     return keyword.end + LONGEST_GAP + 2 if region is None else region.line_end + 8
 

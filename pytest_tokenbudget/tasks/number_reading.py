@@ -18,6 +18,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from pytest_tokenbudget.tasks.number_suffix import SPACE, Number, with_suffix
+from pytest_tokenbudget.tasks.number_words import CHANGED_AFTER_UNIT, SIGN
 from pytest_tokenbudget.tasks.numbers import (
     CURRENCIES,
     MINUS,
@@ -60,7 +61,7 @@ _GAP = re.compile(
         [\s*_`"'(\[{{}}~\u2248\u2243:={CURRENCIES}#\u201e\u300c\u300e\uff1a]
       | \\[$(\[{{,;:!\ ] | \\(?:approx|sim|quad)(?![A-Za-z])
       | (?:US|AU|CA)(?=\\?\$)
-      | (?:{alternatives(GAP_WORDS)}|at[ ]least|at[ ]most|a[ ]total[ ]of|total[ ]of)(?![A-Za-z])
+      | (?:{alternatives(GAP_WORDS)}|a[ ]total[ ]of|total[ ]of)(?![A-Za-z])
       | \(?[A-H][).:]\s | (?:approx|ca)\.
       | 大约|大約|一共|总共|共有|共|约|約|应该|是|为|為|等于|약|총|هو|هي|হল
     )*+""",
@@ -70,7 +71,7 @@ _GAP = re.compile(
 _LABEL = re.compile(
     rf"(?:[^\W\d_][^=:\d\n]{{0,60}}?)(?:\([^()=\n]{{0,12}}\)|_\{{?\w{{1,3}}\}}?)?{SPACE}*+=(?![=>])"
 )
-SIGN_WORD = re.compile(r"(?:negative|minus)\s++|负|負|零下|マイナス", re.IGNORECASE)
+SIGN_WORD = re.compile(SIGN, re.IGNORECASE)
 _SIGN_APART = re.compile(rf"[{MINUS}]{SPACE}{{1,3}}(?=[{CURRENCIES}]?\.?[0-9])")
 
 _AFTER = rf"[\s)\]}}_\"'{CURRENCIES}|]*+"
@@ -290,7 +291,7 @@ def _over_word(text: str, at: int, words: int) -> tuple[int, int] | None:
     Raises:
         UnreadableError: If another number stands there.
     """
-    if SEVERAL.match(text, at):
+    if SEVERAL.match(text, at) or CHANGED_AFTER_UNIT.match(text, at):
         raise UnreadableError
     skipped = _SKIPPED.match(text, at)
     at = skipped.end() if skipped else at

@@ -15,6 +15,7 @@ from pytest_tokenbudget.tasks.number_reading import (
     gap_end,
     read_from,
 )
+from pytest_tokenbudget.tasks.number_words import CHANGED_BEFORE
 from pytest_tokenbudget.tasks.numbers import ANY_NUMBER, CURRENCIES, MINUS, NUMBER
 
 _NUMBER_WORDS = (
@@ -124,6 +125,8 @@ def read_sentence(text: str, maths: bool, loose: bool) -> Reading:
     ):
         raise UnreadableError
     at = chosen[0].start()
+    if CHANGED_BEFORE.search(text[max(0, at - _LONGEST_LEAD) : at]):
+        raise UnreadableError
     sign = _ENDS_IN_SIGN.search(text[max(0, at - 40) : at])
     return read_from(text, at - len(sign[0]) if sign else at, maths)
 

@@ -6,38 +6,19 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from pytest_tokenbudget.tasks.number_words import CHANGED_AFTER, SCALE, SCALES
 from pytest_tokenbudget.tasks.numbers import CURRENCIES, literal_value
 
 SPACE = r"[ \t\u00a0\u202f\u2009]"
 
 
-def _words(table: dict[int, str]) -> dict[str, Fraction]:
-    return {word: Fraction(factor) for factor, words in table.items() for word in words.split()}
-
-
-_SCALES = _words(
-    {
-        12: "dozen dozens",
-        100: "hundred hundreds hundert",
-        10**3: "thousand thousands tausend mille тысяча тысячи тысяч",
-        10**5: "lakh lakhs",
-        10**6: "million millions millionen millones milhões milioni mln миллион миллиона миллионов",
-        10**7: "crore crores",
-        10**9: "billion billions bn milliard milliards milliarden миллиард миллиарда миллиардов",
-        10**12: "trillion trillions billionen billones",
-    }
-)
 # Capital letters are scales, small ones only after money: 3 m may be metres.
 _SCALE_LETTERS = {"K": 10**3, "M": 10**6, "B": 10**9}
 _MONEY_LETTERS = {"k": 10**3, "m": 10**6, "b": 10**9, "T": 10**12}
-_SCALE_CHARACTERS = {
-    "十": 10, "百": 100, "千": 10**3, "万": 10**4, "萬": 10**4, "만": 10**4, "천": 10**3,
-    "亿": 10**8, "億": 10**8, "억": 10**8,
-}  # fmt: skip
 # "mil" is a million in English and a thousand in Spanish; quarters are coins, and halves of games.
 _AMBIGUOUS = frozenset(
-    """mil half halves quarter quarters thirds fourths fifths sixths sevenths eighths ninths tenths
-    hundredths thousandths""".split()
+    """mil bin gross score grand half halves quarter quarters thirds fourths
+    fifths sixths sevenths eighths ninths tenths hundredths thousandths""".split()
 )
 _UNIT_LETTERS = frozenset("mgshlL")
 _SHORT_UNITS = frozenset(
@@ -111,10 +92,8 @@ def _scaled(
         return (value + added if value >= 0 else value - added), part.end()
     while at < end:
         word = _WORD.match(text, at, end)
-        if text[at] in _SCALE_CHARACTERS:
-            value, at = value * _SCALE_CHARACTERS[text[at]], at + 1
-        elif word and (scale := _SCALES.get(word[1].lower())):
-            value, at = value * scale, word.end()
+        if scale := SCALE.match(text, at, end):
+            value, at = value * SCALES[scale["scale"].lower().rstrip(".")], scale.end()
         elif word and word[1].lower() in _AMBIGUOUS:
             return None, word.end()
         else:
@@ -122,6 +101,8 @@ def _scaled(
     if ending := _PERCENT.match(text, at, end) or _DEGREES.match(text, at, end):
         return value, ending.end()
     if not letters and _POWER_OR_FACTORIAL.match(text, at, end):
+        return None, at
+    if CHANGED_AFTER.match(text, at, end):
         return None, at
     variable = _VARIABLE.match(text, at, end)
     units = _UNIT_LETTERS if maths else _UNIT_LETTERS | {"a", "A", "I"}
@@ -143,8 +124,8 @@ def _factor_of(letters: str, money: bool, maths: bool) -> int | Fraction | None:
         return _SCALE_LETTERS[letters]
     if money and letters in _MONEY_LETTERS:
         return _MONEY_LETTERS[letters]
-    if lower in _SCALES:
-        return _SCALES[lower]
+    if lower in SCALES:
+        return SCALES[lower]
     if len(letters) == 1:
         if letters == "k" and not maths:
             return 1000
