@@ -7,7 +7,7 @@ one sentence; otherwise every test would fail with it.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.models import ModelSpec
     from pytest_tokenbudget.session import Session
 
-# Fixtures that need the model, or its tokenizer, without a study.
-USING_THE_MODEL = ("llm", "conformance", "count_tokens")
+# Fixtures that generate without a study.
+GENERATING = ("llm", "conformance")
+# Fixtures that need the tokenizer alone; their tests are skipped without one.
+COUNTING = ("count_tokens",)
 
 
 def check_selected(session: pytest.Session) -> None:
@@ -47,12 +49,12 @@ def check_selected(session: pytest.Session) -> None:
     keeper = config.pluginmanager.get_plugin(GATES)
     if isinstance(keeper, Keeper):
         keeper.refuse_unknown_budgets(session.items)
-    needed = {
-        spec: None
-        for item in session.items
-        if (spec := model_under_test(item)) is not None and _uses_the_model(item)
-    }
-    _check_models(config.stash[SESSION], list(needed))
+    needed: dict[ModelSpec, bool] = {}
+    for item in session.items:
+        spec = model_under_test(item)
+        if spec is not None and _uses_the_model(item):
+            needed[spec] = needed.get(spec, False) or _generates(item)
+    _check_models(config.stash[SESSION], needed)
 
 
 def check_named(config: pytest.Config) -> None:
@@ -70,7 +72,7 @@ def check_named(config: pytest.Config) -> None:
     # A settings file alone may be for other tests than those of this command.
     if evals_named(config) or any(on_command_line(config, flag) for flag in flags):
         state = config.stash[SESSION]
-        _check_models(state, state.specs)
+        _check_models(state, dict.fromkeys(state.specs, True))
 
 
 def check_tokenizer(config: pytest.Config) -> None:
@@ -108,21 +110,30 @@ def _has_workers(config: pytest.Config) -> bool:
     return bool(config.getoption("dist", default="no") != "no")
 
 
-def _check_models(session: Session, specs: Sequence[ModelSpec]) -> None:
+def _check_models(session: Session, specs: Mapping[ModelSpec, bool]) -> None:
     if session.recordings is None:
-        for spec in specs:
-            check_model(session, spec)
+        for spec, generates in specs.items():
+            check_model(session, spec, generates)
 
 
 def _uses_the_model(item: pytest.Item) -> bool:
     from pytest_tokenbudget.report.reporter import is_skipped
 
-    used = kinds_of(item) or any(uses(item, name) for name in USING_THE_MODEL)
+    used = _generates(item) or any(uses(item, name) for name in COUNTING)
     return bool(used) and not is_skipped(item) and not replaced(item)
 
 
-def check_model(session: Session, spec: ModelSpec) -> None:
+def _generates(item: pytest.Item) -> bool:
+    return bool(kinds_of(item)) or any(uses(item, name) for name in GENERATING)
+
+
+def check_model(session: Session, spec: ModelSpec, generates: bool = True) -> None:
     """Check that what runs a model is there.
+
+    Args:
+        session: This process's state.
+        spec: The model.
+        generates: Whether it has to generate, for which prompts are tokenized.
 
     Raises:
         pytest.UsageError: If it is not, and no stored traces make up for that.
@@ -133,11 +144,30 @@ def check_model(session: Session, spec: ModelSpec) -> None:
 
     try:
         if spec.endpoint is not None:
-            session.ask_servers(spec)
+            known = session.ask_servers(spec)
+            if generates:
+                _check_tokenizer_of(known)
         elif session.runs_own_engines:
             _check_engine(session, spec)
     except (EngineError, StoreError, ModelError) as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def _check_tokenizer_of(spec: ModelSpec) -> None:
+    """Check that prompts of a model behind servers can be tokenized.
+
+    Raises:
+        EngineError: If neither its servers do it nor a tokenizer is here.
+    """
+    from pytest_tokenbudget.engines.base import EngineError
+    from pytest_tokenbudget.engines.server.tokens import choose_tokens
+
+    assert spec.endpoint is not None
+    facts = spec.endpoint.facts
+    if reason := _not_to_be_had(spec):
+        raise EngineError(reason)
+    if spec.kind == "server" and facts is not None and not facts.tokenizes:
+        choose_tokens(spec, facts)  # It raises the error that says what to do.
 
 
 def _check_engine(session: Session, spec: ModelSpec) -> None:

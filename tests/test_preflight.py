@@ -7,6 +7,7 @@ import time
 import pytest
 from fake_engine import FakeEngine
 from runs import NO_ENGINE, QUIET, Engines, finish, start
+from server_scripted import ScriptedServer
 
 from pytest_tokenbudget import hub
 from pytest_tokenbudget.engines.base import EngineError
@@ -128,6 +129,30 @@ def test_a_server_that_does_not_answer(tmp_path, closed, workers):
         tmp_path, *SUITE, "-m", "phase1 or phase3", f"--model={closed}/v1", *workers
     )
     assert f"nothing answers at {closed}/v1" in line
+
+
+@pytest.mark.parametrize(
+    ("selected", "workers"),
+    [("phase1", ()), ("conformance", ()), ("phase1 or phase3", ("-n", "2"))],
+)
+def test_a_server_without_a_tokenizer(tmp_path, selected, workers):
+    with ScriptedServer(kind="openai") as server:
+        line = one_sentence(tmp_path, *SUITE, "-m", selected, f"--model={server.url}", *workers)
+        assert not server.bodies
+    assert "its server (openai) does not tokenize, and what it serves (somewhere/else)" in line
+    assert line.endswith("is not here; name a tokenizer with --tokenizer NAME|PATH")
+
+
+def test_a_tokenizer_for_a_server_that_cannot_be_had(tmp_path, closed):
+    with ScriptedServer(kind="openai") as server:
+        line = one_sentence(
+            *(tmp_path, *SUITE, "-m", "phase1", f"--model={server.url}", "--tokenizer=qwen-1.5b"),
+            HF_ENDPOINT=closed,
+            HF_HOME=str(tmp_path / "hub"),
+            HF_HUB_OFFLINE="",
+        )
+        assert not server.bodies
+    assert "is not in the local cache and the hub cannot be reached" in line
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")])
