@@ -526,6 +526,29 @@ def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it(path,
         check_all(store)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("way", ["deleted", "replaced"])
+def test_a_store_that_is_taken_away_ends_the_run_in_a_sentence(path, tmp_path, way):
+    class Thief(FakeEngine):
+        def generate(self, requests, decoding):
+            for place, result in enumerate(super().generate(requests, decoding)):
+                if place == 1:
+                    for file in path.parent.glob(f"{path.name}*"):
+                        file.unlink()
+                    if way == "replaced":
+                        TraceStore(path, "other", "b").close()
+                yield result
+
+    with closing(TraceStore(path, "one", "a")) as store:
+        what = "was deleted or moved away" if way == "deleted" else "another file is in its place"
+        with pytest.raises(StoreError, match=what):
+            gather_all(store, Thief(), 8)
+    assert path.exists() == (way == "replaced")
+    with closing(TraceStore(path, "two", "b")) as store:
+        gather_all(store, FakeEngine(), 8)
+        check_all(store)
+
+
 def test_a_claim_from_the_future_is_not_believed(path, monkeypatch):
     """The clock was a day ahead when it was made."""
     plan, problems = make_plan(), make_problems(8)

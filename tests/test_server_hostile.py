@@ -523,7 +523,7 @@ def test_a_limit_that_is_refused_under_every_name_ends(run):
     names = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens")
     with Picky(dict.fromkeys(names, refusal)) as server:
         result = one(run(server, facts=OPENAI), REQUEST)
-        assert len(server.refused) == 3
+        assert len(server.refused) == len(names)
     assert result.stop_reason is StopReason.ERROR
 
 
@@ -533,6 +533,16 @@ def test_parameters_are_learned_from_refusals_of_them_only():
     for text in ("max_tokens is too large: 5", "overloaded", "use max_completion_tokens_x instead"):
         assert not parameters.learn(body, body, text)
     assert parameters.applied(body) == body
+    for text in (
+        "Please use the max_completion_tokens parameter",
+        "this model takes max_completion_tokens, got max_tokens",
+        "max_tokens cannot be used with reasoning models, set max_completion_tokens",
+        "Unrecognized request argument supplied: max_tokens",
+        "max_tokens: Extra inputs are not permitted",
+    ):
+        learned = RequestParameters()
+        assert learned.learn(body, body, text)
+        assert learned.applied(body) == {"max_completion_tokens": 5, "stream_options": {}}
     assert refused_parameter('{"error": "the prompt is too long"}', {"prompt": [1]}) == ""
     assert refused_parameter('{"error": "unknown field"}', {"seed": 1}) == ""
 

@@ -60,12 +60,13 @@ class Committer:
     def _run(self) -> None:
         try:
             # SQLite connections do not cross threads.
-            with closing(TraceStore(self._store.path, self._store.run, self._store.owner)) as own:
+            with closing(self._store.beside()) as own:
                 own.make_durable()
                 more = True
                 while more:
                     ended, more = self._next()
                     if ended:
+                        own.check_place()
                         own.commit_all(self._model, ended, self._fresh, self._plan)
         except BaseException as error:  # raised where traces are given
             self._error = error

@@ -110,6 +110,7 @@ def gather(
     try:
         with Waiting(store, plan.name) as waiting:
             while count.missing:
+                store.check_place()
                 store.forget_dead()
                 # No model is loaded only to wait for others.
                 if store.unclaimed(fresh, most=1):

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pytest_tokenbudget.traces import checksums
 from pytest_tokenbudget.traces.checksums import FILES, SERVERS, WINDOWS, Kind, Value
-from pytest_tokenbudget.traces.store_file import connect, explained
+from pytest_tokenbudget.traces.store_file import StoreError, connect, explained, identity
 
 MOST_NAMED = 10
 KEEP_PLANS = 30 * 86_400.0
@@ -66,6 +66,33 @@ class Journal:
         self.damage: list[str] = []
         self._reported = 0
         self._db, self._repaired = connect(path, check)
+        self._file = identity(path)
+
+    def beside(self) -> Self:
+        """Open another connection to the same file, for another thread.
+
+        Raises:
+            StoreError: If the file is not there any more, or another one is in its place.
+        """
+        self.check_place()
+        own = type(self)(self.path, self.run, self.owner)
+        if own._file != self._file:
+            own.close()
+            self.check_place()
+        return own
+
+    def check_place(self) -> None:
+        """Check that the file is still where it was opened; from any thread.
+
+        Raises:
+            StoreError: If it was deleted or replaced: what is written to it would be lost.
+        """
+        if (found := identity(self.path)) != self._file:
+            what = "another file is in its place" if found else "it was deleted or moved away"
+            raise StoreError(
+                f"trace store {self.path}: {what} since this run opened it. What the run generates "
+                "would be lost. Put the file back, or run the same command again to begin anew."
+            )
 
     def _errors(self) -> AbstractContextManager[None]:
         return explained(self.path)
@@ -176,7 +203,7 @@ class Journal:
         """Leave a line for whoever shows this run's progress; from any thread."""
         if threading.get_ident() != self._thread:
             # SQLite connections do not cross threads.
-            with closing(Journal(self.path, self.run, self.owner)) as own:
+            with closing(self.beside()) as own:
                 own.note(text)
             return
         with self._transaction() as db:

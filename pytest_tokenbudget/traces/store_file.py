@@ -38,6 +38,15 @@ def damaged(path: Path, what: object) -> StoreError:
     return StoreError(f"trace store {path} is damaged ({what}). {ADVICE}.")
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one at the same path; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn what SQLite and the file system raise into a :class:`StoreError`."""

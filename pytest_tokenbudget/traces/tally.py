@@ -41,7 +41,7 @@ def published(
         # What fails is tried again. SQLite connections do not cross threads.
         with (
             suppress(StoreError),
-            closing(Journal(journal.path, journal.run, journal.owner)) as own,
+            closing(journal.beside()) as own,
         ):
             while not stop.wait(seconds):
                 with suppress(StoreError):

@@ -13,6 +13,8 @@ from html import unescape
 from pytest_tokenbudget.engines.server.payload import parsed, whole
 
 EXCERPT = 300
+# An error is understood from its beginning: a whole body may be a hundred times as long.
+_LOOKED_AT = 64 * 2**10
 
 
 class FaultKind(StrEnum):
@@ -119,7 +121,7 @@ _EMPTY_ACCOUNT = re.compile(
     r"insufficient[ _](quota|balance|credit|funds)|exceeded your current quota", re.IGNORECASE
 )
 _LOADING = re.compile(r"loading( the)? model|model is( still)? loading|loading weights", re.I)
-UNSUPPORTED = re.compile(
+_UNSUPPORTED = re.compile(
     r"un(supported|known|recognized|recognised|expected)|not[ _](supported?|permitted|allowed)"
     r"|extra|deprecated|instead|invalid|(only|must be|should be)\b",
     re.IGNORECASE,
@@ -127,7 +129,13 @@ UNSUPPORTED = re.compile(
 # What holds the question, and what is no setting: words that any message may have.
 _CONTENT = frozenset({"model", "messages", "prompt", "input_ids", "stream"})
 _MODERATED = re.compile(r"moderat|flagged|content[ _-]?(filter|policy|management)", re.IGNORECASE)
-_TAGS = re.compile(r"(?is)<(script|style|head)\b(?:(?!<title).)*?</\1>|<[^>]*>")
+_TAG = re.compile(r"<[^<>]*>")
+_NO_TEXT = re.compile(r"<(script|style)\b", re.IGNORECASE)
+# A user before an address, also one with odd characters, and what follows the path: a query,
+# parameters, a fragment. Slashes may be escaped as in JSON, and all of it as in an address.
+_USER = re.compile(r"(?:(?<=//)|(?<=/\\/))[^\s?#\"'<>]*:[^\s?#\"'<>]*@|(?<=//)[^\s/@\"'<>]+@")
+_AFTER_PATH = re.compile(r"((?://|/\\/)[^\s?#;\"'<>]*)[?#;][^\s\"'<>]*")
+_QUERY = re.compile(r"(?<=[\w/])(?:\?|%3F)[\w.\[\]-]+(?:=|%3D)[^\s\"'<>]*", re.IGNORECASE)
 
 
 def said(body: str) -> str:
@@ -137,15 +145,29 @@ def said(body: str) -> str:
         text = _message(found)
     else:
         looks_like_page = "<" in body and ">" in body
-        text = unescape(_TAGS.sub(" ", body)) if looks_like_page else body
+        text = unescape(_page_text(body)) if looks_like_page else body
     text = " ".join(without_queries(whole(text[: 4 * EXCERPT])).split())
     return text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"
 
 
 def without_queries(text: str) -> str:
     """The text with its addresses cut short before what may be a key: user, query, fragment."""
-    text = re.sub(r"(?<=//)[^\s/@\"'<>]+@", "", text)
-    return re.sub(r"(//[^\s?#\"'<>]*)[?#][^\s\"'<>]*", r"\1", text)
+    return _QUERY.sub("", _AFTER_PATH.sub(r"\1", _USER.sub("", text)))
+
+
+def _page_text(page: str) -> str:
+    """The text of a page, without tags, scripts and styles, in linear time."""
+    texts, place, lower = [], 0, page.lower()
+    for tag in _TAG.finditer(page):
+        if tag.start() < place:
+            continue
+        texts.append(page[place : tag.start()])
+        place = tag.end()
+        if code := _NO_TEXT.match(tag[0]):
+            place = lower.find(f"</{code[1].lower()}", place)
+            if place < 0:
+                return " ".join(texts)
+    return " ".join([*texts, page[place:]])
 
 
 def _message(found: object) -> str:
@@ -185,7 +207,7 @@ def refused_parameter(text: str, sent: Mapping[str, object]) -> str:
             todo += [found.get(name) for name in ("error", "detail")]
         elif isinstance(found, list):
             todo += found
-    if UNSUPPORTED.search(text):
+    if _UNSUPPORTED.search(text):
         names += [word for word in re.findall(r"\w+", said(text)) if word != "stop"]
     return next((name for name in names if name in sent and name not in _CONTENT), "")
 
@@ -197,6 +219,7 @@ def kind_of(status: int | None, text: str) -> FaultKind:
         status: HTTP status or the code in an error object; None where there is none.
         text: The body as it came.
     """
+    text = text[:_LOOKED_AT]
     if status == 403 and _MODERATED.search(text):
         return FaultKind.WITHHELD
     if status in (401, 402, 403, 407):
@@ -246,7 +269,7 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         text = headers.get(name, "").strip()
-        if re.fullmatch(r"\d{1,12}(\.\d+)?", text):
+        if re.fullmatch(r"[0-9]{1,12}(\.[0-9]+)?", text):
             return float(text) * unit
     then = _date(headers.get("retry-after", ""))
     if then is None:

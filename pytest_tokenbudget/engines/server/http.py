@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
@@ -44,6 +45,7 @@ __all__ = ["Fault", "FaultKind", "Key", "Server"]
 
 _CONNECT = 10.0
 _LONGEST_ERROR = 64 * 2**10
+_LONGEST_ADDRESS = 2000
 # Seconds for the body of an error: what has come until then says enough.
 _ERROR_PATIENCE = 10.0
 # An idle connection is given up before usual servers close it (5 s), not at the same moment.
@@ -325,8 +327,9 @@ class Server:
     ) -> Fault:
         """The fault in an answer that is no success."""
         if response.is_redirect:
-            place = without_queries(self._key.hide(response.headers.get("location", "")))
-            where = place.partition("?")[0].partition("#")[0] or "somewhere else"
+            place = response.headers.get("location", "")[:_LONGEST_ADDRESS]
+            place = re.split("[?#;]", without_queries(self._key.hide(place)))[0]
+            where = place or "somewhere else"
             return Fault(
                 FaultKind.REFUSED,
                 f"{self.url} sends {path} on to {where}: give the URL that it is to be asked at",

@@ -300,7 +300,7 @@ class Pool:
             member.refusals += 1
             if fault.retry_after is not None and seconds < fault.retry_after:
                 self._say(
-                    f"{member.server.url} asks to wait {fault.retry_after:g} s;"
+                    f"{member.server.url} asks to wait {fault.retry_after:,.0f} s;"
                     f" it is asked again after {seconds:g} s"
                 )
         self._rest(member, now + seconds)

@@ -6,12 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_tokenbudget.engines.server.faults import UNSUPPORTED
-
 LIMIT = "max_tokens"
 OTHER_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_new_tokens")
 # What no answer depends on, with a name by which refusals may call it, too.
 OPTIONAL = {"stream_options": "include_usage"}
+# A parameter that a server does not know by this name, whatever its value.
+_UNKNOWN = re.compile(
+    r"un(supported|known|recognized|recognised|expected)|not[ _](supported?|permitted|allowed)"
+    r"|extra|deprecated",
+    re.IGNORECASE,
+)
 # By which option a parameter is set.
 SETTERS = {
     "temperature": "--temperature",
@@ -46,14 +50,20 @@ class RequestParameters:
         """
         if self.applied(body) != sent:
             return True  # another request that was on its way has taught it already
-        if LIMIT in body and UNSUPPORTED.search(refusal):
-            for name in self._limits_left:
-                if re.search(rf"(?<!\w){name}(?!\w)", refusal):
-                    self._limits_left.remove(name)
-                    self._limit = name
-                    return True
+        if LIMIT in body and (name := self._other_limit(refusal)):
+            self._limits_left.remove(name)
+            self._limit = name
+            return True
         for name, other in OPTIONAL.items():
             if name in sent and (name in refusal or other in refusal):
                 self._left_out.add(name)
                 return True
         return False
+
+    def _other_limit(self, refusal: str) -> str | None:
+        """The name under which to send the limit next; None where it is not the name's fault."""
+        for name in self._limits_left:
+            if re.search(rf"(?<!\w){name}(?!\w)", refusal):
+                return name
+        unknown = re.search(rf"(?<!\w){self._limit}(?!\w)", refusal) and _UNKNOWN.search(refusal)
+        return next(iter(self._limits_left), None) if unknown else None
