@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -94,8 +94,15 @@ class Journal:
                 "would be lost. Put the file back, or run the same command again to begin anew."
             )
 
-    def _errors(self) -> AbstractContextManager[None]:
-        return explained(self.path)
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with explained(self.path):
+                yield
+        except StoreError:
+            # SQLite calls a file that was taken away many things.
+            self.check_place()
+            raise
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
