@@ -75,7 +75,11 @@ class Journal:
             StoreError: If the file is not there any more, or another one is in its place.
         """
         self.check_place()
-        own = type(self)(self.path, self.run, self.owner)
+        try:
+            own = type(self)(self.path, self.run, self.owner)
+        except StoreError:
+            self.check_place()
+            raise
         if own._file != self._file:
             own.close()
             self.check_place()
