@@ -202,7 +202,7 @@ class Reporter:
             )
             self._display = self._make_display() if settings.stream else None
             for note in self.session.notes:
-                self._announce(note)
+                self._announce(note, as_it_is=True)
         with self._monitor.watching():
             self.session.audience = self._display
             try:
@@ -231,13 +231,16 @@ class Reporter:
         if terminal is not None:
             terminal.ensure_newline()
 
-    def _announce(self, line: str) -> None:
+    def _announce(self, line: str, as_it_is: bool = False) -> None:
         terminal = self.config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None and not self.config.option.verbose < -1:
             with self._display.interrupted() if self._display else ExitStack():
                 terminal.ensure_newline()
                 named = option_flags.NamingTerminal(terminal, self.config)
-                named.write_line(f"tokenbudget: {line}")
+                if as_it_is:
+                    named.write_note(line)
+                else:
+                    named.write_line(f"tokenbudget: {line}")
 
     def pytest_sessionstart(self) -> None:
         # With pytest-xdist the workers generate, and only the controller can show how far they are.
