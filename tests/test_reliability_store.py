@@ -160,7 +160,8 @@ def end(process, number):
     with suppress(ProcessLookupError):
         os.kill(process.pid, number)
     _, output = finish(process, 60)
-    if number == signal.SIGINT:
+    # A process that is still being started, before pytest catches Ctrl-C, ends as Python does.
+    if number == signal.SIGINT and "test session starts" in output:
         assert "Traceback" not in output
         assert "INTERNALERROR" not in output
     return output
