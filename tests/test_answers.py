@@ -389,6 +389,7 @@ def test_linear_time(unit):
         assert time.process_time() - began < 2
 
 
+@pytest.mark.slow  # by itself: its neighbours would keep the cores busy
 def test_fast_enough_for_every_budget():
     filler = "She adds 12 apples to the 30 she has, which makes 42. The answer to this is near. "
     text = filler * 100

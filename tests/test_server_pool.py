@@ -157,7 +157,7 @@ def test_a_huge_retry_after_is_cut_and_told(tiny):
         start = time.monotonic()
         ask(proxy.url, say=told.append)
         assert 0.28 <= time.monotonic() - start < 3
-        assert told == [f"{proxy.url} asks to wait 86400 s; it is asked again after 0.3 s"]
+        assert told == [f"{proxy.url} asks to wait 86,400 s; it is asked again after 0.3 s"]
 
 
 def test_retry_after_holds_for_all_requests_to_the_server(tiny):
@@ -631,6 +631,7 @@ def test_requests_are_the_measure_where_nobody_counts_tokens():
     assert throttle.limit > 4 * FIRST
 
 
+@pytest.mark.slow  # by itself: its neighbours would keep the cores busy
 def test_a_pool_finds_out_what_a_server_sustains():
     """16 places: the pool gets well above its first 4, and the server is kept busy."""
     # Where others keep the cores busy, a quick server's rate does not grow with what it is given.
