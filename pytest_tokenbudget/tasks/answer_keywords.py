@@ -103,9 +103,10 @@ def find_keywords(view: str) -> list[Keyword]:
     kept: list[Keyword] = []
     end = 0
     for keyword in found:
-        if keyword.start >= end:
+        start, stop, _ = keyword  # faster than by name
+        if start >= end:
             kept.append(keyword)
-            end = keyword.end
+            end = stop
     return kept
 
 
@@ -113,9 +114,10 @@ def last_first(keywords: list[Keyword], end: int) -> Iterator[tuple[Keyword, int
     """Keywords before ``end`` from the last to the first, each with where the next begins."""
     following = end
     for keyword in reversed(keywords):
-        if keyword.end < end:
+        start, stop, _ = keyword
+        if stop < end:
             yield keyword, following
-            following = keyword.start
+            following = start
 
 
 def _marks(view: str) -> Iterator[Keyword]:
@@ -129,9 +131,13 @@ def _marks(view: str) -> Iterator[Keyword]:
 def _answers(view: str) -> Iterator[Keyword]:
     for answer in _ANSWERS:
         for match in answer.finditer(view):
-            form = _form(match, view)
-            if form:
-                yield Keyword(match.start() - 1, match.end(), form)
+            start, end = match.span()
+            kind = match.lastgroup
+            # Most words begin a sentence that holds no number.
+            if kind == "word" and match["word"].lower() not in LEADING_WORDS:
+                yield Keyword(start - 1, end, "mention")
+            elif form := _form(match, view, start - 1):
+                yield Keyword(start - 1, end, form)
     first = _FIRST_LABEL.match(view)
     if first:
         yield Keyword(0, first.end(), "colon")
@@ -140,15 +146,13 @@ def _answers(view: str) -> Iterator[Keyword]:
             yield Keyword(match.start(), match.end(), "colon")
 
 
-def _form(match: re.Match[str], view: str) -> Form | None:
+def _form(match: re.Match[str], view: str, start: int) -> Form | None:
     kind = match.lastgroup
-    if kind == "word" and match["word"].lower() not in LEADING_WORDS:
-        return "mention"
     if match["is"] is not None:
         return "is"
     if kind == "tag":
         return "tag"
-    return "colon" if kind != "line" or _begins_line(view, match.start() - 1) else None
+    return "colon" if kind != "line" or _begins_line(view, start) else None
 
 
 def _foreign(view: str) -> Iterator[Keyword]:

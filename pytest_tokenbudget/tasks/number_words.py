@@ -117,6 +117,9 @@ _DENIED = re.compile(
 _DENIED_NEEDLES = (
     "案 الجواب คำตอบ 답 no|es ão|é non|è est|pas nicht не không jibu|si Jibu|si".split()
 )
+# A literal is found much faster than the pattern.
+_DENIED_LITERALS = tuple(needle.replace("|", " ") for needle in _DENIED_NEEDLES)
+_DENIED_ASCII = tuple(filter(str.isascii, _DENIED_LITERALS))
 _DENIED_IN_ENGLISH = re.compile(
     r"nswer[\s*_]+(?:isn't|(?:can|could|should|would|must|will)(?:not|n't| not) be)"
 )
@@ -124,8 +127,7 @@ _DENIED_IN_ENGLISH = re.compile(
 
 def is_denied_anywhere(view: str, end: int) -> bool:
     """Whether the text says what the answer is not."""
-    if _DENIED_IN_ENGLISH.search(view, 0, end):
+    if ("n't" in view or "not" in view) and _DENIED_IN_ENGLISH.search(view, 0, end):
         return True
-    # A literal is found much faster than the pattern.
-    literals = (needle.replace("|", " ") for needle in _DENIED_NEEDLES)
+    literals = _DENIED_ASCII if view.isascii() else _DENIED_LITERALS
     return any(each in view for each in literals) and bool(_DENIED.search(view, 0, end))
