@@ -44,6 +44,7 @@ from pytest_tokenbudget.tasks.number_words import (
     CHANGED_AFTER,
     CHANGED_BEFORE,
     SCALE,
+    SIGN,
     is_denied_anywhere,
 )
 from pytest_tokenbudget.tasks.numbers import (
@@ -244,6 +245,7 @@ _BOX_NEGATED = re.compile(
 _BOX_CHANGED = re.compile(
     rf"(?:[{MINUS}+/\u00d7\u00f7\u00b7^<\u2264\u2265\u2260\u221a\u00b1]|(?<=[^=\-\n])>)[\s$({{\[]*\\f?\Z"
 )
+_BOX_SIGNED = re.compile(rf"(?<![^\W_])(?:{SIGN})[\s$(]*\\f?\Z", re.IGNORECASE)
 _AFTER_BOX = re.compile(
     r"[ \t$)\]}*_]*+(?:[\^/\u00d7\u00f7\u00b2\u00b3\u2070-\u2079]|[-+*:<>]\s*[$(\\]*[0-9b]"
     r"|[0-9A-Za-z](?![A-Za-z])(?<=[0-9xyzn])"
@@ -273,7 +275,7 @@ def _sign_of_box(view: str, keyword: Keyword, end: int, truncated: bool) -> int:
     bare = re.sub(r"[\s$({\[*_]*\\f?\Z", " ", without_markup(before))
     if _BOX_NEGATED.search(before):
         return -1
-    if _BOX_CHANGED.search(before) or CHANGED_BEFORE.search(bare):
+    if _BOX_CHANGED.search(before) or _BOX_SIGNED.search(before) or CHANGED_BEFORE.search(bare):
         raise UnreadableError
     return 1
 

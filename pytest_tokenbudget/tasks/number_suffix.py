@@ -98,6 +98,9 @@ def _scaled(
             return None, word.end()
         else:
             break
+    # "3 thousand five hundred" goes on.
+    if at > match.end() and _NUMBER_WORD.match(text, at, end):
+        return None, at
     if ending := _PERCENT.match(text, at, end) or _DEGREES.match(text, at, end):
         return value, ending.end()
     if not letters and _POWER_OR_FACTORIAL.match(text, at, end):
@@ -109,6 +112,14 @@ def _scaled(
     if _SYMBOL.match(text, at, end) or (variable and variable[1] not in units):
         return None, at
     return value, at
+
+
+_NUMBER_WORD = re.compile(
+    r"[\s,-]*+(?:and\s)?\s*+(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+    r"|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
+    r"|hundred)(?![A-Za-z])",
+    re.IGNORECASE,
+)
 
 
 def _is_money(match: re.Match[str], text: str, end: int) -> bool:
