@@ -203,7 +203,7 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     ).stdout
     text = page("README.md")
     [tests], [main_job] = block(text, "command: test"), block(text, "command: main-job")
-    slow = ".venv/bin/pytest -m slow\n"
+    slow = ".venv/bin/pytest -m slow -n auto\n"
     assert shown == f"$ {tests}$ {slow}$ {main_job.rstrip()} --num-samples 20\n"
     for command in (tests, main_job):
         assert "-c constraints.txt" in command
