@@ -371,7 +371,7 @@ def test_no_flip_or_truncation_gives_a_wrong_trace(tmp_path, undisturbed):
             continue
         assert found.items() <= right.items(), "a wrong trace"
         lost = right.keys() - found.keys()
-        assert bool(lost) <= bool(damage), f"{lost} are missing and nobody says so"
+        assert bool(lost) <= bool(damage), f"{lost} are missing and not reported"
         assert len(lost) <= count
         named += bool(lost)
         if lost and generated < 2:

@@ -13,7 +13,6 @@ from pytest_tokenbudget.recipes.templates import (
     QUESTION,
     Message,
     Render,
-    TemplateError,
     renderings,
     tried,
 )
@@ -74,8 +73,7 @@ class OffVerdict:
     @property
     def variables(self) -> Mapping[str, object]:
         """The template variables to send, so that the model does not think."""
-        told = self.switch is None or self.way is Off.ONLY_WHEN_TOLD
-        return {} if told or self.switch is None else dict([self.switch])
+        return {} if self.switch is None or self.way is Off.ONLY_WHEN_TOLD else dict([self.switch])
 
     def sentence(self) -> str:
         """The same for people."""
@@ -181,10 +179,7 @@ def shows_thinking(render: Render, open_tag: str = "<think>", close_tag: str = "
         return True
     thought = "Two and two."
     told = ({"role": "assistant", "content": "4", "reasoning_content": thought},)
-    try:
-        history = render((*CONVERSATIONS[0], *told), add_generation_prompt=False)
-    except TemplateError:
-        return False
+    history = tried(render, (*CONVERSATIONS[0], *told), add_generation_prompt=False) or ""
     before, found, after = history.partition(thought)
     return bool(found) and open_tag in before and close_tag in after
 

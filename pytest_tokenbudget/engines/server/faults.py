@@ -121,10 +121,14 @@ _EMPTY_ACCOUNT = re.compile(
     r"insufficient[ _](quota|balance|credit|funds)|exceeded your current quota", re.IGNORECASE
 )
 _LOADING = re.compile(r"loading( the)? model|model is( still)? loading|loading weights", re.I)
-_UNSUPPORTED = re.compile(
+# A parameter that a server does not know by this name, whatever its value.
+UNKNOWN = re.compile(
     r"un(supported|known|recognized|recognised|expected)|not[ _](supported?|permitted|allowed)"
-    r"|extra|deprecated|instead|invalid|(only|must be|should be)\b",
+    r"|extra|deprecated",
     re.IGNORECASE,
+)
+_UNSUPPORTED = re.compile(
+    rf"{UNKNOWN.pattern}|instead|invalid|(only|must be|should be)\b", re.IGNORECASE
 )
 # What holds the question, and what is no setting: words that any message may have.
 _CONTENT = frozenset({"model", "messages", "prompt", "input_ids", "stream"})

@@ -6,16 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_tokenbudget.engines.server.faults import UNKNOWN
+
 LIMIT = "max_tokens"
 OTHER_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_new_tokens")
 # What no answer depends on, with a name by which refusals may call it, too.
 OPTIONAL = {"stream_options": "include_usage"}
-# A parameter that a server does not know by this name, whatever its value.
-_UNKNOWN = re.compile(
-    r"un(supported|known|recognized|recognised|expected)|not[ _](supported?|permitted|allowed)"
-    r"|extra|deprecated",
-    re.IGNORECASE,
-)
 # By which option a parameter is set.
 SETTERS = {
     "temperature": "--temperature",
@@ -65,5 +61,5 @@ class RequestParameters:
         for name in self._limits_left:
             if re.search(rf"(?<!\w){name}(?!\w)", refusal):
                 return name
-        unknown = re.search(rf"(?<!\w){self._limit}(?!\w)", refusal) and _UNKNOWN.search(refusal)
+        unknown = re.search(rf"(?<!\w){self._limit}(?!\w)", refusal) and UNKNOWN.search(refusal)
         return next(iter(self._limits_left), None) if unknown else None
