@@ -9,9 +9,9 @@ import argparse
 import json
 import time
 
-from pytest_tokenbudget.engines.base import Decoding, Request
+from pytest_tokenbudget.core.engine import Decoding, Request
 from pytest_tokenbudget.engines.transformers import TransformersEngine
-from pytest_tokenbudget.models import load_catalogue, resolve_model
+from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
 from pytest_tokenbudget.tasks.registry import load_task
 
 

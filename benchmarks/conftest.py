@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from pytest_tokenbudget.activation import activate
-from pytest_tokenbudget.options import Settings
+from pytest_tokenbudget.pytest_session.activation import activate
+from pytest_tokenbudget.settings.options import Settings
 
 GSM8K_SIZE = 1319
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
-from pytest_tokenbudget.analysis.answer_place import SHARES, find_answers
-from pytest_tokenbudget.analysis.cliff import CliffStatus, find_cliff
-from pytest_tokenbudget.analysis.intervals import Estimate
-from pytest_tokenbudget.analysis.saturation import saturation_point
-from pytest_tokenbudget.analysis.stochastic import analyse_samples
+from pytest_tokenbudget.core.saturation import saturation_point
+from pytest_tokenbudget.stats.intervals import Estimate
+from pytest_tokenbudget.studies.cliff.answer_place import SHARES, find_answers
+from pytest_tokenbudget.studies.cliff.statistics import CliffStatus, find_cliff
+from pytest_tokenbudget.studies.stochastic.analysis import analyse_samples
 
 REACH = 640  # tokens that are simulated one by one
 CLIFF_BUDGETS = tuple(range(96, 257, 16))

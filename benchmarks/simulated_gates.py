@@ -17,7 +17,7 @@ from functools import cache
 
 import numpy as np
 
-from pytest_tokenbudget.analysis.deciding import (
+from pytest_tokenbudget.stats.decision_rules import (
     Demand,
     Rule,
     Ruling,
@@ -26,8 +26,8 @@ from pytest_tokenbudget.analysis.deciding import (
     not_kept_at,
     ruling_of,
 )
-from pytest_tokenbudget.analysis.evidence import Change, Evidence, Rate, mean_of
-from pytest_tokenbudget.analysis.intervals import Estimate
+from pytest_tokenbudget.stats.evidence import Change, Evidence, Rate, mean_of
+from pytest_tokenbudget.stats.intervals import Estimate
 
 PAIRS = 1000
 PROBLEMS = 300

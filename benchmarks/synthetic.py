@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_tokenbudget.engines.base import Decoding, Generated, Request
-from pytest_tokenbudget.report.study import Study
+from pytest_tokenbudget.core.engine import Decoding, Generated, Request
+from pytest_tokenbudget.core.store import StoredPrompt
+from pytest_tokenbudget.core.study import Study
+from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.registry import load_task
-from pytest_tokenbudget.traces.store import StoredPrompt
-from pytest_tokenbudget.traces.trace import StopReason
 
 MODEL = "synthetic"
 PROMPT = tuple(range(100, 280))

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from benchmarks.conftest import Benchmark, Sizes
-from pytest_tokenbudget.engines.base import Decoding, Request
+from pytest_tokenbudget.core.engine import Decoding, Request
 from pytest_tokenbudget.engines.transformers import TransformersEngine
-from pytest_tokenbudget.models import ModelSpec, load_catalogue, resolve_model
+from pytest_tokenbudget.models.resolution import ModelSpec, load_catalogue, resolve_model
 from pytest_tokenbudget.tasks.registry import load_task
 
 BUDGETS = (0, 32, 64, 96, 128, 192)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.conftest import Benchmark, Sizes
-from pytest_tokenbudget import xdist
-from pytest_tokenbudget.engines.base import Decoding, Request
+from pytest_tokenbudget.common import xdist
+from pytest_tokenbudget.core.engine import Decoding, Request
+from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.transformers import TransformersEngine
-from pytest_tokenbudget.models import load_catalogue, resolve_model
+from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
 from pytest_tokenbudget.tasks.registry import load_task
-from pytest_tokenbudget.traces.trace import StopReason
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks import synthetic
 from benchmarks.conftest import GSM8K_SIZE, Benchmark, Sizes
 from benchmarks.test_store import fill
-from pytest_tokenbudget.traces.store import TraceStore
+from pytest_tokenbudget.core.store import TraceStore
 
 
 def peak_megabytes() -> float:

@@ -17,12 +17,12 @@ from typing import Any, cast
 import pytest
 
 from benchmarks.conftest import Benchmark, Sizes
-from pytest_tokenbudget.config_file import UserConfig
-from pytest_tokenbudget.engine_makers import make_transformers_engine
-from pytest_tokenbudget.engines.base import Decoding, Engine, Generated, Request
-from pytest_tokenbudget.options import Settings
-from pytest_tokenbudget.report.study import Study
+from pytest_tokenbudget.core.engine import Decoding, Engine, Generated, Request
+from pytest_tokenbudget.core.study import Study
+from pytest_tokenbudget.engines.makers import make_transformers_engine
 from pytest_tokenbudget.session import Session
+from pytest_tokenbudget.settings.config_file import UserConfig
+from pytest_tokenbudget.settings.options import Settings
 
 LEAST_SAVING = 3.0
 MOST_OVERHEAD = 1.15

@@ -16,11 +16,11 @@ import pytest
 
 from benchmarks import synthetic
 from benchmarks.conftest import GSM8K_SIZE, Benchmark, Sizes
-from pytest_tokenbudget.config_file import UserConfig
-from pytest_tokenbudget.engine_makers import make_transformers_engine
-from pytest_tokenbudget.engines.base import Decoding, Engine, Generated, Request
+from pytest_tokenbudget.core.engine import Decoding, Engine, Generated, Request
+from pytest_tokenbudget.core.trace import StopReason
+from pytest_tokenbudget.engines.makers import make_transformers_engine
 from pytest_tokenbudget.session import Session
-from pytest_tokenbudget.traces.trace import StopReason
+from pytest_tokenbudget.settings.config_file import UserConfig
 
 MOST_SECONDS = 15.0
 BUDGETS = (

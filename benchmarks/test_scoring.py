@@ -9,10 +9,10 @@ import pytest
 from benchmarks import synthetic
 from benchmarks.conftest import GSM8K_SIZE, Benchmark, Sizes
 from benchmarks.test_store import fill
-from pytest_tokenbudget.report.study import Study
+from pytest_tokenbudget.core.store import TraceStore
+from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
-from pytest_tokenbudget.traces.store import TraceStore
 
 MOST_SECONDS = 10.0
 MOST_SECONDS_BY_TOKEN = 3.0

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.conftest import Benchmark, Sizes
-from pytest_tokenbudget.endpoints import Endpoint
-from pytest_tokenbudget.engines.base import Decoding, Request
+from pytest_tokenbudget.core.engine import Decoding, Request
 from pytest_tokenbudget.engines.server.engine import ServerEngine
-from pytest_tokenbudget.engines.server.facts import probe
-from pytest_tokenbudget.models import load_catalogue, resolve_model
+from pytest_tokenbudget.engines.server.server_facts import probe
+from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
+from pytest_tokenbudget.settings.endpoints import Endpoint
 
 TOKENS = 500
 IN_FLIGHT = 64

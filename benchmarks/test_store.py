@@ -11,11 +11,11 @@ import pytest
 
 from benchmarks import synthetic
 from benchmarks.conftest import GSM8K_SIZE, Benchmark, Sizes
-from pytest_tokenbudget.engines.base import Decoding, Engine, Generated, Request
-from pytest_tokenbudget.traces.gather import gather
-from pytest_tokenbudget.traces.plan import Plan
-from pytest_tokenbudget.traces.store import Ended, TraceStore, Want
-from pytest_tokenbudget.traces.trace import StopReason
+from pytest_tokenbudget.core.engine import Decoding, Engine, Generated, Request
+from pytest_tokenbudget.core.gather import gather
+from pytest_tokenbudget.core.plan import Plan
+from pytest_tokenbudget.core.store import Ended, TraceStore, Want
+from pytest_tokenbudget.core.trace import StopReason
 
 CAP = 256
 

@@ -16,10 +16,10 @@ from tokenizers import Tokenizer, decoders, models
 
 from benchmarks import synthetic
 from benchmarks.conftest import Benchmark, Sizes
-from pytest_tokenbudget.context.stream import Decode, Detokenizer, Pieces, text_and_offsets
+from pytest_tokenbudget.core.store import unpack
 from pytest_tokenbudget.engines.text import ModelText
-from pytest_tokenbudget.models import DEFAULT_MODEL, load_catalogue
-from pytest_tokenbudget.traces.store import unpack
+from pytest_tokenbudget.models.resolution import DEFAULT_MODEL, load_catalogue
+from pytest_tokenbudget.texts.detokenizer import Decode, Detokenizer, Pieces, text_and_offsets
 
 LEAST_TOKENS_A_SECOND = 200_000
 TOKENS = 50_000

@@ -11,7 +11,7 @@ from pytest_tokenbudget.context.window import Chat, ContextWindow
 from pytest_tokenbudget.context.window_strategies import STRATEGIES
 from pytest_tokenbudget.context.window_summary import named_strategy
 from pytest_tokenbudget.engines.text import ModelText
-from pytest_tokenbudget.models import DEFAULT_MODEL, load_catalogue
+from pytest_tokenbudget.models.resolution import DEFAULT_MODEL, load_catalogue
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.registry import load_task
 

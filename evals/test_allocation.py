@@ -6,7 +6,7 @@ on them: nothing is generated for this but what the thinking eval generates.
 
 import pytest
 
-from pytest_tokenbudget.report.allocation_settings import settings_record
+from pytest_tokenbudget.studies.allocation.settings import settings_record
 
 pytestmark = pytest.mark.allocation
 

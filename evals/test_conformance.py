@@ -7,9 +7,9 @@ what is enforced, what is only a wish, and what is dropped without a word.
 
 import pytest
 
-from pytest_tokenbudget.conformance.limits import LIMIT_PROBES
-from pytest_tokenbudget.conformance.results import Finding
-from pytest_tokenbudget.conformance.ways import WAYS
+from pytest_tokenbudget.studies.conformance.budget_methods import WAYS
+from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
+from pytest_tokenbudget.studies.conformance.results import Finding
 
 pytestmark = pytest.mark.conformance
 

@@ -6,8 +6,8 @@ categories will do. Everything is a cut of the traces of phase 1.
 
 import pytest
 
-from pytest_tokenbudget.analysis.truncation import Verdict
-from pytest_tokenbudget.report.scenarios_study import unknown_names
+from pytest_tokenbudget.stats.truncation import Verdict
+from pytest_tokenbudget.studies.scenarios.analysis import unknown_names
 
 pytestmark = pytest.mark.scenarios
 

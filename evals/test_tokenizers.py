@@ -7,8 +7,8 @@ are loaded. What one budget means for an answer in another language follows from
 
 import pytest
 
-from pytest_tokenbudget.context.samples import SAMPLES
-from pytest_tokenbudget.report.tokenizers_study import LIMITS
+from pytest_tokenbudget.studies.tokenizers.analysis import LIMITS
+from pytest_tokenbudget.studies.tokenizers.samples import SAMPLES
 
 pytestmark = pytest.mark.context
 

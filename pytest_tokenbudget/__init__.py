@@ -9,14 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.context.gguf import (
-        GgufTokenizer,
-        GgufTokenizerError,
-        extract_eos_ids,
-        load_gguf_tokenizer,
-        read_tokenizer_metadata,
-    )
-    from pytest_tokenbudget.context.stream import Detokenizer, text_and_offsets
     from pytest_tokenbudget.context.window import (
         Chat,
         ContextError,
@@ -25,11 +17,17 @@ if TYPE_CHECKING:
         prompt_room,
     )
     from pytest_tokenbudget.context.window_summary import named_strategy
-    from pytest_tokenbudget.counting import count_tokens
     from pytest_tokenbudget.engines.text import ModelText
-    from pytest_tokenbudget.language_model import Generation, LanguageModel, LanguageModelError
-    from pytest_tokenbudget.models import load_catalogue, resolve_model
-    from pytest_tokenbudget.modes import ThinkingMode
+    from pytest_tokenbudget.engines.token_counter import count_tokens
+    from pytest_tokenbudget.llm.language_model import Generation, LanguageModel, LanguageModelError
+    from pytest_tokenbudget.models.gguf_tokenizer import (
+        GgufTokenizer,
+        GgufTokenizerError,
+        extract_eos_ids,
+        load_gguf_tokenizer,
+        read_tokenizer_metadata,
+    )
+    from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
     from pytest_tokenbudget.recipes.__main__ import write_settings
     from pytest_tokenbudget.recipes.recipe import (
         Recipe,
@@ -37,23 +35,25 @@ if TYPE_CHECKING:
         read_recipe,
         resolve_recipe,
     )
+    from pytest_tokenbudget.studies.thinking.modes import ThinkingMode
+    from pytest_tokenbudget.texts.detokenizer import Detokenizer, text_and_offsets
 
 _HOMES = {
-    "context.gguf": (
+    "models.gguf_tokenizer": (
         "GgufTokenizer",
         "GgufTokenizerError",
         "extract_eos_ids",
         "load_gguf_tokenizer",
         "read_tokenizer_metadata",
     ),
-    "context.stream": ("Detokenizer", "text_and_offsets"),
+    "texts.detokenizer": ("Detokenizer", "text_and_offsets"),
     "context.window": ("Chat", "ContextError", "ContextWindow", "generation_cap", "prompt_room"),
     "context.window_summary": ("named_strategy",),
-    "counting": ("count_tokens",),
+    "engines.token_counter": ("count_tokens",),
     "engines.text": ("ModelText",),
-    "language_model": ("Generation", "LanguageModel", "LanguageModelError"),
-    "models": ("load_catalogue", "resolve_model"),
-    "modes": ("ThinkingMode",),
+    "llm.language_model": ("Generation", "LanguageModel", "LanguageModelError"),
+    "models.resolution": ("load_catalogue", "resolve_model"),
+    "studies.thinking.modes": ("ThinkingMode",),
     "recipes.__main__": ("write_settings",),
     "recipes.recipe": ("Recipe", "RecipeError", "read_recipe", "resolve_recipe"),
 }

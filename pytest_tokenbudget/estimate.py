@@ -14,17 +14,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
-from pytest_tokenbudget.config_file import ConfigError
-from pytest_tokenbudget.console import show
-from pytest_tokenbudget.engines.base import EngineError
-from pytest_tokenbudget.engines.estimate import (
+from pytest_tokenbudget.common.console import show
+from pytest_tokenbudget.core.engine import EngineError
+from pytest_tokenbudget.engines.memory_estimate import (
     DTYPES,
     RESERVE,
     MemoryEstimate,
     estimate_memory,
     suggested_rows,
 )
-from pytest_tokenbudget.models import ModelError, Quantization, load_catalogue, resolve_model
+from pytest_tokenbudget.models.resolution import (
+    ModelError,
+    Quantization,
+    load_catalogue,
+    resolve_model,
+)
+from pytest_tokenbudget.settings.config_file import ConfigError
 
 UNUSABLE = 4
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -80,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         spec = resolve_model(given.model, load_catalogue(Path.cwd()))
-        from pytest_tokenbudget.model_shapes import estimate_config
+        from pytest_tokenbudget.models.shapes import estimate_config
 
         config, source = estimate_config(spec)
         estimates = [

@@ -10,30 +10,31 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_tokenbudget.activation import RECORDS, activate
+from pytest_tokenbudget.common.names import RECORDS
+from pytest_tokenbudget.pytest_session.activation import activate
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.analysis.curve import Curve
-    from pytest_tokenbudget.analysis.saturation import Saturation
-    from pytest_tokenbudget.analysis.stochastic import Stochastic
     from pytest_tokenbudget.baselines.checks import BaselineGates
     from pytest_tokenbudget.baselines.comparison import Comparison
+    from pytest_tokenbudget.core.curve import Curve
+    from pytest_tokenbudget.core.saturation import Saturation
+    from pytest_tokenbudget.core.scoring import Judged
+    from pytest_tokenbudget.core.study import Study
+    from pytest_tokenbudget.core.trace import Trace
     from pytest_tokenbudget.gates import Gates
-    from pytest_tokenbudget.models import ModelSpec
-    from pytest_tokenbudget.modes import ThinkingMode
-    from pytest_tokenbudget.report.allocation_study import AllocationReport
-    from pytest_tokenbudget.report.annotations import Prepared
-    from pytest_tokenbudget.report.cliff import CliffStudy
-    from pytest_tokenbudget.report.error_analysis import ErrorReport
-    from pytest_tokenbudget.report.scenarios_study import ScenarioReport
-    from pytest_tokenbudget.report.structure import StructureStudy
-    from pytest_tokenbudget.report.study import Study
-    from pytest_tokenbudget.report.thinking_points import ThinkingReport
-    from pytest_tokenbudget.report.thinking_study import ThinkingStudy
+    from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
+    from pytest_tokenbudget.studies.allocation.analysis import AllocationReport
+    from pytest_tokenbudget.studies.cliff.report import CliffStudy
+    from pytest_tokenbudget.studies.errors.analysis import ErrorReport
+    from pytest_tokenbudget.studies.errors.annotations import Prepared
+    from pytest_tokenbudget.studies.scenarios.analysis import ScenarioReport
+    from pytest_tokenbudget.studies.stochastic.analysis import Stochastic
+    from pytest_tokenbudget.studies.structure.report import StructureStudy
+    from pytest_tokenbudget.studies.thinking.analysis import ThinkingReport
+    from pytest_tokenbudget.studies.thinking.modes import ThinkingMode
+    from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
     from pytest_tokenbudget.tasks.base import Task
-    from pytest_tokenbudget.tasks.scoring import Judged
-    from pytest_tokenbudget.traces.trace import Trace
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +46,7 @@ def tokenbudget(pytestconfig: pytest.Config) -> Session:
 @pytest.fixture(scope="session")
 def model(request: pytest.FixtureRequest) -> ModelSpec:
     """The model under test; one run of the test for each ``--model``."""
-    from pytest_tokenbudget.models import ModelSpec
+    from pytest_tokenbudget.models.resolution import ModelSpec
 
     specs = activate(request.config).specs
     # Tests that pytest cannot parametrise, such as methods of unittest classes, have no param.
@@ -84,9 +85,9 @@ def mode(
 
 
 def _mode(session: Session, spec: ModelSpec, name: str | None) -> ThinkingMode:
-    from pytest_tokenbudget.modes import mode_for
-    from pytest_tokenbudget.planning import SetupError
-    from pytest_tokenbudget.thinking_plan import NoThinkingError
+    from pytest_tokenbudget.engines.planning import SetupError
+    from pytest_tokenbudget.studies.thinking.modes import mode_for
+    from pytest_tokenbudget.studies.thinking.plan import NoThinkingError
 
     if not isinstance(name, str):
         raise pytest.fail.Exception(
@@ -113,7 +114,7 @@ def study(
     """
     __tracebackhide__ = True
     if (name := getattr(request, "param", None)) is not None:
-        from pytest_tokenbudget.modes import study_in_mode
+        from pytest_tokenbudget.studies.thinking.modes import study_in_mode
 
         chosen = _mode(tokenbudget, model, name)
         return _made(lambda: study_in_mode(tokenbudget, model, chosen))
@@ -129,13 +130,13 @@ def stochastic_study(tokenbudget: Session, model: ModelSpec, task: Task) -> Stud
 
 def _study(session: Session, spec: ModelSpec, kind: str) -> Study:
     # Not hidden: pytest would speak of hidden entries where it has none to show.
-    from pytest_tokenbudget.planning import Kind
+    from pytest_tokenbudget.engines.planning import Kind
 
     return _made(lambda: session.study(spec, Kind(kind)))
 
 
 def _made(make: Callable[[], Study]) -> Study:
-    from pytest_tokenbudget.planning import SetupError
+    from pytest_tokenbudget.engines.planning import SetupError
 
     try:
         return make()
@@ -174,8 +175,8 @@ def compared(tokenbudget: Session, study: Study) -> Comparison:
     Its tests are skipped where nothing is named, and fail where the two cannot be compared.
     """
     __tracebackhide__ = True
-    from pytest_tokenbudget.baselines.attached import comparison_of
     from pytest_tokenbudget.baselines.run import BaselineError
+    from pytest_tokenbudget.baselines.study_comparison import comparison_of
 
     if tokenbudget.baseline is None:
         pytest.skip("no --tokenbudget-compare was given")
@@ -188,7 +189,7 @@ def compared(tokenbudget: Session, study: Study) -> Comparison:
 @pytest.fixture(scope="session")
 def baseline_gates(tokenbudget: Session, study: Study, compared: Comparison) -> BaselineGates:
     """What ``--tokenbudget-compare-fail`` tolerates."""
-    from pytest_tokenbudget.baselines.attached import gates_of
+    from pytest_tokenbudget.baselines.study_comparison import gates_of
 
     return gates_of(tokenbudget, study)
 
@@ -196,7 +197,7 @@ def baseline_gates(tokenbudget: Session, study: Study, compared: Comparison) -> 
 @pytest.fixture(scope="session")
 def stochastic(stochastic_study: Study) -> Stochastic:
     """What several samples a problem say at the budgets of phase 1b."""
-    from pytest_tokenbudget.report.stochastic import analyse_stochastic
+    from pytest_tokenbudget.studies.stochastic.report import analyse_stochastic
 
     return analyse_stochastic(stochastic_study)
 
@@ -208,9 +209,9 @@ def prepared(tokenbudget: Session, model: ModelSpec, study: Study) -> Prepared:
     Samples of phase 1b that are there already say whether another try would have been right.
     """
     __tracebackhide__ = True
-    from pytest_tokenbudget.planning import Kind
-    from pytest_tokenbudget.report.annotation_file import AnnotationError
-    from pytest_tokenbudget.report.annotations import annotations_folder, prepare
+    from pytest_tokenbudget.engines.planning import Kind
+    from pytest_tokenbudget.studies.errors.annotation_file import AnnotationError
+    from pytest_tokenbudget.studies.errors.annotations import annotations_folder, prepare
 
     study.others = tokenbudget.stored(model, Kind.STOCHASTIC)
     settings = tokenbudget.settings
@@ -230,7 +231,7 @@ def prepared(tokenbudget: Session, model: ModelSpec, study: Study) -> Prepared:
 @pytest.fixture(scope="session")
 def errors(tokenbudget: Session, study: Study, prepared: Prepared) -> ErrorReport:
     """The errors that were picked for annotation, and what annotators said about them."""
-    from pytest_tokenbudget.report.errors import errors_of
+    from pytest_tokenbudget.studies.errors.report import errors_of
 
     settings = tokenbudget.settings
     return errors_of(study, settings.annotations, settings.error_samples, settings.reports)
@@ -239,7 +240,7 @@ def errors(tokenbudget: Session, study: Study, prepared: Prepared) -> ErrorRepor
 @pytest.fixture(scope="session")
 def cliff(study: Study) -> CliffStudy:
     """Where accuracy rises most steeply, with its evidence."""
-    from pytest_tokenbudget.report.cliff import analyse_cliff
+    from pytest_tokenbudget.studies.cliff.report import analyse_cliff
 
     return analyse_cliff(study)
 
@@ -247,7 +248,7 @@ def cliff(study: Study) -> CliffStudy:
 @pytest.fixture(scope="session")
 def structure(study: Study) -> StructureStudy:
     """What solutions consist of, and which parts fit within each budget."""
-    from pytest_tokenbudget.report.structure import analyse_structure
+    from pytest_tokenbudget.studies.structure.report import analyse_structure
 
     return analyse_structure(study)
 
@@ -258,7 +259,7 @@ def scenarios(tokenbudget: Session, study: Study) -> ScenarioReport:
 
     Tests of tasks whose problems are all of one kind are skipped.
     """
-    from pytest_tokenbudget.report.scenarios_study import NoScenariosError, analyse_scenarios
+    from pytest_tokenbudget.studies.scenarios.analysis import NoScenariosError, analyse_scenarios
 
     settings = tokenbudget.settings
     try:
@@ -274,8 +275,8 @@ def thinking_study(tokenbudget: Session, model: ModelSpec, task: Task) -> Thinki
     Tests of models that are not known to think are skipped.
     """
     __tracebackhide__ = True
-    from pytest_tokenbudget.planning import SetupError
-    from pytest_tokenbudget.thinking_plan import NoThinkingError
+    from pytest_tokenbudget.engines.planning import SetupError
+    from pytest_tokenbudget.studies.thinking.plan import NoThinkingError
 
     try:
         return tokenbudget.thinking(model)
@@ -288,7 +289,7 @@ def thinking_study(tokenbudget: Session, model: ModelSpec, task: Task) -> Thinki
 @pytest.fixture(scope="session")
 def thinking(thinking_study: ThinkingStudy) -> ThinkingReport:
     """What that amounts to: points, where answers settle, recommended limits."""
-    from pytest_tokenbudget.report.thinking_points import analyse_thinking
+    from pytest_tokenbudget.studies.thinking.analysis import analyse_thinking
 
     return analyse_thinking(thinking_study)
 
@@ -296,7 +297,7 @@ def thinking(thinking_study: ThinkingStudy) -> ThinkingReport:
 @pytest.fixture(scope="session")
 def allocation(model: ModelSpec, thinking_study: ThinkingStudy) -> AllocationReport:
     """Which thinking budget the model gets in each mode, and ways to allocate that are better."""
-    from pytest_tokenbudget.report.allocation_study import analyse_allocation, attach_model
+    from pytest_tokenbudget.studies.allocation.analysis import analyse_allocation, attach_model
 
     attach_model(thinking_study, model)
     return analyse_allocation(thinking_study)
@@ -380,8 +381,8 @@ def stochastic_gates(
 def _gates(
     request: pytest.FixtureRequest, session: Session, spec: ModelSpec, study: Study, kind: str
 ) -> Gates:
+    from pytest_tokenbudget.engines.planning import Kind
     from pytest_tokenbudget.gates import Gates, judging
-    from pytest_tokenbudget.planning import Kind
 
     usable = [b for b in session.budgets(spec, Kind(kind)) if b not in study.left_out]
     largest = max(usable, default=study.largest)

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.conformance_run import Conformance
-    from pytest_tokenbudget.counting import TokenCounter
+    from pytest_tokenbudget.engines.token_counter import TokenCounter
     from pytest_tokenbudget.gates import ConformanceGates
-    from pytest_tokenbudget.language_model import LanguageModel
-    from pytest_tokenbudget.models import ModelSpec
-    from pytest_tokenbudget.report.context_points import ContextReport
-    from pytest_tokenbudget.report.context_study import ContextStudy
+    from pytest_tokenbudget.llm.language_model import LanguageModel
+    from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
+    from pytest_tokenbudget.studies.conformance.run import Conformance
+    from pytest_tokenbudget.studies.context.analysis import ContextReport
+    from pytest_tokenbudget.studies.context.study import ContextStudy
+    from pytest_tokenbudget.studies.tokenizers.run import Tokenization
     from pytest_tokenbudget.tasks.base import Task
-    from pytest_tokenbudget.tokenizers_run import Tokenization
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ def llm(tokenbudget: Session, model: ModelSpec) -> LanguageModel:
             "--recorded: recorded generations cannot answer new prompts; leave --recorded out and "
             "name the model with --model"
         )
-    from pytest_tokenbudget.language_model import LanguageModel
+    from pytest_tokenbudget.llm.language_model import LanguageModel
 
     return LanguageModel(tokenbudget, model)
 
@@ -47,7 +47,7 @@ def context_study(tokenbudget: Session, model: ModelSpec, task: Task) -> Context
     What was recorded cannot be posed again: its tests are skipped.
     """
     __tracebackhide__ = True
-    from pytest_tokenbudget.planning import SetupError
+    from pytest_tokenbudget.engines.planning import SetupError
 
     if tokenbudget.recordings is not None:
         pytest.skip("what was recorded cannot be posed again: name the model or its server")
@@ -64,7 +64,7 @@ def context(context_study: ContextStudy) -> ContextReport:
     Fails where no conversation has all its answers.
     """
     __tracebackhide__ = True
-    from pytest_tokenbudget.report.context_points import analyse_context
+    from pytest_tokenbudget.studies.context.analysis import analyse_context
 
     try:
         return analyse_context(context_study)
@@ -114,9 +114,9 @@ def conformance(
     """
     if tokenbudget.recordings is not None:
         pytest.skip("what was recorded cannot be probed: name the model or its server")
-    from pytest_tokenbudget import xdist
-    from pytest_tokenbudget.conformance_run import Conformance, selected_probes
+    from pytest_tokenbudget.common import xdist
     from pytest_tokenbudget.report.reporter import progress_shown
+    from pytest_tokenbudget.studies.conformance.run import Conformance, selected_probes
 
     base = tmp_path_factory.getbasetemp()
     return Conformance(
@@ -144,10 +144,10 @@ def count_tokens(tokenbudget: Session, model: ModelSpec) -> Iterator[TokenCounte
     Its tests are skipped where nothing can count.
     """
     __tracebackhide__ = True
-    from pytest_tokenbudget.counting import NoTokenizerError
-    from pytest_tokenbudget.engines.base import EngineError
-    from pytest_tokenbudget.models import ModelError
-    from pytest_tokenbudget.traces.store import StoreError
+    from pytest_tokenbudget.core.engine import EngineError
+    from pytest_tokenbudget.core.store import StoreError
+    from pytest_tokenbudget.engines.token_counter import NoTokenizerError
+    from pytest_tokenbudget.models.resolution import ModelError
 
     try:
         counter = tokenbudget.counter(model)
@@ -162,6 +162,6 @@ def count_tokens(tokenbudget: Session, model: ModelSpec) -> Iterator[TokenCounte
 @pytest.fixture(scope="session")
 def tokenization(tokenbudget: Session, count_tokens: TokenCounter) -> Tokenization:
     """What the model's tokenizer makes of texts, and what its chat template costs."""
-    from pytest_tokenbudget.tokenizers_run import Tokenization
+    from pytest_tokenbudget.studies.tokenizers.run import Tokenization
 
     return Tokenization(tokenbudget, count_tokens)

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget import activation, eval_tests, option_flags
-from pytest_tokenbudget.activation import MARKERS
+from pytest_tokenbudget.collection import eval_fixtures as eval_tests
+from pytest_tokenbudget.common.names import MARKERS, SESSION
+from pytest_tokenbudget.pytest_session import activation
+from pytest_tokenbudget.settings import option_flags
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -30,7 +32,7 @@ def pytest_load_initial_conftests(
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
     if activation.configured(config):
-        from pytest_tokenbudget import dry_run
+        from pytest_tokenbudget.dry_run import dry_run
 
         dry_run.without_workers(config)
     return (yield)
@@ -44,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    session = config.stash.get(activation.SESSION, None)
+    session = config.stash.get(SESSION, None)
     if session is not None:
         session.close()
 
@@ -60,7 +62,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None]:
     yield
     if eval_tests.uses_any(metafunc.definition):
         activation.activate(metafunc.config)
-        from pytest_tokenbudget import selection
+        from pytest_tokenbudget.collection import selection
 
         selection.parametrize(metafunc)
 
@@ -98,6 +100,6 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     # pytest-xdist asks before pytest_configure.
     if not activation.in_use(config):
         return None
-    from pytest_tokenbudget.start import start
+    from pytest_tokenbudget.pytest_session.start import start
 
     return start(config).auto_num_workers()

@@ -13,12 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from pytest_tokenbudget import engine_makers, xdist
-from pytest_tokenbudget.config_file import ConfigError, UserConfig
-from pytest_tokenbudget.model_settings import settings_of
-from pytest_tokenbudget.option_table import MODES
-from pytest_tokenbudget.options import Settings
-from pytest_tokenbudget.planning import (
+from pytest_tokenbudget.common import xdist
+from pytest_tokenbudget.engines import makers as engine_makers
+from pytest_tokenbudget.engines.planning import (
     Kind,
     Need,
     Placement,
@@ -30,24 +27,28 @@ from pytest_tokenbudget.planning import (
     placed,
     switched,
 )
+from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig
+from pytest_tokenbudget.settings.model_settings import settings_of
+from pytest_tokenbudget.settings.option_table import MODES
+from pytest_tokenbudget.settings.options import Settings
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.baselines.reading import Baseline
-    from pytest_tokenbudget.counting import TokenCounter
-    from pytest_tokenbudget.endpoints import Endpoint
-    from pytest_tokenbudget.engines.base import Engine
-    from pytest_tokenbudget.engines.server.facts import Facts
-    from pytest_tokenbudget.models import ModelSpec
-    from pytest_tokenbudget.recordings import Recordings
-    from pytest_tokenbudget.report.context_study import ContextStudy
+    from pytest_tokenbudget.core.engine import Engine
+    from pytest_tokenbudget.core.gather import Audience
+    from pytest_tokenbudget.core.plan import Plan
+    from pytest_tokenbudget.core.store import TraceStore, Want
+    from pytest_tokenbudget.core.study import Study
+    from pytest_tokenbudget.engines.server.server_facts import Facts
+    from pytest_tokenbudget.engines.token_counter import TokenCounter
+    from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.recorded.recordings import Recordings
     from pytest_tokenbudget.report.folder import ReportFolder
-    from pytest_tokenbudget.report.study import Study
-    from pytest_tokenbudget.report.thinking_study import ThinkingStudy
+    from pytest_tokenbudget.settings.endpoints import Endpoint
+    from pytest_tokenbudget.studies.context.study import ContextStudy
+    from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
     from pytest_tokenbudget.tasks.base import Task
     from pytest_tokenbudget.tasks.problem import Problem
-    from pytest_tokenbudget.traces.gather import Audience
-    from pytest_tokenbudget.traces.plan import Plan
-    from pytest_tokenbudget.traces.store import TraceStore, Want
 
 Made = TypeVar("Made")
 
@@ -90,7 +91,7 @@ class Session:
     @cached_property
     def catalogue(self) -> Mapping[str, ModelSpec]:
         """All models by alias, the user's own among them."""
-        from pytest_tokenbudget.models import load_catalogue
+        from pytest_tokenbudget.models.resolution import load_catalogue
 
         return load_catalogue(config=self.user)
 
@@ -99,8 +100,8 @@ class Session:
         """What ``--recorded`` names, None where it names nothing."""
         if not self.settings.recorded:
             return None
-        from pytest_tokenbudget.model_catalogue import own_formats
-        from pytest_tokenbudget.recordings import Recordings
+        from pytest_tokenbudget.models.catalogue import own_formats
+        from pytest_tokenbudget.recorded.recordings import Recordings
 
         return Recordings(
             self.settings,
@@ -118,8 +119,8 @@ class Session:
         """
         if self.recordings is not None:
             return self.recordings.specs
-        from pytest_tokenbudget.model_choice import choose_models
-        from pytest_tokenbudget.models import ModelError
+        from pytest_tokenbudget.models.choice import choose_models
+        from pytest_tokenbudget.models.resolution import ModelError
 
         try:
             return choose_models(self.settings, self.catalogue)
@@ -176,7 +177,7 @@ class Session:
     @property
     def store(self) -> TraceStore:
         """The trace store, opened on first use."""
-        from pytest_tokenbudget.traces.store import TraceStore
+        from pytest_tokenbudget.core.store import TraceStore
 
         if self._store is None:
             owner = f"{xdist.worker_id() or 'main'}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -255,8 +256,8 @@ class Session:
             NoThinkingError: If the model is not known to think, or cannot be asked.
             SetupError: If the study cannot be made. All are raised again on every further call.
         """
-        from pytest_tokenbudget.thinking_plan import NoThinkingError
-        from pytest_tokenbudget.thinking_run import make_thinking
+        from pytest_tokenbudget.studies.thinking.plan import NoThinkingError
+        from pytest_tokenbudget.studies.thinking.run import make_thinking
 
         def make() -> ThinkingStudy:
             if self.recordings is not None:
@@ -271,7 +272,7 @@ class Session:
         Raises:
             SetupError: If it cannot be made. It is raised again on every further call.
         """
-        from pytest_tokenbudget.context_run import make_context
+        from pytest_tokenbudget.studies.context.run import make_context
 
         def make() -> ContextStudy:
             if self.recordings is not None:
@@ -282,7 +283,7 @@ class Session:
 
     def arms_of(self, spec: ModelSpec) -> set[str]:
         """The arms of the context eval that the selected tests need; all where none was noted."""
-        from pytest_tokenbudget.context_plan import arms_of
+        from pytest_tokenbudget.studies.context.plan import arms_of
 
         return self.context_arms.get(spec.alias) or {arm.value for arm in arms_of(self.task)}
 
@@ -309,9 +310,9 @@ class Session:
             SetupError: If it cannot be made. This, and whatever else is raised, is raised again on
                 every further call.
         """
-        from pytest_tokenbudget.engines.base import EngineError
-        from pytest_tokenbudget.models import ModelError
-        from pytest_tokenbudget.traces.store import StoreError
+        from pytest_tokenbudget.core.engine import EngineError
+        from pytest_tokenbudget.core.store import StoreError
+        from pytest_tokenbudget.models.resolution import ModelError
 
         if key not in self._studies:
             try:
@@ -329,8 +330,8 @@ class Session:
         return made
 
     def _make_study(self, spec: ModelSpec, kind: Kind) -> Study:
-        from pytest_tokenbudget.report.load import load_study
-        from pytest_tokenbudget.traces.gather import render
+        from pytest_tokenbudget.core.gather import render
+        from pytest_tokenbudget.core.load_study import load_study
 
         spec = self.looked_up(spec)
         need = self.needs.get((spec.alias, kind), Need(all_budgets=True))
@@ -358,7 +359,7 @@ class Session:
             shared: Whether they are for a study, which other workers help to make and which is
                 reported; else one test of this process asked for them.
         """
-        from pytest_tokenbudget.traces.gather import gather
+        from pytest_tokenbudget.core.gather import gather
 
         gather(
             self.store,
@@ -378,7 +379,7 @@ class Session:
         Raises:
             StoreError: If the store cannot be used.
         """
-        from pytest_tokenbudget.report.load import load_study
+        from pytest_tokenbudget.core.load_study import load_study
 
         if self.recordings is not None:
             with suppress(SetupError):
@@ -403,7 +404,7 @@ class Session:
         return self._looked_up.get(spec.alias)
 
     def _look_up(self, spec: ModelSpec) -> ModelSpec:
-        from pytest_tokenbudget.models import complete, resolve_commit
+        from pytest_tokenbudget.models.resolution import complete, resolve_commit
 
         if spec.endpoint is not None:
             return self.ask_servers(spec)
@@ -423,7 +424,7 @@ class Session:
         Raises:
             EngineError: If they cannot be used, and were not before.
         """
-        from pytest_tokenbudget.served import ask_servers, with_facts
+        from pytest_tokenbudget.engines.server.described_models import ask_servers, with_facts
 
         assert spec.endpoint is not None
         endpoint = spec.endpoint
@@ -445,7 +446,7 @@ class Session:
 
     def say(self, line: str) -> None:
         """Show a line where this run's progress is shown; from any thread, and never an error."""
-        from pytest_tokenbudget.traces.store import StoreError
+        from pytest_tokenbudget.core.store import StoreError
 
         with suppress(StoreError):
             self.store.note(line)
@@ -457,7 +458,7 @@ class Session:
             EngineError: If there is no tokenizer, or no server answers.
             ModelError: If the model's files cannot be used.
         """
-        from pytest_tokenbudget.counting import TokenCounter
+        from pytest_tokenbudget.engines.token_counter import TokenCounter
 
         if self.recordings is None:
             spec = self.looked_up(spec)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from pytest_tokenbudget.conformance.asking import Ask, Choice, Reply
-from pytest_tokenbudget.conformance.bench import Bench
-from pytest_tokenbudget.engines.base import Decoding, Engine, Generated, Prompt, Request
-from pytest_tokenbudget.model_catalogue import ModelSpec
-from pytest_tokenbudget.traces.thinking import Closer, ThinkingFormat
+from pytest_tokenbudget.core.engine import Decoding, Engine, Generated, Prompt, Request
+from pytest_tokenbudget.core.probes import Ask, Choice, Reply
+from pytest_tokenbudget.models.catalogue import ModelSpec
+from pytest_tokenbudget.studies.conformance.probe_context import Bench
+from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat
 
 OPEN, CLOSE, EOS = "<think>", "</think>", "<eos>"
 FORMAT = ThinkingFormat(closers=(Closer("bare", "\n</think>\n\n"),))

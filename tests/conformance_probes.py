@@ -13,10 +13,10 @@ import conformance_samples
 import pytest
 from fake_engine import FakeEngine
 
-from pytest_tokenbudget.conformance import thinking
-from pytest_tokenbudget.conformance.limits import LIMIT_PROBES
-from pytest_tokenbudget.conformance.results import Finding, Verdict
-from pytest_tokenbudget.start import start as start_session
+from pytest_tokenbudget.pytest_session.start import start as start_session
+from pytest_tokenbudget.studies.conformance import thinking
+from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
+from pytest_tokenbudget.studies.conformance.results import Finding, Verdict
 
 LOG = "probes.log"
 BROKEN = "CONFORMANCE_BROKEN"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_tokenbudget.conformance.results import (
+from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport, NotAsked
+from pytest_tokenbudget.studies.conformance.results import (
     Behaviour,
     BudgetResult,
     Finding,
@@ -13,7 +14,6 @@ from pytest_tokenbudget.conformance.results import (
     Verdict,
     WayResult,
 )
-from pytest_tokenbudget.report.conformance_study import ConformanceReport, NotAsked
 
 LONG = (300, 420, 500, 610)
 ABOUT = {

@@ -7,8 +7,8 @@ import json
 from fake_engine import FakeEngine
 from runs import QUIET
 
-from pytest_tokenbudget.engines.base import Generated, Prompt
-from pytest_tokenbudget.traces.trace import StopReason
+from pytest_tokenbudget.core.engine import Generated, Prompt
+from pytest_tokenbudget.core.trace import StopReason
 
 EVAL = ("--pyargs", "pytest_tokenbudget.evals.test_context", *QUIET)
 SHORT = ("--context-turns=4,12", "--truncation=newest,system-newest")

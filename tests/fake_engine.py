@@ -12,12 +12,12 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pytest_tokenbudget.engines.base import Decoding, Engine, Generated, Prompt, Request
+from pytest_tokenbudget.core.engine import Decoding, Engine, Generated, Prompt, Request
+from pytest_tokenbudget.core.gather import gather, render
+from pytest_tokenbudget.core.plan import Plan
+from pytest_tokenbudget.core.store import TraceStore
+from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.tasks.problem import Problem
-from pytest_tokenbudget.traces.gather import gather, render
-from pytest_tokenbudget.traces.plan import Plan
-from pytest_tokenbudget.traces.store import TraceStore
-from pytest_tokenbudget.traces.trace import StopReason
 
 EOS = 0
 LENGTHS = (5, 9, 20, 33)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_tokenbudget.models import load_catalogue
+from pytest_tokenbudget.models.resolution import load_catalogue
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_tokenbudget.models import ModelError, load_catalogue, resolve_model
+from pytest_tokenbudget.models.resolution import ModelError, load_catalogue, resolve_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 THINKING_TEMPLATE = "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"

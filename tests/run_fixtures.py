@@ -4,7 +4,7 @@ import pytest
 from runs import QUIET, SUITE, WORKER_VARIABLES, Engines
 from studies import make_study
 
-from pytest_tokenbudget.engines.base import Decoding, Request
+from pytest_tokenbudget.core.engine import Decoding, Request
 from pytest_tokenbudget.report.files import write_bytes
 
 
@@ -18,11 +18,11 @@ def no_worker(monkeypatch):
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory):
     """What a run imports, imported here: pytester forgets modules that were new in a run."""
-    from pytest_tokenbudget import hooks
     from pytest_tokenbudget.engines.transformers import TransformersEngine
-    from pytest_tokenbudget.models import load_catalogue, resolve_model
-    from pytest_tokenbudget.report.saturation_figure import saturation_figure
-    from pytest_tokenbudget.report.sections import sections
+    from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
+    from pytest_tokenbudget.pytest_session import hooks
+    from pytest_tokenbudget.studies.saturation.figure import saturation_figure
+    from pytest_tokenbudget.studies.sections import sections
 
     assert hooks.register
     assert sections()
@@ -41,8 +41,8 @@ def quick_figures(monkeypatch):
     def save(draw, path, title):
         return [write_bytes(path.with_name(path.name + end), b"") for end in (".png", ".svg")]
 
-    for name in ("drawing", "saturation_figure", "conformance_figure"):
-        monkeypatch.setattr(f"pytest_tokenbudget.report.{name}.save_figure", save)
+    for module in ("report.drawing", "studies.saturation.figure", "studies.conformance.figure"):
+        monkeypatch.setattr(f"pytest_tokenbudget.{module}.save_figure", save)
 
 
 @pytest.fixture

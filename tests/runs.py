@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from fake_engine import FakeEngine
 
-from pytest_tokenbudget.engine_makers import make_transformers_engine
-from pytest_tokenbudget.start import start as start_session
+from pytest_tokenbudget.engines.makers import make_transformers_engine
+from pytest_tokenbudget.pytest_session.start import start as start_session
 
 NANO = Path(__file__).resolve().parents[1] / "fixtures" / "models" / "nano-reasoner"
 QUIET = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:benchmark")

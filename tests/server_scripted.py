@@ -5,9 +5,9 @@ import json
 from engine_helpers import SPEC
 from loopback import Listener, chunk, fields, message, respond
 
-from pytest_tokenbudget.engines.base import Decoding
+from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.engines.server.pool import Timing
-from pytest_tokenbudget.models import complete
+from pytest_tokenbudget.models.resolution import complete
 
 NANO = complete(SPEC)
 EOS = 2

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from pytest_tokenbudget.engines.base import Decoding
-from pytest_tokenbudget.report.study import Study
+from pytest_tokenbudget.core.engine import Decoding
+from pytest_tokenbudget.core.study import Study
+from pytest_tokenbudget.core.trace import StopReason, ThinkingFormat, Trace
 from pytest_tokenbudget.tasks.answers import EXTRACTOR, extract_number, same_number
 from pytest_tokenbudget.tasks.base import Verdict
 from pytest_tokenbudget.tasks.problem import Problem
-from pytest_tokenbudget.traces.trace import StopReason, ThinkingFormat, Trace
 
 BUDGETS = (32, 64, 128, 256, 512, 1024, 2048)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from pytest_tokenbudget.engines.base import Decoding, Engine, Generated, Prompt, Request
+from pytest_tokenbudget.core.engine import Decoding, Engine, Generated, Prompt, Request
+from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.tasks.registry import load_task
-from pytest_tokenbudget.traces.trace import StopReason
 
 EOS = 0
 # The embedded model's own.

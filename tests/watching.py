@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_tokenbudget.engines.base import Request
+from pytest_tokenbudget.core.engine import Request
 
 
 class Notes:

@@ -12,7 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from pytest_tokenbudget.context.window import Chat
-from pytest_tokenbudget.models import DEFAULT_MODEL, load_catalogue
+from pytest_tokenbudget.models.resolution import DEFAULT_MODEL, load_catalogue
 from pytest_tokenbudget.tasks import recall
 
 TEMPLATES = Path(__file__).parent.parent / "fixtures" / "templates"

@@ -10,13 +10,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from pytest_tokenbudget.analysis.comparing import Scores, problem_pairs, ratio_of_means
-from pytest_tokenbudget.analysis.deciding import Demand, Rule, Unit, Verdict, decide
-from pytest_tokenbudget.analysis.evidence import Change, Evidence, Mean, mean_of
-from pytest_tokenbudget.analysis.intervals import Estimate, Floats
-from pytest_tokenbudget.analysis.paired import losses_and_wins, paired_bounds
 from pytest_tokenbudget.baselines.comparison import Comparison
-from pytest_tokenbudget.baselines.values import Tolerance
+from pytest_tokenbudget.baselines.run_statistics import Scores, problem_pairs, ratio_of_means
+from pytest_tokenbudget.settings.baseline_values import Tolerance
+from pytest_tokenbudget.stats.decision_rules import Demand, Rule, Unit, Verdict, decide
+from pytest_tokenbudget.stats.evidence import Change, Evidence, Mean, mean_of
+from pytest_tokenbudget.stats.intervals import Estimate, Floats
+from pytest_tokenbudget.stats.paired import losses_and_wins, paired_bounds
 
 NAMES = {
     "accuracy": "change of accuracy",

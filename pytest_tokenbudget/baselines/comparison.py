@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from pytest_tokenbudget.analysis.comparing import PointChange, Scores, compare, problem_means
-from pytest_tokenbudget.analysis.intervals import (
+from pytest_tokenbudget.baselines.facts import machine_facts
+from pytest_tokenbudget.baselines.run import Answer, BaselineError, Run
+from pytest_tokenbudget.baselines.run_statistics import PointChange, Scores, compare, problem_means
+from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.common.style import plural, shorten
+from pytest_tokenbudget.stats.intervals import (
     Estimate,
     Floats,
     clustered_rate,
     mean_estimate,
 )
-from pytest_tokenbudget.analysis.points import ByBudget
-from pytest_tokenbudget.baselines.facts import machine_facts
-from pytest_tokenbudget.baselines.run import Answer, BaselineError, Run
-from pytest_tokenbudget.outside_text import printable
-from pytest_tokenbudget.report.style import plural, shorten
+from pytest_tokenbudget.stats.points import ByBudget
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.baselines.reading import Baseline

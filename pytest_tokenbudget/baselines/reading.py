@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_tokenbudget.baselines.run import SCHEMA, Answer, BaselineError, Run
-from pytest_tokenbudget.outside_files import FileError, MissingFileError, read_json
-from pytest_tokenbudget.report.saturation import SCHEMA as RESULTS
+from pytest_tokenbudget.common.outside_files import FileError, MissingFileError, read_json
+from pytest_tokenbudget.core.trace import Outcome
+from pytest_tokenbudget.recorded.files import RecordingError
+from pytest_tokenbudget.recorded.values import Fields
+from pytest_tokenbudget.studies.saturation.report import SCHEMA as RESULTS
 from pytest_tokenbudget.tasks.problem import NO_CATEGORY
-from pytest_tokenbudget.traces.recorded import RecordingError
-from pytest_tokenbudget.traces.recorded_values import Fields
-from pytest_tokenbudget.traces.trace import Outcome
 
 _COMBINED = re.compile(r"phase1_combined_(?P<stem>.+)\.json\Z")
 _ALLOWED = (

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.outside_text import PrintableError
+from pytest_tokenbudget.common.outside_text import PrintableError
+from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.report.json_files import RunInfo, header, truncated
-from pytest_tokenbudget.traces.trace import Outcome
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.analysis.comparing import Scores
-    from pytest_tokenbudget.report.study import Study
+    from pytest_tokenbudget.baselines.run_statistics import Scores
+    from pytest_tokenbudget.core.study import Study
 
 SCHEMA = "tokenbudget-baseline/1"
 
@@ -111,7 +111,7 @@ class Run:
         """The answers to some problems at some budgets, as arrays."""
         import numpy as np
 
-        from pytest_tokenbudget.analysis.comparing import Scores
+        from pytest_tokenbudget.baselines.run_statistics import Scores
 
         places = [self.budgets.index(budget) for budget in budgets]
         shape = (3, len(problems), self.samples, len(budgets))

@@ -12,14 +12,14 @@ from pytest_tokenbudget.baselines.comparison import check_alike
 from pytest_tokenbudget.baselines.reading import Baseline
 from pytest_tokenbudget.baselines.run import BaselineError, record_of
 from pytest_tokenbudget.baselines.storage import find_baseline, save_baseline
-from pytest_tokenbudget.planning import Kind
-from pytest_tokenbudget.report.style import plural
+from pytest_tokenbudget.common.style import plural
+from pytest_tokenbudget.engines.planning import Kind
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.options import Settings
+    from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.report.json_files import RunInfo
-    from pytest_tokenbudget.report.study import Study
     from pytest_tokenbudget.session import Session
+    from pytest_tokenbudget.settings.options import Settings
 
 
 def chosen_baseline(settings: Settings) -> Baseline | None:
@@ -97,7 +97,7 @@ def save(
         BaselineError: If there is nothing that can be saved.
         OSError: If it cannot be written.
     """
-    from pytest_tokenbudget.report.study import Study
+    from pytest_tokenbudget.core.study import Study
 
     if settings.save is None:
         return None

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pytest_tokenbudget.argument_checks import described, whole_number
+from pytest_tokenbudget.common.argument_checks import described, whole_number
 from pytest_tokenbudget.context.window_alignment import (
     Range,
     complement,
@@ -25,7 +25,7 @@ from pytest_tokenbudget.context.window_chat import Chat, Decode, Message
 from pytest_tokenbudget.context.window_conversation import (
     Conversation,
 )
-from pytest_tokenbudget.context.window_limits import (
+from pytest_tokenbudget.settings.context_limits import (
     ContextError,
     check_limit,
     check_room,

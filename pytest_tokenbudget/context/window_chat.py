@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
-from pytest_tokenbudget.context.stream import text_and_offsets
 from pytest_tokenbudget.context.window_alignment import Place, Range, mark, places, token_range
+from pytest_tokenbudget.texts.detokenizer import text_and_offsets
 
 Message = Mapping[str, str]
 Decode = Callable[[Sequence[int]], str]

@@ -7,11 +7,11 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from pytest_tokenbudget.analysis.sentences import sentences
-from pytest_tokenbudget.argument_checks import described, mapping
+from pytest_tokenbudget.common.argument_checks import described, mapping
 from pytest_tokenbudget.context.window_chat import Chat, Layout, Message, Rendered
 from pytest_tokenbudget.context.window_importance import relevance
-from pytest_tokenbudget.context.window_limits import ContextError
+from pytest_tokenbudget.settings.context_limits import ContextError
+from pytest_tokenbudget.texts.sentences import sentences
 
 SYSTEM_ROLES = frozenset({"system", "developer"})
 # Characters that a passage may have before it is divided at the ends of sentences.

@@ -13,7 +13,7 @@ from pytest_tokenbudget.context.window_alignment import (
 )
 from pytest_tokenbudget.context.window_chat import Message
 from pytest_tokenbudget.context.window_conversation import Conversation, Piece, Unit, joined
-from pytest_tokenbudget.context.window_limits import check_limit
+from pytest_tokenbudget.settings.context_limits import check_limit
 
 
 def fits(conversation: Conversation, limit: int) -> bool:

@@ -14,17 +14,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
-from pytest_tokenbudget.argument_checks import described
+from pytest_tokenbudget.common.argument_checks import described
 from pytest_tokenbudget.context.window import ContextWindow, Strategy
 from pytest_tokenbudget.context.window_alignment import Range
 from pytest_tokenbudget.context.window_conversation import Conversation, Piece, Unit
-from pytest_tokenbudget.context.window_limits import ContextError
 from pytest_tokenbudget.context.window_making import (
     fits,
     whole_window,
     window_of_pieces,
     window_of_ranges,
 )
+from pytest_tokenbudget.settings.context_limits import ContextError
 
 ENDS_SHARE = 0.5
 

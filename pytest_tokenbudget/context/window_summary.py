@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pytest_tokenbudget.analysis.sentences import sentences
-from pytest_tokenbudget.argument_checks import described
+from pytest_tokenbudget.common.argument_checks import described
 from pytest_tokenbudget.context.window import ContextWindow, Strategy
 from pytest_tokenbudget.context.window_chat import Message
 from pytest_tokenbudget.context.window_conversation import SYSTEM_ROLES, Conversation, Piece
-from pytest_tokenbudget.context.window_limits import WITH_SHARE, ContextError
 from pytest_tokenbudget.context.window_making import (
     fits,
     whole_window,
@@ -23,6 +21,8 @@ from pytest_tokenbudget.context.window_strategies import (
     count,
     newest_that_fit,
 )
+from pytest_tokenbudget.settings.context_limits import WITH_SHARE, ContextError
+from pytest_tokenbudget.texts.sentences import sentences
 
 INTRODUCTION = "Summary of the earlier conversation: "
 SHARE = 0.25

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.engines.base import Decoding
+from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.engines.branches import Cache, Ids, branch, can_branch, share
 from pytest_tokenbudget.engines.rows import Row
 from pytest_tokenbudget.engines.sampling import choose

@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_tokenbudget.engines.base import EngineError
-from pytest_tokenbudget.gguf_header import read_gguf_header, read_gguf_tensor_names
-from pytest_tokenbudget.models import ModelSpec
+from pytest_tokenbudget.core.engine import EngineError
+from pytest_tokenbudget.models.gguf_header import read_gguf_header, read_gguf_tensor_names
+from pytest_tokenbudget.models.resolution import ModelSpec
 
 if TYPE_CHECKING:
     from torch.nn import Module

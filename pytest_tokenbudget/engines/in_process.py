@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
-from pytest_tokenbudget.context.pieces import Pieces
-from pytest_tokenbudget.engines.base import Decoding, Engine, Generated, Prompt, Request
+from pytest_tokenbudget.core.engine import Decoding, Engine, Generated, Prompt, Request
 from pytest_tokenbudget.engines.loading import Tokenizer
 from pytest_tokenbudget.engines.rows import Row, generated, impossible
 from pytest_tokenbudget.engines.text import ModelText
-from pytest_tokenbudget.models import ModelSpec
+from pytest_tokenbudget.models.resolution import ModelSpec
+from pytest_tokenbudget.texts.token_texts import Pieces
 
 
 class InProcessEngine(Engine):

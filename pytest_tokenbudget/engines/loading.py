@@ -10,17 +10,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pytest_tokenbudget import hub
-from pytest_tokenbudget.context.gguf import (
+from pytest_tokenbudget.core.engine import EngineError
+from pytest_tokenbudget.engines.checkpoint import check_tensors
+from pytest_tokenbudget.engines.memory import free_bytes, is_out_of_memory, release
+from pytest_tokenbudget.models import hub
+from pytest_tokenbudget.models.gguf_header import read_gguf_header
+from pytest_tokenbudget.models.gguf_tokenizer import (
     GgufTokenizerError,
     extract_eos_ids,
     load_gguf_tokenizer,
 )
-from pytest_tokenbudget.engines.base import EngineError
-from pytest_tokenbudget.engines.checkpoint import check_tensors
-from pytest_tokenbudget.engines.memory import free_bytes, is_out_of_memory, release
-from pytest_tokenbudget.gguf_header import read_gguf_header
-from pytest_tokenbudget.models import ModelSpec
+from pytest_tokenbudget.models.resolution import ModelSpec
 
 if TYPE_CHECKING:
     import torch

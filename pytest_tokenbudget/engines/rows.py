@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pytest_tokenbudget.engines.base import Decoding, Generated, Request
+from pytest_tokenbudget.core.engine import Decoding, Generated, Request
+from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.sampling import Noise
-from pytest_tokenbudget.traces.trace import StopReason
 
 Decode = Callable[[Sequence[int]], str]
 

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.engines.base import Decoding
+from pytest_tokenbudget.core.engine import Decoding
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from pytest_tokenbudget.core.engine import EngineError, Prompt
 from pytest_tokenbudget.engines import loading
-from pytest_tokenbudget.engines.base import EngineError, Prompt
-from pytest_tokenbudget.models import ModelSpec
+from pytest_tokenbudget.models.resolution import ModelSpec
 
 
 class ModelText:

@@ -7,18 +7,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
-from pytest_tokenbudget.engines import loading, memory
-from pytest_tokenbudget.engines.base import (
+from pytest_tokenbudget.core.engine import (
     Decoding,
     EngineError,
     Generated,
     Request,
 )
+from pytest_tokenbudget.engines import loading, memory
 from pytest_tokenbudget.engines.batches import Batch, new_cache
 from pytest_tokenbudget.engines.branches import can_branch, in_families
 from pytest_tokenbudget.engines.in_process import InProcessEngine
 from pytest_tokenbudget.engines.rows import Row, generated
-from pytest_tokenbudget.models import ModelSpec, choose_quantization
+from pytest_tokenbudget.models.resolution import ModelSpec, choose_quantization
 
 
 def _silent(line: str) -> None:

@@ -20,21 +20,21 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_tokenbudget.conformance.asking import Ask, Choice, Reply
-from pytest_tokenbudget.engines.background import Background
-from pytest_tokenbudget.engines.base import (
+from pytest_tokenbudget.core.engine import (
     Decoding,
     EngineError,
     Generated,
     Prompt,
     Request,
 )
+from pytest_tokenbudget.core.probes import Ask, Choice, Reply
+from pytest_tokenbudget.core.trace import StopReason
+from pytest_tokenbudget.engines.background import Background
 from pytest_tokenbudget.engines.in_process import InProcessEngine
 from pytest_tokenbudget.engines.loading import first_line
 from pytest_tokenbudget.engines.rows import Row, generated
 from pytest_tokenbudget.engines.sampling import seed_of
-from pytest_tokenbudget.models import ModelSpec
-from pytest_tokenbudget.traces.trace import StopReason
+from pytest_tokenbudget.models.resolution import ModelSpec
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.vllm_process import VllmProcess

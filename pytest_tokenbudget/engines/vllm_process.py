@@ -17,9 +17,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.engines import loading, memory
-from pytest_tokenbudget.engines.base import EngineError
-from pytest_tokenbudget.models import ModelSpec
+from pytest_tokenbudget.models.resolution import ModelSpec
 
 # vLLM's own default: what it leaves is for what it does not count.
 SHARE_OF_GPU = 0.9

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.config_file import nearest
 from pytest_tokenbudget.gates.judging import judgement_at, settle
-from pytest_tokenbudget.gates.places import Place, goes_with
 from pytest_tokenbudget.gates.table import CONFORMANCE, Gate
+from pytest_tokenbudget.gates.targets import Place, goes_with
 from pytest_tokenbudget.gates.verdicts import Judgement
+from pytest_tokenbudget.settings.config_file import nearest
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.conformance.results import WayResult
-    from pytest_tokenbudget.report.conformance_study import ConformanceReport
+    from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
+    from pytest_tokenbudget.studies.conformance.results import WayResult
 
 _REACHING = {"enforced": ("enforced",), "soft": ("enforced", "soft")}
 

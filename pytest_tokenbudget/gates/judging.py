@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_tokenbudget.activation import SESSION
-from pytest_tokenbudget.gates.places import (
+from pytest_tokenbudget.common.names import SESSION
+from pytest_tokenbudget.gates.table import SATURATION, Gate
+from pytest_tokenbudget.gates.targets import (
     ENFORCEMENTS,
     Place,
     applies,
@@ -18,17 +19,16 @@ from pytest_tokenbudget.gates.places import (
     place_of,
     recorded_as,
 )
-from pytest_tokenbudget.gates.table import SATURATION, Gate
 from pytest_tokenbudget.gates.verdicts import Judgement, judge_answers, judge_saturation
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.analysis.points import AtBudget
-    from pytest_tokenbudget.analysis.saturation import Saturation
+    from pytest_tokenbudget.core.saturation import Saturation
+    from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.gates.metrics import Answers
-    from pytest_tokenbudget.models import ModelSpec
-    from pytest_tokenbudget.modes import ThinkingMode
-    from pytest_tokenbudget.report.study import Study
-    from pytest_tokenbudget.report.thinking_study import Answer, ThinkingStudy
+    from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.stats.points import AtBudget
+    from pytest_tokenbudget.studies.thinking.modes import ThinkingMode
+    from pytest_tokenbudget.studies.thinking.study import Answer, ThinkingStudy
 
 GATES = pytest.StashKey[tuple[Gate, ...]]()
 JUDGEMENTS = pytest.StashKey[list[Judgement]]()

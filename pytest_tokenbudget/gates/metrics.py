@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.analysis.evidence import Evidence, mean_of, rate_of
-from pytest_tokenbudget.gates.places import matches
-from pytest_tokenbudget.tasks.scoring import Judged
-from pytest_tokenbudget.traces.trace import Outcome
+from pytest_tokenbudget.core.scoring import Judged
+from pytest_tokenbudget.core.trace import Outcome
+from pytest_tokenbudget.gates.targets import matches
+from pytest_tokenbudget.stats.evidence import Evidence, mean_of, rate_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_tokenbudget.activation import SESSION, suite
-from pytest_tokenbudget.gates.places import Place, judges
+from pytest_tokenbudget.common.names import SESSION
+from pytest_tokenbudget.common.package_files import suite
 from pytest_tokenbudget.gates.table import Gate
-from pytest_tokenbudget.option_flags import TAKEN
-from pytest_tokenbudget.option_table import OPTIONS
+from pytest_tokenbudget.gates.targets import Place, judges
+from pytest_tokenbudget.settings.option_flags import TAKEN
+from pytest_tokenbudget.settings.option_table import OPTIONS
 
 # Folders with other people's code.
 _SKIPPED = ("node_modules", "site-packages", "__pycache__")

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_tokenbudget.config_file import ConfigError, UserConfig, kind_of, nearest
-from pytest_tokenbudget.option_values import demands
-from pytest_tokenbudget.options import Settings
+from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig, kind_of, nearest
+from pytest_tokenbudget.settings.option_values import demands
+from pytest_tokenbudget.settings.options import Settings
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.analysis.deciding import Demand, Unit
+    from pytest_tokenbudget.stats.decision_rules import Demand, Unit
 
 ALL = "all"
 CONFORMANCE = "min_conformance"
@@ -111,7 +111,7 @@ class Gate:
     @property
     def unit(self) -> Unit:
         """The unit of a number."""
-        from pytest_tokenbudget.analysis.deciding import Unit
+        from pytest_tokenbudget.stats.decision_rules import Unit
 
         return Unit(self.measured.unit)
 
@@ -122,7 +122,7 @@ class Gate:
             threshold: Instead of the gate's, where it is on something derived.
             margin: The same for the margin.
         """
-        from pytest_tokenbudget.analysis.deciding import Demand, Rule
+        from pytest_tokenbudget.stats.decision_rules import Demand, Rule
 
         assert threshold is not None or not isinstance(self.threshold, str)
         return Demand(

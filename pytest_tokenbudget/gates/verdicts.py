@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_tokenbudget.config_file import nearest
 from pytest_tokenbudget.gates.table import P95, Gate
+from pytest_tokenbudget.settings.config_file import nearest
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.analysis.deciding import Verdict
-    from pytest_tokenbudget.analysis.saturation import Saturation
+    from pytest_tokenbudget.core.saturation import Saturation
     from pytest_tokenbudget.gates.metrics import Answers
+    from pytest_tokenbudget.stats.decision_rules import Verdict
 
 
 LONGER = 0.05
@@ -116,8 +116,8 @@ def judge_answers(gate: Gate, answers: Answers, place: Judgement) -> Judgement:
         answers: All answers at its budget.
         place: Where it is judged.
     """
-    from pytest_tokenbudget.analysis.deciding import Ruling, decide
     from pytest_tokenbudget.gates.metrics import evidence_of
+    from pytest_tokenbudget.stats.decision_rules import Ruling, decide
 
     of = " or ".join(gate.categories)
     name = gate.measured.name + (f" of {of}" if of else "")
@@ -138,9 +138,9 @@ def judge_answers(gate: Gate, answers: Answers, place: Judgement) -> Judgement:
 
 def _judge_p95(gate: Gate, answers: Answers, name: str, place: Judgement) -> Judgement:
     """A gate on the 95th percentile, which is one on the share of answers that are longer."""
-    from pytest_tokenbudget.analysis.deciding import Demand, Rule, Ruling, Unit, decide
-    from pytest_tokenbudget.analysis.evidence import Rate, quantile_estimate
     from pytest_tokenbudget.gates.metrics import longest_of
+    from pytest_tokenbudget.stats.decision_rules import Demand, Rule, Ruling, Unit, decide
+    from pytest_tokenbudget.stats.evidence import Rate, quantile_estimate
 
     assert not isinstance(gate.threshold, str)
     tokens = longest_of(answers)
@@ -208,9 +208,9 @@ def judge_saturation(gate: Gate, saturation: Saturation, place: Judgement) -> Ju
         saturation: The saturation point.
         place: Where it is judged.
     """
-    from pytest_tokenbudget.analysis.deciding import Demand, Rule, Ruling, Unit, decide
-    from pytest_tokenbudget.analysis.evidence import Change
-    from pytest_tokenbudget.analysis.intervals import Estimate
+    from pytest_tokenbudget.stats.decision_rules import Demand, Rule, Ruling, Unit, decide
+    from pytest_tokenbudget.stats.evidence import Change
+    from pytest_tokenbudget.stats.intervals import Estimate
 
     assert not isinstance(gate.threshold, str)
     place = replace(place, threshold=gate.threshold, rule=gate.rule, n=saturation.problems)

@@ -11,18 +11,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from pytest_tokenbudget.analysis.allocation import EXPLICIT
-from pytest_tokenbudget.config_file import ConfigError
-from pytest_tokenbudget.console import show
-from pytest_tokenbudget.model_catalogue import not_among
-from pytest_tokenbudget.models import ModelError, load_catalogue
-from pytest_tokenbudget.recipes.at_hand import find_template
+from pytest_tokenbudget.common.console import show
+from pytest_tokenbudget.models.allocation_table import EXPLICIT
+from pytest_tokenbudget.models.catalogue import not_among
+from pytest_tokenbudget.models.resolution import ModelError, load_catalogue
+from pytest_tokenbudget.models.template_switches import TemplateError
+from pytest_tokenbudget.recipes.chat_template import find_template
 from pytest_tokenbudget.recipes.engines import WRITERS as ENGINES
 from pytest_tokenbudget.recipes.engines import Writer
-from pytest_tokenbudget.recipes.forms import chat_template_settings, yaml_settings
+from pytest_tokenbudget.recipes.legacy_formats import chat_template_settings, yaml_settings
 from pytest_tokenbudget.recipes.recipe import RecipeError, Serving, read_recipe, resolve_recipe
 from pytest_tokenbudget.recipes.settings import EngineSettings
-from pytest_tokenbudget.recipes.templates import TemplateError
+from pytest_tokenbudget.settings.config_file import ConfigError
 
 WRITERS: Final[Mapping[str, Writer]] = {
     **ENGINES,

@@ -10,11 +10,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from pytest_tokenbudget.recipes.at_hand import TemplateAtHand
+from pytest_tokenbudget.models.thinking_off import OffVerdict, shows_thinking, thinking_disabled
+from pytest_tokenbudget.recipes.chat_template import TemplateAtHand
 from pytest_tokenbudget.recipes.recipe import RecipeError, Serving
 from pytest_tokenbudget.recipes.settings import EngineSettings, Keeping
-from pytest_tokenbudget.recipes.thinking_off import OffVerdict, shows_thinking, thinking_disabled
-from pytest_tokenbudget.traces.thinking import ThinkingFormat
+from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
 
 VLLM_DOCS: Final = "https://docs.vllm.ai/en/latest/features/reasoning_outputs/"
 VLLM_BUDGET: Final = "https://github.com/vllm-project/vllm/pull/20859 (merged 2026-03-25)"

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_tokenbudget.analysis.allocation import family_of
-from pytest_tokenbudget.package_files import package_folder
-from pytest_tokenbudget.thinking_formats import builtin_formats
-from pytest_tokenbudget.traces.thinking import ThinkingFormat
+from pytest_tokenbudget.common.package_files import package_folder
+from pytest_tokenbudget.models.allocation_table import family_of
+from pytest_tokenbudget.models.thinking_formats import builtin_formats
+from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Family:
     """A family of thinking models.
 
     Attributes:
-        name: As :func:`pytest_tokenbudget.analysis.allocation.family_of` calls it.
+        name: As :func:`pytest_tokenbudget.models.allocation_table.family_of` calls it.
         format: Name of its thinking format in ``models.toml``.
         template: Name of the packaged template that behaves as the family's does.
         vllm_parser: Name for vLLM's ``--reasoning-parser``; None where vLLM has none.

@@ -8,21 +8,26 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_tokenbudget.analysis.allocation import (
+from pytest_tokenbudget.common.argument_checks import real_number, text, whole_number
+from pytest_tokenbudget.common.outside_files import FileError, read_json
+from pytest_tokenbudget.common.outside_text import PrintableError
+from pytest_tokenbudget.models.allocation_table import (
     Allocation,
     AllocationError,
     allocate,
     check_mode,
 )
-from pytest_tokenbudget.argument_checks import real_number, text, whole_number
-from pytest_tokenbudget.config_file import ConfigError, kind_of, nearest, read_toml
-from pytest_tokenbudget.model_catalogue import not_among
-from pytest_tokenbudget.models import ModelError, ModelSpec, load_catalogue, resolve_model
-from pytest_tokenbudget.outside_files import FileError, read_json
-from pytest_tokenbudget.outside_text import PrintableError
+from pytest_tokenbudget.models.catalogue import not_among
+from pytest_tokenbudget.models.resolution import (
+    ModelError,
+    ModelSpec,
+    load_catalogue,
+    resolve_model,
+)
 from pytest_tokenbudget.recipes.families import Family, find_family
 from pytest_tokenbudget.recipes.measured import is_settings, recipe_keys
-from pytest_tokenbudget.traces.thinking import ThinkingFormat
+from pytest_tokenbudget.settings.config_file import ConfigError, kind_of, nearest, read_toml
+from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
 
 BACKENDS: Final = ("vllm", "sglang", "llama.cpp", "transformers")
 DEFAULT_ANSWER_TOKENS: Final = 4096

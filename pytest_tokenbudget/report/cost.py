@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from pytest_tokenbudget.core.scoring import Judged
+from pytest_tokenbudget.core.study import Study
+from pytest_tokenbudget.core.trace import Outcome, Trace
 from pytest_tokenbudget.report.limits import recommended_limits
-from pytest_tokenbudget.report.study import Study
-from pytest_tokenbudget.tasks.scoring import Judged
-from pytest_tokenbudget.traces.trace import Outcome, Trace
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pytest_tokenbudget.analysis.cost import Cost, Saving
-    from pytest_tokenbudget.analysis.timing import Times, Timing
-    from pytest_tokenbudget.prices import Price
+    from pytest_tokenbudget.core.cost import Cost, Saving
+    from pytest_tokenbudget.models.prices import Price
+    from pytest_tokenbudget.stats.timing import Times, Timing
 
     Floats = NDArray[np.float64]
 
@@ -124,7 +124,7 @@ def cost_report(study: Study, target: float) -> CostReport:
 def _report(study: Study, target: float, price: Price | None) -> CostReport:
     import numpy as np
 
-    from pytest_tokenbudget.analysis.timing import timing
+    from pytest_tokenbudget.stats.timing import timing
 
     tables = {b: _table(study, b) for b in study.budgets}
     times = _times(study)
@@ -158,7 +158,7 @@ def cost_point(budget: int, table: Floats, price: Price | None) -> CostPoint:
     """
     import numpy as np
 
-    from pytest_tokenbudget.analysis.cost import cost_of
+    from pytest_tokenbudget.core.cost import cost_of
 
     prompt, output, reasoning, correct = table
     return CostPoint(
@@ -181,9 +181,9 @@ def saving(study: Study, limit: int, against: int, times: Times | None = None) -
     """
     import numpy as np
 
-    from pytest_tokenbudget.analysis.cost import Saving, answer_costs, saved
-    from pytest_tokenbudget.analysis.resampling import bootstrap_mean
-    from pytest_tokenbudget.analysis.timing import timing
+    from pytest_tokenbudget.core.cost import Saving, answer_costs, saved
+    from pytest_tokenbudget.stats.resampling import bootstrap_mean
+    from pytest_tokenbudget.stats.timing import timing
 
     times = times or _times(study)
     largest, smaller = _table(study, against), _table(study, limit)
@@ -237,7 +237,7 @@ def _table(study: Study, budget: int) -> Floats:
 
 
 def _times(study: Study) -> Times:
-    from pytest_tokenbudget.analysis.timing import times_of
+    from pytest_tokenbudget.stats.timing import times_of
 
     traces = [judged.cut.trace for judged in study.judged(study.largest)]
     problems = len(study.complete)

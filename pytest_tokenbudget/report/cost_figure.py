@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.report import style
+from pytest_tokenbudget.common import style
+from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.cost import THOUSAND, CostReport, cost_report
 from pytest_tokenbudget.report.drawing import (
     budget_axis,
@@ -15,13 +16,12 @@ from pytest_tokenbudget.report.drawing import (
     series,
     study_texts,
 )
-from pytest_tokenbudget.report.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from pytest_tokenbudget.analysis.intervals import Estimate
+    from pytest_tokenbudget.stats.intervals import Estimate
 
 NAME = "fig1_cost"
 _EACH = style.Look(style.INK, "^", "-.")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.common.style import count, percent
+from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.cost import RECOMMENDED, THOUSAND, CostReport, cost_report
 from pytest_tokenbudget.report.files import to_plain
 from pytest_tokenbudget.report.json_files import RunInfo
-from pytest_tokenbudget.report.study import Study
-from pytest_tokenbudget.report.style import count, percent
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.analysis.cost import Cost, Saving
-    from pytest_tokenbudget.analysis.intervals import Estimate
-    from pytest_tokenbudget.prices import Price
+    from pytest_tokenbudget.core.cost import Cost, Saving
+    from pytest_tokenbudget.models.prices import Price
+    from pytest_tokenbudget.stats.intervals import Estimate
 
 _UNITS = ((86_400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 

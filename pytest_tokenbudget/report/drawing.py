@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.outside_text import printable
-from pytest_tokenbudget.report import style
+from pytest_tokenbudget.common import style
+from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.report.files import safe_name, write_bytes
 from pytest_tokenbudget.report.json_files import file_stem
-from pytest_tokenbudget.report.study import PLAIN, Study
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.gridspec import GridSpec
     from matplotlib.text import Text
 
-    from pytest_tokenbudget.analysis.intervals import Estimate
-    from pytest_tokenbudget.report.thinking_study import ThinkingStudy
+    from pytest_tokenbudget.stats.intervals import Estimate
+    from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
 
 LINE = 106  # characters of a line of the caption of a figure 6.8 inches wide
 LINE_HEIGHT = 0.155  # inches

@@ -17,7 +17,7 @@ from enum import Enum
 from fractions import Fraction
 from pathlib import Path
 
-from pytest_tokenbudget.outside_text import HARMFUL
+from pytest_tokenbudget.common.outside_text import HARMFUL
 
 MAX_NAME = 80
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")

@@ -19,6 +19,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pytest_tokenbudget.common.style import plural
+from pytest_tokenbudget.core.plan import digest
+from pytest_tokenbudget.recorded.files import EARLIER, MANIFEST
 from pytest_tokenbudget.report.files import safe_name
 from pytest_tokenbudget.report.manifest import (
     Entry,
@@ -32,17 +35,14 @@ from pytest_tokenbudget.report.manifest import (
     same_selection,
     write_entries,
 )
-from pytest_tokenbudget.report.style import plural
-from pytest_tokenbudget.traces.plan import digest
-from pytest_tokenbudget.traces.recorded import EARLIER, MANIFEST
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.report.conformance_study import ConformanceReport
-    from pytest_tokenbudget.report.context_study import ContextStudy
-    from pytest_tokenbudget.report.study import Study
-    from pytest_tokenbudget.report.thinking_study import ThinkingStudy
-    from pytest_tokenbudget.report.tokenizers_study import TokenizerReport
+    from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.session import Session
+    from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
+    from pytest_tokenbudget.studies.context.study import ContextStudy
+    from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
+    from pytest_tokenbudget.studies.tokenizers.analysis import TokenizerReport
     from pytest_tokenbudget.tasks.problem import Problem
 
     AnyStudy: TypeAlias = Study | ThinkingStudy | ContextStudy
@@ -262,9 +262,9 @@ def entry_of(
         selection: The problems of the run.
         complete: Whether the run came to its end.
     """
-    from pytest_tokenbudget.report.cliff import cliff_budgets
-    from pytest_tokenbudget.report.conformance_study import ConformanceReport
-    from pytest_tokenbudget.report.tokenizers_study import TokenizerReport
+    from pytest_tokenbudget.studies.cliff.report import cliff_budgets
+    from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
+    from pytest_tokenbudget.studies.tokenizers.analysis import TokenizerReport
 
     if isinstance(reported, ConformanceReport | TokenizerReport):
         return Entry(
@@ -292,8 +292,8 @@ def entry_of(
 
 
 def _main_study(study: AnyStudy) -> Study:
-    from pytest_tokenbudget.report.context_study import ContextStudy
-    from pytest_tokenbudget.report.thinking_study import ThinkingStudy
+    from pytest_tokenbudget.studies.context.study import ContextStudy
+    from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
 
     match study:
         case ThinkingStudy():

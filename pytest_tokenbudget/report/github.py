@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pytest_tokenbudget.outside_text import printable, printable_lines
+from pytest_tokenbudget.common.outside_text import printable, printable_lines
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.gates.accounting import Unjudged
     from pytest_tokenbudget.gates.table import Gate
+    from pytest_tokenbudget.gates.unjudged import Unjudged
     from pytest_tokenbudget.gates.verdicts import Judgement
 
 # Characters of a cell or a sentence in the summary, which may hold 1 MiB in all.
@@ -148,7 +148,7 @@ def summary(
     remark: str = "",
 ) -> str:
     """The verdicts as Markdown: a table, what fails in words, and links."""
-    from pytest_tokenbudget.report.gates import headline
+    from pytest_tokenbudget.gates.report import headline
 
     by_label = {gate.label: gate for gate in gates}
     lines = [f"## Token budgets: {headline(judgements, missing)}", ""]
@@ -170,7 +170,7 @@ def summary(
 
 
 def _row(job: Job, each: Judgement, gate: Gate) -> str:
-    from pytest_tokenbudget.analysis.deciding import Unit
+    from pytest_tokenbudget.stats.decision_rules import Unit
 
     at = "" if each.budget is None else f" at {each.budget:,}"
     where = ", ".join(part for part in (f"{each.eval}{at}", each.mode, each.category) if part)

@@ -11,10 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pytest_tokenbudget.core.scoring import Judged
+from pytest_tokenbudget.core.study import PLAIN, Study
+from pytest_tokenbudget.core.trace import Outcome, StopReason
 from pytest_tokenbudget.report.files import safe_name
-from pytest_tokenbudget.report.study import PLAIN, Study
-from pytest_tokenbudget.tasks.scoring import Judged
-from pytest_tokenbudget.traces.trace import Outcome, StopReason
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def recorded_header(
 
 def token_stats_of(judged: Sequence[Judged]) -> dict[str, float | int | None]:
     """Average and maximum of the tokens used, and how many answers the budget cut short."""
-    from pytest_tokenbudget.analysis.tokens import token_stats
+    from pytest_tokenbudget.stats.tokens import token_stats
 
     return token_stats(
         [math.nan if j.outcome is Outcome.ERROR else j.cut.tokens_used for j in judged],

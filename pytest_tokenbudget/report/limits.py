@@ -6,16 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.common.style import percent, plural
+from pytest_tokenbudget.core.scoring import Judged
+from pytest_tokenbudget.core.study import PLAIN, Study
+from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.report.files import to_record
-from pytest_tokenbudget.report.study import PLAIN, Study
-from pytest_tokenbudget.report.style import percent, plural
 from pytest_tokenbudget.tasks.problem import Problem
-from pytest_tokenbudget.tasks.scoring import Judged
-from pytest_tokenbudget.traces.trace import Outcome
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.analysis.limits import Recommendation, Recommendations
-    from pytest_tokenbudget.analysis.truncation import Truncation
+    from pytest_tokenbudget.stats.limits import Recommendation, Recommendations
+    from pytest_tokenbudget.stats.truncation import Truncation
 
 TARGET = 0.01
 WEAK = 5
@@ -154,7 +154,7 @@ def limits_of(
     """
     import numpy as np
 
-    from pytest_tokenbudget.analysis.limits import recommend_by_category
+    from pytest_tokenbudget.stats.limits import recommend_by_category
 
     needs = [
         np.nan if j.outcome is Outcome.ERROR else count

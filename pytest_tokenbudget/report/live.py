@@ -10,10 +10,10 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
-from pytest_tokenbudget.context.stream import Decode, Detokenizer, Pieces
-from pytest_tokenbudget.outside_text import printable_lines
-from pytest_tokenbudget.traces.thinking import Tag, ThinkingFormat, find_tags, walk
-from pytest_tokenbudget.traces.trace import StopReason
+from pytest_tokenbudget.common.outside_text import printable_lines
+from pytest_tokenbudget.core.trace import StopReason
+from pytest_tokenbudget.texts.detokenizer import Decode, Detokenizer, Pieces
+from pytest_tokenbudget.texts.thinking_blocks import Tag, ThinkingFormat, find_tags, walk
 
 DIM, UNDIM = "\x1b[2m", "\x1b[22m"
 REVERSE, UNREVERSE = "\x1b[7m", "\x1b[27m"

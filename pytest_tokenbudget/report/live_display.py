@@ -13,13 +13,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 
-from pytest_tokenbudget.context.pieces import Pieces
-from pytest_tokenbudget.engines.base import Engine, Generated, Request
-from pytest_tokenbudget.outside_text import printable, without_commands
+from pytest_tokenbudget.common.outside_text import printable, without_commands
+from pytest_tokenbudget.common.style import MAX_WIDTH, plural, rule
+from pytest_tokenbudget.core.engine import Engine, Generated, Request
+from pytest_tokenbudget.core.plan import Plan
+from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.report.live import CODES, UNDIM, LiveTrace
-from pytest_tokenbudget.report.style import MAX_WIDTH, plural, rule
-from pytest_tokenbudget.traces.plan import Plan
-from pytest_tokenbudget.traces.trace import StopReason
+from pytest_tokenbudget.texts.token_texts import Pieces
 
 # Seconds without a word of one trace after which another one that is being written is shown.
 PATIENCE = 30.0

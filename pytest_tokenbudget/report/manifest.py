@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_tokenbudget.outside_files import parse_json, read_json
-from pytest_tokenbudget.outside_text import PrintableError
+from pytest_tokenbudget.common.outside_files import parse_json, read_json
+from pytest_tokenbudget.common.outside_text import PrintableError
+from pytest_tokenbudget.core.plan import digest
+from pytest_tokenbudget.recorded.files import MANIFEST
 from pytest_tokenbudget.report.files import write_json
-from pytest_tokenbudget.traces.plan import digest
-from pytest_tokenbudget.traces.recorded import MANIFEST
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.tasks.problem import Problem

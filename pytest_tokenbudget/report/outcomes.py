@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from pytest_tokenbudget.option_flags import NamingTerminal
-from pytest_tokenbudget.outside_text import printable
-from pytest_tokenbudget.report.style import plural, wrapped
-from pytest_tokenbudget.selection import model_of, model_under_test
+from pytest_tokenbudget.collection.selection import model_of, model_under_test
+from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.common.style import plural, wrapped
+from pytest_tokenbudget.settings.option_flags import NamingTerminal
 
 CAUSE, EVAL = "tokenbudget_cause", "tokenbudget_eval"
 # What stopped a test, where several tests can be stopped by the same.

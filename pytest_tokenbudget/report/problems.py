@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pytest_tokenbudget.option_flags import NamingTerminal
+from pytest_tokenbudget.settings.option_flags import NamingTerminal
 
 
 class Problems:

@@ -14,13 +14,13 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from pytest_tokenbudget.model_settings import KEYS
+from pytest_tokenbudget.common.style import shorten
+from pytest_tokenbudget.core.plan import Plan
+from pytest_tokenbudget.core.store import PlanRow, StoreError, TraceStore
+from pytest_tokenbudget.core.tally import PROBING
+from pytest_tokenbudget.core.waiting import WAITING, waits
 from pytest_tokenbudget.report.progress_counts import Bar, PlanProgress, clock
-from pytest_tokenbudget.report.style import shorten
-from pytest_tokenbudget.traces.plan import Plan
-from pytest_tokenbudget.traces.store import PlanRow, StoreError, TraceStore
-from pytest_tokenbudget.traces.tally import PROBING
-from pytest_tokenbudget.traces.waiting import WAITING, waits
+from pytest_tokenbudget.settings.model_settings import KEYS
 
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 30.0

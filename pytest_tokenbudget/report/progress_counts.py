@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pytest_tokenbudget.core.plan import Plan
+from pytest_tokenbudget.core.store import PlanRow, TraceStore
+from pytest_tokenbudget.core.tally import GENERATING
 from pytest_tokenbudget.report.remaining import Length, expected_tokens
-from pytest_tokenbudget.traces.plan import Plan
-from pytest_tokenbudget.traces.store import PlanRow, TraceStore
-from pytest_tokenbudget.traces.tally import GENERATING
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -14,43 +14,37 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_tokenbudget import option_flags
-from pytest_tokenbudget.activation import (
-    RECORDED,
-    RECORDS,
-    SECTIONS,
-    SESSION,
-    STARTED,
-    in_use,
-    suite,
-)
-from pytest_tokenbudget.eval_tests import replaced, uses
-from pytest_tokenbudget.interrupts import listen
-from pytest_tokenbudget.planning import Kind, SetupError
-from pytest_tokenbudget.report import outcomes
-from pytest_tokenbudget.report.problems import Problems
-from pytest_tokenbudget.selection import (
+from pytest_tokenbudget.collection.eval_fixtures import replaced, uses
+from pytest_tokenbudget.collection.selection import (
     kinds_of,
     mode_of,
     model_of,
     model_under_test,
     runs_no_test,
 )
+from pytest_tokenbudget.common.names import RECORDED, RECORDS, SECTIONS, SESSION, STARTED
+from pytest_tokenbudget.common.package_files import suite
+from pytest_tokenbudget.engines.planning import Kind, SetupError
+from pytest_tokenbudget.pytest_session.activation import in_use
+from pytest_tokenbudget.report import outcomes
+from pytest_tokenbudget.report.interrupts import listen
+from pytest_tokenbudget.report.problems import Problems
 from pytest_tokenbudget.session import Session
+from pytest_tokenbudget.settings import option_flags
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.options import Settings
-    from pytest_tokenbudget.report.conformance_study import ConformanceReport
-    from pytest_tokenbudget.report.context_study import ContextStudy
+    from pytest_tokenbudget.baselines.models_compared import ModelsCompared
+    from pytest_tokenbudget.core.plan import Plan
+    from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.report.json_files import RunInfo
     from pytest_tokenbudget.report.live_display import LiveDisplay
     from pytest_tokenbudget.report.manifest import Entry
-    from pytest_tokenbudget.report.models_compared import ModelsCompared
-    from pytest_tokenbudget.report.sections import Section
-    from pytest_tokenbudget.report.study import Study
-    from pytest_tokenbudget.report.thinking_study import ThinkingStudy
-    from pytest_tokenbudget.report.tokenizers_study import TokenizerReport
-    from pytest_tokenbudget.traces.plan import Plan
+    from pytest_tokenbudget.settings.options import Settings
+    from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
+    from pytest_tokenbudget.studies.context.study import ContextStudy
+    from pytest_tokenbudget.studies.sections import Section
+    from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
+    from pytest_tokenbudget.studies.tokenizers.analysis import TokenizerReport
 
     Reported = Study | ThinkingStudy | ContextStudy
 
@@ -281,7 +275,7 @@ class Reporter:
 
     def _attach_comparisons(self) -> None:
         if "compared" in self.asked:
-            from pytest_tokenbudget.baselines.attached import attach
+            from pytest_tokenbudget.baselines.study_comparison import attach
 
             attach(self.session, [study for study, _ in self.studies])
 
@@ -297,8 +291,8 @@ class Reporter:
         return max(times, default=0.0) > self.started - 2
 
     def _load_studies(self, complete: bool) -> None:
-        from pytest_tokenbudget.traces.plan import Plan
-        from pytest_tokenbudget.traces.store import StoreError
+        from pytest_tokenbudget.core.plan import Plan
+        from pytest_tokenbudget.core.store import StoreError
 
         try:
             plans = [Plan.from_json(row.plan) for row in self.session.store.plans()]
@@ -314,19 +308,19 @@ class Reporter:
 
     def _load(self, plan: Plan, plans: list[Plan]) -> tuple[Reported, int]:
         """The study of a plan, and the tokens that this run generated for it."""
-        from pytest_tokenbudget.report.load import load_study, tokens_generated
+        from pytest_tokenbudget.core.load_study import load_study, tokens_generated
 
         session = self.session
         spec = next(s for s in session.specs if s.alias == plan.alias)
         if plan.kind == Kind.CONTEXT:
-            from pytest_tokenbudget.report.load_context import load_context
+            from pytest_tokenbudget.studies.context.load import load_context
 
             made: Any = session.made(spec, Kind.CONTEXT)
             context = made or load_context(session.store, plan, session.task)
             return context, context.tokens_in_run
         if plan.kind == Kind.THINKING:
-            from pytest_tokenbudget.report.allocation_study import attach_model
-            from pytest_tokenbudget.report.load_thinking import load_thinking
+            from pytest_tokenbudget.studies.allocation.analysis import attach_model
+            from pytest_tokenbudget.studies.thinking.load import load_thinking
 
             off = next((p for p in plans if (p.kind, p.alias) == (Kind.OFF, plan.alias)), None)
             thinking = load_thinking(session.store, plan, off, session.task, session.problems)
@@ -344,9 +338,9 @@ class Reporter:
         """Reports of engines that were probed, made of what the tests recorded."""
         if not any("conformance" in record for record in self.records):
             return
-        from pytest_tokenbudget.conformance.limits import LIMIT_PROBES
-        from pytest_tokenbudget.conformance.ways import WAYS
-        from pytest_tokenbudget.report.conformance_study import KIND, reports_of
+        from pytest_tokenbudget.studies.conformance.analysis import KIND, reports_of
+        from pytest_tokenbudget.studies.conformance.budget_methods import WAYS
+        from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
 
         self.asked.add(KIND)
         for report in reports_of(self.records, tuple(LIMIT_PROBES), tuple(WAYS)):
@@ -356,7 +350,7 @@ class Reporter:
         """What was measured of tokenizers, put together from what the tests recorded."""
         if not any("tokenizers" in record for record in self.records):
             return
-        from pytest_tokenbudget.report.tokenizers_study import KIND, reports_of
+        from pytest_tokenbudget.studies.tokenizers.analysis import KIND, reports_of
 
         self.asked.add(KIND)
         for report in reports_of(self.records):
@@ -396,7 +390,7 @@ class Reporter:
         self,
     ) -> Iterator[tuple[Section, Reported | ConformanceReport | TokenizerReport, RunInfo]]:
         """Which sections are reported, model by model."""
-        from pytest_tokenbudget.report.sections import sections
+        from pytest_tokenbudget.studies.sections import sections
 
         reported = [*self.studies, *self.engines, *self.tokenizers]
         for alias in dict.fromkeys(study.alias for study, _ in reported):
@@ -407,11 +401,11 @@ class Reporter:
                         yield section, study, run
 
     def _write(self) -> None:
+        from pytest_tokenbudget.baselines.models_compared import compare_models, write_models
+        from pytest_tokenbudget.core.study import Study
         from pytest_tokenbudget.report.files import write_json
         from pytest_tokenbudget.report.folder import entry_of, selection_of
-        from pytest_tokenbudget.report.models_compared import compare_models, write_models
-        from pytest_tokenbudget.report.saturation_figure import saturation_overlay
-        from pytest_tokenbudget.report.study import Study
+        from pytest_tokenbudget.studies.saturation.figure import saturation_overlay
 
         # A study without a complete problem says nothing: it takes no other result's place.
         empty = [study for study, _ in self.studies if not study.complete]
@@ -446,7 +440,7 @@ class Reporter:
             models = {name: digest for one in compared for name, digest in one.models.items()}
             folder.note_run("models", files, models)
         if self.tokenizers:
-            from pytest_tokenbudget.report.tokenizers import write_comparison
+            from pytest_tokenbudget.studies.tokenizers.report import write_comparison
 
             with self._noting():
                 files = write_comparison([r for r, _ in self.tokenizers], reports)
@@ -488,9 +482,9 @@ class Reporter:
     def _show(self, terminalreporter: option_flags.NamingTerminal) -> None:
         if not (self.studies or self.records or self.problems):
             return
-        from pytest_tokenbudget.report.models_compared import models_lines
-        from pytest_tokenbudget.report.style import wrapped
-        from pytest_tokenbudget.report.tokenizers import comparison_lines
+        from pytest_tokenbudget.baselines.models_compared import models_lines
+        from pytest_tokenbudget.common.style import wrapped
+        from pytest_tokenbudget.studies.tokenizers.report import comparison_lines
 
         terminalreporter.ensure_newline()
         recordings = self.session.recordings

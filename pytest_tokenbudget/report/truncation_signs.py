@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.report.style import MAX_WIDTH, count, percent, shorten
-from pytest_tokenbudget.traces.trace import Outcome
+from pytest_tokenbudget.common.style import MAX_WIDTH, count, percent, shorten
+from pytest_tokenbudget.core.trace import Outcome
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.analysis.signs import SignCount
-    from pytest_tokenbudget.report.study import Study
-    from pytest_tokenbudget.tasks.scoring import Judged
+    from pytest_tokenbudget.core.scoring import Judged
+    from pytest_tokenbudget.core.study import Study
+    from pytest_tokenbudget.core.truncation_signs import SignCount
 
 _NAMES = {
     "cap_reached": "limit reached",
@@ -28,7 +28,7 @@ def truncation_signs(columns: Iterable[Sequence[Judged]]) -> tuple[SignCount, ..
     Args:
         columns: Judged answers, one sequence for each budget. Engine errors are left out.
     """
-    from pytest_tokenbudget.analysis.signs import count_signs, signs_of
+    from pytest_tokenbudget.core.truncation_signs import count_signs, signs_of
 
     judged = [j for column in columns for j in column if j.outcome is not Outcome.ERROR]
     return count_signs([signs_of(j.cut) for j in judged], [j.cut.truncated for j in judged])

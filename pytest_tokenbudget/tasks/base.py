@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from pytest_tokenbudget.outside_text import PrintableError
+from pytest_tokenbudget.common.outside_text import PrintableError
 from pytest_tokenbudget.tasks.problem import Problem
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from pytest_tokenbudget import hub
+from pytest_tokenbudget.models import hub
 from pytest_tokenbudget.tasks.answers import parse_number
 from pytest_tokenbudget.tasks.base import TaskError
 from pytest_tokenbudget.tasks.jsonl import Row, read_rows, to_problems

@@ -14,8 +14,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from pytest_tokenbudget.outside_files import FileError, JsonError, decode, parse_json, read_bytes
-from pytest_tokenbudget.outside_text import printable
+from pytest_tokenbudget.common.outside_files import (
+    FileError,
+    JsonError,
+    decode,
+    parse_json,
+    read_bytes,
+)
+from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.tasks.answers import parse_number
 from pytest_tokenbudget.tasks.base import TaskError
 from pytest_tokenbudget.tasks.problem import (

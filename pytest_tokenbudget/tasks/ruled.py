@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from pytest_tokenbudget.tasks import judges, unsettled
+from pytest_tokenbudget.tasks import judges
+from pytest_tokenbudget.tasks import verdict_changes as unsettled
 from pytest_tokenbudget.tasks.base import Verdict, check_limit
 from pytest_tokenbudget.tasks.problem import Problem
-from pytest_tokenbudget.tasks.unsettled import Stretch
+from pytest_tokenbudget.tasks.verdict_changes import Stretch
 
 
 class Rule(NamedTuple):

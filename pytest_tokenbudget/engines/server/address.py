@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 from urllib.parse import quote, urlsplit
 
-from pytest_tokenbudget.endpoints import KEY_NAMES, read_address, shown_address
-from pytest_tokenbudget.engines.base import EngineError
+from pytest_tokenbudget.core.engine import EngineError
+from pytest_tokenbudget.settings.endpoints import KEY_NAMES, read_address, shown_address
 
 
 class Key:

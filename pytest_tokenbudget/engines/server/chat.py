@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from pytest_tokenbudget.context.pieces import REPLACEMENT
+from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.server.heard import End, Heard
 from pytest_tokenbudget.engines.server.tokens import Counted
-from pytest_tokenbudget.thinking_formats import GENERIC, builtin_formats
-from pytest_tokenbudget.traces.thinking import ThinkingFormat
-from pytest_tokenbudget.traces.trace import StopReason
+from pytest_tokenbudget.models.thinking_formats import GENERIC, builtin_formats
+from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
+from pytest_tokenbudget.texts.token_texts import REPLACEMENT
 
 # By which share a text that is encoded again may differ from what was generated.
 SLACK = 0.1

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from pytest_tokenbudget.engines.base import Decoding, Generated, Request
+from pytest_tokenbudget.core.engine import Decoding, Generated, Request
+from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.server.chat import (
     Written,
     as_written,
@@ -25,8 +26,7 @@ from pytest_tokenbudget.engines.server.tokens import (
     put_in,
     template_of,
 )
-from pytest_tokenbudget.thinking_formats import GENERIC, builtin_formats
-from pytest_tokenbudget.traces.trace import StopReason
+from pytest_tokenbudget.models.thinking_formats import GENERIC, builtin_formats
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.engine import ServerEngine

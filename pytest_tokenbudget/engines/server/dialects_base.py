@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_tokenbudget.conformance.asking import Ask
-from pytest_tokenbudget.engines.base import Decoding
-from pytest_tokenbudget.engines.server.facts import Facts, choose_served
+from pytest_tokenbudget.core.engine import Decoding
+from pytest_tokenbudget.core.probes import Ask
 from pytest_tokenbudget.engines.server.heard import (
     Heard,
     MalformedError,
@@ -20,7 +19,8 @@ from pytest_tokenbudget.engines.server.heard import (
     size_of,
 )
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind
-from pytest_tokenbudget.engines.server.patience import persistently
+from pytest_tokenbudget.engines.server.retry import persistently
+from pytest_tokenbudget.engines.server.server_facts import Facts, choose_served
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Server

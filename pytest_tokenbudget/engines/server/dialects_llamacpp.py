@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_tokenbudget.conformance.asking import Ask
+from pytest_tokenbudget.core.probes import Ask
 from pytest_tokenbudget.engines.server.dialects_base import (
     Body,
     Dialect,
@@ -41,7 +41,6 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     rendering,
     text_at,
 )
-from pytest_tokenbudget.engines.server.facts import Facts
 from pytest_tokenbudget.engines.server.heard import (
     End,
     Heard,
@@ -54,6 +53,7 @@ from pytest_tokenbudget.engines.server.heard import (
     size_of,
     text_of,
 )
+from pytest_tokenbudget.engines.server.server_facts import Facts
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Server

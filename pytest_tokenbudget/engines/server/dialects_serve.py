@@ -24,10 +24,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.engines.server.dialects_base import GONE, Dialect, chosen, maybe
-from pytest_tokenbudget.engines.server.facts import Facts
 from pytest_tokenbudget.engines.server.heard import mapping, text_of
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind
-from pytest_tokenbudget.engines.server.patience import persistently
+from pytest_tokenbudget.engines.server.retry import persistently
+from pytest_tokenbudget.engines.server.server_facts import Facts
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Server

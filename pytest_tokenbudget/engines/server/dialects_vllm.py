@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_tokenbudget.conformance.asking import Ask
+from pytest_tokenbudget.core.probes import Ask
 from pytest_tokenbudget.engines.server.dialects_base import (
     NEUTRAL,
     Body,
@@ -43,8 +43,8 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     text_at,
     tokenized,
 )
-from pytest_tokenbudget.engines.server.facts import Facts
 from pytest_tokenbudget.engines.server.heard import Heard, ids_of, output_ids, text_of
+from pytest_tokenbudget.engines.server.server_facts import Facts
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Server

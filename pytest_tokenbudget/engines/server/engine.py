@@ -12,9 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.context.pieces import Pieces
-from pytest_tokenbudget.engines.background import Background
-from pytest_tokenbudget.engines.base import (
+from pytest_tokenbudget.core.engine import (
     Decoding,
     Engine,
     EngineError,
@@ -22,25 +20,27 @@ from pytest_tokenbudget.engines.base import (
     Prompt,
     Request,
 )
+from pytest_tokenbudget.engines.background import Background
 from pytest_tokenbudget.engines.rows import impossible
-from pytest_tokenbudget.engines.server.asked import ask_all
 from pytest_tokenbudget.engines.server.chat_job import ChatJob
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
-from pytest_tokenbudget.engines.server.facts import Facts
 from pytest_tokenbudget.engines.server.heard import Heard
 from pytest_tokenbudget.engines.server.http import Fault, Key, Server
 from pytest_tokenbudget.engines.server.jobs import IdsJob, Job
 from pytest_tokenbudget.engines.server.pool import Pool, Timing
+from pytest_tokenbudget.engines.server.probe_requests import ask_all
+from pytest_tokenbudget.engines.server.server_facts import Facts
 from pytest_tokenbudget.engines.server.tokens import (
     ServerText,
     Tokens,
     choose_tokens,
 )
 from pytest_tokenbudget.engines.text import ModelText
-from pytest_tokenbudget.model_catalogue import ModelSpec
+from pytest_tokenbudget.models.catalogue import ModelSpec
+from pytest_tokenbudget.texts.token_texts import Pieces
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.conformance.asking import Ask, Reply
+    from pytest_tokenbudget.core.probes import Ask, Reply
     from pytest_tokenbudget.engines.loading import Tokenizer
 
 # What is submitted at once; the pool bounds what is in flight.

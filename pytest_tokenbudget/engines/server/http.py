@@ -17,7 +17,6 @@ from typing import Any
 
 import httpx2
 
-from pytest_tokenbudget.endpoints import KEY_NAMES
 from pytest_tokenbudget.engines.server.address import Address, Key
 from pytest_tokenbudget.engines.server.faults import (
     Fault,
@@ -40,6 +39,7 @@ from pytest_tokenbudget.engines.server.reading import (
     read,
 )
 from pytest_tokenbudget.engines.server.request_parameters import SETTERS, RequestParameters
+from pytest_tokenbudget.settings.endpoints import KEY_NAMES
 
 __all__ = ["Fault", "FaultKind", "Key", "Server"]
 

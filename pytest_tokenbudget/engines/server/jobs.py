@@ -10,16 +10,16 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pytest_tokenbudget.context.pieces import REPLACEMENT
-from pytest_tokenbudget.engines.base import Decoding, EngineError, Generated, Request
+from pytest_tokenbudget.core.engine import Decoding, EngineError, Generated, Request
+from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.rows import Row, failed, generated
 from pytest_tokenbudget.engines.sampling import seed_of
 from pytest_tokenbudget.engines.server.dialects_base import Wish
-from pytest_tokenbudget.engines.server.facts import Facts
 from pytest_tokenbudget.engines.server.heard import End, Heard, MalformedError, NoIdsError
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Server
 from pytest_tokenbudget.engines.server.pool import Pool
-from pytest_tokenbudget.traces.trace import StopReason
+from pytest_tokenbudget.engines.server.server_facts import Facts
+from pytest_tokenbudget.texts.token_texts import REPLACEMENT
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.engine import ServerEngine

@@ -17,7 +17,7 @@ from typing import TypeVar
 import tenacity
 
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Key, Server
-from pytest_tokenbudget.engines.server.member import Load, Member, Timing
+from pytest_tokenbudget.engines.server.server_state import Load, Member, Timing
 from pytest_tokenbudget.engines.server.throttle import Throttle
 
 __all__ = ["Load", "Pool", "Timing"]

@@ -6,23 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from pytest_tokenbudget.context.stream import text_and_offsets
+from pytest_tokenbudget.core.engine import EngineError, Prompt
 from pytest_tokenbudget.engines.background import Background
-from pytest_tokenbudget.engines.base import EngineError, Prompt
 from pytest_tokenbudget.engines.loading import END_OF_TURN
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.dialects_base import GONE, Dialect
-from pytest_tokenbudget.engines.server.facts import Facts
 from pytest_tokenbudget.engines.server.http import Fault, Key, Server
-from pytest_tokenbudget.engines.server.patience import patiently, persistently
+from pytest_tokenbudget.engines.server.retry import patiently, persistently
+from pytest_tokenbudget.engines.server.server_facts import Facts
 from pytest_tokenbudget.engines.text import ModelText
-from pytest_tokenbudget.model_catalogue import ModelSpec
-from pytest_tokenbudget.thinking_formats import detect
+from pytest_tokenbudget.models.catalogue import ModelSpec
+from pytest_tokenbudget.models.thinking_formats import detect
+from pytest_tokenbudget.texts.detokenizer import text_and_offsets
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from pytest_tokenbudget.traces.thinking import ThinkingFormat
+    from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
 
 T = TypeVar("T")
 

@@ -1,0 +1,270 @@
+"""Several models of one run: each against each by problem, and what their accuracy takes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from pytest_tokenbudget.baselines.comparison import compare_runs
+from pytest_tokenbudget.baselines.models_figure import pareto_figure
+from pytest_tokenbudget.baselines.run import BaselineError, Run, run_of
+from pytest_tokenbudget.baselines.run_statistics import Pair, Place, pairwise, pareto
+from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.common.style import (
+    MAX_WIDTH,
+    aligned,
+    columns,
+    count,
+    percent,
+    rule,
+    shorten,
+    wrapped,
+)
+from pytest_tokenbudget.core.study import PLAIN, Study
+from pytest_tokenbudget.engines.planning import Kind
+from pytest_tokenbudget.report.cost import THOUSAND, cost_report
+from pytest_tokenbudget.report.files import safe_name, to_record, write_json
+from pytest_tokenbudget.report.json_files import RunInfo
+from pytest_tokenbudget.report.limits import TARGET
+
+SCHEMA = "tokenbudget-models/1"
+_HEADINGS = ("from", "to", "accuracy %", "change [95 %]", "p (Holm)")
+SHOWN = 10
+"""Pairs on the terminal, unless all are asked for."""
+
+
+class Axis(NamedTuple):
+    """What accuracy takes.
+
+    Attributes:
+        name: Its name in results and files.
+        label: What stands at the figure's axis.
+        price: How much of it a study takes for an answer at a budget; None where that is unknown.
+    """
+
+    name: str
+    label: str
+    price: Callable[[Study, int], float | None]
+
+
+def _tokens(study: Study, budget: int) -> float:
+    return study.curve.at(budget).mean_tokens.value
+
+
+def _cost(study: Study, budget: int) -> float | None:
+    cost = cost_report(study, TARGET).at(budget).cost
+    return None if cost is None else THOUSAND * cost.each.value
+
+
+def _axes(studies: Sequence[Study]) -> list[Axis]:
+    """What accuracy takes of all these models, as far as it is known of each."""
+    axes = [Axis("tokens", "mean output tokens of an answer (log scale)", _tokens)]
+    currencies = {study.price.currency if study.price else None for study in studies}
+    if len(currencies) == 1 and None not in currencies:
+        label = f"{currencies.pop()} for {THOUSAND:,} answers (log scale)"
+        axes.append(Axis("cost", label, _cost))
+    return axes
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Every model at every budget, by accuracy and what it takes.
+
+    Attributes:
+        axis: What it takes.
+        places: All of them, model by model.
+        front: Those that no other one beats.
+    """
+
+    axis: Axis
+    places: tuple[Place, ...]
+    front: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class ModelsCompared:
+    """Models that answered the same problems.
+
+    Attributes:
+        task: The task's name.
+        names: The models' names, in order.
+        problems: Problems that all of them have.
+        budget: The largest budget that all of them have, where they are compared pairwise.
+        pairs: Every pair at that budget.
+        planes: Accuracy against what it takes, for all that is known of every model.
+    """
+
+    task: str
+    names: tuple[str, ...]
+    problems: int
+    budget: int
+    pairs: tuple[Pair, ...]
+    planes: tuple[Plane, ...]
+
+
+def compare_models(studies: Sequence[Study]) -> list[ModelsCompared]:
+    """Compare the models of a run with each other, task by task.
+
+    Args:
+        studies: Those of phase 1 count; alone on its task none is compared.
+    """
+    by_task: dict[tuple[str, str], list[Study]] = {}
+    for study in studies:
+        if study.kind == Kind.MAIN and study.scored:
+            by_task.setdefault((study.task.name, study.task.extractor), []).append(study)
+    found = (_compare(group) for group in by_task.values() if len(group) > 1)
+    return [each for each in found if each is not None]
+
+
+def _compare(studies: Sequence[Study]) -> ModelsCompared | None:
+    budgets = set.intersection(*(set(study.budgets) for study in studies))
+    runs = [run_of(study, RunInfo()) for study in studies]
+    problems = set.intersection(*(set(run.problems) for run in runs))
+    if not budgets or not problems:
+        return None
+    budget = max(budgets)
+    # Pairs on other problems than their neighbours' would not make one table.
+    runs = [_only(run, problems) for run in runs]
+    names = [_name(study) for study in studies]
+    try:
+        changes = [
+            (one, other, compare_runs(first, second, one, at=(budget,)).at(budget))
+            for (one, first), (other, second) in itertools.combinations(
+                zip(names, runs, strict=True), 2
+            )
+        ]
+    except BaselineError:
+        return None
+    return ModelsCompared(
+        task=studies[0].task.name,
+        names=tuple(names),
+        problems=len(problems),
+        budget=budget,
+        pairs=pairwise(changes),
+        planes=tuple(_planes(studies, names)),
+    )
+
+
+def _only(run: Run, problems: set[str]) -> Run:
+    return replace(run, answers={k: v for k, v in run.answers.items() if k[0] in problems})
+
+
+def _name(study: Study) -> str:
+    return study.alias if study.mode == PLAIN else f"{study.alias}, {study.mode}"
+
+
+def _planes(studies: Sequence[Study], names: Sequence[str]) -> list[Plane]:
+    planes = []
+    for axis in _axes(studies):
+        prices = [
+            (name, point.budget, point.accuracy.value, axis.price(study, point.budget))
+            for study, name in zip(studies, names, strict=True)
+            for point in study.curve.points
+        ]
+        places = tuple(Place(*each[:3], each[3]) for each in prices if each[3] is not None)
+        if len(places) == len(prices):
+            planes.append(Plane(axis, places, pareto(places)))
+    return planes
+
+
+def models_lines(
+    compared: ModelsCompared, width: int = MAX_WIDTH, every: bool = False
+) -> list[str]:
+    """Which models differ, and which are worth their tokens, as lines of at most 80 columns.
+
+    Args:
+        compared: The models.
+        width: Columns of the terminal. Sentences are wrapped to it; the table needs 80.
+        every: Whether every pair is shown; else the most decisive ones of many.
+    """
+    width = columns(width)
+    task = shorten(printable(compared.task), 28)
+    about = f" on {task} at {count(compared.budget)} tokens, n = {compared.problems:,}"
+    lines = [rule(f"{len(compared.names)} models", about, width)]
+    many = len(compared.pairs)
+    pairs = compared.pairs if every or many <= SHOWN else _most_decisive(compared.pairs)
+    lines += _table(pairs)
+    sentences = [f"p: exact McNemar, adjusted by Holm for {count(many)} pairs"] if many > 1 else []
+    if len(pairs) < many:
+        sentences.append(
+            f"shown are the {count(len(pairs))} pairs with the smallest p of {count(many)}; all "
+            "are in the JSON file, and here with -v"
+        )
+    for plane in compared.planes:
+        sentences.append(f"in accuracy and {plane.axis.name} nothing beats {_front(plane)}")
+    for sentence in sentences:
+        lines += wrapped(sentence, width)
+    return lines
+
+
+def _front(plane: Plane) -> str:
+    by_model: dict[str, list[int]] = {}
+    for place in plane.front:
+        by_model.setdefault(printable(place.name), []).append(place.budget)
+    return "; ".join(f"{name} at {', '.join(map(count, at))}" for name, at in by_model.items())
+
+
+def _most_decisive(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs that differ most surely, then most, in that order."""
+
+    def decisive(pair: Pair) -> tuple[float, float]:
+        accuracy = pair.change.accuracy
+        return accuracy.p_mcnemar, -abs(accuracy.difference.value)
+
+    return sorted(pairs, key=decisive)[:SHOWN]
+
+
+def _table(pairs: Sequence[Pair]) -> list[str]:
+    numbers = [_HEADINGS[2:], *map(_numbers, pairs)]
+    taken = sum(max(map(len, column)) + 1 for column in zip(*numbers, strict=True))
+    # Two names share the rest of the line.
+    room = (MAX_WIDTH - taken - 1) // 2
+    names = [_HEADINGS[:2]]
+    names += [
+        (shorten(printable(pair.first), room), shorten(printable(pair.second), room))
+        for pair in pairs
+    ]
+    return aligned([(*both, *own) for both, own in zip(names, numbers, strict=True)], left=2)
+
+
+def _numbers(pair: Pair) -> tuple[str, ...]:
+    accuracy = pair.change.accuracy
+    value, low, high = (100 * x + 0.0 for x in accuracy.difference[:3])
+    return (
+        f"{percent(accuracy.before)} -> {percent(accuracy.after)}",
+        f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
+        "<0.001" if pair.p_holm < 0.001 else f"{pair.p_holm:.3f}",
+    )
+
+
+def write_models(compared: Sequence[ModelsCompared], directory: Path) -> list[Path]:
+    """Write results and figures of models compared below ``directory``; returns the files."""
+    written = []
+    for each in compared:
+        stem = "compare_models" + (f"_{safe_name(each.task)}" if len(compared) > 1 else "")
+        path = directory / "results" / f"{stem}.json"
+        written.append(write_json(path, models_record(each)))
+        for plane in each.planes:
+            written += pareto_figure(
+                plane, each.task, directory / "figures" / f"{stem}_{plane.axis.name}"
+            )
+    return written
+
+
+def models_record(compared: ModelsCompared) -> dict[str, object]:
+    """The comparison as a JSON object."""
+    return {
+        "schema": SCHEMA,
+        "task": compared.task,
+        "models": list(compared.names),
+        "problems": compared.problems,
+        "budget": compared.budget,
+        "pairs": [{**to_record(pair), "different": pair.shown()} for pair in compared.pairs],
+        "pareto": {
+            plane.axis.name: {"places": list(plane.places), "front": list(plane.front)}
+            for plane in compared.planes
+        },
+    }

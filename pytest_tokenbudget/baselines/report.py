@@ -1,0 +1,209 @@
+"""A run against a stored one: its result file, and its table and sentences on the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_tokenbudget.baselines.figure import compare_figure
+from pytest_tokenbudget.baselines.study_comparison import attached
+from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.common.style import (
+    MAX_WIDTH,
+    aligned,
+    columns,
+    count,
+    percent,
+    rule,
+    shorten,
+    wrapped,
+)
+from pytest_tokenbudget.report.files import to_record, write_json
+from pytest_tokenbudget.report.json_files import RunInfo, file_stem, header
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.baselines.checks import BaselineGates
+    from pytest_tokenbudget.baselines.comparison import Changed, Comparison
+    from pytest_tokenbudget.baselines.run import Run
+    from pytest_tokenbudget.baselines.run_statistics import PointChange
+    from pytest_tokenbudget.core.study import Study
+
+SCHEMA = "tokenbudget-compare/1"
+SHOWN = 3
+_HEADINGS = ("budget", "accuracy %", "change [95 %]", "lost", "won", "p", "truncated", "tokens")
+
+
+def compared_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str]:
+    """How a run differs from a stored one, as lines of at most 80 columns.
+
+    Args:
+        study: The study; nothing is shown where it could not be compared.
+        run: The run that made it.
+        width: Columns of the terminal. Sentences are wrapped to it; the table needs 79.
+    """
+    gates = attached(study)
+    if gates is None:
+        return []
+    width = columns(width)
+    comparison = gates.comparison
+    point = comparison.at(comparison.largest)
+    answer = f"at {count(point.budget)} tokens, {point.accuracy.sentence('accuracy')}"
+    lines = [_rule(comparison, width), *wrapped(answer, width), *_table(comparison)]
+    for sentence in _sentences(gates):
+        lines += wrapped(sentence, width)
+    return lines
+
+
+def _rule(comparison: Comparison, width: int) -> str:
+    before, after = comparison.before, comparison.after
+    other = "" if before.model == after.model else f" ({shorten(printable(before.model), 20)})"
+    against = f" against {shorten(printable(comparison.label), 24)}{other}"
+    return rule(after.model, f"{against}, n = {len(comparison.problems):,}", width)
+
+
+def _table(comparison: Comparison) -> list[str]:
+    return aligned([_HEADINGS, *(_row(point) for point in comparison.points)])
+
+
+def _row(point: PointChange) -> tuple[str, ...]:
+    accuracy = point.accuracy
+    p = "<0.001" if accuracy.p_mcnemar < 0.001 else f"{accuracy.p_mcnemar:.3f}"
+    return (
+        count(point.budget),
+        f"{percent(accuracy.before)} -> {percent(accuracy.after)}",
+        f"{_points(accuracy.difference.value)} [{_points(accuracy.difference.low)}, "
+        f"{_points(accuracy.difference.high)}]",
+        count(accuracy.fell),
+        count(accuracy.rose),
+        p,
+        _points(point.truncation.difference.value),
+        f"{_points(point.tokens.ratio.value)} %",
+    )
+
+
+def _points(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:+.1f}" if math.isfinite(share) else "-"
+
+
+def _sentences(gates: BaselineGates) -> list[str]:
+    comparison = gates.comparison
+    point = comparison.at(comparison.largest)
+    said = [
+        "truncated: change in points; tokens: change of the mean; p: exact McNemar",
+        point.completed.sentence("accuracy of what both completed"),
+        point.truncation.sentence("truncated"),
+        point.tokens.sentence(),
+    ]
+    lost, won = comparison.lost(point.budget), comparison.won(point.budget)
+    place = comparison.places(point.budget)
+    for name, changed in (("lost", lost), ("won", won)):
+        said += [f"{name}: {_changed(each, place)}" for each in changed[:SHOWN]]
+        if len(changed) > SHOWN:
+            said.append(f"and {len(changed) - SHOWN:,} more {name}")
+    said += comparison.notes()
+    said += [each.sentence() for budget in comparison.budgets for each in gates.judge(budget)]
+    return said
+
+
+def _changed(changed: Changed, places: tuple[int, int]) -> str:
+    answer = changed.before
+    was, now = (
+        each.predicted[place] or each.outcomes[place].replace("_", " ")
+        for each, place in zip(changed, places, strict=True)
+    )
+    question = shorten(printable(answer.question), 60)
+    category = f" ({printable(answer.category)})" if answer.category else ""
+    return (
+        f"{printable(answer.problem_id)}{category}, expected "
+        f"{_short(answer.expected)}: {_short(was)} -> {_short(now)}; {question}"
+    )
+
+
+def _short(text: str) -> str:
+    return shorten(printable(text), 24)
+
+
+def write_compared(study: Study, run: RunInfo, directory: Path) -> list[Path]:
+    """Write results and figure of a comparison below ``directory``; returns the files."""
+    gates = attached(study)
+    if gates is None:
+        return []
+    path = directory / "results" / f"compare_{file_stem(study)}.json"
+    written = write_json(path, compare_record(study, run, gates))
+    return [written, *compare_figure(study, gates.comparison, directory)]
+
+
+def compare_record(study: Study, run: RunInfo, gates: BaselineGates) -> dict[str, object]:
+    """The whole comparison: every budget, every problem that was lost or won, what differs."""
+    comparison = gates.comparison
+    changed = {
+        budget: {"lost": comparison.lost(budget), "won": comparison.won(budget)}
+        for budget in comparison.budgets
+    }
+    return {
+        **header(study, run, SCHEMA),
+        "baseline": {"label": comparison.label, **_about(comparison.before)},
+        "differs": list(comparison.differs),
+        "only_before": list(comparison.only_before),
+        "only_after": list(comparison.only_after),
+        "notes": comparison.notes(),
+        "points": [
+            {
+                **to_record(point),
+                "sentence": point.accuracy.sentence("accuracy"),
+                **{
+                    name: [_short_record(each, comparison.places(point.budget)) for each in found]
+                    for name, found in changed[point.budget].items()
+                },
+            }
+            for point in comparison.points
+        ],
+        "texts": _texts(
+            [each for by in changed.values() for found in by.values() for each in found]
+        ),
+        "checks": [each.record() for b in comparison.budgets for each in gates.judge(b)],
+    }
+
+
+def _about(run: Run) -> dict[str, object]:
+    return {
+        "model": run.model,
+        "identity": dict(run.identity),
+        "mode": run.mode,
+        "decoding": dict(run.decoding),
+        "samples": run.samples,
+        "problems": len(run.problems),
+        "started": run.started,
+    }
+
+
+def _short_record(changed: Changed, places: tuple[int, int]) -> dict[str, object]:
+    record: dict[str, object] = {"problem_id": changed.before.problem_id}
+    for name, answer, place in zip(("before", "after"), changed, places, strict=True):
+        record[name] = {
+            "sample": answer.sample,
+            "outcome": answer.outcomes[place],
+            "predicted": answer.predicted[place],
+            "tokens_used": answer.tokens[place],
+            "characters": len(answer.texts[place]),
+        }
+    return record
+
+
+def _texts(changed: Sequence[Changed]) -> dict[str, object]:
+    """What was asked and answered where something changed, each problem once."""
+    found: dict[str, object] = {}
+    for before, after in changed:
+        found.setdefault(
+            before.problem_id,
+            {
+                "category": before.category,
+                "question": before.question,
+                "ground_truth": before.expected,
+                "before": before.texts[-1],
+                "after": after.texts[-1],
+            },
+        )
+    return found

@@ -1,0 +1,69 @@
+"""A study's comparison with a stored run, made once and kept with the study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pytest_tokenbudget.baselines.checks import BaselineGates
+from pytest_tokenbudget.baselines.comparison import Comparison, compare_with
+from pytest_tokenbudget.baselines.run import BaselineError, run_of
+from pytest_tokenbudget.engines.planning import Kind
+from pytest_tokenbudget.report.json_files import RunInfo
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.baselines.reading import Baseline
+    from pytest_tokenbudget.core.study import Study
+    from pytest_tokenbudget.session import Session
+
+_GATES = "gates of the comparison with a stored run"
+
+
+def comparison_of(study: Study, baseline: Baseline) -> Comparison:
+    """How a study differs from a stored run.
+
+    Raises:
+        BaselineError: If they cannot be compared.
+    """
+    return study.once(_compared, study, baseline)
+
+
+def _compared(study: Study, baseline: Baseline) -> Comparison:
+    from pytest_tokenbudget.report.reporter import versions
+
+    return compare_with(baseline, run_of(study, RunInfo(versions=versions())))
+
+
+def gates_of(session: Session, study: Study) -> BaselineGates:
+    """What a run tolerates, as it applies to a study.
+
+    Raises:
+        BaselineError: If the study cannot be compared.
+    """
+    assert session.baseline is not None
+    comparison, settings = comparison_of(study, session.baseline), session.settings
+    spec = next((spec for spec in session.specs if spec.alias == study.alias), None)
+    # Not only those of the selected tests: -k does not change what a tolerance is for.
+    asked = session.budgets(spec, Kind.MAIN) if spec else comparison.budgets
+    both = (b for b in asked if b in comparison.before.budgets and b not in study.left_out)
+    return BaselineGates(
+        settings.compare_fail, comparison, settings.gate_confidence, max(both, default=None)
+    )
+
+
+def attach(session: Session, studies: Iterable[object]) -> None:
+    """Keep with each study of phase 1 how it differs from the stored run, for its report."""
+    from pytest_tokenbudget.core.study import Study
+
+    for study in studies if session.baseline else ():
+        if isinstance(study, Study) and study.kind == Kind.MAIN:
+            # The tests that asked for it have failed with the reason.
+            with suppress(BaselineError):
+                study.attach(_GATES, gates_of(session, study))
+
+
+def attached(study: Study) -> BaselineGates | None:
+    """What was attached to a study, None where nothing was."""
+    gates = study.attached(_GATES)
+    return gates if isinstance(gates, BaselineGates) else None

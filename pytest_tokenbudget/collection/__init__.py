@@ -1,0 +1,1 @@
+"""Which tests are evals, and what the selected ones need."""

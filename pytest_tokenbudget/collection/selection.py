@@ -1,0 +1,336 @@
+"""Which tests run for which model and budget, in which order, and what they need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_tokenbudget.collection.eval_fixtures import is_own, uses
+from pytest_tokenbudget.common.names import SESSION
+from pytest_tokenbudget.common.package_files import suite
+from pytest_tokenbudget.common.xdist import visible_gpus
+from pytest_tokenbudget.engines.planning import Kind, Need, SetupError
+from pytest_tokenbudget.session import Session
+from pytest_tokenbudget.settings.context_limits import WHOLE
+from pytest_tokenbudget.settings.option_flags import working_names
+from pytest_tokenbudget.settings.option_table import MODES
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.settings.options import Settings
+
+
+def runs_no_test(config: pytest.Config) -> bool:
+    """Whether this session only shows something: nothing is generated, judged or saved."""
+    settings = config.stash[SESSION].settings
+    only_shows = ("collectonly", "setuponly", "show_fixtures_per_test", "showfixtures")
+    return (
+        settings.dry_run
+        or settings.list_gates
+        or any(config.getoption(name, default=False) for name in only_shows)
+    )
+
+
+def skip_in_setup_only(fixture: pytest.FixtureDef[Any], config: pytest.Config) -> None:
+    """Skip tests whose set-up would generate where ``--setup-only`` asks for set-ups alone.
+
+    ``--setup-plan`` sets up nothing.
+    """
+    if not config.getoption("setuponly", default=False) or config.getoption("setupplan"):
+        return
+    if is_own(fixture) and "model" in fixture.argnames:
+        pytest.skip("--setup-only generates nothing")
+
+
+def parametrize(metafunc: pytest.Metafunc) -> None:
+    """Run tests once for each model, and for each budget, that they ask for.
+
+    Only where ``model`` and the budgets mean this plugin's fixtures: other projects have fixtures
+    and parameters of these names too.
+
+    Raises:
+        pytest.Collector.CollectError: If a name that was given means nothing.
+    """
+    if not _ours(metafunc, "model"):
+        return
+    try:
+        _parametrize(metafunc)
+        _follow_mode(metafunc)
+    except pytest.UsageError as error:
+        # What only a look at the data shows comes too late for a usage error.
+        message = working_names(metafunc.config, str(error))
+        raise pytest.Collector.CollectError(message) from None
+
+
+def _parametrize(metafunc: pytest.Metafunc) -> None:
+    session = metafunc.config.stash[SESSION]
+    names = [name for name in PARAMETERS if _ours(metafunc, name)]
+    if not names:
+        metafunc.parametrize(
+            "model",
+            session.specs,
+            ids=[spec.alias for spec in session.specs],
+            indirect=True,
+            scope="session",
+        )
+        return
+    rows: list[tuple[Any, ...]] = [
+        (spec, *chosen)
+        for spec in session.specs
+        for chosen in product(*(PARAMETERS[name](session, spec) for name in names))
+    ]
+    ids = ["-".join([row[0].alias, *map(str, row[1:])]) for row in rows]
+    metafunc.parametrize(("model", *names), rows, ids=ids, indirect=True)
+
+
+def _follow_mode(metafunc: pytest.Metafunc) -> None:
+    """Let the study of a test, and all that is built on it, be that of the mode under test.
+
+    Raises:
+        pytest.UsageError: If a marker names no mode, or the test asks for what has no modes.
+    """
+    from pytest_tokenbudget.studies.thinking.modes import modes_under_test
+
+    definition = metafunc.definition
+    calls: list[Any] = [call for call in metafunc._calls if "mode" in call.params]
+    if not calls:
+        return
+    study = _ours(metafunc, "study")
+    if not uses(definition, "mode"):
+        if study and any(call.params["mode"] in MODES for call in calls):
+            raise pytest.UsageError(
+                f"{definition.nodeid}: @pytest.mark.parametrize('mode', ...) needs indirect=True: "
+                "without it 'study' and what is built on it stay the same in every mode"
+            )
+        return
+    if same := [name for name in WITHOUT_MODES if uses(definition, name)]:
+        raise pytest.UsageError(
+            f"{definition.nodeid}: {same[0]!r} is the same in every mode, because --thinking "
+            "decides whether its answers think: ask for 'mode' in another test"
+        )
+    session = metafunc.config.stash[SESSION]
+    for call in calls:
+        own = modes_under_test(session.settings_of(call.params["model"]))
+        allowed = [*MODES, *(name for name in own if name not in MODES)]
+        if call.params["mode"] not in (NO_THINKING, *allowed):
+            raise pytest.UsageError(
+                f"{definition.nodeid}: there is no mode {call.params['mode']!r}; allowed: "
+                f"{', '.join(allowed)}"
+            )
+        if study:
+            # pytest has no public way to let one parameter follow another.
+            call.params["study"] = call.params["mode"]
+            call.indices["study"] = call.indices["mode"]
+            call._arg2scope["study"] = call._arg2scope["mode"]
+
+
+def cliff_budgets(session: Session, spec: ModelSpec) -> tuple[int, ...]:
+    """Budgets of the cliff that the model's context could have room for, or that are recorded."""
+    if session.recordings is not None:
+        from pytest_tokenbudget.studies.cliff import report
+
+        if not session.recordings.holds(spec, Kind.MAIN):
+            return ()
+        try:
+            return report.cliff_budgets(session.study(spec))
+        except SetupError as error:
+            raise pytest.UsageError(str(error)) from None
+    asked = session.settings_of(spec).cliff_budgets
+    return tuple(b for b in asked if spec.context is None or b < spec.context)
+
+
+def thinking_budgets(session: Session, spec: ModelSpec) -> tuple[int | str, ...]:
+    """Thinking budgets that the model's context could have room for."""
+    from pytest_tokenbudget.studies.thinking.plan import asked_budgets
+
+    if spec.thinking is None and not spec.detect:
+        return (NO_THINKING,)
+    return asked_budgets(session.settings_of(spec), spec)
+
+
+def modes(session: Session, spec: ModelSpec) -> tuple[str, ...]:
+    """Modes that tests run for."""
+    from pytest_tokenbudget.studies.thinking.modes import modes_under_test
+
+    if spec.thinking is None and not spec.detect and session.recordings is None:
+        return (NO_THINKING,)
+    return modes_under_test(session.settings_of(spec))
+
+
+def context_arms(session: Session, spec: ModelSpec) -> tuple[str, ...]:
+    """What conversations of the context eval ask for."""
+    from pytest_tokenbudget.studies.context.plan import arms_of
+
+    return tuple(arm.value for arm in arms_of(session.task))
+
+
+# One test that says why it is skipped, not one for each budget or mode.
+NO_THINKING = "no thinking"
+PARAMETERS: dict[str, Callable[[Session, ModelSpec], Sequence[object]]] = {
+    "budget": lambda session, spec: session.budgets(spec, Kind.MAIN),
+    "sample_budget": lambda session, spec: session.budgets(spec, Kind.STOCHASTIC),
+    "cliff_budget": cliff_budgets,
+    "thinking_budget": thinking_budgets,
+    "mode": modes,
+    "context_arm": context_arms,
+    "truncation": lambda session, spec: session.settings.truncation,
+    "context_limit": lambda session, spec: (*session.settings.context_limits, str(WHOLE)),
+}
+# What exists once, with the thinking that --thinking chooses: two studies, and the annotations.
+WITHOUT_MODES = ("stochastic_study", "context_study", "errors")
+STUDIES = {
+    "study": Kind.MAIN,
+    "stochastic_study": Kind.STOCHASTIC,
+    "thinking_study": Kind.THINKING,
+    "context_study": Kind.CONTEXT,
+}
+# The thinking study serves budgets of all output tokens where a test asks for a mode's study.
+BUDGETS = {
+    Kind.MAIN: "budget",
+    Kind.SWITCHED: "budget",
+    Kind.THINKING: "budget",
+    Kind.STOCHASTIC: "sample_budget",
+}
+
+
+def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
+    # pytest has no public way to ask what is parametrised already.
+    return uses(metafunc.definition, name) and not any(
+        name in call.params for call in metafunc._calls
+    )
+
+
+def order_suite(
+    items: list[pytest.Item], collected: Sequence[pytest.Item], markers: Sequence[str]
+) -> None:
+    """Put the shipped evals into order: model by model, and the phases of each as they follow.
+
+    Models need not be loaded twice then, and later phases can look at what earlier ones generated.
+    All other tests stay in their places.
+
+    Args:
+        items: The tests that are left.
+        collected: All tests as they were collected.
+        markers: Names of the markers in the order of the phases.
+    """
+    places = [place for place, item in enumerate(items) if item.path.parent == suite()]
+    if not places:
+        return
+    before = {item: place for place, item in enumerate(collected)}
+    models: dict[object, int] = {}
+    for item in collected:
+        models.setdefault(model_under_test(item), len(models))
+
+    def key(item: pytest.Item) -> tuple[int, int, int]:
+        phases = [n for n, name in enumerate(markers) if item.get_closest_marker(name)]
+        return models[model_under_test(item)], min(phases, default=len(markers)), before[item]
+
+    for place, item in zip(places, sorted((items[p] for p in places), key=key), strict=True):
+        items[place] = item
+
+
+def skip_without_gpu(items: Sequence[pytest.Item], meaning: str) -> None:
+    """Skip tests with the marker ``gpu`` where the run has no GPU.
+
+    A project that registers a marker of this name itself keeps its own meaning.
+
+    Args:
+        items: The tests.
+        meaning: How this plugin registers the marker.
+    """
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    config = marked[0].config
+    registered = [line for line in config.getini("markers") if re.match(r"gpu\b", line)]
+    if any(line != f"gpu: {meaning}" for line in registered):
+        return
+    if reason := no_gpu(config.stash[SESSION].settings):
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {reason}"))
+
+
+def no_gpu(settings: Settings) -> str:
+    """Why models of this run are on no GPU; empty where they are on one."""
+    if settings.device == "cpu":
+        return "--device is cpu"
+    if settings.device == "mps" or visible_gpus():
+        return ""
+    return "no CUDA device is visible"
+
+
+def note_needs(session: Session, items: list[pytest.Item]) -> None:
+    """Learn from the selected tests which budgets they need of which model."""
+    session.modes = {mode for item in items if (mode := mode_of(item)) is not None}
+    session.every_mode = any(uses(item, "allocation") for item in items)
+    thinks = any(uses(item, "thinking_study") for item in items)
+    session.only_modes = bool(session.modes) and not thinks
+    for item in items:
+        spec = model_of(item)
+        if spec is None:
+            continue
+        for kind in kinds_of(item):
+            if kind is Kind.CONTEXT:
+                arm = item.callspec.params.get("context_arm")  # type: ignore[attr-defined]
+                arms = [arm] if arm else context_arms(session, spec)
+                session.context_arms.setdefault(spec.alias, set()).update(arms)
+            if kind not in BUDGETS:
+                continue
+            need = session.needs.setdefault((spec.alias, kind), Need())
+            asked = item.callspec.params.get(BUDGETS[kind])  # type: ignore[attr-defined]
+            if isinstance(asked, int):
+                need.budgets.add(asked)
+            else:
+                need.all_budgets = True
+            if kind is not Kind.STOCHASTIC and uses(item, "cliff"):
+                need.reach = max(need.reach, *cliff_budgets(session, spec), 0)
+
+
+def kinds_of(item: pytest.Item) -> list[Kind]:
+    """The kinds of studies that a test needs.
+
+    Which one a mode needs depends on how the model thinks. Until that is looked up, these are all
+    that it could be.
+    """
+    kinds = [kind for name, kind in STUDIES.items() if uses(item, name)]
+    mode, spec = mode_of(item), model_under_test(item)
+    if mode is None or spec is None or Kind.MAIN not in kinds:
+        return kinds
+    from pytest_tokenbudget.studies.thinking.modes import study_kind
+
+    kinds.remove(Kind.MAIN)
+    session = item.config.stash[SESSION]
+    known = session.known(spec)
+    if known is None and spec.thinking is None and spec.detect:
+        return [*dict.fromkeys((*kinds, Kind.MAIN, Kind.SWITCHED, Kind.THINKING))]
+    needed = study_kind(mode, known or spec, session.settings_of(spec))
+    return [*kinds, *([needed] if needed is not None and needed not in kinds else [])]
+
+
+def mode_of(item: pytest.Item) -> str | None:
+    """The mode that a test is run for, if it is for one."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or not uses(item, "mode"):
+        return None
+    mode = callspec.params.get("mode")
+    return mode if isinstance(mode, str) else None
+
+
+def model_of(item: pytest.Item) -> ModelSpec | None:
+    """The model whose studies a test needs, if it needs one."""
+    return model_under_test(item) if kinds_of(item) else None
+
+
+def model_under_test(item: pytest.Item) -> ModelSpec | None:
+    """The model that a test is run for, if it is for one."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None:
+        return None
+    from pytest_tokenbudget.models.resolution import ModelSpec
+
+    spec = callspec.params.get("model")
+    return spec if isinstance(spec, ModelSpec) else None

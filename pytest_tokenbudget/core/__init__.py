@@ -1,0 +1,1 @@
+"""Between a prompt and a judged cut: traces, store, plans, studies."""

@@ -1,0 +1,177 @@
+"""The traces that go on from natural ones: which there are, and how they are kept and found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from pytest_tokenbudget.core.engine import Engine
+from pytest_tokenbudget.core.forcing import WAIT, Branch, Ids, force, send_on, texts
+from pytest_tokenbudget.core.plan import Plan, text_key
+from pytest_tokenbudget.core.store import StoredPrompt, TraceStore, Want
+from pytest_tokenbudget.core.trace import Trace
+from pytest_tokenbudget.tasks.problem import Problem
+
+Traces = Mapping[tuple[str, int], Trace]
+
+
+class Place(NamedTuple):
+    """What a forced answer stands for."""
+
+    closer: str
+    budget: int
+    problem_id: str
+
+
+@dataclass(frozen=True)
+class Going:
+    """A trace that goes on from another one.
+
+    Attributes:
+        key: Its key in the store.
+        branch: Its prompt, and what of the other trace is in it.
+        cap: Its output tokens allowed.
+        problem_id: The problem that it belongs to.
+    """
+
+    key: str
+    branch: Branch
+    cap: int
+    problem_id: str
+
+    @property
+    def want(self) -> Want:
+        return Want(self.key, self.branch.prompt_ids, 0, self.cap, problem_id=self.problem_id)
+
+
+def text_ids(
+    store: TraceStore, plan: Plan, wanted: Sequence[str], engine: Callable[[], Engine] | None
+) -> dict[str, Ids]:
+    """Token ids by text, from the store or, where they are new, from the engine.
+
+    Args:
+        store: Where they are kept, beside the prompts.
+        plan: Names the model.
+        wanted: The texts.
+        engine: Gives the engine; called only if something has to be encoded. With None, what is
+            not there is left out.
+    """
+    keys = {text: text_key(text) for text in wanted}
+    known = store.prompts(plan.model, list(keys.values()))
+    missing = [text for text in keys if keys[text] not in known] if engine else []
+    if missing and engine:
+        new = {keys[text]: StoredPrompt(engine().encode(text), False) for text in missing}
+        store.put_prompts(plan.model, new)
+        known.update(new)
+    return {text: known[key].ids for text, key in keys.items() if key in known}
+
+
+def plan_texts(plan: Plan) -> list[str]:
+    """The texts that a plan of natural traces puts into prompts."""
+    assert plan.forcing is not None
+    assert plan.format is not None
+    return texts(plan.forcing.closers, plan.forcing.waits, plan.format)
+
+
+def forced_of(
+    plan: Plan, problems: Sequence[Problem], natural: Traces, ids: Mapping[str, Ids]
+) -> dict[Place, Going]:
+    """Every forced answer of a plan for the natural traces that are there.
+
+    Problem by problem, the longest prompt first, so that prompts that begin alike come into the
+    same batches.
+    """
+    forcing, form = plan.forcing, plan.format
+    assert forcing is not None
+    assert form is not None
+    known = [(p, natural[p.id, 0]) for p in problems if (p.id, 0) in natural]
+    known = [(p, t) for p, t in known if t.covers(plan.cap) and not t.error]
+    known.sort(key=lambda pair: -len(pair[1].prompt_ids) - len(pair[1].output_ids))
+    found: dict[Place, Going] = {}
+    for problem, trace in known:
+        for budget in reversed(forcing.budgets):
+            for closer in forcing.closers:
+                branch = force(trace, budget, form, closer, ids.__getitem__)
+                if branch is not None:
+                    key = plan.key(branch.prompt_ids)
+                    going = Going(key, branch, forcing.answer_tokens, problem.id)
+                    found[Place(closer.name, budget, problem.id)] = going
+    return found
+
+
+class Sent(NamedTuple):
+    """A trace that may be sent on, and the output tokens that it was allowed."""
+
+    trace: Trace
+    cap: int
+
+
+def sent_on(
+    plan: Plan, problems: Sequence[Problem], before: Mapping[str, Sent], ids: Mapping[str, Ids]
+) -> dict[str, Going]:
+    """The traces of one more round of "Wait", by problem id, for those of the round before.
+
+    A round has what is left of the tokens that the one before it was allowed.
+    """
+    assert plan.format is not None
+    found: dict[str, Going] = {}
+    for problem in problems:
+        if problem.id not in before or before[problem.id].trace.error:
+            continue
+        trace, cap = before[problem.id]
+        branch = send_on(trace, plan.format, ids[WAIT])
+        if branch is not None and (left := cap - branch.kept - len(ids[WAIT])) > 0:
+            found[problem.id] = Going(plan.key(branch.prompt_ids), branch, left, problem.id)
+    return found
+
+
+def rounds(
+    store: TraceStore,
+    plan: Plan,
+    problems: Sequence[Problem],
+    natural: Traces,
+    ids: Mapping[str, Ids],
+    *,
+    gather: Callable[[Mapping[str, Going]], None] = lambda goings: None,
+) -> Iterator[dict[str, tuple[Trace, Going]]]:
+    """Round after round of "Wait": the traces that are there, by problem id.
+
+    Args:
+        store: Holds them.
+        plan: The plan of the natural traces.
+        problems: The problems.
+        natural: The natural traces.
+        ids: Token ids by text.
+        gather: Sees to it that a round's traces are there before they are loaded.
+    """
+    assert plan.forcing is not None
+    before = {p.id: Sent(natural[p.id, 0], plan.cap) for p in problems if (p.id, 0) in natural}
+    for _ in range(plan.forcing.waits):
+        goings = sent_on(plan, problems, before, ids)
+        gather(goings)
+        found = load_going(store, {going.key: going for going in goings.values()}, opens=True)
+        there = {pid: (named(found[g.key], pid), g) for pid, g in goings.items() if g.key in found}
+        yield there
+        before = {pid: Sent(trace, going.cap) for pid, (trace, going) in there.items()}
+
+
+def load_going(store: TraceStore, goings: Mapping[str, Going], opens: bool) -> dict[str, Trace]:
+    """The traces that are there, by key.
+
+    Args:
+        store: Holds them.
+        goings: By key.
+        opens: Whether their prompts end inside a thinking block.
+    """
+    prompts = {key: StoredPrompt(going.branch.prompt_ids, opens) for key, going in goings.items()}
+    found: dict[str, Trace] = {}
+    for cap in {going.cap for going in goings.values()}:
+        names = {key: (key, 0) for key, going in goings.items() if going.cap == cap}
+        found |= {key: trace for (key, _), trace in store.load(names, prompts, cap).items()}
+    return found
+
+
+def named(trace: Trace, problem_id: str) -> Trace:
+    """A trace under its problem's id."""
+    return replace(trace, problem_id=problem_id)

@@ -1,0 +1,178 @@
+"""What one model has to generate for one task, and the keys under which it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pytest_tokenbudget.core.context_plan import Cell, Windowing
+from pytest_tokenbudget.core.engine import Decoding
+from pytest_tokenbudget.core.forcing import Forcing
+from pytest_tokenbudget.core.store import StoredPrompt, Want
+from pytest_tokenbudget.core.trace import ThinkingFormat
+from pytest_tokenbudget.tasks.problem import Message, Problem
+
+# Raised where a strategy, the request for a summary, or what is kept of a window changes: what was
+# kept before is then made anew.
+WINDOWS = "windows/1"
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a JSON-compatible value in its one canonical form."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def render_key(messages: Sequence[Message], thinking: bool | None) -> str:
+    """Key of a rendered prompt within one model."""
+    return digest([[dict(m) for m in messages], thinking])
+
+
+def text_key(text: str) -> str:
+    """Key of the token ids of a text that is put into prompts."""
+    return digest(["text", text])
+
+
+def trace_key(model: str, prompt_ids: Sequence[int], decoding: Decoding, sample: int) -> str:
+    """Key of a trace: model identity, prompt ids, decoding, sample; never the cap.
+
+    Args:
+        model: Hash of the model's identity.
+        prompt_ids: Token ids of the rendered prompt.
+        decoding: How tokens are chosen.
+        sample: Number of the sample; greedy decoding has only one.
+    """
+    return digest([model, list(prompt_ids), decoding.identity(), sample])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one model has to generate for one task in one mode.
+
+    Attributes:
+        alias: The model's name as shown.
+        identity: What distinguishes the model (id and revision or file hashes, ...).
+        model: Hash of the identity.
+        where: What the model is and where it runs, for people.
+        task: The task as given.
+        limit: How many problems, None for all.
+        samples: Samples a problem.
+        thinking: What is asked of the chat template; None leaves it to the template.
+        format: How the model marks its thinking, None if it has none.
+        decoding: How tokens are chosen.
+        budgets: Budgets that the selected tests need, rising.
+        left_out: Budgets that the model's context has no room for.
+        margin: Non-inferiority margin of the saturation point.
+        reach: Output tokens that traces must reach to where that is beyond the budgets.
+        kind: What the study is made for.
+        cliff_budgets: Budgets between which the cliff is looked for.
+        forcing: How thinking is ended by force; None for what is not about that.
+        windowing: How conversations are truncated; None for what is not about that.
+        from_model_entry: Names of settings that the model's own entry set.
+    """
+
+    alias: str
+    identity: Mapping[str, str]
+    model: str
+    where: str
+    task: str
+    limit: int | None
+    samples: int
+    thinking: bool | None
+    format: ThinkingFormat | None
+    decoding: Decoding
+    budgets: tuple[int, ...]
+    left_out: tuple[int, ...]
+    margin: float
+    reach: int = 0
+    kind: str = "main"
+    cliff_budgets: tuple[int, ...] = ()
+    forcing: Forcing | None = None
+    windowing: Windowing | None = None
+    from_model_entry: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Distinguishes the plans of one run."""
+        return f"{self.alias} {self.task} {self.mode} {self.kind}"
+
+    @property
+    def mode(self) -> str:
+        return "thinking" if self.thinking else "plain"
+
+    @property
+    def cap(self) -> int:
+        """How long traces may become: every budget is a cut."""
+        return max(*self.budgets, self.reach)
+
+    def renders(self, problems: Iterable[Problem]) -> dict[str, str]:
+        """For each problem id, the key of its rendered prompt."""
+        return {p.id: render_key(p.messages, self.thinking) for p in problems}
+
+    def names(
+        self, problems: Iterable[Problem], prompts: Mapping[str, StoredPrompt]
+    ) -> dict[str, tuple[str, int]]:
+        """For each trace key, the problem id and sample that it stands for."""
+        return {
+            trace_key(self.model, prompts[p.id].ids, self.decoding, sample): (p.id, sample)
+            for p in problems
+            if p.id in prompts
+            for sample in range(self.samples)
+        }
+
+    def key(self, prompt_ids: Sequence[int]) -> str:
+        """Key of the first sample for a prompt."""
+        return trace_key(self.model, prompt_ids, self.decoding, 0)
+
+    def wants(self, problems: Sequence[Problem], prompts: Mapping[str, StoredPrompt]) -> list[Want]:
+        """All traces needed, longest prompt first so that batches are of like length."""
+        posed = {problem.id: problem.messages for problem in problems}
+        wants = [
+            Want(
+                key,
+                prompts[pid].ids,
+                sample,
+                self.cap,
+                posed[pid],
+                self.thinking,
+                pid,
+                prompts[pid].opens_thinking,
+            )
+            for key, (pid, sample) in self.names(problems, prompts).items()
+        ]
+        return sorted(wants, key=lambda want: -len(want.prompt_ids))
+
+    def window_key(self, problem: Problem, cell: Cell) -> str:
+        """Key of what is kept of a conversation posed in one way.
+
+        A summary is written by the model, so how it chooses tokens belongs to it.
+        """
+        said = [render_key(problem.messages, self.thinking), *cell]
+        return digest([WINDOWS, *said, self.decoding.identity()])
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-compatible form, read back by :meth:`from_json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        values = dict(data)
+        if values["format"] is not None:
+            form = dict(values["format"])
+            form["closers"] = tuple(form["closers"])
+            values["format"] = ThinkingFormat(**form)
+        decoding = dict(values["decoding"])
+        decoding["stop"] = tuple(decoding["stop"])
+        values["decoding"] = Decoding(**decoding)
+        if values.get("forcing") is not None:
+            values["forcing"] = Forcing.from_json(values["forcing"])
+        if values.get("windowing") is not None:
+            values["windowing"] = Windowing.from_json(values["windowing"])
+        values["budgets"] = tuple(values["budgets"])
+        values["left_out"] = tuple(values["left_out"])
+        values["cliff_budgets"] = tuple(values["cliff_budgets"])
+        values["from_model_entry"] = tuple(values.get("from_model_entry", ()))
+        return cls(**values)

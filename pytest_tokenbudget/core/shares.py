@@ -1,0 +1,282 @@
+"""Who generates what: which traces a process wants, which are missing, and who has claimed them."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pytest_tokenbudget.core import checksums
+from pytest_tokenbudget.core.checksums import TRACES
+from pytest_tokenbudget.core.journal import Journal
+from pytest_tokenbudget.core.processes import Process, is_dead, this_process
+from pytest_tokenbudget.core.trace_rows import unpack
+from pytest_tokenbudget.tasks.problem import Message
+
+SEEN_SECONDS = 120.0
+
+# For a fresh start: a trace that was there before the run began. What another run beside it makes
+# is fresh enough; if each wanted its own, two of them would replace each other's for ever.
+STALE = """
+    (:fresh AND t.run != :run AND t.created < (SELECT began FROM runs WHERE run = :run))
+"""
+
+# What still has to be generated: nothing there, an error of an earlier run, a trace whose cap was
+# too low and that this run has not failed to go on from, or, for a fresh start, one of an earlier
+# run.
+MISSING = f"""
+    (t.key IS NULL
+     OR (t.stop_reason = 'error' AND t.run != :run)
+     OR (t.stop_reason = 'length' AND t.cap < w.cap AND (t.error = '' OR t.run != :run))
+     OR {STALE})
+"""
+# Nobody works on it. No deadline lies more than a lease ahead, unless the clock was put back; a
+# second is for clocks that are corrected a little.
+FREE = "(c.key IS NULL OR c.deadline < :now OR c.deadline > :now + c.lease + 1)"
+
+
+WANTED = "(place INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, cap INTEGER NOT NULL)"
+
+
+@dataclass(frozen=True)
+class Want:
+    """A trace that is needed with at least ``cap`` output tokens allowed.
+
+    Attributes:
+        key: Its key.
+        prompt_ids: Token ids of the prompt.
+        sample: Number of the sample.
+        cap: Output tokens that must be allowed.
+        messages: What the prompt was rendered from; empty where it goes on from an output.
+        thinking: What was asked of the chat template.
+        problem_id: The problem that it belongs to.
+        opens_thinking: Whether the prompt ends inside a thinking block.
+    """
+
+    key: str
+    prompt_ids: tuple[int, ...]
+    sample: int
+    cap: int
+    messages: tuple[Message, ...] = ()
+    thinking: bool | None = None
+    problem_id: str = ""
+    opens_thinking: bool = False
+
+
+class Claim(NamedTuple):
+    """What another process has claimed of what is wanted.
+
+    Attributes:
+        process: The process; None where an older version of this package has claimed it.
+        run: Its run.
+        traces: How many traces.
+        until: When the claim ends, unless it is renewed, as Unix time.
+    """
+
+    process: Process | None
+    run: str
+    traces: int
+    until: float
+
+
+class Shares(Journal):
+    """An open store: what is wanted of it, and the shares of it that processes have claimed."""
+
+    def want(self, wants: Sequence[Want]) -> None:
+        """Say which traces the following calls are about; their order is the order of claims.
+
+        Damaged ones among them are moved to the table ``damaged``, noted in ``damage``, and missing
+        from then on.
+        """
+        with self._errors():
+            for table in ("wanted", "todo"):
+                self._db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table} {WANTED}")
+            with self._transaction() as db:
+                db.execute("INSERT OR IGNORE INTO runs VALUES (?, ?)", (self.run, time.time()))
+                db.execute("DELETE FROM wanted")
+                db.executemany(
+                    "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?)",
+                    [(place, w.key, w.cap) for place, w in enumerate(wants)],
+                )
+                self._set_aside(db, {w.key: (w.problem_id or w.key, w.sample) for w in wants})
+        self._todo_for = None
+
+    def _set_aside(self, db: sqlite3.Connection, names: Mapping[str, tuple[str, int]]) -> None:
+        """Move damaged traces among those that are wanted out of the way."""
+        damaged = db.execute(
+            "SELECT w.key FROM wanted w LEFT JOIN traces t ON t.key = w.key"
+            " LEFT JOIN checksums k ON k.kind = 'traces' AND k.key = w.key"
+            " WHERE coalesce(t.key, k.key) IS NOT NULL"
+            f" AND (t.key IS NULL OR {TRACES.checksum('t')} IS NOT k.checksum)"
+        ).fetchall()
+        checksums.keep_damaged(db, TRACES, damaged)
+        checksums.forget(db, TRACES, damaged)
+        for (key,) in damaged:
+            self._note_damage(named(*names[key]))
+
+    # What is missing
+
+    # The table ``todo`` has what was missing at the last look for this ``fresh``, without
+    # what this process claimed since. So a share is found without going through everything.
+    _todo_for: bool | None = None
+
+    def missing(self, fresh: bool = False) -> int:
+        """How many wanted traces still have to be generated, by anyone; looks at all of them."""
+        with self._errors():
+            self._db.execute("DELETE FROM todo")
+            found = self._db.execute(
+                "INSERT INTO todo SELECT w.* FROM wanted w LEFT JOIN traces t ON t.key = w.key"
+                f" WHERE {MISSING}",
+                {"run": self.run, "fresh": fresh},
+            ).rowcount
+        self._todo_for = fresh
+        return found
+
+    def left(self, fresh: bool = False) -> int:
+        """How many of those are still missing that were at the last look, beside what was claimed.
+
+        This is quicker than :meth:`missing`, and it sees what other processes have generated.
+        """
+        if self._todo_for is not fresh:
+            return self.missing(fresh)
+        with self._errors():
+            self._db.execute(
+                "DELETE FROM todo WHERE place IN (SELECT w.place FROM todo w"
+                f" JOIN traces t ON t.key = w.key WHERE NOT {MISSING})",
+                {"run": self.run, "fresh": fresh},
+            )
+            return int(self._db.execute("SELECT count(*) FROM todo").fetchone()[0])
+
+    def failed(self) -> int:
+        """How many wanted traces this run has failed on: it does not try them again."""
+        with self._errors():
+            row = self._db.execute(
+                "SELECT count(*) FROM wanted w JOIN traces t ON t.key = w.key"
+                " WHERE t.run = :run"
+                " AND (t.stop_reason = 'error' OR (t.error != '' AND t.cap < w.cap))",
+                {"run": self.run},
+            ).fetchone()
+        return int(row[0])
+
+    def unclaimed(self, fresh: bool = False, most: int = -1) -> int:
+        """How many of the missing ones nobody is working on, as far as ``most``; -1 counts all."""
+        if self._todo_for is not fresh:
+            self.missing(fresh)
+        with self._errors():
+            row = self._db.execute(
+                "SELECT count(*) FROM (SELECT 1 FROM todo w LEFT JOIN traces t ON t.key = w.key"
+                f" LEFT JOIN claims c ON c.key = w.key WHERE {MISSING} AND {FREE} LIMIT :most)",
+                {"run": self.run, "fresh": fresh, "now": time.time(), "most": most},
+            ).fetchone()
+        return int(row[0])
+
+    # Shares
+
+    def claim(self, limit: int, lease: float, fresh: bool = False) -> dict[str, tuple[int, ...]]:
+        """Take a share of what is missing and nobody else is working on.
+
+        Args:
+            limit: How many at the most.
+            lease: Seconds until others may take the share over, unless renewed.
+            fresh: Whether traces of earlier runs count as missing.
+
+        Returns:
+            For each claimed key, the output ids to continue from; empty where there are none.
+        """
+        if self._todo_for is not fresh:
+            self.missing(fresh)
+        with self._transaction() as db:
+            now = time.time()
+            rows = db.execute(
+                # An error's ids are what stood before it; they may be more than are wanted now.
+                "SELECT w.key, CASE WHEN t.stop_reason IN ('length', 'error')"
+                f" AND NOT {STALE} AND {TRACES.intact('t')}"
+                " THEN substr(t.output_ids, 1, 4 * w.cap) END"
+                " FROM todo w LEFT JOIN traces t ON t.key = w.key"
+                " LEFT JOIN claims c ON c.key = w.key"
+                f" WHERE {MISSING} AND {FREE} ORDER BY w.place LIMIT :limit",
+                {"run": self.run, "fresh": fresh, "now": now, "limit": limit},
+            ).fetchall()
+            db.executemany(
+                "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?)",
+                [(key, self.owner, now + lease, lease) for key, _ in rows],
+            )
+            db.executemany("DELETE FROM todo WHERE key = ?", [(key,) for key, _ in rows])
+            self._sign_in(db)
+        return {key: unpack(blob) if blob else () for key, blob in rows}
+
+    def release(self) -> None:
+        """Give up this process's claims, so that nobody has to wait for their deadline."""
+        with self._transaction() as db:
+            given_up = db.execute("DELETE FROM claims WHERE owner = ?", (self.owner,)).rowcount
+        if given_up:
+            self._todo_for = None
+
+    def claims(self) -> list[Claim]:
+        """What other processes have claimed of what is wanted, the largest claim first."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT p.host, p.pid, p.started, coalesce(p.run, ''), count(*), max(c.deadline)"
+                " FROM claims c JOIN wanted w ON w.key = c.key"
+                " LEFT JOIN processes p ON p.owner = c.owner"
+                f" WHERE NOT {FREE} AND c.owner != :owner GROUP BY c.owner ORDER BY 5 DESC",
+                {"now": time.time(), "owner": self.owner},
+            ).fetchall()
+        return [
+            Claim(Process(host, pid, started) if host else None, run, traces, until)
+            for host, pid, started, run, traces, until in rows
+        ]
+
+    # Processes
+
+    def arrive(self, plan: str) -> None:
+        """Say that this process will help with a plan, so that others leave it a share."""
+        with self._transaction() as db:
+            self._sign_in(db)
+            db.execute("UPDATE processes SET plan = ? WHERE owner = ?", (plan, self.owner))
+
+    def leave(self) -> None:
+        """Say that this process helps with no plan any more."""
+        with self._transaction() as db:
+            db.execute("UPDATE processes SET plan = '' WHERE owner = ?", (self.owner,))
+
+    def _sign_in(self, db: sqlite3.Connection) -> None:
+        process = this_process()
+        db.execute(
+            "INSERT INTO processes VALUES (?, ?, ?, ?, ?, '', ?)"
+            " ON CONFLICT (owner) DO UPDATE SET seen = excluded.seen",
+            (self.owner, self.run, *process, time.time()),
+        )
+
+    def helpers(self, plan: str) -> tuple[int, int]:
+        """How many other processes help with a plan: those of this run, those of other runs."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT run = ?, host, seen FROM processes WHERE plan = ? AND owner != ?",
+                (self.run, plan, self.owner),
+            ).fetchall()
+        # Of a process on another host or in another container it is not known whether it lives.
+        here, since = this_process().host, time.time() - SEEN_SECONDS
+        own = [bool(own) for own, host, seen in rows if host == here or seen > since]
+        return sum(own), len(own) - sum(own)
+
+    def forget_dead(self) -> None:
+        """Free what processes have claimed that are dead for certain."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT owner, host, pid, started FROM processes WHERE owner != ?"
+                " AND (plan != '' OR owner IN (SELECT owner FROM claims))",
+                (self.owner,),
+            ).fetchall()
+        dead = [(owner,) for owner, *process in rows if is_dead(Process(*process))]
+        if dead:
+            with self._transaction() as db:
+                db.executemany("DELETE FROM claims WHERE owner = ?", dead)
+                db.executemany("DELETE FROM processes WHERE owner = ?", dead)
+
+
+def named(problem_id: str, sample: int) -> str:
+    """A trace in words."""
+    return f"the trace of {problem_id}" + (f" (sample {sample})" if sample else "")

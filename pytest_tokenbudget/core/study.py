@@ -1,0 +1,353 @@
+"""A study: every trace of one model on one task, judged at every budget.
+
+All that a report shows is computed here, once, on first use.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.common.style import plural
+from pytest_tokenbudget.core.engine import Decoding
+from pytest_tokenbudget.core.scoring import Judged, judge
+from pytest_tokenbudget.core.study_cache import Once
+from pytest_tokenbudget.core.trace import (
+    Outcome,
+    StopReason,
+    ThinkingFormat,
+    Trace,
+    check_budgets,
+)
+from pytest_tokenbudget.core.unknown_blocks import unknown_block
+from pytest_tokenbudget.core.verdicts_by_token import verdict_changes
+from pytest_tokenbudget.tasks.base import Task
+from pytest_tokenbudget.tasks.problem import Problem
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pytest_tokenbudget.core.curve import Curve
+    from pytest_tokenbudget.core.saturation import Saturation
+    from pytest_tokenbudget.models.prices import Price
+
+PLAIN = "plain"
+
+Value = TypeVar("Value")
+
+
+@dataclass(eq=False)
+class Study(Once):
+    """Problems, samples and budgets of one model on one task.
+
+    A problem counts once all its traces are there and reach to the largest budget; the others are
+    `missing`. A trace that ended in an error is there: it is an outcome of its own.
+
+    Attributes:
+        alias: The model's name as people wrote it.
+        identity: What exactly the model is: id and revision or hashes, quantisation, dtype, engine.
+        task: The task with its way of scoring.
+        problems: The problems that were asked for, in order.
+        traces: Traces by problem id and sample; may hold more than is asked for.
+        samples: Samples a problem.
+        thinking: How the model marks its thinking; None where it has none.
+        mode: ``"plain"`` or ``"thinking"``.
+        budgets: The budgets, in output tokens.
+        margin: Loss of accuracy that saturation tolerates.
+        left_out: Budgets that the model's context has no room for.
+        decoding: How tokens were chosen.
+        reach: Output tokens that every trace can be cut at; at least the largest budget.
+        kind: What it was made for.
+        cliff_budgets: Budgets between which the cliff is looked for; empty means the default.
+        price: What its tokens cost; None where nobody has said it.
+        others: A study of the same model and task with further samples, where there is one.
+    """
+
+    alias: str
+    identity: Mapping[str, str]
+    task: Task
+    problems: tuple[Problem, ...]
+    traces: Mapping[tuple[str, int], Trace]
+    samples: int
+    thinking: ThinkingFormat | None
+    mode: str
+    budgets: tuple[int, ...]
+    margin: float = 0.02
+    left_out: tuple[int, ...] = ()
+    decoding: Decoding = field(default_factory=Decoding)
+    reach: int = 0
+    kind: str = "main"
+    cliff_budgets: tuple[int, ...] = ()
+    price: Price | None = None
+    others: Study | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.budgets = check_budgets(self.budgets)
+        self.reach = max(self.reach, self.largest)
+        if self.samples < 1:
+            raise ValueError(f"a study has at least 1 sample a problem, not {self.samples}")
+        self._judged: dict[int, tuple[Judged, ...]] = {}
+
+    @property
+    def largest(self) -> int:
+        """The largest budget."""
+        return self.budgets[-1]
+
+    @cached_property
+    def complete(self) -> tuple[Problem, ...]:
+        """Problems whose traces are all there and reach as far as is needed."""
+        return tuple(
+            problem
+            for problem in self.problems
+            if all(
+                (trace := self.traces.get((problem.id, sample))) is not None
+                and trace.covers(self.reach)
+                for sample in range(self.samples)
+            )
+        )
+
+    @property
+    def missing(self) -> int:
+        """Problems that lack a trace, or have one that is too short."""
+        return len(self.problems) - len(self.complete)
+
+    @property
+    def cliff_study(self) -> Study:
+        """The study that the cliff is looked for in: this one, unless the cliff has its own."""
+        return self
+
+    @property
+    def by_token_available(self) -> bool:
+        """Whether traces can be cut at any number of tokens up to the reach."""
+        return True
+
+    def usable(self, budgets: Iterable[int]) -> tuple[int, ...]:
+        """Those of ``budgets`` that traces can be judged at, rising."""
+        return tuple(sorted({b for b in budgets if 1 <= b <= self.reach}))
+
+    @property
+    def source(self) -> dict[str, object] | None:
+        """Where traces come from that were not generated here; None for the others."""
+        return None
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the results must know, in sentences."""
+        return [*self.origin, *self.unknown_blocks, *self._counting()]
+
+    @property
+    def origin(self) -> list[str]:
+        """Where the traces come from and what was assumed about them, in sentences."""
+        return []
+
+    @property
+    def unknown_blocks(self) -> list[str]:
+        """A sentence if outputs begin with a block that the model's format does not cover."""
+        texts = [judged.cut.trace.text for judged in self.judged(self.largest)]
+        found = unknown_block(texts, self.thinking)
+        if found is None:
+            return []
+        tag, count = printable(found[0]), found[1]
+        quote = "'" if '"' in tag else '"'
+        return [
+            f"{count:,} of {plural(len(texts), 'answer')} begin with {tag}, which is no tag of a "
+            "thinking format of this model: what follows is scored as an answer. If it is "
+            f"thinking, declare it in tokenbudget.toml: {self._declaration} with "
+            f"open = {quote}{tag}{quote} and its close tag"
+        ]
+
+    @property
+    def _declaration(self) -> str:
+        return '[formats.NAME], named by thinking = "NAME" in [models.ALIAS],'
+
+    def _counting(self) -> list[str]:
+        if not self.counted:
+            return []
+        said = f"{self.counted:,} of {len(self._rows):,} answers came without token ids: counted"
+        own = [
+            (len(trace.output_ids), trace.usage["completion_tokens"])
+            for _, trace in self._rows
+            if trace.counted and "completion_tokens" in trace.usage
+        ]
+        if not own:
+            return [f"{said} from their text"]
+        ours, theirs = (sum(each) for each in zip(*own, strict=True))
+        return [f"{said} from their text are {ours:,} tokens, the server says {theirs:,}"]
+
+    @property
+    def counted(self) -> int:
+        """Traces whose tokens were counted from text, since their engine gave no ids."""
+        return sum(trace.counted for _, trace in self._rows)
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Sums of the engine's own counts by name; empty where it gave none."""
+        total: Counter[str] = Counter()
+        for _, trace in self._rows:
+            total.update(trace.usage)
+        return dict(total)
+
+    @property
+    def errors(self) -> tuple[Trace, ...]:
+        """Traces that ended in an error."""
+        return tuple(t for _, t in self._rows if t.stop_reason is StopReason.ERROR)
+
+    @property
+    def scored(self) -> bool:
+        """Whether there is a complete problem with a trace that did not end in an error."""
+        return len(self.errors) < len(self._rows)
+
+    def judged(self, budget: int) -> tuple[Judged, ...]:
+        """Every trace of the complete problems cut at ``budget`` and judged.
+
+        The order is that of the problems, and of the samples within each.
+
+        Raises:
+            ValueError: If a trace does not reach to ``budget``.
+        """
+        if budget not in self._judged:
+            self._judged[budget] = tuple(
+                judge(self.task, problem, trace.cut(budget, self.thinking))
+                for problem, trace in self._rows
+            )
+        return self._judged[budget]
+
+    @cached_property
+    def curve(self) -> Curve:
+        """Accuracy, truncation and tokens used at the budgets.
+
+        Raises:
+            ValueError: If no problem has all its traces.
+        """
+        import numpy as np
+
+        from pytest_tokenbudget.core.curve import build_curve
+
+        self._need_data()
+        return build_curve(
+            self.budgets,
+            np.array(self._table(lambda j: str(j.outcome.value)), dtype=object),
+            np.array(self._table(lambda j: j.cut.truncated), dtype=bool),
+            np.array(self._table(lambda j: j.cut.tokens_used), dtype=np.int64),
+        )
+
+    @cached_property
+    def saturation(self) -> Saturation:
+        """The saturation point, with the comparisons that it rests on.
+
+        Raises:
+            ValueError: If no problem has all its traces.
+        """
+        import numpy as np
+
+        from pytest_tokenbudget.core.saturation import saturation_point
+
+        self._need_data()
+        correct = np.array(
+            self._table(lambda j: float("nan") if j.outcome is Outcome.ERROR else float(j.correct)),
+            dtype=np.float64,
+        )
+        return saturation_point(self.budgets, correct, margin=self.margin)
+
+    def accuracy_at(self, tokens: int) -> float:
+        """Accuracy when generation stops at ``tokens`` output tokens, any number to the largest.
+
+        Raises:
+            ValueError: If ``tokens`` is below 1 or beyond the largest budget.
+        """
+        if not 1 <= tokens <= self.reach:
+            raise ValueError(
+                f"accuracy is known from 1 to {self.reach} tokens here, not at {tokens}"
+            )
+        return float(self.accuracy_by_token()[1][tokens - 1])
+
+    def accuracy_by_token(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Every token count from 1 to the reach, and the accuracy there.
+
+        Returns:
+            Token counts and accuracies; NaN where every trace ended in an error.
+        """
+        import numpy as np
+
+        tokens, right = self.correct_by_token()
+        fine = [trace.stop_reason is not StopReason.ERROR for _, trace in self._rows]
+        accuracy = right[fine].mean(axis=0) if any(fine) else np.full(self.reach, np.nan)
+        return tokens, accuracy
+
+    def correct_by_token(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Every token count from 1 to the reach, and which traces are right there.
+
+        Returns:
+            Token counts, and an array of traces x token counts; the traces are those of the
+            complete problems, in the order of :meth:`judged`. One that ended in an error is never
+            right.
+        """
+        import numpy as np
+
+        return np.arange(1, self.reach + 1, dtype=np.int64), self._correct_by_token
+
+    @property
+    def tokens_generated(self) -> int:
+        """Tokens of all traces that are here, whenever they were generated."""
+        asked = {problem.id for problem in self.problems}
+        return sum(
+            len(trace.output_ids)
+            for (problem_id, sample), trace in self.traces.items()
+            if problem_id in asked and sample < self.samples
+        )
+
+    @property
+    def tokens_once(self) -> int:
+        """Tokens that one pass at the largest budget takes, which serves every budget."""
+        return self._tokens_at(self.largest)
+
+    @property
+    def tokens_if_separate(self) -> int:
+        """Tokens that one generation for each budget would have taken."""
+        return sum(self._tokens_at(budget) for budget in self.budgets)
+
+    def _tokens_at(self, budget: int) -> int:
+        return sum(min(budget, trace.tokens) for _, trace in self._rows)
+
+    def _need_data(self) -> None:
+        if not self.complete:
+            raise ValueError(
+                f"no problem of {self.task.name} has all its traces of {self.alias} to "
+                f"{self.largest} tokens: there is nothing to judge"
+            )
+
+    def _table(self, value: Callable[[Judged], Value]) -> list[list[list[Value]]]:
+        """A value of every cut, as problems x samples x budgets."""
+        columns = [self.judged(budget) for budget in self.budgets]
+        return [
+            [
+                [value(column[row * self.samples + sample]) for column in columns]
+                for sample in range(self.samples)
+            ]
+            for row in range(len(self.complete))
+        ]
+
+    @cached_property
+    def _rows(self) -> tuple[tuple[Problem, Trace], ...]:
+        return tuple(
+            (problem, self.traces[problem.id, sample])
+            for problem in self.complete
+            for sample in range(self.samples)
+        )
+
+    @cached_property
+    def _correct_by_token(self) -> NDArray[np.bool_]:
+        import numpy as np
+
+        right = np.zeros((len(self._rows), self.reach), dtype=bool)
+        for row, (problem, trace) in enumerate(self._rows):
+            if trace.stop_reason is not StopReason.ERROR:
+                changes = verdict_changes(self.task, problem, trace, self.thinking, self.reach)
+                for tokens, now in changes:
+                    right[row, tokens - 1 :] = now
+        return right

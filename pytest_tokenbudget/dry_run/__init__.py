@@ -1,0 +1,1 @@
+"""What a run would generate, without loading a model."""

@@ -1,0 +1,129 @@
+"""What the context eval would generate: an answer to every window, and the summaries in some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_tokenbudget.core.context_plan import Cell, Place, WindowFacts
+from pytest_tokenbudget.core.store import StoredPrompt
+from pytest_tokenbudget.core.trace import StopReason, Trace
+from pytest_tokenbudget.dry_run.parts import Book, Part, Past, Wanted, past_of, weakest
+from pytest_tokenbudget.dry_run.prompt_counts import Known, Length
+from pytest_tokenbudget.engines.planning import Kind, SetupError
+from pytest_tokenbudget.settings.context_limits import ContextError
+from pytest_tokenbudget.studies.context.load import window_facts
+from pytest_tokenbudget.studies.context.plan import all_posed, fit_context
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.core.plan import Plan
+    from pytest_tokenbudget.tasks.conversations import Posed
+    from pytest_tokenbudget.tasks.problem import Problem
+
+SUMMARY = "summary"
+
+
+def context_parts(book: Book) -> list[Part]:
+    """The parts of the context eval.
+
+    Raises:
+        SetupError: If it cannot be made, or the model's context is not known yet.
+    """
+    if book.spec.context is None:
+        raise SetupError(f"{book.spec.alias}: its context is not known before it is downloaded")
+    plan = book.plan(Kind.CONTEXT)
+    lengths: dict[str, Length] = {}
+
+    def measure(problems: Sequence[Problem]) -> dict[str, int]:
+        new = [problem for problem in problems if problem.id not in lengths]
+        lengths.update(book.lengths(plan, new, book.rendered(plan, new)))
+        return {problem.id: lengths[problem.id].tokens for problem in problems}
+
+    try:
+        plan = fit_context(
+            plan,
+            book.settings,
+            book.session.task,
+            arms=book.session.arms_of(book.spec),
+            measure=measure,
+            context=book.spec.context,
+        )
+        assert plan.windowing is not None
+        posed = all_posed(plan.windowing, book.session.task)
+    except ContextError as error:
+        raise SetupError(f"{book.spec.alias}: {error}") from error
+    known = weakest(lengths[each.problem.id] for each in posed)
+    notes = ["which conversations fit is estimated, too"] if known is Known.ESTIMATED else []
+    facts = window_facts(book.store, plan, posed)
+    keys = {each.key for each in facts.values() if each.key}
+    traces = book.store.load(
+        {key: (key, 0) for key in keys}, {key: StoredPrompt((), False) for key in keys}, plan.cap
+    )
+    there = {key: trace for (key, _), trace in traces.items()}
+    wanted = {
+        each.key: each
+        for one in posed
+        for cell in plan.windowing.cells
+        if (
+            each := _wanted(
+                plan, one, cell, facts=facts, there=there, whole=lengths[one.problem.id].tokens
+            )
+        )
+    }
+    past = past_of([t for t in there.values() if t.stop_reason is not StopReason.ERROR], plan)
+    parts = [book.part(plan, list(wanted.values()), known=known, past=past or Past(), notes=notes)]
+    lacking = {each.key for each in wanted.values() if each.trace is None or book.settings.fresh}
+    summaries = _summaries(book, plan, posed, lengths=lengths, lacking=lacking, facts=facts)
+    return [*([summaries] if summaries else []), *parts]
+
+
+def _wanted(
+    plan: Plan,
+    posed: Posed,
+    cell: Cell,
+    *,
+    facts: dict[Place, WindowFacts],
+    there: dict[str, Trace],
+    whole: int,
+) -> Wanted | None:
+    """The answer to a window; None where there is no window."""
+    place = Place(posed.problem.id, cell)
+    noted = facts.get(place)
+    if noted is None:
+        prompt = min(whole, cell.of.of(whole)) or whole
+        return Wanted(f"{posed.problem.id} {cell}", prompt, plan.cap)
+    if not noted.key:
+        return None
+    return Wanted(noted.key, noted.tokens, plan.cap, there.get(noted.key))
+
+
+def _summaries(
+    book: Book,
+    plan: Plan,
+    posed: Sequence[Posed],
+    *,
+    lengths: dict[str, Length],
+    lacking: set[str],
+    facts: dict[Place, WindowFacts],
+) -> Part | None:
+    """Summaries of what does not fit, each at most as long as its window."""
+    assert plan.windowing is not None
+    wanted = []
+    for cell in plan.windowing.cells:
+        if cell.strategy.partition("=")[0] != SUMMARY:
+            continue
+        for one in posed:
+            whole = lengths[one.problem.id].tokens
+            limit = min(cell.of.of(whole) or whole, whole)
+            noted = facts.get(Place(one.problem.id, cell))
+            key = noted.key if noted else f"{one.problem.id} {cell}"
+            if limit < whole and key in lacking:
+                wanted.append(Wanted(f"summary of {key} {one.problem.id} {cell}", whole, limit))
+    if not wanted:
+        return None
+    most = max(each.cap for each in wanted)
+    stage = replace(plan, kind=Kind.SUMMARY.value, budgets=(most,), windowing=None)
+    known = weakest(lengths.values())
+    notes = ["each at most as long as its window; fewer where windows need none"]
+    return book.part(stage, wanted, known=known, past=Past(), notes=notes)

@@ -1,0 +1,254 @@
+"""What a run would generate, as lines for a terminal and as a file for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_tokenbudget.common.style import columns, count, plural, rule, wrapped
+from pytest_tokenbudget.dry_run.prompt_counts import Known
+from pytest_tokenbudget.models.prices import MILLION, Price
+from pytest_tokenbudget.report.cost_words import duration, money
+from pytest_tokenbudget.report.files import to_plain, write_json
+from pytest_tokenbudget.report.progress import about
+from pytest_tokenbudget.stats.forecast import Forecast, together
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.dry_run.dry_run import ModelRun
+    from pytest_tokenbudget.dry_run.parts import Part
+
+SCHEMA = "tokenbudget-dry-run/1"
+FILE = "dry_run.json"
+
+
+@dataclass(frozen=True)
+class Toll:
+    """What a part, or all of them, would take.
+
+    Attributes:
+        traces: Traces that are to be generated.
+        at_most: Output tokens at the most.
+        expected: Output tokens that are to be expected; None where nothing tells.
+        seconds: Time that is to be expected; None where it is not known.
+        most_seconds: Time at the most, at the same rate.
+        cost: Money that is to be expected; None where it is not known.
+        most_cost: Money at the most; None without a price.
+    """
+
+    traces: int
+    at_most: int
+    expected: Forecast | None
+    seconds: float | None
+    most_seconds: float | None
+    cost: float | None
+    most_cost: float | None
+
+
+def toll_of(part: Part, price: Price | None, rate: float | None) -> Toll:
+    """What a part would take.
+
+    Args:
+        part: The part.
+        price: What tokens cost, None where nobody has said it.
+        rate: Tokens a second, None where it is not known.
+    """
+    expected = part.forecast
+    cost = most_cost = None
+    if price is not None:
+        # Of a model that may think, any token may be thinking.
+        thinks = part.plan.format is not None
+        most = max(price.output, price.reasoning) if thinks else price.output
+        most_cost = (part.prompt_tokens * price.input + part.at_most * most) / MILLION
+        share = part.past.reasoning
+        if price.output == price.reasoning:
+            share = 0.0
+        if expected is not None and share is not None:
+            each = (1 - share) * price.output + share * price.reasoning
+            asked = part.expected_prompt_tokens * price.input
+            cost = (asked + expected.tokens * each) / MILLION
+    return Toll(
+        traces=part.missing,
+        at_most=part.at_most,
+        expected=expected,
+        seconds=expected.tokens / rate if expected is not None and rate else None,
+        most_seconds=part.at_most / rate if rate else None,
+        cost=cost,
+        most_cost=most_cost,
+    )
+
+
+def tolls_of(run: ModelRun) -> list[Toll]:
+    """What each part of a model's run would take; a part without a rate has that of another."""
+    rates = [p.past.tokens_per_second for p in run.parts if p.past.tokens_per_second]
+    return [
+        toll_of(part, run.spec.price, part.past.tokens_per_second or next(iter(rates), None))
+        for part in run.parts
+    ]
+
+
+def sum_of(tolls: Sequence[Toll]) -> Toll:
+    """What all parts together would take; what is not known of one is not known of all."""
+    some = [toll for toll in tolls if toll.traces]
+
+    def whole(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) if known and len(known) == len(values) else None
+
+    return Toll(
+        traces=sum(toll.traces for toll in some),
+        at_most=sum(toll.at_most for toll in some),
+        expected=together([toll.expected for toll in some]),
+        seconds=whole([toll.seconds for toll in some]),
+        most_seconds=whole([toll.most_seconds for toll in some]),
+        cost=whole([toll.cost for toll in some]),
+        most_cost=whole([toll.most_cost for toll in some]),
+    )
+
+
+def write_dry_run(runs: Sequence[ModelRun], directory: Path) -> Path:
+    """Write what would be generated below ``directory``, whole or not at all."""
+    return write_json(
+        directory / "results" / FILE,
+        {"schema": SCHEMA, "models": [_record(run) for run in runs]},
+    )
+
+
+def _record(run: ModelRun) -> dict[str, object]:
+    tolls = tolls_of(run)
+    return {
+        "model": run.spec.alias,
+        "price_per_million": run.spec.price,
+        "parts": [
+            {
+                "kind": part.plan.kind,
+                "mode": part.plan.mode,
+                "task": part.plan.task,
+                "decoding": part.plan.decoding.identity(),
+                "cap": part.plan.cap,
+                "traces": part.traces,
+                "stored": part.stored,
+                "to_generate": part.missing,
+                "extended": part.extended,
+                "at_most_tokens": toll.at_most,
+                "expected_tokens": toll.expected,
+                "prompt_tokens": part.prompt_tokens,
+                "expected_prompt_tokens": part.expected_prompt_tokens,
+                "prompts": part.known,
+                "tokens_per_second": part.past.tokens_per_second,
+                "expected_seconds": toll.seconds,
+                "at_most_seconds": toll.most_seconds,
+                "expected_cost": toll.cost,
+                "at_most_cost": toll.most_cost,
+                "notes": _notes(part),
+            }
+            for part, toll in zip(run.parts, tolls, strict=True)
+        ],
+        "together": to_plain(sum_of(tolls)),
+        "memory": None if run.memory is None else {**_plain(run.memory), "total": run.memory.total},
+        "failures": run.failures,
+        "notes": run.notes,
+    }
+
+
+def _plain(value: object) -> dict[str, object]:
+    plain = to_plain(value)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def dry_run_lines(runs: Sequence[ModelRun], width: int) -> list[str]:
+    """What would be generated, for people.
+
+    Args:
+        runs: What would be done with each model.
+        width: Columns of the terminal.
+    """
+    width = columns(width)
+    if not runs:
+        return ["dry run: no selected test needs a model, so nothing would be generated"]
+    lines = []
+    for run in runs:
+        lines.append(rule(run.spec.alias, ": dry run, nothing is loaded", width))
+        tolls = tolls_of(run)
+        sentences = [f"{run.spec.alias} = {run.parts[0].plan.where}"] if run.parts else []
+        for part, toll in zip(run.parts, tolls, strict=True):
+            sentences += [about(part.plan), *_part(part, toll, run.spec.price)]
+        if sum(toll.traces > 0 for toll in tolls) > 1:
+            whole = sum_of(tolls)
+            sentences.append(f"together: {plural(whole.traces, 'trace')}, {_tokens(whole)}")
+            sentences += _price_and_time(whole, run.spec.price)
+        if run.memory is not None:
+            memory = run.memory
+            sentences.append(
+                f"memory: {_bytes(memory.weights)} of weights, and {plural(memory.rows, 'row')} of "
+                f"at most {_bytes(memory.row)} at once: at most {_bytes(memory.total)}"
+            )
+        sentences += run.notes
+        sentences += [f"cannot be generated: {failure}" for failure in run.failures]
+        for sentence in sentences:
+            lines += wrapped(sentence, width)
+    return lines
+
+
+def _part(part: Part, toll: Toll, price: Price | None) -> list[str]:
+    stored = f"{plural(part.traces, 'trace')} needed, {count(part.stored)} stored"
+    if not part.missing:
+        return [f"  {stored}: nothing would be generated"]
+    extended = f", {count(part.extended)} of them go on from others" if part.extended else ""
+    said = [f"  {stored}, {count(part.missing)} to generate{extended}: {_tokens(toll)}"]
+    said.append(f"  prompts: {_asked(part)}, {_prompts(part.known)}")
+    said += [f"  {sentence}" for sentence in _price_and_time(toll, price)]
+    return said + [f"  {note}" for note in _notes(part)]
+
+
+def _notes(part: Part) -> list[str]:
+    if part.missing and part.forecast is not None and part.past.note:
+        return [*part.notes, f"expected {part.past.note}"]
+    return list(part.notes)
+
+
+def _tokens(toll: Toll) -> str:
+    most, expected = f"at most {plural(toll.at_most, 'token')}", toll.expected
+    if expected is None:
+        return f"{most}; how many to expect no earlier trace tells"
+    least = "at least " if expected.at_least else "about "
+    return (
+        f"{most}; {least}{count(expected.tokens)} are to be expected "
+        f"[{count(expected.low)}, {count(expected.high)}], from {count(expected.traces)} "
+        "earlier traces"
+    )
+
+
+def _asked(part: Part) -> str:
+    most, expected = part.prompt_tokens, round(part.expected_prompt_tokens)
+    if expected == most:
+        return plural(most, "token")
+    return f"about {count(expected)} tokens, at most {count(most)}"
+
+
+def _prompts(known: Known) -> str:
+    return {
+        Known.STORED: "as rendered before",
+        Known.COUNTED: "counted with the model's tokenizer",
+        Known.ESTIMATED: "estimated from their characters: the tokenizer is not here",
+    }[known]
+
+
+def _price_and_time(toll: Toll, price: Price | None) -> list[str]:
+    said = []
+    if toll.most_seconds is not None:
+        likely = "" if toll.seconds is None else f"about {duration(toll.seconds)}, "
+        said.append(f"time: {likely}at most {duration(toll.most_seconds)}, as fast as before")
+    if price is not None and toll.most_cost is not None:
+        likely = "" if toll.cost is None else f"about {money(toll.cost, price.currency)}, "
+        said.append(f"cost: {likely}at most {money(toll.most_cost, price.currency)}")
+    return said
+
+
+def _bytes(number: int) -> str:
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20)):
+        if number >= factor:
+            return f"{number / factor:,.1f} {unit}"
+    return f"{number / 2**10:,.0f} KiB"

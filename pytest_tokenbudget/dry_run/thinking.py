@@ -1,0 +1,195 @@
+"""What the thinking eval would generate: natural traces, thinking off, forced answers, "Wait".
+
+Forced answers go on from natural traces, so how many there will be is only known where these are
+stored. Until then every budget and closer counts for every problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_tokenbudget.core.forced import forced_of, load_going, plan_texts, text_ids
+from pytest_tokenbudget.core.forcing import texts
+from pytest_tokenbudget.core.trace import StopReason, Trace
+from pytest_tokenbudget.dry_run.parts import Book, Part, Past, Wanted, past_of, weakest
+from pytest_tokenbudget.dry_run.prompt_counts import Known, Length
+from pytest_tokenbudget.engines.planning import Kind
+from pytest_tokenbudget.stats.forecast import Forecast, together
+from pytest_tokenbudget.studies.thinking.plan import NoThinkingError, choose_closers, fit_thinking
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.core.forcing import Ids
+    from pytest_tokenbudget.core.plan import Plan
+    from pytest_tokenbudget.tasks.problem import Problem
+
+    Natural = Mapping[tuple[str, int], Trace]
+
+
+def thinking_parts(book: Book) -> list[Part]:
+    """The parts of the thinking eval.
+
+    Raises:
+        NoThinkingError: If the model is not known to think, or cannot be gone on from.
+        SetupError: If the eval cannot be made.
+    """
+    spec, settings = book.spec, book.session.thinking_settings(book.spec)
+    if not book.goes_on:
+        raise NoThinkingError(
+            f"{spec.alias} takes chat messages and no token ids, so its thinking cannot be gone on "
+            "from"
+        )
+    closers = choose_closers(settings, spec)[: 1 if book.session.only_modes else None]
+    assert spec.thinking is not None
+    problems = book.session.problems
+    plan = book.plan(Kind.THINKING)
+    rendered = book.rendered(plan, problems)
+    lengths = book.lengths(plan, problems, rendered)
+    put_in = texts(closers, settings.wait, spec.thinking)
+    ids = text_ids(book.store, plan, put_in, None)
+    inserts = [
+        Length(len(ids[text]), Known.STORED) if text in ids else book.counter.text(text)
+        for text in put_in
+    ]
+    known = weakest([*lengths.values(), *inserts])
+    # Where lengths are estimates the most that there could be room for is taken.
+    sure = known is not Known.ESTIMATED
+    plan = fit_thinking(
+        plan,
+        spec,
+        settings,
+        closers,
+        insert=max(each.tokens for each in inserts) if sure else 1,
+        longest=max(each.tokens for each in lengths.values()) if sure else 1,
+        context=spec.context or 2**20,
+        largest_mode=book.session.largest_mode(spec),
+    )
+    wanted = book.wanted(plan, problems, rendered, lengths)
+    natural = book.part(plan, wanted, known=known, past=book.past(plan))
+    parts = [natural]
+    if plan.thinking is not None and not book.session.only_modes:
+        parts.append(_off(book, plan, problems))
+    there = book.store.load(plan.names(problems, rendered), rendered, plan.cap)
+    usable = {} if settings.fresh else _usable(there, plan)
+    # The closers' ids are needed to know the prompts of forced answers.
+    ids = text_ids(book.store, plan, plan_texts(plan), None)
+    whole = len(ids) == len(set(plan_texts(plan)))
+    parts.append(_forced(book, natural, usable if whole else {}, ids))
+    if settings.wait:
+        parts.append(_waits(book, natural))
+    return parts
+
+
+def _usable(natural: Natural, plan: Plan) -> Natural:
+    return {
+        place: trace
+        for place, trace in natural.items()
+        if trace.stop_reason is not StopReason.ERROR and trace.covers(plan.cap)
+    }
+
+
+def _off(book: Book, natural: Plan, problems: Sequence[Problem]) -> Part:
+    plan = book.plan(Kind.OFF)
+    rendered = book.rendered(plan, problems)
+    lengths = book.lengths(plan, problems, rendered)
+    known = weakest(lengths.values())
+    reach = natural.cap
+    if book.spec.context is not None and known is not Known.ESTIMATED:
+        reach = min(reach, book.spec.context - max(each.tokens for each in lengths.values()))
+    plan = replace(plan, budgets=(reach,), left_out=(), reach=reach)
+    wanted = book.wanted(plan, problems, rendered, lengths)
+    return book.part(plan, wanted, known=known, past=book.past(plan))
+
+
+def _forced(book: Book, natural: Part, there: Natural, ids: Mapping[str, Ids]) -> Part:
+    plan = natural.plan
+    forcing = plan.forcing
+    assert forcing is not None
+    problems = book.session.problems
+    answers = replace(
+        plan, kind=Kind.FORCED.value, budgets=(forcing.answer_tokens,), reach=0, forcing=None
+    )
+    goings = forced_of(plan, problems, there, ids) if there else {}
+    by_key = {going.key: going for going in goings.values()}
+    stored = load_going(book.store, by_key, opens=False)
+    wanted = [
+        Wanted(key, len(going.branch.prompt_ids), going.cap, stored.get(key))
+        for key, going in by_key.items()
+    ]
+    past = past_of([t for t in stored.values() if t.stop_reason is not StopReason.ERROR], answers)
+    part = book.part(answers, wanted, known=natural.known, past=past)
+    lacking = [problem for problem in problems if (problem.id, 0) not in there]
+    if not lacking:
+        return part
+    unknown = _unknown_answers(natural, lacking, len(by_key), len(there), past)
+    return replace(
+        part,
+        traces=part.traces + unknown.traces,
+        at_most=part.at_most + unknown.at_most,
+        forecast=together([part.forecast, unknown.forecast] if wanted else [unknown.forecast]),
+        prompt_tokens=part.prompt_tokens + unknown.prompt_tokens,
+        expected_prompt_tokens=part.expected_prompt_tokens + unknown.expected_prompt_tokens,
+        longest=max(part.longest, unknown.longest),
+        notes=(*part.notes, *unknown.notes),
+    )
+
+
+def _unknown_answers(
+    natural: Part, lacking: Sequence[Problem], known: int, there: int, past: Past
+) -> Part:
+    """Forced answers to natural traces that are still to come."""
+    forcing = natural.plan.forcing
+    assert forcing is not None
+    each = len(forcing.budgets) * len(forcing.closers)
+    count = each * len(lacking)
+    expected = None
+    # As large a share as of the traces that are there goes on beyond the budgets.
+    share = known / (there * each) if there else 1.0
+    if there and past.lengths:
+        mean = sum(past.lengths) / len(past.lengths)
+        tokens = share * count * mean
+        expected = Forecast(tokens, 0.0, float(count * forcing.answer_tokens), len(past.lengths))
+    prompts = (
+        len(forcing.closers)
+        * len(lacking)
+        * sum(natural.longest + budget for budget in forcing.budgets)
+    )
+    return Part(
+        plan=natural.plan,
+        traces=count,
+        stored=0,
+        extended=0,
+        at_most=count * forcing.answer_tokens,
+        forecast=expected,
+        prompt_tokens=prompts,
+        expected_prompt_tokens=share * prompts,
+        longest=natural.longest + max(forcing.budgets),
+        known=natural.known,
+        notes=(
+            "fewer where thinking ends by itself within a budget, which only its traces will tell",
+        ),
+    )
+
+
+def _waits(book: Book, natural: Part) -> Part:
+    """Rounds of "Wait": each has at most what the one before was allowed."""
+    plan = natural.plan
+    assert plan.forcing is not None
+    rounds = plan.forcing.waits
+    problems = book.session.problems
+    count = rounds * len(problems)
+    stage = replace(plan, kind=Kind.WAIT.value, forcing=None)
+    return Part(
+        plan=stage,
+        traces=count,
+        stored=0,
+        extended=0,
+        at_most=count * plan.cap,
+        forecast=None,
+        prompt_tokens=count * (natural.longest + plan.cap),
+        expected_prompt_tokens=float(count * (natural.longest + plan.cap)),
+        longest=natural.longest + plan.cap,
+        known=natural.known,
+        notes=("fewer where thinking does not end, or is stored; it is not looked at which",),
+    )

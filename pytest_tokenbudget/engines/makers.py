@@ -1,0 +1,91 @@
+"""From a model and the settings to the engine that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pytest_tokenbudget.common import xdist
+from pytest_tokenbudget.engines.planning import Placement
+from pytest_tokenbudget.models.choice import engine_of
+from pytest_tokenbudget.settings.options import Settings
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.core.engine import Engine
+    from pytest_tokenbudget.models.resolution import ModelSpec
+
+EngineMaker = Callable[["ModelSpec", Settings, Placement, Callable[[str], None]], "Engine"]
+
+
+def make_engine(
+    spec: ModelSpec, settings: Settings, placement: Placement, say: Callable[[str], None]
+) -> Engine:
+    """The engine of a model: the server where it is served, else the one that was asked for.
+
+    Args:
+        spec: The model; one that is served was asked already what it is.
+        settings: What was asked for.
+        placement: Where and in which form it runs in this process.
+        say: Takes lines for the terminal.
+    """
+    return MAKERS[engine_of(settings, spec)](spec, settings, placement, say)
+
+
+def make_transformers_engine(
+    spec: ModelSpec, settings: Settings, placement: Placement, say: Callable[[str], None]
+) -> Engine:
+    """The engine that runs models in this process."""
+    xdist.divide_threads()
+    from pytest_tokenbudget.engines.transformers import TransformersEngine
+
+    return TransformersEngine(
+        spec,
+        device=placement.device,
+        dtype=placement.dtype,
+        quantization=placement.quantization,
+        batch_size=settings.batch_size or "auto",
+        threads=xdist.cpu_threads(),
+        say=say,
+    )
+
+
+def make_vllm_engine(
+    spec: ModelSpec, settings: Settings, placement: Placement, say: Callable[[str], None]
+) -> Engine:
+    """The engine that runs vLLM in this process."""
+    xdist.divide_threads()
+    from pytest_tokenbudget.engines.vllm import VllmEngine
+
+    return VllmEngine(
+        spec,
+        dtype=placement.dtype,
+        quantization=placement.quantization,
+        tensor_parallel=settings.tensor_parallel,
+        data_parallel=settings.data_parallel,
+        memory_share=placement.share,
+        say=say,
+    )
+
+
+def make_server_engine(
+    spec: ModelSpec, settings: Settings, placement: Placement, say: Callable[[str], None]
+) -> Engine:
+    """The engine that asks servers."""
+    from pytest_tokenbudget.engines.server.engine import ServerEngine
+
+    assert spec.endpoint is not None
+    assert spec.endpoint.facts is not None
+    return ServerEngine(
+        spec,
+        spec.endpoint.facts,
+        in_flight=settings.batch_size,
+        timeout=settings.request_timeout,
+        say=say,
+    )
+
+
+MAKERS = {
+    "transformers": make_transformers_engine,
+    "vllm": make_vllm_engine,
+    "server": make_server_engine,
+}

@@ -1,0 +1,283 @@
+"""What each kind of study has to generate, and where: from settings to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from pytest_tokenbudget.common import xdist
+from pytest_tokenbudget.common.outside_text import PrintableError
+from pytest_tokenbudget.models.choice import engine_of
+from pytest_tokenbudget.settings.context_limits import generation_room
+from pytest_tokenbudget.settings.options import Settings
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.core.engine import Decoding, Engine
+    from pytest_tokenbudget.core.plan import Plan
+    from pytest_tokenbudget.core.store import StoredPrompt, TraceStore
+    from pytest_tokenbudget.models.resolution import ModelSpec
+
+SAMPLE_TEMPERATURE = 0.7
+SAMPLE_TOP_P = 0.9
+
+
+class SetupError(PrintableError):
+    """A study cannot be made; the message is for people."""
+
+
+class Kind(StrEnum):
+    """What a study is made for; each kind has traces of its own.
+
+    ``main`` is one sample a problem with the decoding that was asked for, ``stochastic`` several
+    with noise. ``thinking`` is one that thinks, ``off`` one with thinking switched off, ``forced``
+    are answers after thinking that was ended by force, ``wait`` thinking that was sent on.
+    ``context`` are answers after whole and truncated conversations, ``summary`` the summaries that
+    stand in for parts of them. ``llm`` are answers to prompts of tests, from the fixture ``llm``.
+    ``switched`` is ``main`` with thinking switched the other way, for tests that ask for ``mode``.
+    """
+
+    MAIN = "main"
+    STOCHASTIC = "stochastic"
+    THINKING = "thinking"
+    OFF = "off"
+    FORCED = "forced"
+    WAIT = "wait"
+    CONTEXT = "context"
+    SUMMARY = "summary"
+    SWITCHED = "switched"
+    LLM = "llm"
+
+
+OPTIONS = {
+    Kind.MAIN: "--budgets",
+    Kind.SWITCHED: "--budgets",
+    Kind.STOCHASTIC: "--sample-budgets",
+    Kind.THINKING: "--thinking-budgets",
+}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and in which form a model runs.
+
+    Attributes:
+        device: The device.
+        dtype: Type of the weights.
+        quantization: How they are quantised.
+        share: Share of the device's memory that this process may take.
+    """
+
+    device: str
+    dtype: str
+    quantization: str
+    share: float = 1.0
+
+
+@dataclass
+class Need:
+    """What the selected tests need of one study.
+
+    Attributes:
+        budgets: Budgets that tests named.
+        all_budgets: Whether a test needs the whole curve.
+        reach: Output tokens that traces must reach to beyond the budgets.
+    """
+
+    budgets: set[int] = field(default_factory=set)
+    all_budgets: bool = False
+    reach: int = 0
+
+
+def budgets_of(settings: Settings, spec: ModelSpec, kind: Kind) -> tuple[int, ...]:
+    """Budgets of a kind of study that the model's context could have room for, rising."""
+    asked = _asked(settings, kind)
+    return tuple(b for b in asked if spec.context is None or b < spec.context)
+
+
+def _asked(settings: Settings, kind: Kind) -> tuple[int, ...]:
+    return settings.sample_budgets if kind is Kind.STOCHASTIC else settings.budgets
+
+
+def switched(settings: Settings, spec: ModelSpec, kind: Kind) -> bool | None:
+    """What a kind of study asks of the chat template; None leaves it to the template."""
+    if spec.thinking is None or spec.thinking.switch is None:
+        return None
+    if kind in (Kind.MAIN, Kind.STOCHASTIC, Kind.CONTEXT, Kind.LLM):
+        return settings.thinking
+    if kind is Kind.SWITCHED:
+        return not settings.thinking
+    return kind not in (Kind.OFF, Kind.SUMMARY)
+
+
+def decoding_of(settings: Settings, kind: Kind) -> Decoding:
+    """How a kind of study chooses its tokens."""
+    several = kind is Kind.STOCHASTIC
+    decoding = sampling_of(settings, several=several)
+    if several and decoding.greedy and settings.samples > 1:
+        own = "temperature" in settings.from_model_entry
+        raise SetupError(
+            f"{'temperature in the entry of the model' if own else '--temperature'}: 0 cannot be "
+            f"used with --samples {settings.samples}: without noise all samples of phase 1b are "
+            f"the same. Leave it out for {SAMPLE_TEMPERATURE}, or give a value above 0"
+        )
+    return decoding
+
+
+def sampling_of(settings: Settings, *, several: bool) -> Decoding:
+    """Temperature, nucleus and seed as the settings say.
+
+    Args:
+        settings: What was asked for.
+        several: Whether several samples of one prompt are drawn: defaults then add noise.
+    """
+    from pytest_tokenbudget.core.engine import Decoding
+
+    temperature, top_p = settings.temperature, settings.top_p
+    if several and "temperature" not in settings.explicit:
+        temperature = SAMPLE_TEMPERATURE
+    if several and "top_p" not in settings.explicit:
+        top_p = SAMPLE_TOP_P
+    return Decoding(temperature, top_p, settings.seed)
+
+
+def make_plan(
+    settings: Settings, spec: ModelSpec, kind: Kind, need: Need, *, store: TraceStore, run: str
+) -> Plan:
+    """Plan what one model has to generate for one kind of study.
+
+    Args:
+        settings: What was asked for.
+        spec: The model.
+        kind: What the study is made for.
+        need: What the selected tests need of it.
+        store: Remembers the hashes of large files.
+        run: Identifier of this pytest session, for the choice of the GPU.
+    """
+    from pytest_tokenbudget.core.plan import Plan
+    from pytest_tokenbudget.models.resolution import identity_hash
+
+    which, where = _who_and_where(settings, spec, store, run)
+    possible = budgets_of(settings, spec, kind)
+    return Plan(
+        kind=kind,
+        cliff_budgets=settings.cliff_budgets,
+        alias=spec.alias,
+        identity=which,
+        model=identity_hash(which),
+        where=where,
+        task=settings.task,
+        limit=settings.num_samples,
+        samples=settings.samples if kind is Kind.STOCHASTIC else 1,
+        thinking=switched(settings, spec, kind),
+        format=spec.thinking,
+        decoding=decoding_of(settings, kind),
+        budgets=tuple(sorted({*(possible if need.all_budgets else ()), *need.budgets})),
+        reach=need.reach,
+        left_out=tuple(b for b in _asked(settings, kind) if b not in possible),
+        margin=settings.margin,
+        from_model_entry=settings.from_model_entry,
+    )
+
+
+def _who_and_where(
+    settings: Settings, spec: ModelSpec, store: TraceStore, run: str
+) -> tuple[dict[str, str], str]:
+    """What identifies a model's outputs, and where it runs, for people."""
+    from pytest_tokenbudget.models.resolution import choose_quantization, identity
+
+    if spec.endpoint is not None:
+        from pytest_tokenbudget.engines.server.described_models import describe
+
+        return describe(spec, store)
+    engine = engine_of(settings, spec)
+    device = choose_device(settings, run)
+    dtype = choose_dtype(settings.dtype if settings.dtype != "auto" else spec.dtype, device)
+    quantization = choose_quantization(spec, device, settings.quantization)
+    which = identity(spec, dtype, quantization, store, engine=engine)
+    where = spec.source + (f"@{which['revision'][:7]}" if "revision" in which else "")
+    if quantization != "none":
+        where += f", {quantization}"
+    by = "" if engine == "transformers" else f" by {engine}"
+    return which, f"{where}, {dtype} on {device}{by}"
+
+
+def placed(settings: Settings, spec: ModelSpec, which: Mapping[str, str], run: str) -> Placement:
+    """Where and in which form this process runs a model.
+
+    Args:
+        settings: What was asked for.
+        spec: The model.
+        which: Its identity.
+        run: Identifier of this pytest session, for the choice of the GPU.
+    """
+    if spec.endpoint is not None:
+        return Placement("none", "none", "none")
+    device = choose_device(settings, run)
+    share = 1.0 if device == "cpu" else xdist.memory_share(gpus_of(settings))
+    return Placement(device, which["dtype"], which["quantization"], share)
+
+
+def fit(
+    plan: Plan,
+    spec: ModelSpec,
+    prompts: Mapping[str, StoredPrompt],
+    engine: Callable[[], Engine],
+) -> Plan:
+    """Leave out budgets for which the context has no room after the longest prompt.
+
+    Raises:
+        SetupError: If no budget is left.
+    """
+    context = spec.context or engine().context
+    longest = max(len(prompt.ids) for prompt in prompts.values())
+    room = generation_room(context, longest)
+    fitting = tuple(b for b in plan.budgets if b <= room)
+    if not fitting:
+        asked = sorted({*plan.budgets, *plan.left_out})
+        raise SetupError(
+            f"{plan.alias}: no budget of {', '.join(map(str, asked))} fits: its context "
+            f"of {context:,} tokens leaves {max(room, 0):,} after the longest prompt of "
+            f"{longest:,}. Choose smaller "
+            f"{OPTIONS[Kind(plan.kind)]}, or a task with shorter prompts."
+        )
+    over = set(plan.budgets) - set(fitting)
+    return replace(
+        plan,
+        budgets=fitting,
+        reach=min(plan.reach, room),
+        left_out=tuple(sorted({*plan.left_out, *over})),
+    )
+
+
+def gpus_of(settings: Settings) -> int:
+    """GPUs that one engine in this process takes."""
+    if settings.engine != "vllm":
+        return 1
+    return settings.tensor_parallel * settings.data_parallel
+
+
+def choose_device(settings: Settings, run: str) -> str:
+    """``auto`` is CUDA where a GPU is visible, else the CPU; a worker gets GPUs of its own."""
+    asked = settings.device
+    if asked == "auto":
+        asked = "cuda" if xdist.visible_gpus() else "cpu"
+    if asked == "cuda":
+        xdist.claim_gpus(run, gpus_of(settings))
+    return asked
+
+
+def choose_dtype(asked: str, device: str) -> str:
+    """``auto`` is float32 on a CPU, bfloat16 on a GPU that has it, else float16."""
+    if asked != "auto":
+        return asked
+    if device == "cpu":
+        return "float32"
+    if device.startswith("cuda"):
+        import torch
+
+        if torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+            return "float16"
+        return "bfloat16"
+    return "float16"

@@ -1,0 +1,211 @@
+"""What servers say of themselves: which kind they are, what they serve, what they can do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_tokenbudget.core.engine import EngineError
+from pytest_tokenbudget.settings.config_file import nearest
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.engines.server.http import Fault, Server
+    from pytest_tokenbudget.settings.endpoints import Endpoint
+
+# Names of models that are shown where one is not there.
+MOST_SHOWN = 10
+
+
+class NoWordError(EngineError):
+    """Servers that say nothing of themselves: they do not answer, or not without the right key."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one or several servers say of the one model that they serve.
+
+    Attributes:
+        kind: ``vllm``, ``sglang``, ``llamacpp``, ``serve`` or ``openai``.
+        version: The server's own version; empty where it tells none.
+        served: The model's name in requests.
+        context: Tokens that prompt and output may have together; None where the server is silent.
+        fingerprint: What the server says about the weights; empty where it says nothing.
+        ids: Whether it takes prompts and gives outputs as token ids.
+        tokenizes: Whether it encodes and decodes on request.
+        root: Where the server has the model from, a directory or a hub id, as it says.
+        template: The chat template that it names; empty where it names none.
+        ends: Texts of tokens that it says to end sequences.
+    """
+
+    kind: str
+    version: str
+    served: str
+    context: int | None
+    fingerprint: str
+    ids: bool
+    tokenizes: bool
+    root: str = ""
+    template: str = ""
+    ends: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-compatible form, read back by :meth:`from_json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Facts:
+        """The facts again; what a later version has added is left out."""
+        known = {field.name for field in fields(cls)}
+        values = {name: value for name, value in data.items() if name in known}
+        return cls(**{**values, "ends": tuple(values.get("ends", ()))})
+
+
+def probe(endpoint: Endpoint, timeout: float = 10.0) -> Facts:
+    """Ask every server what it is and what it serves. Those that do not answer are passed over.
+
+    Args:
+        endpoint: The servers, and which of their models is meant.
+        timeout: Seconds that each answer may take.
+
+    Raises:
+        NoWordError: If no server answers, or one refuses the key.
+        EngineError: If one is no OpenAI-compatible server, the model is not among those served,
+            which one is meant is not said, or they serve different models.
+    """
+    from pytest_tokenbudget.engines.background import Background
+    from pytest_tokenbudget.engines.server.dialects_base import GONE
+    from pytest_tokenbudget.engines.server.http import Fault, FaultKind
+
+    with Background("tokenbudget-probe") as background:
+        answers = background.run(_ask_all(endpoint, timeout))
+    found: list[tuple[str, Facts]] = []
+    silent: list[Fault] = []
+    for url, answer in zip(endpoint.urls, answers, strict=True):
+        if isinstance(answer, Facts):
+            found.append((url, answer))
+        elif isinstance(answer, Fault) and answer.kind in GONE:
+            silent.append(answer)
+        elif isinstance(answer, EngineError):
+            raise answer
+        elif isinstance(answer, Fault):
+            error = NoWordError if answer.kind is FaultKind.KEY else EngineError
+            raise error(answer.message)
+        else:
+            raise answer
+    if not found:
+        raise NoWordError("; ".join(fault.message for fault in silent))
+    return agreed(found)
+
+
+def agreed(found: Sequence[tuple[str, Facts]]) -> Facts:
+    """The facts that several servers have in common, with the smallest of their contexts.
+
+    Raises:
+        EngineError: If they serve different models.
+    """
+    (first_url, first), *others = found
+    for url, facts in others:
+        for what, one, other in (
+            ("the kind", first.kind, facts.kind),
+            ("the model", first.served, facts.served),
+            ("the weights", first.fingerprint, facts.fingerprint),
+        ):
+            if one != other:
+                raise EngineError(
+                    f"the servers must serve the same model, but they differ in {what}: "
+                    f"{first_url} says {one!r}, {url} says {other!r}; name only servers that "
+                    f"agree, or start them with one name for it (vLLM: --served-model-name, "
+                    f"llama.cpp: --alias)"
+                )
+    contexts = [facts.context for _, facts in found if facts.context is not None]
+    return replace(
+        first,
+        context=min(contexts, default=None),
+        ids=all(facts.ids for _, facts in found),
+        tokenizes=all(facts.tokenizes for _, facts in found),
+    )
+
+
+def choose_served(listed: Sequence[str], wanted: str | None, url: str) -> str:
+    """The model that is meant, among those that a server lists.
+
+    Raises:
+        EngineError: If it is not there, or there are several and none was chosen.
+    """
+    if wanted is not None:
+        if wanted in listed:
+            return wanted
+        close = nearest(wanted, listed, count=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        there = f"it serves {_names(listed)}" if listed else "it lists no model at all"
+        raise EngineError(f"{url} does not serve {wanted!r}: {there}{hint}")
+    if len(listed) == 1:
+        return listed[0]
+    if not listed:
+        raise EngineError(f"{url} lists no model; name the one that is meant with --served-model")
+    raise EngineError(
+        f"{url} serves {len(listed)} models; choose one with --served-model: {_names(listed)}"
+    )
+
+
+def _names(listed: Sequence[str]) -> str:
+    more = f" and {len(listed) - MOST_SHOWN} more" if len(listed) > MOST_SHOWN else ""
+    return ", ".join(map(repr, listed[:MOST_SHOWN])) + more
+
+
+async def _ask_all(endpoint: Endpoint, timeout: float) -> list[Facts | BaseException]:
+    return await asyncio.gather(
+        *(_ask(url, endpoint.served, timeout) for url in endpoint.urls), return_exceptions=True
+    )
+
+
+async def _ask(url: str, wanted: str | None, timeout: float) -> Facts:
+    from pytest_tokenbudget.engines.server.http import Key, Server
+    from pytest_tokenbudget.engines.server.retry import patiently
+
+    server = Server(url, Key.from_environment(), timeout)
+    try:
+        return await patiently(lambda: look(server, wanted))
+    finally:
+        await server.close()
+
+
+async def look(server: Server, wanted: str | None) -> Facts:
+    """What one server says of itself.
+
+    Raises:
+        Fault: If it does not answer, or refuses the key.
+        EngineError: If it is no OpenAI-compatible server, or does not serve what is wanted.
+    """
+    from pytest_tokenbudget.engines.server.dialects import DIALECTS
+    from pytest_tokenbudget.engines.server.http import Fault, FaultKind
+    from pytest_tokenbudget.engines.server.retry import persistently
+
+    listing: Fault | None = None
+    models: list[Mapping[str, Any]] = []
+    try:
+        models = read_models(await persistently(lambda: server.get("models")))
+    except Fault as fault:
+        if fault.kind not in (FaultKind.SERVER, FaultKind.REFUSED, FaultKind.MALFORMED):
+            raise
+        listing = fault
+    for dialect in DIALECTS.values():
+        facts = await dialect.look(server, models, wanted)
+        if facts is not None:
+            return facts
+    none = f"{server.url} lists no model; name the one that is meant with --served-model"
+    message = listing.message if listing else none
+    raise EngineError(
+        f"{message}; is it the base URL of an OpenAI-compatible server, such as "
+        f"http://localhost:8000/v1?"
+    )
+
+
+def read_models(body: object) -> list[Mapping[str, Any]]:
+    """The models of an answer to ``/v1/models``; those without a name are left out."""
+    data = body.get("data") if isinstance(body, Mapping) else body
+    if not isinstance(data, list):
+        return []
+    return [each for each in data if isinstance(each, Mapping) and isinstance(each.get("id"), str)]

@@ -1,0 +1,372 @@
+"""Sees to it that every gate of a run is judged, and that its verdict is found where it is needed.
+
+Tests judge gates. Here it is collected what they decided, on the controller of pytest-xdist too,
+and what no test judged is reported as a test that failed: terminal, JUnit file and exit code then
+agree with no more ado.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_tokenbudget.collection.selection import runs_no_test
+from pytest_tokenbudget.common.names import MARKERS
+from pytest_tokenbudget.engines.planning import Kind, SetupError
+from pytest_tokenbudget.gates.judging import GATES, JUDGEMENTS
+from pytest_tokenbudget.gates.partial_runs import Selection, on_command_line
+from pytest_tokenbudget.gates.table import ERRORS, Gate, gates_of
+from pytest_tokenbudget.gates.targets import Place, judges, place_of
+from pytest_tokenbudget.gates.unjudged import Unjudged, known_names, unjudged
+from pytest_tokenbudget.gates.verdicts import Judgement, records
+from pytest_tokenbudget.report.outcomes import CAUSE
+from pytest_tokenbudget.report.problems import Problems
+from pytest_tokenbudget.settings.config_file import ConfigError
+from pytest_tokenbudget.settings.option_flags import NamingTerminal, working_names
+from pytest_tokenbudget.settings.options import refuse_budget
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.session import Session
+
+PLACE, JUDGED, USED = "tokenbudget_place", "tokenbudget_gates", "tokenbudget_used"
+COLLECTED = "tokenbudget_collected"
+SHOWN = 3
+NAME = "tokenbudget-gates"  # of the plugin
+
+
+class Keeper:
+    """The plugin object of the gates, in every process of a run.
+
+    Args:
+        config: pytest's configuration.
+        session: This process's state.
+
+    Raises:
+        pytest.UsageError: If a gate cannot be used.
+    """
+
+    def __init__(self, config: pytest.Config, session: Session) -> None:
+        try:
+            self.gates = gates_of(session.settings, session.user)
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from None
+        config.stash[GATES] = self.gates
+        self.config, self.session = config, session
+        self.places: dict[str, Place] = {}
+        self.judgements: list[Judgement] = []
+        self.missing: list[Unjudged] = []
+        self.outcomes: dict[str, str] = {}
+        self.used = False
+        self.files: set[str] = set()  # names of the collected test files
+        self.deselected: list[Place] = []
+        self._left_out: list[pytest.Item] = []
+        self.selection = Selection()
+        self.complete = False  # until the tests ran to their end
+        self.problems = Problems(config, "gates")
+
+    # Where tests run
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        self._left_out += items
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in (*session.items, *self._left_out):
+            self.files.add(item.path.stem)
+
+    def refuse_unknown_budgets(self, items: Sequence[pytest.Item]) -> None:
+        """End the run if an option is a gate at a budget that no selected test looks at.
+
+        Raises:
+            pytest.UsageError: With the nearest budget.
+        """
+        settings = self.session.settings
+        usual = {*settings.budgets, *settings.cliff_budgets, *settings.thinking_budgets}
+        asked = [
+            gate
+            for gate in self.gates
+            if gate.option
+            and not set(gate.budgets) <= usual
+            and on_command_line(self.config, gate.option)
+        ]
+        places = [p for item in items if (p := self.place(item)) is not None] if asked else []
+        # A test without a budget of its own may look at any.
+        if any(place.budget is None and place.answers for place in places):
+            return
+        looked = {place.budget for place in places if place.budget is not None}
+        for gate in asked:
+            refuse_budget(gate.option, gate.label.partition(" ")[2], settings.budgets, looked)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[Any]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if self.gates and report.when == "setup":
+            from pytest_tokenbudget.collection.selection import model_under_test
+
+            setattr(report, USED, model_under_test(item) is not None)
+            self.used |= model_under_test(item) is not None
+            if (place := self.place(item)) is not None:
+                setattr(report, PLACE, asdict(place))
+        if report.when == "call" and (found := item.stash.get(JUDGEMENTS, None)):
+            setattr(report, JUDGED, records(found))
+        return report
+
+    def place(self, item: pytest.Item) -> Place | None:
+        """The place that a test is; None where it judges nothing."""
+        # What cannot be known fails the test itself.
+        with suppress(pytest.UsageError, SetupError):
+            return place_of(item, self.session)
+        return None
+
+    def _deselected_places(self) -> list[Place]:
+        """Tests that could judge gates and were not selected; none where no test used a model."""
+        items = self._left_out if self.gates and self.used else []
+        return [place for item in items if (place := self.place(item)) is not None]
+
+    # Where they are reported
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: object) -> None:
+        """Take over what a worker of pytest-xdist collected; all workers collect the same."""
+        found = getattr(node, "workeroutput", {}).get(COLLECTED)
+        if found is not None:
+            self.files.update(found["files"])
+            self.deselected = [_place(values) for values in found["deselected"]]
+
+    @property
+    def reports(self) -> bool:
+        """Whether this process is the one that reports."""
+        return bool(self.gates) and not hasattr(self.config, "workerinput")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not self.reports:
+            return
+        self.used |= getattr(report, USED, False)
+        if (place := getattr(report, PLACE, None)) is not None:
+            self.places[report.nodeid] = _place(place)
+        self.judgements += [Judgement(**each) for each in getattr(report, JUDGED, ())]
+        if report.skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+            self.outcomes[report.nodeid] = f"was skipped: {reason.removeprefix('Skipped: ')}"
+        elif report.failed and report.when != "teardown":
+            self.outcomes[report.nodeid] = "failed before it judged it"
+        elif report.when == "call":
+            self.outcomes[report.nodeid] = "passed without judging it"
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        result = yield
+        if self.reports and not runs_no_test(self.config):
+            asked = any(
+                gate.option and on_command_line(self.config, gate.option) for gate in self.gates
+            )
+            if self.used or asked:
+                self._account(session)
+        return result
+
+    def _account(self, session: pytest.Session) -> None:
+        self.complete = True
+        order = [gate.label for gate in self.gates]
+        self.judgements.sort(key=lambda j: (order.index(j.gate), j.model, j.budget or 0, j.test))
+        self.deselected += self._deselected_places()
+        self.selection = Selection(self.config, self.files, self.deselected)
+        known = known_names(self.session, (*MARKERS, *self.selection.eval_names(self.gates)))
+        places = list(self.places.values())
+        self.missing = list(
+            unjudged(
+                self.gates, places, self.judgements, self.outcomes, known, selection=self.selection
+            )
+        )
+        failing = [each for each in self.missing if each.fails]
+        session.testscollected += len(failing)
+        for each in failing:
+            report = failed_report(each)
+            report.longrepr = working_names(self.config, str(report.longrepr))
+            setattr(report, CAUSE, f"gates: {each.reason}")
+            self.config.hook.pytest_runtest_logstart(nodeid=report.nodeid, location=report.location)
+            self.config.hook.pytest_runtest_logreport(report=report)
+            self.config.hook.pytest_runtest_logfinish(
+                nodeid=report.nodeid, location=report.location
+            )
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        if hasattr(self.config, "workeroutput"):
+            self.config.workeroutput[COLLECTED] = {
+                "files": sorted(self.files),
+                "deselected": [asdict(place) for place in self._deselected_places()],
+            }
+        if self.reports and (self.judgements or self.missing):
+            from pytest_tokenbudget.gates.report import write_gates
+
+            with self._noting():
+                write_gates(self)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.reports and (self.judgements or self.missing):
+            from pytest_tokenbudget.gates.report import show_gates
+
+            with self._noting():
+                show_gates(self, NamingTerminal(terminalreporter, self.config))
+        self.problems.show(NamingTerminal(terminalreporter, self.config))
+
+    def _noting(self) -> AbstractContextManager[None]:
+        return self.problems.noting("verdicts cannot be written", "verdicts are not complete")
+
+
+def _place(values: dict[str, Any]) -> Place:
+    # What travels between processes comes as lists.
+    tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return Place(**tuples)
+
+
+def failed_report(missing: Unjudged) -> pytest.TestReport:
+    """A gate that was not judged, as the report of a test."""
+    nodeid = f"gates::{missing.name}"
+    return pytest.TestReport(
+        nodeid=nodeid,
+        location=("gates", None, missing.name),
+        keywords={},
+        outcome="failed",
+        longrepr=missing.sentence(),
+        when="call",
+    )
+
+
+class Lister:
+    """Lists gates instead of running tests.
+
+    Args:
+        keeper: Has the gates.
+    """
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> object:
+        keeper = self.keeper
+        if session.config.option.collectonly or session.testsfailed:
+            return None
+        places = [p for item in session.items if (p := keeper.place(item)) is not None]
+        left_out = [p for item in keeper._left_out if (p := keeper.place(item)) is not None]
+        selection = Selection(keeper.config, keeper.files, left_out)
+        known = known_names(keeper.session, (*MARKERS, *selection.eval_names(keeper.gates)))
+        judged = _as_if_judged(keeper.gates, places)
+        missing = list(unjudged(keeper.gates, places, judged, {}, known, selection=selection))
+        terminal = session.config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None:
+            terminal.ensure_newline()
+            named = NamingTerminal(terminal, session.config)
+            for line in listed(keeper.gates, places, missing):
+                named.write_line(line)
+        session.testsfailed += sum(each.fails for each in missing)
+        return True
+
+
+def _as_if_judged(gates: Sequence[Gate], places: Sequence[Place]) -> list[Judgement]:
+    from pytest_tokenbudget.gates.judging import judgement_at
+
+    return [
+        judgement_at(gate, place, budget)
+        for gate in gates
+        for place in places
+        if judges(gate, place)
+        for budget in ((place.budget,) if place.budget is not None else gate.budgets or (None,))
+    ]
+
+
+def listed(
+    gates: Sequence[Gate], places: Sequence[Place], missing: Sequence[Unjudged]
+) -> list[str]:
+    """Every gate with the tests that judge it, for people."""
+    if not gates:
+        return ["tokenbudget: there are no gates"]
+    lines = []
+    for gate in gates:
+        tests = [place.test for place in places if judges(gate, place)]
+        about = f"{gate.label}: {gate.measured.name} {gate.shown()}"
+        how = [gate.where(), how_it_decides(gate)]
+        lines.append("; ".join(part for part in (about, *how) if part))
+        lines += [f"    judged by {test}" for test in tests[:SHOWN]]
+        if len(tests) > SHOWN:
+            lines.append(f"    and {len(tests) - SHOWN} more")
+        lines += [
+            f"    {_not_failing(each)}{each.sentence()}".replace("was not judged", "is not judged")
+            for each in missing
+            if each.gate is gate
+        ]
+    return lines
+
+
+def _not_failing(missing: Unjudged) -> str:
+    if missing.selection:
+        return f"not in this selection ({missing.selection}): "
+    return "" if missing.fails else "not required, and "
+
+
+def how_it_decides(gate: Gate) -> str:
+    """The rule of a gate, for people."""
+    if not gate.measured.unit:
+        return ""
+    if gate.rule == "noninferior" and gate.margin:
+        return f"noninferior by {gate.unit.distance(gate.margin)} at {gate.confidence:.4g}"
+    if gate.rule == "point":
+        return "decided by the estimate"
+    also = ", may be inconclusive" if gate.allow_inconclusive else ""
+    return f"{gate.rule} at {gate.confidence:.4g}{also}"
+
+
+def tolerates_errors(item: pytest.Item, kind: Kind) -> bool:
+    """Whether a gate on engine errors decides if too many answers are missing.
+
+    It must be one on all problems, which a selected test judges for the same model by answers of
+    the same kind.
+
+    Args:
+        item: The test that lacks answers.
+        kind: The kind of study that lacks them.
+    """
+    from pytest_tokenbudget.collection.selection import kinds_of, model_under_test
+
+    gates = [
+        gate
+        for gate in item.config.stash.get(GATES, ())
+        if gate.metric == ERRORS
+        and not gate.categories
+        # Each thinking budget has requests of its own, and so errors of its own.
+        and (gate.every or kind is not Kind.THINKING)
+    ]
+    spec = model_under_test(item)
+    if not gates or spec is None:
+        return False
+    keeper = item.config.pluginmanager.get_plugin(NAME)
+    assert isinstance(keeper, Keeper)
+    places = (
+        keeper.place(other)
+        for other in item.session.items
+        if model_under_test(other) == spec and kind in kinds_of(other)
+    )
+    return any(judges(gate, place) for place in places if place is not None for gate in gates)
+
+
+def register(config: pytest.Config, session: Session) -> None:
+    """Register what keeps the gates.
+
+    Raises:
+        pytest.UsageError: If a gate cannot be used.
+    """
+    keeper = Keeper(config, session)
+    config.pluginmanager.register(keeper, NAME)
+    if session.settings.list_gates:
+        # Workers would collect, and there is nothing to run.
+        if hasattr(config.option, "dist"):
+            config.option.dist, config.option.tx = "no", []
+        config.pluginmanager.register(Lister(keeper), "tokenbudget-gates-list")

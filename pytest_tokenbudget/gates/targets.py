@@ -1,0 +1,293 @@
+"""Where gates can be judged: tests that ask for gates, and which gate applies to which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_tokenbudget.collection.eval_fixtures import uses
+from pytest_tokenbudget.common.names import MARKERS
+from pytest_tokenbudget.engines.planning import Kind
+from pytest_tokenbudget.gates.table import CONFORMANCE, SATURATION, Gate
+from pytest_tokenbudget.settings.config_file import nearest
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.session import Session
+
+# The fixtures that judge, and the parameter that says at which budget.
+JUDGES = {
+    "gates": ("budget", "cliff_budget"),
+    "stochastic_gates": ("sample_budget",),
+    "thinking_gates": ("thinking_budget", "mode"),
+    "conformance_gates": (),
+}
+# Who asks for one of these looks at answers, and not at the saturation point only.
+ANSWERS = {"budget", "cliff_budget", "study", "curve", "cuts", "traces"}
+# Answers of the thinking eval; the forced ones are judged where no mode is named.
+ENFORCEMENTS = ("forced", "hard", "natural", "off")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A test that can judge gates, for one model.
+
+    Attributes:
+        test: Its node id.
+        judge: Key of ``JUDGES``.
+        evals: What the eval may be called: its file's name, and its markers.
+        model: The model's name.
+        source: What it is.
+        task: The task's name.
+        budget: The budget under test; None where the test has none.
+        largest: Whether that is the largest one of the model.
+        modes: What the mode may be called.
+        by_mode: The mode whose budget is under test, if the budget is that of one.
+        mode: The mode under test, empty where the test has none.
+        answers: Whether it judges answers.
+        saturation: Whether it judges the saturation point.
+    """
+
+    test: str
+    judge: str
+    evals: tuple[str, ...]
+    model: str
+    source: str
+    task: str
+    budget: int | None = None
+    largest: bool = False
+    modes: tuple[str, ...] = ()
+    by_mode: tuple[str, ...] = ()
+    mode: str = ""
+    answers: bool = True
+    saturation: bool = False
+
+
+def place_of(item: pytest.Item, session: Session) -> Place | None:
+    """The place that a test is; None where it judges nothing.
+
+    Args:
+        item: The test.
+        session: This process's state.
+    """
+    from pytest_tokenbudget.collection.selection import mode_of, model_under_test
+
+    judge = next((name for name in JUDGES if uses(item, name)), None)
+    spec = model_under_test(item)
+    if judge is None or spec is None:
+        return None
+    budget, modes, by_mode = _budget(item, session, spec, judge)
+    task, recorded = recorded_as(session, spec)
+    asked = set(item._fixtureinfo.argnames)  # type: ignore[attr-defined]
+    saturation = "saturation" in asked and uses(item, "saturation")
+    return Place(
+        test=item.nodeid,
+        judge=judge,
+        evals=evals_of(item),
+        model=spec.alias,
+        source=spec.source,
+        task=task or session.task.name,
+        budget=budget,
+        largest=budget is not None and budget == _largest(session, spec, judge),
+        modes=(recorded,) if recorded and modes else (*modes, *by_mode),
+        by_mode=by_mode,
+        mode=mode_of(item) or "",
+        answers=judge != "conformance_gates" and (not saturation or bool(asked & ANSWERS)),
+        saturation=saturation,
+    )
+
+
+def recorded_as(session: Session, spec: ModelSpec) -> tuple[str, str]:
+    """The task and the mode of what was recorded of a model; empty where nothing was.
+
+    Raises:
+        SetupError: If no study can be made of it.
+    """
+    if session.recordings is None:
+        return "", ""
+    study = session.recordings.any_study(spec)
+    return study.task.name, study.mode
+
+
+def evals_of(item: pytest.Item) -> tuple[str, ...]:
+    """What a test's eval may be called."""
+    found = [marker.name for marker in item.iter_markers() if marker.name in MARKERS]
+    return (item.path.stem.removeprefix("test_"), *dict.fromkeys(found))
+
+
+def _budget(
+    item: pytest.Item, session: Session, spec: ModelSpec, judge: str
+) -> tuple[int | None, tuple[str, ...], tuple[str, ...]]:
+    from pytest_tokenbudget.collection.selection import mode_of
+    from pytest_tokenbudget.studies.thinking.modes import DISABLED, OFF
+
+    params: dict[str, Any] = item.callspec.params  # type: ignore[attr-defined]
+    asked = next((params[name] for name in JUDGES[judge] if name in params), None)
+    if not isinstance(asked, int | str):
+        asked = None  # a parameter of somebody's own
+    if judge == "thinking_gates":
+        if isinstance(asked, str):
+            return None, ("thinking", *ENFORCEMENTS), (asked,)
+        return asked, ("thinking", *ENFORCEMENTS), ()
+    if judge == "conformance_gates":
+        return None, (), ()
+    budget = asked if isinstance(asked, int) else None
+    mode = mode_of(item) if judge == "gates" else None
+    thinks = session.settings_of(spec).thinking if mode is None else mode not in (OFF, DISABLED)
+    switched = thinks and spec.thinking is not None
+    always = spec.thinking is not None and spec.thinking.switch is None
+    named = "thinking" if switched or always else "plain"
+    return budget, (named,) if mode is None else (mode, named), ()
+
+
+def _largest(session: Session, spec: ModelSpec, judge: str) -> int | None:
+    if judge == "thinking_gates":
+        from pytest_tokenbudget.studies.thinking.plan import asked_budgets
+
+        return max(asked_budgets(session.settings_of(spec), spec), default=None)
+    kind = Kind.STOCHASTIC if judge == "stochastic_gates" else Kind.MAIN
+    return max(session.budgets(spec, kind), default=None)
+
+
+# Which gate applies where
+
+
+def goes_with(gate: Gate, place: Place) -> bool:
+    """Whether all that a gate names goes with a place; its budget aside."""
+    return not _elsewhere(gate, place)
+
+
+def judges(gate: Gate, place: Place) -> bool:
+    """Whether the test at a place judges a gate, as far as can be known before it runs."""
+    return goes_with(gate, place) and _measures(gate, place)
+
+
+def applies(gate: Gate, place: Place, budget: int, largest: int) -> bool:
+    """Whether a gate on answers applies to those at a budget.
+
+    Args:
+        gate: The gate.
+        place: Where it is judged.
+        budget: The budget.
+        largest: The largest one that the model's context has room for.
+    """
+    if gate.metric in (CONFORMANCE, SATURATION) or not goes_with(gate, place):
+        return False
+    if place.by_mode:
+        # Its budget has a test of its own as well, where that is one of the budgets.
+        asked = bool(set(gate.modes) & set(place.by_mode))
+        return asked and (not gate.budgets or budget in gate.budgets)
+    return gate.every or budget in (gate.budgets or (largest,))
+
+
+def _elsewhere(gate: Gate, place: Place) -> str:
+    """The first of a gate's selectors that does not go with a place; empty if all do."""
+    if gate.option and place.judge == "stochastic_gates":
+        return "eval"
+    if gate.evals and not set(gate.evals) & set(place.evals):
+        return "eval"
+    if not matches(gate.models, (place.model, place.source)):
+        return "model"
+    if not matches(gate.tasks, (place.task,)):
+        return "task"
+    if gate.modes and not set(gate.modes) & set(place.modes):
+        return "mode"
+    return ""
+
+
+def _measures(gate: Gate, place: Place) -> bool:
+    if gate.metric in (CONFORMANCE, SATURATION) or not place.answers:
+        return _measures_at_all(gate, place)
+    if place.by_mode:
+        return bool(set(gate.modes) & set(place.by_mode))
+    if place.budget is None:
+        return True  # a test of one's own, which may ask for any budget
+    return gate.every or (place.budget in gate.budgets if gate.budgets else place.largest)
+
+
+def matches(patterns: Sequence[str], names: Iterable[str]) -> bool:
+    """Whether one of the names is meant; no pattern means all."""
+    return not patterns or any(fnmatchcase(name, p) for p in patterns for name in names)
+
+
+def why_nowhere(gate: Gate, places: Sequence[Place], known: Known) -> str:
+    """Why no selected test judges a gate, with the nearest name of what there is."""
+    for selector, given, here, also, more in (
+        ("eval", gate.evals, [n for p in places for n in p.evals], [], known.evals),
+        ("model", gate.models, [p.model for p in places], [p.source for p in places], known.models),
+        ("task", gate.tasks, [p.task for p in places], [], known.tasks),
+        ("mode", gate.modes, [n for p in places for n in p.modes], [], known.modes),
+    ):
+        exact = selector in ("eval", "mode")
+        meant = set(given) & set(here) if exact else matches(given, [*here, *also])
+        if given and not meant:
+            return _no_such(selector, given, here, more)
+    return _not_measured(gate, [p for p in places if goes_with(gate, p)])
+
+
+@dataclass(frozen=True)
+class Known:
+    """Names that gates may have, whether or not they are part of a run."""
+
+    evals: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
+
+
+def misspelt(gate: Gate, places: Sequence[Place], known: Known) -> bool:
+    """Whether a gate names something that is in no run."""
+    return not (
+        set(gate.evals) <= {*known.evals, *(n for p in places for n in p.evals)}
+        and set(gate.modes) <= {*known.modes, *(n for p in places for n in p.modes)}
+        and all(
+            matches([p], (*known.models, *(n for x in places for n in (x.model, x.source))))
+            for p in gate.models
+        )
+        and all(matches([p], (*known.tasks, *(x.task for x in places))) for p in gate.tasks)
+    )
+
+
+def _no_such(selector: str, given: Sequence[str], here: Sequence[str], more: Sequence[str]) -> str:
+    there = list(dict.fromkeys(here))
+    shown = ", ".join(there) or "none"
+    close = nearest(given[0], list(dict.fromkeys([*there, *more])), count=1)
+    hint = f"; did you mean {close[0]!r}?" if close and close[0] not in given else ""
+    return f"no selected test is of {selector} {' or '.join(given)}; of this run: {shown}{hint}"
+
+
+def _not_measured(gate: Gate, places: Sequence[Place]) -> str:
+    if not any(_measures_at_all(gate, p) for p in places):
+        return f"no selected test judges it; {how_to_judge(gate.metric)}"
+    budgets = sorted({p.budget for p in places if p.budget is not None})
+    if not gate.budgets:
+        return "no selected test looks at the largest budget; there are " + _numbers(budgets)
+    wanted = gate.budgets[0]
+    near = min(budgets, key=lambda b: abs(b - wanted), default=None)
+    hint = "" if near is None else f"; the nearest is {near:,}"
+    return f"no selected test looks at {_numbers(gate.budgets)} tokens{hint}"
+
+
+def how_to_judge(metric: str) -> str:
+    """What to do so that a gate on a metric is judged."""
+    call, marker = {
+        CONFORMANCE: ("conformance_gates.check_all(conformance.whole())", "conformance"),
+        SATURATION: ("gates.check_saturation(saturation)", "phase1"),
+    }.get(metric, ("gates.check(point)", "phase1"))
+    return f"call `{call}` in a test, or run `pytest --pyargs pytest_tokenbudget.evals -m {marker}`"
+
+
+def _measures_at_all(gate: Gate, place: Place) -> bool:
+    if gate.metric == CONFORMANCE:
+        return place.judge == "conformance_gates"
+    if gate.metric == SATURATION:
+        return place.saturation
+    return place.answers
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return ", ".join(f"{v:,}" for v in values) or "none"

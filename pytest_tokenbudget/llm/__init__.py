@@ -1,0 +1,1 @@
+"""The fixture ``llm``: the model under test for tests of one's own."""

@@ -1,0 +1,1 @@
+"""What a model's name means: catalogue, files, thinking formats, prices."""

@@ -1,0 +1,1 @@
+"""The steps of a pytest session that uses the plugin."""

@@ -1,0 +1,194 @@
+"""What is checked once the tests are selected and before the first one starts.
+
+A missing package, a server that does not answer and a hub that cannot be reached end the run with
+one sentence; otherwise every test would fail with it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_tokenbudget.collection.eval_fixtures import replaced, uses
+from pytest_tokenbudget.collection.selection import kinds_of, model_under_test, runs_no_test
+from pytest_tokenbudget.common import xdist
+from pytest_tokenbudget.common.names import SESSION
+from pytest_tokenbudget.engines.planning import gpus_of
+from pytest_tokenbudget.gates.partial_runs import on_command_line
+from pytest_tokenbudget.gates.plugin import NAME as GATES
+from pytest_tokenbudget.gates.plugin import Keeper
+from pytest_tokenbudget.models.choice import engine_of
+from pytest_tokenbudget.pytest_session.activation import evals_named
+from pytest_tokenbudget.settings.config_file import ConfigError
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.session import Session
+
+# Fixtures that generate without a study.
+GENERATING = ("llm", "conformance")
+# Fixtures that need the tokenizer alone; their tests are skipped without one.
+COUNTING = ("count_tokens",)
+
+
+def check_selected(session: pytest.Session) -> None:
+    """Check what the selected tests need, in the process that has collected them.
+
+    Workers of pytest-xdist check nothing: a usage error of theirs would be an internal error.
+
+    Raises:
+        pytest.UsageError: If something is missing.
+    """
+    config = session.config
+    if hasattr(config, "workerinput") or _has_workers(config) or runs_no_test(config):
+        return
+    if session.testsfailed and not config.option.continue_on_collection_errors:
+        return
+    keeper = config.pluginmanager.get_plugin(GATES)
+    if isinstance(keeper, Keeper):
+        keeper.refuse_unknown_budgets(session.items)
+    needed: dict[ModelSpec, bool] = {}
+    for item in session.items:
+        spec = model_under_test(item)
+        if spec is not None and _uses_the_model(item):
+            needed[spec] = needed.get(spec, False) or _generates(item)
+    _check_models(config.stash[SESSION], needed)
+
+
+def check_named(config: pytest.Config) -> None:
+    """Check the models of a run with pytest-xdist before its workers start.
+
+    The controller does not know the tests that workers collect, so it checks where the command
+    itself selects evals or names a model.
+
+    Raises:
+        pytest.UsageError: If something is missing.
+    """
+    if not _has_workers(config) or runs_no_test(config):
+        return
+    flags = ("--model", "--base-url", "--engine")
+    # A settings file alone may be for other tests than those of this command.
+    if evals_named(config) or any(on_command_line(config, flag) for flag in flags):
+        state = config.stash[SESSION]
+        _check_models(state, dict.fromkeys(state.specs, True))
+
+
+def check_tokenizer(config: pytest.Config) -> None:
+    """Check the tokenizer of recorded texts, which collecting the tests already needs.
+
+    Raises:
+        pytest.UsageError: If neither the cache has it nor the hub can be reached.
+    """
+    from pytest_tokenbudget.models.resolution import ModelError, resolve_model
+
+    session = config.stash[SESSION]
+    name = session.settings.tokenizer
+    if session.recordings is None or name is None:
+        return
+    if not (evals_named(config) or on_command_line(config, "--recorded")):
+        return
+    try:
+        spec = resolve_model(name, session.catalogue)
+    except (ModelError, ConfigError) as error:
+        raise pytest.UsageError(f"--tokenizer: {error}") from None
+    if reason := _not_to_be_had(spec):
+        raise pytest.UsageError(f"--tokenizer: {reason}")
+
+
+def _not_to_be_had(spec: ModelSpec) -> str:
+    """Why a model of the hub cannot be loaded; empty where it can."""
+    from pytest_tokenbudget.models import hub
+
+    if spec.kind != "hub" or hub.is_cached(spec) or not hub.unreachable():
+        return ""
+    return f"model {spec.alias}: {hub.missing_model(spec)}"
+
+
+def _has_workers(config: pytest.Config) -> bool:
+    return bool(config.getoption("dist", default="no") != "no")
+
+
+def _check_models(session: Session, specs: Mapping[ModelSpec, bool]) -> None:
+    if session.recordings is None:
+        for spec, generates in specs.items():
+            check_model(session, spec, generates)
+
+
+def _uses_the_model(item: pytest.Item) -> bool:
+    from pytest_tokenbudget.report.reporter import is_skipped
+
+    used = _generates(item) or any(uses(item, name) for name in COUNTING)
+    return bool(used) and not is_skipped(item) and not replaced(item)
+
+
+def _generates(item: pytest.Item) -> bool:
+    return bool(kinds_of(item)) or any(uses(item, name) for name in GENERATING)
+
+
+def check_model(session: Session, spec: ModelSpec, generates: bool = True) -> None:
+    """Check that what runs a model is there.
+
+    Args:
+        session: This process's state.
+        spec: The model.
+        generates: Whether it has to generate, for which prompts are tokenized.
+
+    Raises:
+        pytest.UsageError: If it is not, and no stored traces make up for that.
+    """
+    from pytest_tokenbudget.core.engine import EngineError
+    from pytest_tokenbudget.core.store import StoreError
+    from pytest_tokenbudget.models.resolution import ModelError
+
+    try:
+        if spec.endpoint is not None:
+            known = session.ask_servers(spec)
+            if generates:
+                _check_tokenizer_of(known)
+        elif session.runs_own_engines:
+            _check_engine(session, spec)
+    except (EngineError, StoreError, ModelError) as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _check_tokenizer_of(spec: ModelSpec) -> None:
+    """Check that prompts of a model behind servers can be tokenized.
+
+    Raises:
+        EngineError: If neither its servers do it nor a tokenizer is here.
+    """
+    from pytest_tokenbudget.core.engine import EngineError
+    from pytest_tokenbudget.engines.server.tokens import choose_tokens
+
+    assert spec.endpoint is not None
+    facts = spec.endpoint.facts
+    if reason := _not_to_be_had(spec):
+        raise EngineError(reason)
+    if spec.kind == "server" and facts is not None and not facts.tokenizes:
+        choose_tokens(spec, facts)  # It raises the error that says what to do.
+
+
+def _check_engine(session: Session, spec: ModelSpec) -> None:
+    """Check what runs a model in this process.
+
+    Raises:
+        EngineError: If vLLM is missing, or neither the cache has the model nor the hub answers.
+        pytest.UsageError: If the GPUs are too few.
+    """
+    from pytest_tokenbudget.core.engine import EngineError
+
+    if reason := _not_to_be_had(spec):
+        raise EngineError(reason)
+    if engine_of(session.settings, spec) != "vllm":
+        return
+    if importlib.util.find_spec("vllm") is None:
+        from pytest_tokenbudget.engines.vllm_process import NOT_INSTALLED
+
+        # Stored traces are judged without the engine that made them.
+        if not session.has_traces(spec):
+            raise EngineError(NOT_INSTALLED)
+    elif session.settings.device != "cpu" and (gpus := xdist.visible_gpus()):
+        xdist.enough_groups(gpus, gpus_of(session.settings))

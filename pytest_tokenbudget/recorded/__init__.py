@@ -1,0 +1,1 @@
+"""Readers of existing results, one file a format."""

@@ -1,0 +1,219 @@
+"""What options may be set to: each parser makes a value from text, or says what is allowed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pytest_tokenbudget.settings.baseline_values import (  # noqa: F401 - the table finds them here
+    baseline,
+    baseline_name,
+    tolerances,
+)
+from pytest_tokenbudget.settings.config_file import nearest
+from pytest_tokenbudget.settings.context_limits import WHOLE, WITH_SHARE, ContextError, Limit
+from pytest_tokenbudget.settings.endpoints import read_addresses
+from pytest_tokenbudget.settings.option_table import MODES, STRATEGIES
+
+QUANTIZATIONS = ("none", "8bit", "4bit")
+DEMANDED = ("enforced", "soft")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """One gate value: a bound, for one budget or (None) for the largest."""
+
+    value: float
+    budget: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.value:g}" if self.budget is None else f"{self.budget}:{self.value:g}"
+
+
+def _nearest(value: str, allowed: Iterable[str]) -> str:
+    close = nearest(value, list(allowed), count=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def choice(allowed: Sequence[str]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"allowed: {', '.join(allowed)}{_nearest(text, allowed)}")
+        return text
+
+    return parse
+
+
+def number(
+    kind: type[T], low: float, high: float | None = None, words: str = ""
+) -> Callable[[str], T]:
+    def parse(text: str) -> T:
+        limit = f"at least {low:,}" if high is None else f"from {low:,} to {high:,}"
+        allowed = f"allowed: {words or ('a whole number' if kind is int else 'a number')} {limit}"
+        try:
+            value = kind(text)  # type: ignore[call-arg]
+        except ValueError:
+            raise ValueError(allowed) from None
+        if not low <= value <= (float("inf") if high is None else high):  # type: ignore[operator]
+            raise ValueError(allowed)
+        return value
+
+    return parse
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def names(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(_items(text)))
+    if not names:
+        raise ValueError("allowed: one or more names, separated by commas")
+    return names
+
+
+def addresses(text: str) -> tuple[str, ...]:
+    items = _items(text)
+    if not items:
+        raise ValueError("allowed: one or more addresses, separated by commas")
+    return read_addresses(items)
+
+
+def budgets(text: str) -> tuple[int, ...]:
+    parse = number(int, 1, words="token counts, each a whole number of")
+    return tuple(sorted({parse(item) for item in _items(text)} or {parse(text)}))
+
+
+def thinking_budgets(text: str) -> tuple[int, ...]:
+    parse = number(int, 0, words="token counts, each a whole number of")
+    return tuple(sorted({parse(item) for item in _items(text)} or {parse(text)}))
+
+
+def turns(text: str) -> tuple[int, ...]:
+    parse = number(int, 1, words="numbers of turns, each a whole number of")
+    return tuple(sorted({parse(item) for item in _items(text)} or {parse(text)}))
+
+
+def strategies(text: str) -> tuple[str, ...]:
+    """Ways to truncate; those with a share take it behind an equals sign."""
+    return tuple(dict.fromkeys(_strategy(name) for name in names(text)))
+
+
+def _strategy(text: str) -> str:
+    name, equals, share = text.partition("=")
+    if name not in STRATEGIES or (equals and name not in WITH_SHARE):
+        raise ValueError(
+            f"allowed: {', '.join(STRATEGIES)}, and a share for {' and '.join(WITH_SHARE)} "
+            f"(ends=0.25){_nearest(name, STRATEGIES)}"
+        )
+    return f"{name}={number(float, 0, 1)(share):g}" if equals else name
+
+
+def context_limits(text: str) -> tuple[str, ...]:
+    """Limits as they are written, tokens before shares, each rising; none for the whole."""
+    try:
+        read = {Limit.read(item) for item in _items(text) or [text]} - {WHOLE}
+    except ContextError as error:
+        raise ValueError(str(error).partition("; ")[2]) from None
+    rising = sorted(read, key=lambda limit: (limit.share or 0, limit.tokens or 0))
+    if not rising:
+        raise ValueError(
+            "allowed: at least one limit below the whole conversation, which is always posed"
+        )
+    return tuple(map(str, rising))
+
+
+def closers(text: str) -> tuple[str, ...]:
+    """Names, or NAME=TEXT; a comma in a text would end it, so it is written as an escape."""
+    closers = names(text)
+    for closer in closers:
+        name, equals, words = closer.partition("=")
+        if not re.fullmatch(r"[\w.-]+", name) or (equals and not words):
+            raise ValueError(
+                "allowed: names of the model's closers, such as bare or sentence, and NAME=TEXT "
+                r"for one's own, with \n for a line break and \x2c for a comma"
+            )
+    return closers
+
+
+def modes(text: str) -> tuple[str, ...]:
+    choose = choice(MODES)
+    return tuple(choose(name) for name in names(text))
+
+
+def thresholds(text: str) -> tuple[Threshold, ...]:
+    return tuple(_threshold(item) for item in _items(text) or [text])
+
+
+def _threshold(text: str) -> Threshold:
+    head, colon, tail = text.rpartition(":")
+    try:
+        budget = int(head) if colon else None
+        value = float(tail)
+    except ValueError:
+        raise ValueError("allowed: a share like 0.6, or BUDGET:SHARE like 512:0.6") from None
+    if not 0 <= value <= 1:
+        hint = f"; for {value:g} % write {value / 100:g}" if 1 < value <= 100 else ""
+        raise ValueError(f"allowed: a share from 0 to 1{hint}")
+    return Threshold(value, budget)
+
+
+def counts(text: str) -> tuple[tuple[int, int], ...]:
+    allowed = "allowed: BUDGET:COUNT, several with commas, for example 128:30,512:50"
+    counts: dict[int, int] = {}
+    for item in _items(text) or [text]:
+        match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", item, re.ASCII)
+        if not match or int(match[1]) < 1:
+            raise ValueError(allowed)
+        counts[int(match[1])] = int(match[2])
+    return tuple(sorted(counts.items()))
+
+
+def paths(text: str) -> tuple[Path, ...]:
+    return tuple(Path(os.path.expanduser(item)) for item in _items(text))
+
+
+def quantization(text: str) -> str | None:
+    return None if text == "auto" else choice(QUANTIZATIONS)(text)
+
+
+def batch_size(text: str) -> int | None:
+    return None if text == "auto" else number(int, 1, words="'auto' or a whole number")(text)
+
+
+def device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", text, re.ASCII):
+        allowed = ("auto", "cpu", "cuda", "cuda:N", "mps")
+        raise ValueError(f"allowed: {', '.join(allowed)}{_nearest(text, allowed)}")
+    return text
+
+
+def onoff(text: str) -> bool:
+    words = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+    if text.lower() not in words:
+        raise ValueError(f"allowed: on, off{_nearest(text, ('on', 'off'))}")
+    return words[text.lower()]
+
+
+def demands(text: str) -> tuple[str, ...]:
+    """What an engine must keep; which ways there are is only known where they are measured."""
+    demands = names(text)
+    for demand in demands:
+        way, colon, verdict = demand.rpartition(":")
+        allowed = DEMANDED if colon else ("limits", *DEMANDED)
+        if verdict not in allowed or (colon and not way):
+            raise ValueError(
+                f"allowed: limits, enforced, soft, WAY:enforced, WAY:soft, several with commas"
+                f"{_nearest(verdict, allowed)}"
+            )
+    return demands
+
+
+def optional_path(text: str) -> Path | None:
+    return Path(os.path.expanduser(text)) if text else None

@@ -1,0 +1,189 @@
+"""Resampling by problem: bootstrap intervals, exact paired tests, and where a maximum may lie.
+
+References:
+    Rubin (1981), Annals of Statistics 9:130: the Bayesian bootstrap.
+    Bedrick, Christensen and Johnson (1996), JASA 91:1450: priors as pseudo observations.
+    Fisher (1935), The Design of Experiments: tests by changing signs.
+    Holm (1979), Scandinavian Journal of Statistics 6:65.
+    Hsu (1981), Annals of Statistics 9:1026: which of several means may be the largest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pytest_tokenbudget.stats.intervals import (
+    Estimate,
+    Floats,
+    _chance_below,
+    _grouped,
+)
+
+REPLICATES = 2000
+
+
+def bootstrap_mean(values: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """Mean of differences, one a problem, with the interval of a Bayesian bootstrap by problem.
+
+    Every problem gets a random weight (Dirichlet). Half a problem is added on either side, as far
+    from 0 as differences typically are (root mean square of those that are not 0; 1 if all are):
+    an interval then has a width even where no two problems differ, which is where a bootstrap of
+    the data alone is surest and most wrong. For values of -1, 0 and 1 this is the interval of
+    Jeffreys' prior on losses and gains. The quantiles are computed, not simulated, as under
+    infinitely many replicates, so there is no seed.
+
+    Args:
+        values: One difference a problem, -1 to 1.
+        confidence: Two-sided confidence.
+    """
+    from scipy.optimize import brentq
+
+    given = np.asarray(values, dtype=np.float64).ravel()
+    if given.size == 0:
+        return Estimate(math.nan, -1.0, 1.0, 0)
+    levels, times = np.unique(np.round(given, 12), return_counts=True)
+    unlike = given[np.abs(given) > 1e-12]
+    size = math.sqrt(float(np.mean(unlike**2))) if unlike.size else 1.0
+    lowest, highest = min(-size, float(levels[0])), max(size, float(levels[-1]))
+    levels = np.append(levels, [-size, size])
+    shapes = np.append(times.astype(np.float64), [0.5, 0.5])
+    total = shapes.sum()
+    mean = float(shapes @ levels / total)
+    spread = math.sqrt(float(shapes @ (levels - mean) ** 2 / total / (total + 1)))
+    tail = (1 - confidence) / 2
+    # Cantelli's inequality: no distribution has its quantile farther out.
+    reach = spread * math.sqrt((1 - tail) / tail)
+
+    def quantile(probability: float, low: float, high: float) -> float:
+        def excess(bound: float) -> float:
+            return _chance_below(levels, shapes, bound) - probability
+
+        low, high = max(low, lowest), min(high, highest)
+        if low <= lowest and excess(lowest + 1e-9) >= 0:
+            return lowest
+        if high >= highest and excess(highest - 1e-9) <= 0:
+            return highest
+        return float(brentq(excess, low + 1e-9, high - 1e-9, xtol=1e-7))
+
+    value = float(given.mean())
+    low = quantile(tail, mean - reach, mean)
+    high = quantile(1 - tail, mean, mean + reach)
+    return Estimate(value, min(low, value), max(high, value), given.size)
+
+
+def bootstrap_p(values: ArrayLike, counts: ArrayLike | None = None, lowest: float = -1.0) -> float:
+    """One-sided p-value against a mean of 0 or less.
+
+    Below 1 - c exactly where ``bootstrap_lower`` with confidence c is above 0: the Bayesian
+    bootstrap with one more problem at the least possible value.
+
+    Args:
+        values: One value a problem.
+        counts: How often each value occurs, fractions allowed; once each without it.
+        lowest: The least possible value.
+    """
+    levels, shapes = _grouped(values, counts, lowest)
+    if levels.max() <= 0:
+        return 1.0
+    return float(np.clip(_chance_below(levels, shapes, 0.0), 0.0, 1.0))
+
+
+def sign_test(sums: ArrayLike) -> float:
+    """Exact two-sided paired test by problem: the distribution under random signs.
+
+    Were two budgets alike, each problem's difference would be as likely the other way round. The
+    p-value is the share of all 2^n ways to choose signs in which the sum is at least as far from 0
+    as the one seen. With one sample a problem, where differences are -1, 0 or 1, it is the exact
+    McNemar test.
+
+    Args:
+        sums: One whole number a problem: right samples at the second budget less those at the
+            first.
+    """
+    from scipy.stats import binom
+
+    given = np.asarray(sums, dtype=np.float64).ravel()
+    whole = np.rint(given).astype(np.int64)
+    if not np.allclose(given, whole):
+        raise ValueError("differences must be whole numbers of samples")
+    chance: Floats = np.ones(1)
+    # Signs of n equal sizes m: their sum is m (2 K - n) with K binomial. Sizes add up.
+    for size, times in zip(*np.unique(np.abs(whole[whole != 0]), return_counts=True), strict=True):
+        part = np.zeros(2 * int(size) * int(times) + 1)
+        part[:: 2 * int(size)] = binom.pmf(np.arange(times + 1), times, 0.5)
+        chance = np.convolve(chance, part) if chance.size > 1 else part
+    middle = chance.size // 2
+    reached = abs(int(whole.sum()))
+    if reached == 0:
+        return 1.0
+    return float(min(1.0, 2 * chance[middle + reached :].sum()))
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """P-values adjusted by Holm's step-down rule, in the order given."""
+    order = np.argsort(np.asarray(p_values, dtype=np.float64), kind="stable")
+    adjusted = [1.0] * len(p_values)
+    highest = 0.0
+    for rank, index in enumerate(order.tolist()):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return tuple(adjusted)
+
+
+def p_words(p: float) -> str:
+    """A p-value for people: no more digits than it deserves."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def problem_weights(problems: int, replicates: int = REPLICATES, seed: int = 0) -> Floats:
+    """Weights of problems in each replicate of a Bayesian bootstrap: replicates x problems.
+
+    Rows sum to 1, so a replicate of any mean over problems is one product of matrices.
+    """
+    drawn = np.random.default_rng(seed).standard_exponential((replicates, problems))
+    weights: Floats = drawn / drawn.sum(axis=1, keepdims=True)
+    return weights
+
+
+def may_be_largest(
+    means: Floats, replicates: NDArray[np.floating], confidence: float = 0.95
+) -> tuple[NDArray[np.bool_], Floats]:
+    """Which of several means may be the largest of the true ones.
+
+    Bootstrapping the place of a maximum misleads: neighbours share their data, near ties swap
+    places, and along a smooth curve its error does not even shrink as fast as the bootstrap
+    believes. So a test is inverted instead. Each candidate is tested for being the largest: how far
+    it stays behind the best one seen is compared with how far the best of all contenders gets
+    ahead of it by chance alone, by the replicates. Only one of these tests concerns the truly
+    largest, so it is among those kept with the full confidence and no correction. Contenders are
+    those that a first such round, at a tenth of the error, leaves in.
+
+    Args:
+        means: One for each candidate.
+        replicates: Replicates x candidates, by resampling problems.
+        confidence: Chance that the largest is among those kept.
+
+    Returns:
+        Whether each is kept, and how far it is behind as a share of how far would exclude it.
+    """
+    chance = np.asarray(replicates) - means.astype(replicates.dtype)
+    behind = means.max() - means
+    error = 1 - confidence
+    kept = np.ones(means.size, dtype=np.bool_)
+    ratio: Floats = np.zeros(means.size)
+    for level in (error / 10, error * 9 / 10):
+        ahead = chance[:, kept].max(axis=1)
+        candidates = np.flatnonzero(kept)
+        ratio[~kept] = np.inf
+        for start in range(0, candidates.size, 256):
+            some = candidates[start : start + 256]
+            gaps = ahead[:, None] - chance[:, some]
+            limit = np.quantile(gaps, 1 - level, axis=0, method="higher")
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio[some] = np.where(behind[some] <= 1e-12, 0.0, behind[some] / limit)
+        kept = kept & (ratio <= 1 + 1e-9)
+    return kept, ratio

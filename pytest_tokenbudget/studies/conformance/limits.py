@@ -1,0 +1,35 @@
+"""Probes of the limits, by name: are the limits one sets the limits one gets?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pytest_tokenbudget.studies.conformance import finish_reasons as words
+from pytest_tokenbudget.studies.conformance import lengths, overflow, repeats
+from pytest_tokenbudget.studies.conformance.probe_context import Bench
+from pytest_tokenbudget.studies.conformance.results import LimitResult
+
+Probe = Callable[[Bench], LimitResult]
+
+LIMIT_PROBES: Mapping[str, Probe] = {
+    "max_tokens": lengths.max_tokens,
+    "boundary": lengths.boundary,
+    "stop_strings": lengths.stop_strings,
+    "n": repeats.several,
+    "seeds": repeats.seeds,
+    "prefix_alone": repeats.prefix_alone,
+    "prefix_under_load": repeats.prefix_under_load,
+    "usage": words.usage,
+    "finish_reason": words.finish_reason,
+    "overflow": overflow.overflow,
+}
+
+
+def probe_limit(bench: Bench, name: str) -> LimitResult:
+    """Run one probe.
+
+    Args:
+        bench: The engine with its prompts.
+        name: Its name, a key of :data:`LIMIT_PROBES`.
+    """
+    return LIMIT_PROBES[name](bench)

@@ -1,0 +1,194 @@
+"""Probes of whether outputs come again: several of one prompt, seeds, and prefixes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pytest_tokenbudget.core.probes import Ask, Reply
+from pytest_tokenbudget.stats.intervals import wilson
+from pytest_tokenbudget.studies.conformance.evidence import not_possible, shown
+from pytest_tokenbudget.studies.conformance.probe_context import Bench
+from pytest_tokenbudget.studies.conformance.results import Finding, LimitResult
+
+# Hot, and open: a model that is sure of its sums writes the same ones at any temperature.
+HOT = 1.5
+SAMPLED = 48
+OPEN = ("a lighthouse", "a broken clock", "two foxes", "the last tram", "a blue stone", "rain")
+SHORT, LONG = 32, 96
+LOAD = 16
+_FEW = 4
+
+
+def several(bench: Bench) -> LimitResult:
+    """Whether ``n`` gives that many outputs, and they differ where they are sampled."""
+    asks = [replace(ask, n=3, seed=11) for ask in _sampled(bench)[:_FEW]]
+    replies = bench.ask(asks)
+    refused = next((reply for reply in replies if reply.refused), None)
+    if refused is not None:
+        return not_possible("n", f"n is refused: {refused.error}", refused)
+    wrong = [reply for reply in replies if len(reply.choices) != 3]
+    if wrong:
+        got = ", ".join(str(len(reply.choices)) for reply in wrong)
+        return LimitResult(
+            "n",
+            Finding.BROKEN,
+            f"3 outputs asked for, {got} came in {len(wrong)} of {len(replies)} requests",
+            len(replies),
+            len(wrong),
+            evidence=tuple(map(shown, wrong[:4])),
+        )
+    copies = [r for r in replies if len({bench.key(choice) for choice in r.choices}) == 1]
+    if len(copies) == len(replies):
+        greedy = bench.ask([replace(ask, n=1, temperature=0.0, seed=None) for ask in asks])
+        if _sure(bench, replies, greedy):
+            return not_possible("n", f"3 outputs came, but {_SURE}, so they tell nothing")
+        return LimitResult(
+            "n",
+            Finding.BROKEN,
+            f"the 3 outputs of a request are copies of one another at temperature {HOT}, in all "
+            f"of {len(replies)} requests",
+            len(replies),
+            len(copies),
+            evidence=tuple(map(shown, copies[:4])),
+        )
+    sentence = f"3 outputs came for each of {len(replies)} requests, and they differ"
+    seen = (shown(replies[0]),)
+    return LimitResult("n", Finding.KEPT, sentence, len(replies), evidence=seen)
+
+
+def seeds(bench: Bench) -> LimitResult:
+    """Whether a seed repeats an output, and another seed gives another one."""
+    asks = [replace(ask, seed=7) for ask in _sampled(bench)]
+    first, second = bench.ask(asks), bench.ask(asks)
+    other = bench.ask([replace(ask, seed=8) for ask in asks])
+    refused = next((reply for reply in first if reply.refused), None)
+    if refused is not None:
+        return not_possible("seeds", f"seed is refused: {refused.error}", refused)
+    pairs = [
+        (a, b, c)
+        for a, b, c in zip(first, second, other, strict=True)
+        if a.choices and b.choices and c.choices
+    ]
+    n = len(pairs)
+    if not n:
+        return not_possible("seeds", f"no output came: {first[0].error}", first[0])
+    changed = [(a, b) for a, b, _ in pairs if _key(bench, a) != _key(bench, b)]
+    alike = sum(_key(bench, a) == _key(bench, c) for a, _, c in pairs)
+    rate = wilson(len(changed), n)
+    span = (rate.value, rate.low, rate.high)
+    if alike == n:
+        greedy = bench.ask([replace(ask, temperature=0.0, seed=None) for ask in asks])
+        if _sure(bench, first, greedy):
+            return not_possible("seeds", f"{_SURE}, so seeds tell nothing")
+        return LimitResult(
+            "seeds",
+            Finding.BROKEN,
+            f"seed 7 and seed 8 give the same output at temperature {HOT}, {n} of {n} times",
+            n,
+            alike,
+            evidence=(shown(pairs[0][0]), shown(pairs[0][2])),
+        )
+    if changed:
+        return LimitResult(
+            "seeds",
+            Finding.DIFFERS,
+            f"with the same seed {len(changed)} of {n} outputs were others the second time "
+            f"({_percent(span)})",
+            n,
+            len(changed),
+            span,
+            (shown(changed[0][0]), shown(changed[0][1])),
+        )
+    sentence = f"the same seed gave the same output {n} of {n} times, another seed another one"
+    seen = (shown(pairs[0][0]), shown(pairs[0][2]))
+    return LimitResult("seeds", Finding.KEPT, sentence, n, 0, span, seen)
+
+
+_SURE = f"the model writes the same at temperature {HOT} as greedily"
+
+
+def _sampled(bench: Bench) -> list[Ask]:
+    """Asks whose outputs are anybody's guess."""
+    texts = (f"Write something about {thing}. Anything you like." for thing in OPEN)
+    asks = (bench.plain(({"role": "user", "content": text},), SAMPLED) for text in texts)
+    return [replace(ask, temperature=HOT) for ask in asks]
+
+
+def _sure(bench: Bench, sampled: Sequence[Reply], greedy: Sequence[Reply]) -> bool:
+    """Whether sampling changes nothing, so that seeds cannot."""
+    pairs = [(a, b) for a, b in zip(sampled, greedy, strict=True) if a.choices and b.choices]
+    return all(_key(bench, a) == _key(bench, b) for a, b in pairs)
+
+
+def prefix_alone(bench: Bench) -> LimitResult:
+    """Whether a short run is the beginning of a long one, one request at a time."""
+    return _prefix(bench, "prefix_alone", 1, "one request at a time")
+
+
+def prefix_under_load(bench: Bench) -> LimitResult:
+    """Whether a short run among others is the beginning of a long one that ran alone."""
+    return _prefix(bench, "prefix_under_load", LOAD, f"{LOAD} requests at a time")
+
+
+def _prefix(bench: Bench, probe: str, at_once: int, how: str) -> LimitResult:
+    prompts = bench.candidates
+    long_asks = [bench.plain(each, LONG) for each in prompts]
+    short_asks = [replace(ask, max_tokens=SHORT) for ask in long_asks]
+    alone = bench.ask(long_asks)
+    if at_once == 1:
+        short = bench.ask(short_asks)
+    else:
+        # Among requests of another length, so that the company changes while they run.
+        mixed = [each for pair in zip(short_asks, long_asks, strict=True) for each in pair]
+        short = bench.ask(mixed, at_once)[::2]
+    pairs = [(a, b) for a, b in zip(alone, short, strict=True) if a.choices and b.choices]
+    if not pairs:
+        return not_possible(probe, f"no output came: {alone[0].error}", alone[0])
+    apart = [(place, a, b) for a, b in pairs if (place := _parting(bench, a, b)) is not None]
+    n = len(pairs)
+    rate = wilson(len(apart), n)
+    span = (rate.value, rate.low, rate.high)
+    if not apart:
+        sentence = (
+            f"{n} of {n} runs of {SHORT} tokens are the beginnings of those of {LONG}, {how}; "
+            f"divergence rate {_percent(span)}"
+        )
+        seen = (shown(pairs[0][0]), shown(pairs[0][1]))
+        return LimitResult(probe, Finding.KEPT, sentence, n, 0, span, seen)
+    first = min(place for place, _, _ in apart)
+    sentence = (
+        f"{len(apart)} of {n} runs of {SHORT} tokens part from those of {LONG}, {how}; divergence "
+        f"rate {_percent(span)}, at the earliest after {first} {_unit(apart[0][1])}"
+    )
+    evidence = tuple(
+        shown(b, parts_after=place, longer=a.choices[0].text[:120], shorter=b.choices[0].text[:120])
+        for place, a, b in apart[:4]
+    )
+    return LimitResult(probe, Finding.DIFFERS, sentence, n, len(apart), span, evidence)
+
+
+def _parting(bench: Bench, long: Reply, short: Reply) -> int | None:
+    """After how many ids, or characters, a short output leaves the long one; None: it does not."""
+    whole, part = bench.key(long.choices[0]), bench.key(short.choices[0])
+    if isinstance(whole, str) and isinstance(part, str):
+        # A cut may end inside a character.
+        part = part.rstrip("\ufffd \n")
+    if whole[: len(part)] == part:
+        return None
+    return next(
+        (i for i, (a, b) in enumerate(zip(whole, part, strict=False)) if a != b), len(whole)
+    )
+
+
+def _key(bench: Bench, reply: Reply) -> Sequence[object]:
+    return bench.key(reply.choices[0])
+
+
+def _unit(reply: Reply) -> str:
+    return "characters" if reply.choices[0].ids is None else "tokens"
+
+
+def _percent(rate: tuple[float, float, float]) -> str:
+    value, low, high = (f"{100 * each:.1f}" for each in rate)
+    return f"{value} % [{low}, {high}]"

@@ -1,0 +1,92 @@
+"""From a plan of the context eval and the store to its study, without a model or a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_tokenbudget.core.context_plan import WHOLE_CELL, Place, WindowFacts
+from pytest_tokenbudget.core.plan import Plan
+from pytest_tokenbudget.core.store import StoredPrompt, TraceStore
+from pytest_tokenbudget.core.study import Study
+from pytest_tokenbudget.core.trace import Trace
+from pytest_tokenbudget.studies.context.plan import all_posed, arms_task
+from pytest_tokenbudget.studies.context.study import ContextStudy
+from pytest_tokenbudget.tasks.base import Task
+from pytest_tokenbudget.tasks.conversations import Posed
+
+
+def load_context(store: TraceStore, plan: Plan, task: Task) -> ContextStudy:
+    """The context study of a plan with the traces that are there, all or not.
+
+    Args:
+        store: Holds windows and traces.
+        plan: What was planned.
+        task: The task that is posed after small talk.
+
+    Raises:
+        TaskError: If the task's problems cannot be had.
+    """
+    assert plan.windowing is not None
+    posed = all_posed(plan.windowing, task)
+    facts = window_facts(store, plan, posed)
+    opens = {each.key: each.opens for each in facts.values() if each.key}
+    summaries = {each.written for each in facts.values() if each.written}
+    traces = store.load(
+        {key: (key, 0) for key in opens},
+        # What was asked is known from the window; its ids are not needed to judge an answer.
+        {key: StoredPrompt((), opened) for key, opened in opens.items()},
+        plan.cap,
+    )
+    answered = {
+        place: traces[each.key, 0] for place, each in facts.items() if (each.key, 0) in traces
+    }
+    return ContextStudy(
+        whole=_whole(plan, task, answered),
+        windowing=plan.windowing,
+        posed=posed,
+        facts=facts,
+        traces=answered,
+        tokens_in_run=store.generated(plan.model, {*opens, *summaries})[1],
+        task_name=task.name,
+    )
+
+
+def window_facts(store: TraceStore, plan: Plan, posed: Sequence[Posed]) -> dict[Place, WindowFacts]:
+    """What is kept of windows that were made before.
+
+    Args:
+        store: Holds them.
+        plan: What was planned.
+        posed: The conversations.
+    """
+    assert plan.windowing is not None
+    keys = {
+        plan.window_key(each.problem, cell): Place(each.problem.id, cell)
+        for each in posed
+        for cell in plan.windowing.cells
+    }
+    noted = store.windows(plan.model, list(keys))
+    return {keys[key]: WindowFacts(**values) for key, values in noted.items()}
+
+
+def _whole(plan: Plan, task: Task, answered: dict[Place, Trace]) -> Study:
+    assert plan.windowing is not None
+    arms = arms_task(plan.windowing, task)
+    return Study(
+        alias=plan.alias,
+        identity=plan.identity,
+        task=arms,
+        problems=arms.problems(),
+        traces={
+            (place.problem_id, 0): trace
+            for place, trace in answered.items()
+            if place.cell == WHOLE_CELL
+        },
+        samples=1,
+        thinking=plan.format,
+        mode=plan.mode,
+        budgets=plan.budgets,
+        margin=plan.margin,
+        decoding=plan.decoding,
+        kind=plan.kind,
+    )

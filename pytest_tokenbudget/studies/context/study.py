@@ -1,0 +1,156 @@
+"""A context study: conversations posed whole and truncated, and what became of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from pytest_tokenbudget.core.context_plan import (
+    WHOLE_CELL,
+    Cell,
+    Place,
+    WindowFacts,
+    Windowing,
+)
+from pytest_tokenbudget.core.scoring import Judged, judge
+from pytest_tokenbudget.core.study import Study
+from pytest_tokenbudget.core.study_cache import Once
+from pytest_tokenbudget.core.trace import Outcome, StopReason, Trace
+from pytest_tokenbudget.tasks.conversations import Arm, Posed
+from pytest_tokenbudget.tasks.problem import Problem
+
+
+class Answer(NamedTuple):
+    """One conversation posed in one way.
+
+    Attributes:
+        posed: The conversation.
+        facts: What is known of its window.
+        judged: What the answer amounts to; None where there is no window to answer.
+    """
+
+    posed: Posed
+    facts: WindowFacts
+    judged: Judged | None
+
+    @property
+    def correct(self) -> float:
+        """1 or 0, 0 where there is no window; NaN for an error."""
+        if self.judged is None:
+            return 0.0
+        failed = self.judged.outcome is Outcome.ERROR
+        return float("nan") if failed else float(self.judged.correct)
+
+
+@dataclass(eq=False)
+class ContextStudy(Once):
+    """What a model answers where a conversation does not fit.
+
+    Attributes:
+        whole: The same conversations, not truncated.
+        windowing: What was planned.
+        posed: The conversations, arm by arm.
+        facts: What is known of each window that was made.
+        traces: The answers that are there.
+        tokens_in_run: Output tokens that this run generated.
+        task_name: Name of the task that is posed after small talk.
+    """
+
+    whole: Study
+    windowing: Windowing
+    posed: tuple[Posed, ...]
+    facts: Mapping[Place, WindowFacts]
+    traces: Mapping[Place, Trace]
+    tokens_in_run: int = 0
+    task_name: str = ""
+
+    def __post_init__(self) -> None:
+        self.kind = self.whole.kind
+        self.alias = self.whole.alias
+        self.problems = self.whole.problems
+        self.budgets = self.whole.budgets
+        self.left_out: tuple[int, ...] = ()
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms that have complete conversations."""
+        return tuple(dict.fromkeys(each.arm for each in self.complete))
+
+    def arm_name(self, arm: Arm) -> str:
+        """An arm as people know it: a task by its own name."""
+        return self.task_name if arm is Arm.TASK else arm.value
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every way in which conversations are posed, the whole one first."""
+        return self.windowing.cells
+
+    @cached_property
+    def complete(self) -> tuple[Posed, ...]:
+        """The conversations that are answered in every way in which they can be posed."""
+        return tuple(
+            each
+            for each in self.posed
+            if all(self._answered(Place(each.problem.id, cell)) for cell in self.cells)
+        )
+
+    @property
+    def answered(self) -> frozenset[str]:
+        """Ids of complete conversations none of whose answers ended in an error."""
+        failed = {
+            place.problem_id
+            for place, trace in self.traces.items()
+            if trace.stop_reason is StopReason.ERROR
+        }
+        return frozenset({each.problem.id for each in self.complete} - failed)
+
+    def _answered(self, place: Place) -> bool:
+        facts, trace = self.facts.get(place), self.traces.get(place)
+        if facts is None:
+            return False
+        return bool(facts.impossible) or (trace is not None and trace.covers(self.whole.reach))
+
+    @property
+    def missing(self) -> int:
+        """Conversations that lack an answer."""
+        return len(self.posed) - len(self.complete)
+
+    @cached_property
+    def errors(self) -> tuple[Trace, ...]:
+        """Answers that ended in an error, each once."""
+        failed = {
+            id(trace): trace
+            for trace in self.traces.values()
+            if trace.stop_reason is StopReason.ERROR
+        }
+        return tuple(failed.values())
+
+    def answers(self, arm: Arm, cell: Cell) -> tuple[Answer, ...]:
+        """The complete conversations of an arm, posed in one way and judged."""
+        return self.once(self._answers, arm, cell)
+
+    def _answers(self, arm: Arm, cell: Cell) -> tuple[Answer, ...]:
+        found = []
+        for posed in self.complete:
+            if posed.arm is not arm:
+                continue
+            place = Place(posed.problem.id, cell)
+            facts = self.facts[place]
+            # Many windows are the same prompt, of which there is one trace: judged once.
+            judged = None if facts.impossible else self.once(self._judged, posed.problem, facts.key)
+            found.append(Answer(posed, facts, judged))
+        return tuple(found)
+
+    def _judged(self, problem: Problem, key: str) -> Judged:
+        trace = self._by_key[key]
+        return judge(self.whole.task, problem, trace.cut(self.whole.reach, self.whole.thinking))
+
+    @cached_property
+    def _by_key(self) -> dict[str, Trace]:
+        return {self.facts[place].key: trace for place, trace in self.traces.items()}
+
+    def whole_answers(self, arm: Arm) -> tuple[Answer, ...]:
+        """The same conversations, not truncated."""
+        return self.answers(arm, WHOLE_CELL)

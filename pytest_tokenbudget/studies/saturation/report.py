@@ -1,0 +1,264 @@
+"""Phase 1: its result files, and its table and sentences on the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.common.style import (
+    MAX_WIDTH,
+    columns,
+    count,
+    no_token,
+    percent,
+    plural,
+    rule,
+    shorten,
+    wrapped,
+)
+from pytest_tokenbudget.core.study import PLAIN, Study
+from pytest_tokenbudget.report.cost_figure import cost_figure
+from pytest_tokenbudget.report.cost_words import cost_record, cost_sentences
+from pytest_tokenbudget.report.files import to_plain, to_record, write_json
+from pytest_tokenbudget.report.json_files import (
+    RunInfo,
+    answer_record,
+    file_stem,
+    header,
+    token_stats_of,
+    truncated,
+)
+from pytest_tokenbudget.report.limits import (
+    TARGET,
+    limit_answer,
+    limits_record,
+    recommended_limits,
+)
+from pytest_tokenbudget.report.truncation_signs import signs_lines, study_signs
+from pytest_tokenbudget.studies.saturation.figure import saturation_figure
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.core.curve import Point
+    from pytest_tokenbudget.stats.limits import Recommendation
+
+SCHEMA = "tokenbudget-phase1/2"
+_HEADINGS = ("budget", "accuracy [95 %]", "of completed", "truncated", "mean tokens")
+_WIDTHS = (7, 22, 12, 9, 11)
+
+
+def saturation_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str]:
+    """What a study found, as lines of at most 80 columns.
+
+    Args:
+        study: The study.
+        run: The run that made it.
+        width: Columns of the terminal. Sentences are wrapped to it; the table needs 69.
+    """
+    width = columns(width)
+    lines = [_rule(study, width)]
+    sentences: list[str] = []
+    if study.scored:
+        lines += [*wrapped(_answer(study, run), width), *_table(study)]
+        sentences += [_promise(study, run), study.saturation.sentence(), *_bounds(study)]
+        sentences += [*([_cost(study)] if study.source is None else [])]
+        sentences += [*cost_sentences(study, run, target_of(run)), *study.notes]
+    else:
+        sentences.append(
+            "every trace ended in an error: nothing to show"
+            if study.complete
+            else "no problem has all its traces yet: nothing to show"
+        )
+    if study.source is None and study.complete and run.generated_tokens < study.tokens_generated:
+        sentences.append(
+            f"this run generated {count(run.generated_tokens)} of these tokens; the rest was stored"
+            if run.generated_tokens
+            else f"this run generated {no_token(study.missing)}"
+        )
+    sentences += _omissions(study, run)
+    for sentence in sentences:
+        lines += wrapped(sentence, width)
+    return lines + (signs_lines(study_signs(study), width) if study.scored else [])
+
+
+def _rule(study: Study, width: int) -> str:
+    """Model, task, mode and number of problems."""
+    mode = "" if study.mode == PLAIN else f", {printable(study.mode)}"
+    samples = "" if study.samples == 1 else f" x {study.samples} samples"
+    task = shorten(printable(study.task.name), 28)
+    return rule(study.alias, f" on {task}{mode}, n = {len(study.complete):,}{samples}", width)
+
+
+def _table(study: Study) -> list[str]:
+    head = (_HEADINGS[0], _HEADINGS[1].ljust(_WIDTHS[1]), *_HEADINGS[2:])
+    rows = [head, *(_row(point) for point in study.curve.points)]
+    return ["  ".join(c.rjust(w) for c, w in zip(row, _WIDTHS, strict=True)) for row in rows]
+
+
+def _row(point: Point) -> tuple[str, ...]:
+    accuracy = point.accuracy
+    return (
+        count(point.budget),
+        f"{percent(accuracy.value, 5)} % [{percent(accuracy.low, 5)}, {percent(accuracy.high, 5)}]",
+        "-" if point.completed is None else f"{percent(point.completed.value)} %",
+        f"{percent(point.truncation.value)} %",
+        f"{point.mean_tokens.value:,.1f}",
+    )
+
+
+def _bounds(study: Study) -> list[str]:
+    point = study.curve.points[-1]
+    if point.best_case - point.worst_case < 5e-4:
+        return []
+    return [
+        f"at {count(point.budget)}, with every unfinished answer wrong or right: accuracy "
+        f"{percent(point.worst_case)} to {percent(point.best_case)} %"
+    ]
+
+
+def _cost(study: Study) -> str:
+    once, separate = study.tokens_once, study.tokens_if_separate
+    if len(study.budgets) == 1 or not once:
+        return f"generated {plural(once, 'token')}"
+    return (
+        f"generated {plural(once, 'token')} once; one generation a budget would have cost "
+        f"{count(separate)} ({separate / once:.1f} times)"
+    )
+
+
+def _answer(study: Study, run: RunInfo) -> str:
+    """The recommended limit with its accuracy and truncation: what the reader came for."""
+    return limit_answer(study, _all_tokens(study, run))
+
+
+def _promise(study: Study, run: RunInfo) -> str:
+    """What the limit rests on, or what would be needed."""
+    return _all_tokens(study, run).finding()
+
+
+def _all_tokens(study: Study, run: RunInfo) -> Recommendation:
+    return recommended_limits(study, target_of(run))["all_tokens"].overall
+
+
+def target_of(run: RunInfo) -> float:
+    """The share of answers that a recommended limit may truncate."""
+    return float(str(run.settings.get("target_truncation", TARGET)))
+
+
+def _omissions(study: Study, run: RunInfo) -> list[str]:
+    said = []
+    if study.missing:
+        of = f"{study.missing:,} of {plural(len(study.problems), 'problem')}"
+        lacks = "lacks traces and is" if study.missing == 1 else "lack traces and are"
+        said.append(f"{of} {lacks} left out: run the same command again to go on")
+    elif not run.complete:
+        said.append("the run was interrupted")
+    if study.left_out:
+        said.append(
+            f"left out, beyond the model's context: {', '.join(map(count, study.left_out))} tokens"
+        )
+    if study.errors:
+        reasons = Counter(printable(trace.error) or "no reason given" for trace in study.errors)
+        reason, times = reasons.most_common(1)[0]
+        often = (
+            "" if len(reasons) == 1 else f" ({times} times; {plural(len(reasons) - 1, 'other')})"
+        )
+        said.append(
+            f"{plural(len(study.errors), 'trace')} ended in an error and count in no rate: "
+            f"{shorten(reason, 160)}{often}"
+        )
+    return said
+
+
+def write_saturation(study: Study, run: RunInfo, directory: Path) -> list[Path]:
+    """Write results and figure of a study below ``directory``; returns the files."""
+    target = target_of(run)
+    return [
+        *write_results(study, run, directory),
+        *saturation_figure(study, directory, target),
+        *cost_figure(study, directory, target),
+    ]
+
+
+def write_results(study: Study, run: RunInfo, directory: Path) -> list[Path]:
+    """Write the results of a study below ``directory``, each file whole or not at all.
+
+    Args:
+        study: The study; problems whose traces are not all there are left out and counted.
+        run: The run that made it.
+        directory: The reports directory; files go to its ``results``.
+
+    Returns:
+        The files written: one a budget, and the combined one last.
+    """
+    results, stem = directory / "results", file_stem(study)
+    written = [
+        write_json(
+            results / f"phase1_main_{stem}_budget{budget}.json",
+            [answer_record(judged) for judged in study.judged(budget)],
+        )
+        for budget in study.budgets
+    ]
+    written.append(
+        write_json(results / f"phase1_combined_{stem}.json", combined_record(study, run))
+    )
+    return written
+
+
+def combined_record(study: Study, run: RunInfo) -> dict[str, object]:
+    """The whole study: its curve, saturation, costs, and what is needed to repeat it."""
+    record: dict[str, object] = {
+        **header(study, run, SCHEMA),
+        "budgets": list(study.budgets),
+        "left_out_budgets": list(study.left_out),
+        "curve": [],
+        "saturation": None,
+        "accuracy_by_token": {"from_token": [], "accuracy": []},
+        "recommended_limits": {},
+        "signs_of_truncation": [],
+        "token_stats": {},
+        "cost": None,
+        "tokens": {
+            "generated_this_run": run.generated_tokens,
+            "generated_in_total": study.tokens_generated,
+            "one_pass": study.tokens_once,
+            "if_generated_separately": study.tokens_if_separate,
+        },
+    }
+    if study.complete:
+        saturation = study.saturation
+        record["curve"] = [
+            {**to_record(point), "truncated_correct": _truncated_correct(study, point.budget)}
+            for point in study.curve.points
+        ]
+        record["saturation"] = {**to_record(saturation), "sentence": saturation.sentence()}
+        if study.by_token_available:
+            record["accuracy_by_token"] = accuracy_steps(study)
+        record["recommended_limits"] = {
+            what: limits_record(found)
+            for what, found in recommended_limits(study, target_of(run)).items()
+        }
+        record["signs_of_truncation"] = to_plain(study_signs(study))
+        record["token_stats"] = {
+            str(budget): token_stats_of(study.judged(budget)) for budget in study.budgets
+        }
+    if study.scored:
+        record["cost"] = cost_record(study, run, target_of(run))
+    return record
+
+
+def accuracy_steps(study: Study) -> dict[str, list[object]]:
+    """Accuracy at every token count, as the token counts from which on it has another value."""
+    tokens, accuracy = study.accuracy_by_token()
+    from_token: list[object] = []
+    values: list[object] = []
+    for token, value in zip(tokens.tolist(), to_plain(accuracy.tolist()), strict=True):  # type: ignore[call-overload]
+        if not values or value != values[-1]:
+            from_token.append(token)
+            values.append(value)
+    return {"from_token": from_token, "accuracy": values}
+
+
+def _truncated_correct(study: Study, budget: int) -> int:
+    return sum(j.correct and truncated(j) for j in study.judged(budget))

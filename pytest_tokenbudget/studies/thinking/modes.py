@@ -1,0 +1,144 @@
+"""Modes: how a test lets the model think, and which answers that means.
+
+``off`` and ``on`` switch thinking by the chat template. The modes of the allocation table and an
+explicit number are thinking budgets: at the budget, thinking is ended by force and an answer
+follows. ``disabled`` switches thinking off where the template can, and else is a budget of 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pytest_tokenbudget.engines.planning import Kind, Need
+from pytest_tokenbudget.settings.option_table import MODES
+from pytest_tokenbudget.studies.thinking.plan import EXPLICIT, NoThinkingError
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.core.forcing import Forcing
+    from pytest_tokenbudget.core.study import Study
+    from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.session import Session
+    from pytest_tokenbudget.settings.options import Settings
+
+OFF: Final = "off"
+ON: Final = "on"
+DISABLED: Final = "disabled"
+
+
+@dataclass(frozen=True)
+class ThinkingMode:
+    """A mode as it applies to one model.
+
+    Attributes:
+        name: One of ``--modes``, or ``explicit``.
+        thinking: Whether the model thinks, for the switch of its chat template.
+        thinking_budget: Tokens that it may think; None without a limit.
+        reason: How the budget came about, for people.
+    """
+
+    name: str
+    thinking: bool
+    thinking_budget: int | None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def modes_under_test(settings: Settings) -> tuple[str, ...]:
+    """The modes that a test runs for, if it asks for them."""
+    explicit = (EXPLICIT,) if settings.max_thinking_tokens is not None else ()
+    return (*(settings.modes or MODES), *explicit)
+
+
+def is_budget(name: str, spec: ModelSpec) -> bool:
+    """Whether a mode means answers that are forced at a thinking budget."""
+    if name == DISABLED:
+        return not _has_switch(spec)
+    return name not in (OFF, ON)
+
+
+def study_kind(name: str, spec: ModelSpec, settings: Settings) -> Kind | None:
+    """The study that holds a mode's answers; None where the model has none in that mode."""
+    if spec.thinking is None:
+        return None
+    if is_budget(name, spec):
+        return Kind.THINKING
+    if _has_switch(spec):
+        return Kind.MAIN if settings.thinking == (name == ON) else Kind.SWITCHED
+    return Kind.MAIN if name == ON else None
+
+
+def mode_for(session: Session, spec: ModelSpec, name: str) -> ThinkingMode:
+    """A mode as it applies to a model.
+
+    Raises:
+        NoThinkingError: If the model has no answers in that mode.
+        SetupError: If that cannot be found out.
+    """
+    if session.recordings is not None:
+        return _recorded_mode(name, spec.alias, session.recordings.any_study(spec).mode)
+    spec = session.looked_up(spec)
+    if spec.thinking is None:
+        raise NoThinkingError(
+            f"mode {name}: {spec.alias} has no thinking format: it is not known to think"
+        )
+    if is_budget(name, spec):
+        return _budget_mode(session, spec, name)
+    if name == ON:
+        return ThinkingMode(name, True, None, "no limit")
+    if not _has_switch(spec):
+        raise NoThinkingError(
+            f"mode {name}: {spec.alias} always thinks, its chat template has no switch for it"
+        )
+    return ThinkingMode(name, False, 0, "switched off by the chat template")
+
+
+def study_in_mode(session: Session, spec: ModelSpec, mode: ThinkingMode) -> Study:
+    """The study of one model in a mode: its missing traces are generated first.
+
+    Raises:
+        SetupError: If it cannot be made.
+    """
+    from pytest_tokenbudget.studies.thinking.mode_study import mode_study
+
+    if session.recordings is not None:
+        return session.study(spec)
+    kind = study_kind(mode.name, session.looked_up(spec), session.settings_of(spec))
+    if kind is None or mode.thinking_budget is None or kind is not Kind.THINKING:
+        return session.study(spec, kind or Kind.MAIN)
+    need = session.needs.get((spec.alias, kind), Need(all_budgets=True))
+    budgets = {*need.budgets, *(session.budgets(spec, Kind.MAIN) if need.all_budgets else ())}
+    return mode_study(
+        session.thinking(spec), mode.thinking_budget, tuple(sorted(budgets)), need.reach
+    )
+
+
+def _budget_mode(session: Session, spec: ModelSpec, name: str) -> ThinkingMode:
+    from pytest_tokenbudget.studies.thinking.run import plan_thinking
+
+    def plan() -> Forcing:
+        forcing = plan_thinking(session, spec).plan.forcing
+        assert forcing is not None
+        return forcing
+
+    forcing = session.once((spec.alias, "modes"), plan)
+    found = next(each for each in forcing.modes if each.mode == name)
+    if found.tokens is None:
+        raise NoThinkingError(f"mode {name}: {spec.alias}: {found.reason}")
+    return ThinkingMode(name, True, found.tokens, found.reason)
+
+
+def _recorded_mode(name: str, alias: str, recorded: str) -> ThinkingMode:
+    there = ON if recorded == "thinking" else OFF
+    if name != there:
+        raise NoThinkingError(
+            f"mode {name}: {alias} was recorded with thinking {there}, and recorded answers cannot "
+            "be generated anew"
+        )
+    return ThinkingMode(name, name == ON, None if name == ON else 0, "as recorded")
+
+
+def _has_switch(spec: ModelSpec) -> bool:
+    return spec.thinking is not None and spec.thinking.switch is not None

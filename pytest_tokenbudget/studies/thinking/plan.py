@@ -1,0 +1,201 @@
+"""What the thinking eval has to generate: budgets, closers, modes, as the context has room."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_tokenbudget.core.forcing import Forcing, ModeBudget
+from pytest_tokenbudget.engines.planning import SetupError
+from pytest_tokenbudget.settings.context_limits import generation_room
+from pytest_tokenbudget.settings.option_table import DEFAULT_THINKING_BUDGETS, THINKING_MODES
+from pytest_tokenbudget.settings.options import Settings
+from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.core.plan import Plan
+    from pytest_tokenbudget.models.resolution import ModelSpec
+
+LARGEST = 2**20
+USUAL = ("bare", "sentence")
+EXPLICIT = "explicit"
+
+
+class NoThinkingError(SetupError):
+    """The model does not think; the message is for people."""
+
+
+def asked_budgets(settings: Settings, spec: ModelSpec) -> tuple[int, ...]:
+    """The thinking budgets that a model could have room for, rising.
+
+    Without a list of one's own these are 0 and powers of two from 32, as far as a forced answer
+    still fits into the context.
+    """
+    context = spec.context or LARGEST
+    if settings.thinking_budgets:
+        return tuple(b for b in settings.thinking_budgets if b < context)
+    return tuple(
+        budget
+        for budget in DEFAULT_THINKING_BUDGETS
+        if budget + min(settings.answer_tokens, budget) < context
+    )
+
+
+def check_asked(settings: Settings, spec: ModelSpec) -> None:
+    """See to it that a model can have the closers and the budget that were asked for.
+
+    What only the model's own files say is not looked at yet.
+
+    Raises:
+        SetupError: If it cannot.
+    """
+    from pytest_tokenbudget.models.allocation_table import AllocationError, allocate
+
+    if spec.thinking is not None:
+        choose_closers(settings, spec)
+    try:
+        if settings.max_thinking_tokens is not None:
+            allocate(spec.model_id, explicit=settings.max_thinking_tokens, context=spec.context)
+    except AllocationError as error:
+        raise SetupError(f"--max-thinking-tokens: {error}") from error
+
+
+def choose_closers(settings: Settings, spec: ModelSpec) -> tuple[Closer, ...]:
+    """What ends thinking by force, the default first.
+
+    Raises:
+        NoThinkingError: If the model has no thinking that could be ended.
+        SetupError: If a closer is unknown, or does not close.
+    """
+    form = spec.thinking
+    if form is None:
+        raise NoThinkingError(f"{spec.alias} has no thinking format: it is not known to think")
+    known = {closer.name: closer for closer in form.closers}
+    if not settings.closers:
+        return tuple(known[name] for name in USUAL if name in known) or form.closers[:1]
+    return tuple(_closer(text, form, known) for text in settings.closers)
+
+
+def _closer(text: str, form: ThinkingFormat, known: Mapping[str, Closer]) -> Closer:
+    name, own, words = text.partition("=")
+    if not own:
+        if name not in known:
+            raise SetupError(
+                f"--closers: {name!r} is no closer of this model; allowed: {', '.join(known)}, or "
+                "NAME=TEXT for one's own"
+            )
+        return known[name]
+    words = re.sub(r"\\(?:n|x2c)", lambda escape: {"n": "\n"}.get(escape[0][1:], ","), words)
+    if form.close not in words:
+        raise SetupError(f"--closers: {text!r} does not close thinking; it needs {form.close!r}")
+    return Closer(name, words)
+
+
+def fit_thinking(
+    plan: Plan,
+    spec: ModelSpec,
+    settings: Settings,
+    closers: Sequence[Closer],
+    *,
+    insert: int,
+    longest: int,
+    context: int,
+    largest_mode: int | None = None,
+) -> Plan:
+    """The plan of the natural traces, with budgets and answers as the context has room.
+
+    Args:
+        plan: The plan.
+        spec: The model.
+        settings: What was asked for.
+        closers: What ends thinking by force.
+        insert: Tokens of the longest text that is put into prompts.
+        longest: Tokens of the longest prompt.
+        context: Tokens that prompt and output may have together.
+        largest_mode: The largest budget of a mode that is tried; None for any.
+
+    Raises:
+        SetupError: If no budget fits.
+    """
+    room = generation_room(context, longest)
+    # Half the room at most, so that short contexts have room for thinking as well.
+    answer = min(settings.answer_tokens, (room - insert) // 2)
+    top = room - insert - answer
+    asked = asked_budgets(settings, spec)
+    modes = _modes(settings, spec, longest + insert, max(answer, 1), context)
+    fitting = {b for b in asked if b <= top} if answer > 0 else set()
+    left_out = tuple(b for b in asked if b not in fitting)
+    if not fitting:
+        raise SetupError(
+            f"{plan.alias}: no thinking budget of {', '.join(map(str, asked))} fits: its context "
+            f"of {context:,} tokens leaves {max(room, 0):,} after the longest prompt of "
+            f"{longest:,}, and an answer wants {settings.answer_tokens:,}. Choose smaller "
+            "--thinking-budgets or --answer-tokens, or a task with shorter prompts."
+        )
+    modes = tuple(_tried(mode, top, largest_mode) for mode in modes)
+    budgets = sorted(fitting | {m.tokens for m in modes if m.tokens is not None})
+    forcing = Forcing(
+        budgets=tuple(budgets),
+        answer_tokens=answer,
+        closers=tuple(closers),
+        waits=settings.wait,
+        modes=modes,
+        left_out=left_out,
+        target=settings.target_truncation,
+    )
+    reach = min(room, budgets[-1] + answer)
+    return replace(
+        plan,
+        budgets=tuple(b for b in budgets if b > 0) or (reach,),
+        left_out=left_out,
+        reach=reach,
+        forcing=forcing,
+    )
+
+
+def _tried(mode: ModeBudget, top: int, largest: int | None) -> ModeBudget:
+    """A mode with its budget, or with the reason why it is not tried."""
+    tokens = mode.tokens
+    if tokens is not None and tokens > top:
+        return replace(mode, tokens=None, reason=f"{mode.reason}; {tokens:,} do not fit")
+    if tokens is not None and largest is not None and tokens > largest and mode.mode != EXPLICIT:
+        reason = (
+            f"its {tokens:,} tokens are above the largest of --thinking-budgets; "
+            f"--modes={mode.mode} tries it all the same"
+        )
+        return replace(mode, tokens=None, reason=reason)
+    return mode
+
+
+def _modes(
+    settings: Settings, spec: ModelSpec, prompt: int, answer: int, context: int
+) -> tuple[ModeBudget, ...]:
+    from pytest_tokenbudget.models.allocation_table import (
+        AllocationError,
+        allocate,
+        allocate_all,
+        scale_to_context,
+    )
+
+    found = []
+    chosen = list(
+        allocate_all(
+            spec.model_id,
+            [mode for mode in settings.modes if mode in THINKING_MODES],
+            context=context,
+        )
+    )
+    try:
+        if settings.max_thinking_tokens is not None:
+            chosen.append(
+                allocate(spec.model_id, explicit=settings.max_thinking_tokens, context=context)
+            )
+        for each in chosen:
+            scaled = scale_to_context(each, context, prompt, answer)
+            found.append(ModeBudget(scaled.mode, scaled.tokens, scaled.reason))
+    except AllocationError as error:
+        option = "--max-thinking-tokens" if settings.max_thinking_tokens else "--modes"
+        raise SetupError(f"{option}: {error}") from error
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""Text of models: detokenizing, thinking blocks, sentences."""

@@ -1,0 +1,112 @@
+"""Conformance of the in-process engine, with the embedded model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_tokenbudget.core.probes import Ask, Askable
+from pytest_tokenbudget.engines.transformers import TransformersEngine
+from pytest_tokenbudget.models.resolution import DEFAULT_MODEL, load_catalogue, resolve_model
+from pytest_tokenbudget.studies.conformance.in_process import InProcess
+from pytest_tokenbudget.studies.conformance.limits import probe_limit
+from pytest_tokenbudget.studies.conformance.probe_context import Bench
+from pytest_tokenbudget.studies.conformance.results import Behaviour, Finding, Verdict
+from pytest_tokenbudget.studies.conformance.thinking import probe_way
+
+MESSAGES = ({"role": "user", "content": "Tom has 12 pens. Tom finds 7 pens. How many pens now?"},)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[InProcess]:
+    spec = resolve_model(DEFAULT_MODEL, load_catalogue())
+    made = InProcess(TransformersEngine(spec, device="cpu"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def desk(engine: InProcess) -> Bench:
+    return Bench(engine, resolve_model(DEFAULT_MODEL, load_catalogue()), size=5)
+
+
+def test_it_can_be_asked(engine: InProcess) -> None:
+    assert isinstance(engine, Askable)
+    assert engine.engine_name == "transformers"
+
+
+def test_replies_are_in_the_order_of_the_asks(engine: InProcess) -> None:
+    asks = [Ask(cap, MESSAGES, temperature=heat, seed=3) for cap, heat in [(3, 0), (2, 1), (1, 0)]]
+    replies = engine.ask(asks, at_once=3)
+    assert [len(reply.choices[0].ids or ()) for reply in replies] == [3, 2, 1]
+    assert [reply.sent["max_tokens"] for reply in replies] == [3, 2, 1]
+
+
+def test_template_variables_reach_the_template(engine: InProcess) -> None:
+    plain, off = engine.ask(
+        [Ask(4, MESSAGES), Ask(4, MESSAGES, template={"enable_thinking": False})]
+    )
+    assert plain.prompt_tokens is not None
+    assert off.prompt_tokens is not None
+    assert off.prompt_tokens > plain.prompt_tokens
+    assert not off.choices[0].opened
+    assert off.sent["template"] == {"enable_thinking": False}
+
+
+def test_prompt_ids_that_open_thinking_are_seen(engine: InProcess) -> None:
+    ids = engine.encode(engine.render(MESSAGES).text + "<think>\n")
+    (reply,) = engine.ask([Ask(4, prompt_ids=ids)])
+    assert reply.choices[0].opened
+
+
+def test_n_gives_different_samples_that_repeat(engine: InProcess) -> None:
+    ask = Ask(24, ({"role": "user", "content": "Write about rain."},), n=3, temperature=1.5, seed=1)
+    first, second = engine.ask([ask])[0], engine.ask([ask])[0]
+    assert len({choice.ids for choice in first.choices}) > 1
+    assert first.choices == second.choices
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Ask(4, MESSAGES, fields={"thinking_token_budget": 3}),
+        Ask(0, MESSAGES),
+        Ask(5000, MESSAGES),
+        Ask(4, ({"role": "user", "content": "one " * 4000},)),
+    ],
+)
+def test_what_it_does_not_take_is_refused(engine: InProcess, ask: Ask) -> None:
+    good = Ask(1, MESSAGES)
+    bad, other = engine.ask([ask, good], at_once=2)
+    assert bad.refused
+    assert bad.error
+    assert not bad.choices
+    assert other.choices
+
+
+@pytest.mark.slow
+def test_what_its_template_does_not_name_is_ignored(desk: Bench) -> None:
+    result = probe_way(desk, "template-max_thinking_tokens")
+    assert result.verdict is Verdict.IGNORED
+    assert result.unknown_fields == "dropped"
+    # All are the very same, token for token.
+    assert [each.same for each in result.budgets[:4]] == [5, 5, 5, 5]
+    assert not result.counted
+
+
+def test_its_switch_is_kept(desk: Bench) -> None:
+    result = probe_way(desk, "template-enable_thinking")
+    assert result.verdict is Verdict.ENFORCED
+    assert max(each.thinking for each in result.budgets[0].observations) == 0
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "n", "seeds", "finish_reason"])
+def test_its_limits_are_kept(desk: Bench, name: str) -> None:
+    assert probe_limit(desk, name).finding is Finding.KEPT
+
+
+def test_it_refuses_what_does_not_fit(desk: Bench) -> None:
+    *alone, together = probe_limit(desk, "overflow").cases
+    assert [case.behaviour for case in alone] == [Behaviour.REFUSED] * 4
+    assert together.behaviour is Behaviour.WHOLE
