@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         read_recipe,
         resolve_recipe,
     )
+    from pytest_tokenbudget.report.load_results import Results, ResultsError, load_results
     from pytest_tokenbudget.studies.thinking.modes import ThinkingMode
     from pytest_tokenbudget.texts.detokenizer import Detokenizer, text_and_offsets
 
@@ -53,6 +54,7 @@ _HOMES = {
     "engines.text": ("ModelText",),
     "llm.language_model": ("Generation", "LanguageModel", "LanguageModelError"),
     "models.resolution": ("load_catalogue", "resolve_model"),
+    "report.load_results": ("Results", "ResultsError", "load_results"),
     "studies.thinking.modes": ("ThinkingMode",),
     "recipes.__main__": ("write_settings",),
     "recipes.recipe": ("Recipe", "RecipeError", "read_recipe", "resolve_recipe"),
@@ -72,12 +74,15 @@ __all__ = [
     "ModelText",
     "Recipe",
     "RecipeError",
+    "Results",
+    "ResultsError",
     "ThinkingMode",
     "count_tokens",
     "extract_eos_ids",
     "generation_cap",
     "load_catalogue",
     "load_gguf_tokenizer",
+    "load_results",
     "named_strategy",
     "prompt_room",
     "read_recipe",

@@ -25,6 +25,8 @@ CLIFF = "phase3_cliff"
 # What a reports folder has: the list of its files, and results of other selections.
 MANIFEST = "MANIFEST"
 EARLIER = "earlier"
+# The table of all answers, which says nothing that the JSON beside it does not.
+ANSWERS_TABLE = "answers"
 _SHOWN = 60
 # The last two cannot be read, and to pass over them without a word would leave results out.
 _ENDINGS = (".json", ".jsonl", ".eval", ".parquet")
@@ -291,7 +293,8 @@ def _files(given: Path) -> Iterator[Path]:
     elif given.is_dir():
         for path in sorted(given.rglob("*")):
             hidden = any(part.startswith(".") for part in path.relative_to(given).parts)
-            if path.suffix.lower() in _ENDINGS and path.is_file() and not hidden:
+            table = path.stem == ANSWERS_TABLE and path.parent.name == "results"
+            if path.suffix.lower() in _ENDINGS and path.is_file() and not (hidden or table):
                 yield path
     else:
         raise RecordingError(f"there is no file or directory {given}")

@@ -403,6 +403,7 @@ class Reporter:
     def _write(self) -> None:
         from pytest_tokenbudget.baselines.models_compared import compare_models, write_models
         from pytest_tokenbudget.core.study import Study
+        from pytest_tokenbudget.report.answers_table import write_answers
         from pytest_tokenbudget.report.files import write_json
         from pytest_tokenbudget.report.folder import entry_of, selection_of
         from pytest_tokenbudget.studies.saturation.figure import saturation_overlay
@@ -451,6 +452,10 @@ class Reporter:
                 path = write_json(reports / "results" / "metrics.json", self.records)
                 self.written.append(path)
                 folder.note_run("metrics", [path])
+        with self._noting():
+            files = write_answers(self.written, reports, self.session.settings.answers_table)
+            self.written += files
+            folder.note_run("answers", files)
 
     def _entry(
         self,

@@ -371,6 +371,13 @@ OPTIONS: tuple[Option, ...] = (
         "Directory that results, figures and traces are written to.",
     ),
     Option(
+        "answers_table",
+        ("--answers-table",),
+        lambda values: values.answers_table,
+        "none",
+        "none, parquet or csv: also write all answers of the run as one table.",
+    ),
+    Option(
         "recorded",
         ("--recorded",),
         lambda values: values.paths,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -199,6 +200,13 @@ def onoff(text: str) -> bool:
     if text.lower() not in words:
         raise ValueError(f"allowed: on, off{_nearest(text, ('on', 'off'))}")
     return words[text.lower()]
+
+
+def answers_table(text: str) -> str:
+    form = choice(("none", "parquet", "csv"))(text)
+    if form == "parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise ValueError("it needs pyarrow, which is not installed: pip install pyarrow, or csv")
+    return form
 
 
 def demands(text: str) -> tuple[str, ...]:

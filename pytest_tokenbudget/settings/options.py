@@ -110,6 +110,7 @@ class Settings:
         data_parallel: Copies of the model that vLLM runs.
         request_timeout: Seconds without a byte from a server after which a request is tried again.
         reports: Directory that results are written to.
+        answers_table: ``parquet`` or ``csv``, as which all answers are written too, or ``none``.
         recorded: Files and directories that are read instead of generating.
         tokenizer: Model whose tokenizer counts recorded texts, or renders and counts for a server.
         trace_store: SQLite file of the traces.
@@ -174,6 +175,7 @@ class Settings:
     data_parallel: int
     request_timeout: float
     reports: Path
+    answers_table: str
     recorded: tuple[Path, ...]
     tokenizer: str | None
     trace_store: Path

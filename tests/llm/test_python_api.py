@@ -17,6 +17,7 @@ from pytest_tokenbudget import (
     extract_eos_ids,
     generation_cap,
     load_gguf_tokenizer,
+    load_results,
     named_strategy,
     prompt_room,
 )
@@ -39,6 +40,7 @@ def test_the_examples_of_the_page_print_what_it_says(
     code, output, embedded_gguf, tmp_path, monkeypatch, capsys
 ):
     (tmp_path / "model.gguf").symlink_to(embedded_gguf)
+    (tmp_path / "reports").symlink_to(PAGE.parents[1] / "tests" / "data" / "reports_schema1")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "docs/python.md", "exec"), {})
     assert capsys.readouterr().out == output
@@ -203,6 +205,7 @@ def test_detokeniser_and_tokenizers(value):
         (lambda: Detokenizer(value), "decode must be a function of token ids, not "),
         (lambda: Detokenizer(str).next(value), "token_id must be a whole number, not "),
         (lambda: load_gguf_tokenizer(value), "path must be a path or a text, not "),
+        (lambda: load_results(value), "directory must be a path or a text, not "),
         (lambda: extract_eos_ids(value, {}), "metadata must be a mapping, such as a dict, not "),
         (lambda: extract_eos_ids({}, value), "tokens must be a mapping, such as a dict, not "),
     ]:
