@@ -29,7 +29,7 @@ from pytest_tokenbudget.engines.planning import (
 )
 from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig
 from pytest_tokenbudget.settings.model_settings import settings_of
-from pytest_tokenbudget.settings.option_table import MODES
+from pytest_tokenbudget.settings.option_values import MODES
 from pytest_tokenbudget.settings.options import Settings
 
 if TYPE_CHECKING:

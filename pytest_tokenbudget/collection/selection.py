@@ -17,7 +17,7 @@ from pytest_tokenbudget.engines.planning import Kind, Need, SetupError
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.settings.context_limits import WHOLE
 from pytest_tokenbudget.settings.option_flags import working_names
-from pytest_tokenbudget.settings.option_table import MODES
+from pytest_tokenbudget.settings.option_values import MODES
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec

@@ -19,7 +19,7 @@ from pytest_tokenbudget.common.package_files import suite
 from pytest_tokenbudget.gates.table import Gate
 from pytest_tokenbudget.gates.targets import Place, judges
 from pytest_tokenbudget.settings.option_flags import TAKEN
-from pytest_tokenbudget.settings.option_table import OPTIONS
+from pytest_tokenbudget.settings.options import OPTIONS
 
 # Folders with other people's code.
 _SKIPPED = ("node_modules", "site-packages", "__pycache__")

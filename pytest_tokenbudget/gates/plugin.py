@@ -27,7 +27,7 @@ from pytest_tokenbudget.report.outcomes import CAUSE
 from pytest_tokenbudget.report.problems import Problems
 from pytest_tokenbudget.settings.config_file import ConfigError
 from pytest_tokenbudget.settings.option_flags import NamingTerminal, working_names
-from pytest_tokenbudget.settings.options import refuse_budget
+from pytest_tokenbudget.settings.read_settings import refuse_budget
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.session import Session

@@ -19,7 +19,7 @@ from pytest_tokenbudget.gates.targets import (
     why_nowhere,
 )
 from pytest_tokenbudget.gates.verdicts import Judgement
-from pytest_tokenbudget.settings.option_table import MODES
+from pytest_tokenbudget.settings.option_values import MODES
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.session import Session

@@ -27,7 +27,7 @@ from pytest_tokenbudget.settings.config_file import (
     read_config,
 )
 from pytest_tokenbudget.settings.endpoints import Endpoint, read_addresses
-from pytest_tokenbudget.settings.option_table import APIS
+from pytest_tokenbudget.settings.option_values import APIS
 from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
 
 Quantization = Literal["none", "8bit", "4bit"]

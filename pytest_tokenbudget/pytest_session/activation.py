@@ -23,7 +23,7 @@ from pytest_tokenbudget.common.names import (
 )
 from pytest_tokenbudget.common.package_files import suite
 from pytest_tokenbudget.settings.locations import has_settings, upwards
-from pytest_tokenbudget.settings.option_table import OPTIONS
+from pytest_tokenbudget.settings.options import OPTIONS
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.session import Session

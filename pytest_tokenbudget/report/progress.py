@@ -190,7 +190,7 @@ _ABOUT = {
 
 def describe(plan: Plan) -> str:
     """Model, task and decoding in a line, and what of it the model's own entry says."""
-    names = [name for name, setting in KEYS.items() if setting in plan.from_model_entry]
+    names = [key for key, option in KEYS.items() if option.name in plan.from_model_entry]
     own = f" | from the model's entry: {', '.join(names)}" if names else ""
     return f"{plan.alias} = {plan.where} | {about(plan)}{own}"
 

@@ -1,4 +1,7 @@
-"""What the options about baselines may be set to. Nothing here may import more than a little."""
+"""What the options about baselines may be set to.
+
+Every pytest session loads this module, so it imports nothing that pytest has not loaded already.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-
-from pytest_tokenbudget.settings.config_file import nearest
 
 LATEST = "latest"
 FALLING = ("accuracy", "completed")  # what a worse run has less of
@@ -69,6 +70,8 @@ def _tolerance(text: str) -> Tolerance:
     metric, change = parts
     for what, given, allowed in (("METRIC", metric, METRICS), ("RULE", rule, RULES)):
         if given not in allowed:
+            from pytest_tokenbudget.settings.config_file import nearest
+
             close = nearest(given, allowed, count=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"allowed as {what}: {', '.join(allowed)}{hint}")

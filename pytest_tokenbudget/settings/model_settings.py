@@ -11,27 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.models.files import ModelError
 from pytest_tokenbudget.settings.config_file import kind_of, nearest
+from pytest_tokenbudget.settings.option_fields import Option
+from pytest_tokenbudget.settings.option_values import toml_text
+from pytest_tokenbudget.settings.options import OPTIONS, Settings
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.models.catalogue import ModelSpec, OwnSettings
-    from pytest_tokenbudget.settings.option_table import Option
-    from pytest_tokenbudget.settings.options import Settings
 
 TABLE = "generation"
-# Keys of the table, and the settings that they set.
-KEYS = {
-    "budgets": "budgets",
-    "sample_budgets": "sample_budgets",
-    "cliff_budgets": "cliff_budgets",
-    "thinking_budgets": "thinking_budgets",
-    "modes": "modes",
-    "thinking_modes": "modes",
-    "max_thinking_tokens": "max_thinking_tokens",
-    "answer_tokens": "answer_tokens",
-    "thinking": "thinking",
-    "temperature": "temperature",
-    "top_p": "top_p",
-}
+# Keys of the table, and the options that they set.
+KEYS = {key: each for each in OPTIONS if each.model for key in (each.name, *each.former)}
 
 
 def read_own_settings(table: object, inherited: OwnSettings, where: str) -> OwnSettings:
@@ -48,15 +37,11 @@ def read_own_settings(table: object, inherited: OwnSettings, where: str) -> OwnS
     Raises:
         ModelError: If it is no table, or a key or value cannot be used.
     """
-    from pytest_tokenbudget.settings.option_table import OPTIONS
-    from pytest_tokenbudget.settings.options import from_file
-
     if not isinstance(table, Mapping):
         raise ModelError(
             f"{where}: {TABLE} must be a table, such as [models.NAME.{TABLE}] with "
             f"budgets = [64, 128], not {kind_of(table)}"
         )
-    options = {option.name: option for option in OPTIONS}
     found = dict(inherited)
     for key, value in table.items():
         if key not in KEYS:
@@ -67,16 +52,16 @@ def read_own_settings(table: object, inherited: OwnSettings, where: str) -> OwnS
             )
         if same := [other for other in table if other != key and KEYS.get(other) == KEYS[key]]:
             raise ModelError(f"{where}: {TABLE}: {key} and {same[0]} are one setting: keep one")
-        option = options[KEYS[key]]
+        option = KEYS[key]
         try:
             if isinstance(value, list) and not option.many:
                 option.parse("")  # No option can be empty: the error says what is allowed.
-            parsed = option.parse(from_file(value))
+            parsed = option.parse(toml_text(value))
         except ValueError as error:
             raise ModelError(f"{where}: {TABLE}.{key} {_wrong(value, option, error)}") from None
         if key == "cliff_budgets" and len(parsed) < 2:
             raise ModelError(f"{where}: {TABLE}.{key}: {parsed[0]} alone has no step")
-        found[KEYS[key]] = parsed
+        found[option.name] = parsed
     return tuple(found.items())
 
 

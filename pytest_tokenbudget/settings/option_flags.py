@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.settings.option_table import OPTIONS, Option
+from pytest_tokenbudget.settings.option_fields import Option
+from pytest_tokenbudget.settings.options import OPTIONS
 
 # Short names that belong to somebody else in this session, and the long names in their place.
 TAKEN = pytest.StashKey[dict[str, str]]()

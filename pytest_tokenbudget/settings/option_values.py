@@ -1,29 +1,56 @@
-"""What options may be set to: each parser makes a value from text, or says what is allowed."""
+"""What options may be set to: each parser makes a value from text, or says what is allowed.
+
+Every pytest session loads this module, so it imports nothing that pytest has not loaded already.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pytest_tokenbudget.settings.baseline_values import (  # noqa: F401 - the table finds them here
-    baseline,
-    baseline_name,
-    tolerances,
+if TYPE_CHECKING:
+    from pytest_tokenbudget.settings.generation_config import GenerationConfig
+
+STAGES = {"minimal": 2, "quick": 5, "full": None}
+ENGINES = ("auto", "transformers", "vllm", "server")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+APIS = ("auto", "ids", "chat")
+GATE_RULES = ("point", "confident", "noninferior")
+THINKING_MODES = ("auto", "conservative", "balanced", "aggressive", "disabled")
+MODES = ("off", "on", *THINKING_MODES)
+# In the order in which they are shown; `context.window_summary.named_strategy` makes them.
+STRATEGIES = (
+    "newest",
+    "first",
+    "ends",
+    "system-newest",
+    "system-first-newest",
+    "sentences",
+    "importance",
+    "summary",
 )
-from pytest_tokenbudget.settings.config_file import nearest
-from pytest_tokenbudget.settings.context_limits import WHOLE, WITH_SHARE, ContextError, Limit
-from pytest_tokenbudget.settings.endpoints import read_addresses
-from pytest_tokenbudget.settings.option_table import MODES, STRATEGIES
-
 QUANTIZATIONS = ("none", "8bit", "4bit")
 DEMANDED = ("enforced", "soft")
 
 T = TypeVar("T")
+
+
+def toml_text(value: object) -> str:
+    """The text of an option as a TOML file has its value."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    return str(value)
+
+
+def code(names: Iterable[str]) -> str:
+    """Names in Markdown, as the meaning of an option lists them."""
+    return ", ".join(f"`{name}`" for name in names)
 
 
 @dataclass(frozen=True)
@@ -38,6 +65,8 @@ class Threshold:
 
 
 def _nearest(value: str, allowed: Iterable[str]) -> str:
+    from pytest_tokenbudget.settings.config_file import nearest
+
     close = nearest(value, list(allowed), count=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -83,22 +112,23 @@ def addresses(text: str) -> tuple[str, ...]:
     items = _items(text)
     if not items:
         raise ValueError("allowed: one or more addresses, separated by commas")
+    from pytest_tokenbudget.settings.endpoints import read_addresses
+
     return read_addresses(items)
 
 
-def budgets(text: str) -> tuple[int, ...]:
-    parse = number(int, 1, words="token counts, each a whole number of")
-    return tuple(sorted({parse(item) for item in _items(text)} or {parse(text)}))
+def _rising(low: int, words: str) -> Callable[[str], tuple[int, ...]]:
+    parse_one = number(int, low, words=f"{words}, each a whole number of")
+
+    def parse(text: str) -> tuple[int, ...]:
+        return tuple(sorted({parse_one(item) for item in _items(text)} or {parse_one(text)}))
+
+    return parse
 
 
-def thinking_budgets(text: str) -> tuple[int, ...]:
-    parse = number(int, 0, words="token counts, each a whole number of")
-    return tuple(sorted({parse(item) for item in _items(text)} or {parse(text)}))
-
-
-def turns(text: str) -> tuple[int, ...]:
-    parse = number(int, 1, words="numbers of turns, each a whole number of")
-    return tuple(sorted({parse(item) for item in _items(text)} or {parse(text)}))
+budgets = _rising(1, "token counts")
+thinking_budgets = _rising(0, "token counts")
+turns = _rising(1, "numbers of turns")
 
 
 def strategies(text: str) -> tuple[str, ...]:
@@ -107,6 +137,8 @@ def strategies(text: str) -> tuple[str, ...]:
 
 
 def _strategy(text: str) -> str:
+    from pytest_tokenbudget.settings.context_limits import WITH_SHARE
+
     name, equals, share = text.partition("=")
     if name not in STRATEGIES or (equals and name not in WITH_SHARE):
         raise ValueError(
@@ -118,6 +150,8 @@ def _strategy(text: str) -> str:
 
 def context_limits(text: str) -> tuple[str, ...]:
     """Limits as they are written, tokens before shares, each rising; none for the whole."""
+    from pytest_tokenbudget.settings.context_limits import WHOLE, ContextError, Limit
+
     try:
         read = {Limit.read(item) for item in _items(text) or [text]} - {WHOLE}
     except ContextError as error:
@@ -177,7 +211,7 @@ def counts(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def paths(text: str) -> tuple[Path, ...]:
-    return tuple(Path(os.path.expanduser(item)) for item in _items(text))
+    return tuple(path(item) for item in _items(text))
 
 
 def quantization(text: str) -> str | None:
@@ -203,8 +237,10 @@ def onoff(text: str) -> bool:
 
 
 def answers_table(text: str) -> str:
+    from importlib.util import find_spec
+
     form = choice(("none", "parquet", "csv"))(text)
-    if form == "parquet" and importlib.util.find_spec("pyarrow") is None:
+    if form == "parquet" and find_spec("pyarrow") is None:
         raise ValueError("it needs pyarrow, which is not installed: pip install pyarrow, or csv")
     return form
 
@@ -223,5 +259,12 @@ def demands(text: str) -> tuple[str, ...]:
     return demands
 
 
-def optional_path(text: str) -> Path | None:
-    return Path(os.path.expanduser(text)) if text else None
+def path(text: str) -> Path:
+    return Path(os.path.expanduser(text))
+
+
+def generation_config(text: str) -> GenerationConfig:
+    """The file of that name, not read yet."""
+    from pytest_tokenbudget.settings.generation_config import GenerationConfig
+
+    return GenerationConfig(path(text))

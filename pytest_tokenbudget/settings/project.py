@@ -19,7 +19,7 @@ import pytest
 
 from pytest_tokenbudget.settings.config_file import UserConfig, read_config
 from pytest_tokenbudget.settings.locations import has_settings, upwards
-from pytest_tokenbudget.settings.option_table import FORMER_NAMES, NAMES, OPTIONS
+from pytest_tokenbudget.settings.options import FORMER_NAMES, NAMES, OPTIONS
 
 FLAGS = frozenset(flag for option in OPTIONS for flag in (*option.flags, option.long))
 

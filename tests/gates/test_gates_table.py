@@ -21,7 +21,8 @@ from pytest_tokenbudget.gates.targets import Known, Place
 from pytest_tokenbudget.gates.unjudged import unjudged
 from pytest_tokenbudget.gates.verdicts import Judgement
 from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig, read_config
-from pytest_tokenbudget.settings.options import NAMES, Threshold
+from pytest_tokenbudget.settings.option_values import Threshold
+from pytest_tokenbudget.settings.options import NAMES
 
 pytest_plugins = ["run_fixtures"]
 

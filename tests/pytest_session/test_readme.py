@@ -19,8 +19,9 @@ from pytest_tokenbudget.common.names import MARKERS
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
 from pytest_tokenbudget.report.json_files import RunInfo, answer_record
+from pytest_tokenbudget.settings import guide_table
 from pytest_tokenbudget.settings.config_file import read_config
-from pytest_tokenbudget.settings.options import NAMES, OPTIONS
+from pytest_tokenbudget.settings.options import NAMES
 from pytest_tokenbudget.studies.saturation.report import combined_record
 from pytest_tokenbudget.tasks.registry import TASK_NAMES
 from pytest_tokenbudget.tasks.word_problems import DEFAULT_SIZE
@@ -102,10 +103,22 @@ def test_files_exist(path: Path) -> None:
         assert (ROOT / name).exists() or (path.parent / name).exists(), name
 
 
-def test_every_option_is_in_the_guide_with_its_default() -> None:
-    rows = re.findall(r"^\| (`--.*?) \| `(\w+)` \| (?:`(.*?)`)? ?\|", page("docs/guide.md"), re.M)
-    told = {name: (re.findall(r"`(.*?)`", flags), default) for flags, name, default in rows}
-    assert told == {option.name: (list(option.flags), option.default) for option in OPTIONS}
+def test_the_table_of_options_is_the_one_that_the_script_writes() -> None:
+    guide = page("docs/guide.md")
+    assert guide_table.with_table(guide) == guide, f"run python -m {guide_table.__name__}"
+    assert f"\n\n{guide_table.table()}\n## " in guide
+
+
+def test_the_script_writes_the_table_and_nothing_else(tmp_path: Path) -> None:
+    guide = page("docs/guide.md")
+    outdated = tmp_path / "guide.md"
+    outdated.write_text(
+        re.sub(r"^\| `--seed` .*\n", "| x |\n", guide, flags=re.M), encoding="utf-8"
+    )
+    command = [sys.executable, "-m", guide_table.__name__, str(outdated)]
+    assert outdated.read_text(encoding="utf-8") != guide
+    subprocess.run(command, check=True)
+    assert outdated.read_text(encoding="utf-8") == guide
 
 
 def test_every_alias_is_in_the_guide_as_it_is() -> None:

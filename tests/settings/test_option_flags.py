@@ -6,7 +6,7 @@ import pytest
 from runs import NANO, QUIET, SUITE, Engines, combined, finish, start
 
 from pytest_tokenbudget.settings.option_flags import TAKEN, working_names
-from pytest_tokenbudget.settings.option_table import OPTIONS
+from pytest_tokenbudget.settings.options import OPTIONS
 
 pytest_plugins = ["run_fixtures"]
 

@@ -6,16 +6,10 @@ import pytest
 
 from pytest_tokenbudget.settings.baseline_values import Tolerance
 from pytest_tokenbudget.settings.generation_config import GenerationConfig
-from pytest_tokenbudget.settings.option_table import STRATEGIES
-from pytest_tokenbudget.settings.options import (
-    DEFAULT_BUDGETS,
-    NAMES,
-    OPTIONS,
-    Settings,
-    Threshold,
-    read_settings,
-)
+from pytest_tokenbudget.settings.option_values import STRATEGIES, Threshold
+from pytest_tokenbudget.settings.options import DEFAULT_BUDGETS, NAMES, OPTIONS, Settings
 from pytest_tokenbudget.settings.project import find_project
+from pytest_tokenbudget.settings.read_settings import read_settings
 
 # For each option: text that can be given everywhere, the field that it sets, and the value there.
 GIVEN = {
@@ -102,6 +96,7 @@ DEFAULTS = {
     "server_api": "auto",
     "task": "word-problems",
     "num_samples": None,
+    "stage": "full",
     "budgets": DEFAULT_BUDGETS,
     "thinking": False,
     "temperature": 0.0,

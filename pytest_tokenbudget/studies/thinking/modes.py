@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pytest_tokenbudget.engines.planning import Kind, Need
-from pytest_tokenbudget.settings.option_table import MODES
+from pytest_tokenbudget.settings.option_values import MODES
 from pytest_tokenbudget.studies.thinking.plan import EXPLICIT, NoThinkingError
 
 if TYPE_CHECKING:

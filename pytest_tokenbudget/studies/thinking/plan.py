@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.core.forcing import Forcing, ModeBudget
 from pytest_tokenbudget.engines.planning import SetupError
 from pytest_tokenbudget.settings.context_limits import generation_room
-from pytest_tokenbudget.settings.option_table import DEFAULT_THINKING_BUDGETS, THINKING_MODES
-from pytest_tokenbudget.settings.options import Settings
+from pytest_tokenbudget.settings.option_values import THINKING_MODES
+from pytest_tokenbudget.settings.options import DEFAULT_THINKING_BUDGETS, Settings
 from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat
 
 if TYPE_CHECKING:

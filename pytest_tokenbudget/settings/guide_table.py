@@ -1,0 +1,40 @@
+"""The table of options in the guide.
+
+``python -m pytest_tokenbudget.settings.guide_table`` writes it into ``docs/guide.md``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pytest_tokenbudget.settings.option_fields import Option
+from pytest_tokenbudget.settings.options import OPTIONS
+
+HEAD = "| option | setting | default | meaning |\n|---|---|---|---|\n"
+
+
+def table() -> str:
+    """The table of all options in Markdown."""
+    return HEAD + "".join(map(_row, OPTIONS))
+
+
+def _row(option: Option) -> str:
+    flags = ", ".join(f"`{flag}`" for flag in option.flags)
+    default = f" `{option.default}`" if option.default else ""
+    meaning = f"{option.meaning} {option.details}".strip()
+    return f"| {flags} | `{option.name}` |{default} | {meaning} |\n"
+
+
+def with_table(guide: str) -> str:
+    """The text of the guide with the table as it is now."""
+    before, _, rest = guide.partition(HEAD)
+    # The table ends with the first line that is no row.
+    lines = rest.splitlines(keepends=True)
+    end = next((n for n, line in enumerate(lines) if not line.startswith("|")), len(lines))
+    return before + table() + "".join(lines[end:])
+
+
+if __name__ == "__main__":
+    page = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/guide.md")
+    page.write_text(with_table(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,204 @@
+"""Settings of a run: every option read from wherever it was set.
+
+A value comes from the command line, else from the file of ``--generation-config``, else from
+pytest's ini or TOML file (``tokenbudget_NAME``), else from ``tokenbudget.toml`` or
+``[tool.tokenbudget]`` (``NAME``), else from the option's default.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig
+from pytest_tokenbudget.settings.endpoints import shown_address
+from pytest_tokenbudget.settings.generation_config import GenerationConfig, read_generation_config
+from pytest_tokenbudget.settings.model_settings import budgets_of_entries
+from pytest_tokenbudget.settings.option_fields import Option
+from pytest_tokenbudget.settings.option_flags import first_name
+from pytest_tokenbudget.settings.option_values import STAGES, toml_text
+from pytest_tokenbudget.settings.options import DEFAULT_THINKING_BUDGETS, OPTIONS, Settings
+from pytest_tokenbudget.settings.project import Project
+
+GENERATION_CONFIG = "generation_config"
+# Budgets of which the file's limits are the largest.
+LIMITED = ("budgets", "sample_budgets")
+
+
+def _from_ini(config: pytest.Config, project: Project, option: Option) -> str | None:
+    if project.ini is not None:
+        names = (option.ini, *(f"tokenbudget_{name}" for name in option.former))
+        value = next((found for name in names if (found := project.ini.get(name))), "")
+    else:
+        try:
+            value = config.getini(option.ini)
+        except (TypeError, ValueError, pytest.UsageError) as error:
+            raise pytest.UsageError(_not_text(project, option, str(error))) from None
+    if not isinstance(value, str):
+        raise pytest.UsageError(_not_text(project, option, f"{value!r} is not text"))
+    return value or None
+
+
+def _not_text(project: Project, option: Option, problem: str) -> str:
+    return (
+        f"{option.ini} in {project.inipath}: {problem}; allowed: text in quotes, "
+        f'for example {option.ini} = "{option.default or "..."}"'
+    )
+
+
+def _ini_base(config: pytest.Config, project: Project, option: Option) -> Path:
+    """The directory that a path in pytest's ini file, or in ``-o``, starts from."""
+    overridden = any(
+        each.startswith(f"{option.ini}=") for each in config.getoption("override_ini") or ()
+    )
+    if overridden or project.inipath is None:
+        return config.invocation_params.dir
+    return project.inipath.parent
+
+
+def _key_in_file(user: UserConfig, option: Option) -> str | None:
+    """The key that sets an option in a settings file: its name or a former one."""
+    keys = [name for name in (option.name, *option.former) if name in user.options]
+    if len(keys) > 1:
+        raise pytest.UsageError(f"{user.where}: {' and '.join(keys)} are one setting: keep one")
+    return keys[0] if keys else None
+
+
+def read_settings(config: pytest.Config, project: Project) -> Settings:
+    """Parse every option from wherever it was set.
+
+    Args:
+        config: pytest's configuration.
+        project: Where settings come from.
+
+    Raises:
+        pytest.UsageError: Naming the option, the value, what is allowed and the nearest match.
+    """
+    values: dict[str, Any] = {}
+    explicit: set[str] = set()
+    given: GenerationConfig | None = None
+    # This one first: what its file says stands above settings files.
+    for option in sorted(OPTIONS, key=lambda option: option.name != GENERATION_CONFIG):
+        origin, base = first_name(config, option), config.invocation_params.dir
+        text = _from_command_line(config, option)
+        if text is None and given is not None and option.name in given.options:
+            text, place_in_file = given.options[option.name]
+            origin = f"{given.path}: {place_in_file}"
+        if text is None:
+            origin = f"{option.ini} in {project.inipath}"
+            base = _ini_base(config, project, option)
+            text = _from_ini(config, project, option)
+        user, key = project.user, _key_in_file(project.user, option)
+        if text is None and user.path is not None and key is not None:
+            origin, base = f"{key} in {user.where}", user.path.parent
+            text = toml_text(user.options[key])
+        if text is None:
+            text, base = option.default, project.root
+        else:
+            explicit.add(option.name)
+            if not text.strip():
+                raise pytest.UsageError(f"{origin}: a value is missing. {option.help}")
+        try:
+            value = option.value(text)
+        except ValueError as error:
+            # What may be a key in an address is not shown.
+            shown = shown_address(text)
+            raise pytest.UsageError(f"{origin}: {shown!r} cannot be used; {error}") from None
+        place = _named if option.file else _placed
+        values[option.field] = place(base, value)
+        if option.name == GENERATION_CONFIG and value is not None:
+            given = values[option.field] = _generation_config(base / value.path, origin)
+    if given is not None and given.largest is not None:
+        for name in LIMITED:
+            if config.getoption(f"tokenbudget_{name}") is None:
+                values[name] = given.budgets(values[name])
+                explicit.add(name)
+    return _settle(values, frozenset(explicit), budgets_of_entries(project.user.models))
+
+
+def _from_command_line(config: pytest.Config, option: Option) -> str | None:
+    raw = config.getoption(option.ini)
+    return ",".join(raw) if isinstance(raw, list) else raw
+
+
+def _generation_config(path: Path, origin: str) -> GenerationConfig:
+    from pytest_tokenbudget.tasks.games import FRAMINGS
+
+    try:
+        return read_generation_config(path, FRAMINGS)
+    except ConfigError as error:
+        raise pytest.UsageError(f"{origin}: {error}") from None
+
+
+def _placed(base: Path, value: object) -> object:
+    """A relative path stands where it was written: on the command line, or in a file."""
+    if isinstance(value, tuple):
+        return tuple(_placed(base, item) for item in value)
+    return base / value if isinstance(value, Path) else value
+
+
+def _named(base: Path, value: object) -> object:
+    """The same for names that may be paths, such as ``gsm8k=PATH.jsonl``."""
+    here = Path.cwd()
+    if isinstance(value, tuple):
+        return tuple(_named(base, item) for item in value)
+    if not isinstance(value, str) or base == here:
+        return value
+    head, equals, tail = value.rpartition("=")
+    if os.path.isabs(tail) or not re.search(r"[/\\]|\.\w+$", tail) or not (base / tail).exists():
+        return value
+    path = os.path.relpath(base / tail, here)
+    return head + equals + (path if path.startswith(os.pardir) else os.path.join(os.curdir, path))
+
+
+def refuse_budget(
+    option: str, threshold: object, budgets: Collection[int], others: Collection[int]
+) -> None:
+    """Refuse a threshold at a budget that no eval of this run has.
+
+    Args:
+        option: The option.
+        threshold: The threshold as it was given.
+        budgets: The budgets of ``--budgets``.
+        others: Further budgets that evals look at.
+
+    Raises:
+        pytest.UsageError: With the nearest budget.
+    """
+    budget = int(str(threshold).partition(":")[0]) if ":" in str(threshold) else None
+    if budget is None or budget in {*budgets, *others} - {0}:
+        return
+    raise pytest.UsageError(
+        f"{option}: {str(threshold)!r} names budget {budget}, which is not among --budgets "
+        f"{','.join(map(str, budgets))}, and no selected test looks at it; the nearest is "
+        f"{min(budgets, key=lambda b: abs(b - budget))}"
+    )
+
+
+def _settle(
+    values: dict[str, Any], explicit: frozenset[str], model_budgets: Collection[int]
+) -> Settings:
+    for name in ("min_accuracy", "max_truncation"):
+        for threshold in values[name]:
+            # Which evals are selected is not known yet, and each has budgets of its own.
+            thinking = values["thinking_budgets"] or DEFAULT_THINKING_BUDGETS
+            others = {*values["cliff_budgets"], *thinking, *model_budgets}
+            refuse_budget(f"--{name.replace('_', '-')}", threshold, values["budgets"], others)
+    if len(values["cliff_budgets"]) < 2:
+        raise pytest.UsageError(
+            f"--cliff-budgets: {values['cliff_budgets'][0]} alone has no step; allowed: at least 2"
+        )
+    values["num_samples"] = values["num_samples"] or STAGES[values["stage"]]
+    values["trace_store"] = values["trace_store"] or values["reports"] / "traces.sqlite"
+    if values["trace_store"].is_dir():
+        raise pytest.UsageError(
+            f"--trace-store: {values['trace_store']} is a directory; allowed: a file, for example "
+            f"{values['trace_store'] / 'traces.sqlite'}"
+        )
+    values["storage"] = values["storage"] or values["reports"] / "baselines"
+    return Settings(**values, explicit=explicit)
