@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,11 @@ from hypothesis import settings
 # Workers of pytest-xdist share the cores; threads of torch that wait for each other are far slower.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# These tests start hundreds of sessions. Without kept bytecode each of them compiles the package and
+# rewrites the evals again, which takes a third of the time.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # What passes must pass again: the examples are the same in every run. HYPOTHESIS_PROFILE=default
 # looks for new ones.
