@@ -9,8 +9,8 @@ from hypothesis import settings
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# These tests start hundreds of sessions. Without kept bytecode each of them compiles the package and
-# rewrites the evals again, which takes a third of the time.
+# These tests start hundreds of sessions. Without kept bytecode, each of them compiles the package
+# and rewrites the evals again, which takes a third of the time.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

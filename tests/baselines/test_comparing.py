@@ -122,6 +122,7 @@ def test_fiellers_interval_has_its_level():
     assert 0.92 <= held / 400 <= 0.98
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_change_has_its_level_and_nothing_fails_by_chance():
     rng = np.random.default_rng(1)
     draws = [tuple(rng.multinomial(80, [0.05, 0.05, 0.9])[:2]) for _ in range(400)]

@@ -69,6 +69,7 @@ def test_other_objects_are_shown_as_text():
     assert printable(ValueError("a\x00")) == r"a\x00"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["\x1b", "\n", "e\u0301\u0302", "\ud800", "\u202e", "x"])
 def test_long_texts_take_linear_time(piece):
     start = time.perf_counter()

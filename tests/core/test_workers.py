@@ -94,6 +94,7 @@ def test_a_second_run_needs_no_torch(run, pytester, folder):
     assert combined(folder)["tokens"]["generated_this_run"] == 0
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_results_of_none(folder, run, pytester):
     """To the last token, and each trace is generated once, by both of them."""
     arguments = ("--num-samples=6", "--budgets=24,72", "--batch-size=2")
@@ -177,6 +178,7 @@ def test_ctrl_c_at_the_controller_alone_stops_the_workers(folder):
     assert "all were stored" not in flat
 
 
+@pytest.mark.slow
 def test_ctrl_c_of_a_run_that_stored_nothing_says_so(folder, run):
     run(problems=2, budgets="64,600", engines=RealEngines()).assert_outcomes(passed=3)
     process = start(folder, *SLOW)

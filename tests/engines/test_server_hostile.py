@@ -608,6 +608,7 @@ def test_errors_of_validation_name_the_parameter():
     assert said(body) == "seed: Extra inputs; b"
 
 
+@pytest.mark.slow
 def test_a_run_whose_answers_hold_halves_ends_well(pytester):
     """Store, result files and terminal take them; a second run judges what is stored."""
     deltas = [

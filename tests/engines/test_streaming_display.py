@@ -117,6 +117,7 @@ def test_a_terminal_gets_each_trace_as_it_is_stored(terminal_run):
         traces.pop(text)
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_thinking_dimmed_and_no_bar(terminal_run):
     output, _ = terminal_run
     for body, _ in shown_of(output).values():

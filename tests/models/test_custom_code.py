@@ -115,6 +115,7 @@ def test_pickled_weights_are_not_loaded(own_code):
         list(engine.generate(requests(1, 8), GREEDY))
 
 
+@pytest.mark.slow
 def test_a_run_of_the_suite_runs_none_of_it(own_code, pytester):
     result = pytester.runpytest_subprocess(
         *("--pyargs", "pytest_tokenbudget.evals", "-m", "phase1", "-q"),

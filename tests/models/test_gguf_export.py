@@ -108,6 +108,7 @@ def test_metadata(embedded_gguf, tokenizer):
     assert read_gguf_tokens(embedded_gguf) == tokenizer.get_added_vocab()
 
 
+@pytest.mark.slow
 def test_this_suite_runs_the_file_itself(embedded_gguf, engine):
     """The Transformers engine reads the file back and writes the same ids."""
     spec = resolve_model(str(embedded_gguf), load_catalogue())

@@ -105,6 +105,7 @@ def test_a_hub_that_cannot_be_reached(request, tmp_path, arguments, there):
     assert "is not in the local cache and the hub cannot be reached" in line
 
 
+@pytest.mark.slow
 def test_a_hub_in_a_settings_file_is_not_asked_for_other_tests(tmp_path, silent):
     (tmp_path / "tokenbudget.toml").write_text('model = "qwen-1.5b"\n')
     (tmp_path / "test_plain.py").write_text("def test_plain(): pass\n")

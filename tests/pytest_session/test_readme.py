@@ -176,6 +176,7 @@ def test_settings_examples_can_be_read(tmp_path: Path, number: int) -> None:
     assert config.models.keys() <= catalogue.keys()
 
 
+@pytest.mark.slow
 def test_the_example_eval_works(pytester: pytest.Pytester) -> None:
     [example] = block(page("README.md"), "example: eval")
     pytester.makepyfile(test_mine=example)
@@ -200,6 +201,7 @@ def test_the_example_of_llm_works(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*test_answer_fits*256*PASSED*", "E *cut at 64 tokens: <think>*"])
 
 
+@pytest.mark.slow
 def test_the_example_of_modes_works(pytester: pytest.Pytester) -> None:
     [example] = block(page("docs/guide.md"), "example: modes")
     pytester.makepyfile(test_mine=example)

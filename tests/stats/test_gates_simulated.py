@@ -10,6 +10,7 @@ from benchmarks.test_simulated_gates import check
 PAIRS = 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_gates_fail_as_often_as_they_say(kind):
     # The interval of a change is exact too, and takes its time.

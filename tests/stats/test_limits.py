@@ -193,6 +193,7 @@ def test_the_promise_is_kept_as_often_as_it_says():
     assert 0.935 <= kept / runs <= 0.99
 
 
+@pytest.mark.slow
 def test_the_promise_is_kept_with_several_samples_of_a_problem():
     rng = np.random.default_rng(6)
     kept, runs = 0, 60
@@ -329,6 +330,7 @@ def test_chances_and_quantiles_belong_together(family):
     assert (below[0, 0], above[0, 0]) == pytest.approx((0.97, 0.03))
 
 
+@pytest.mark.slow
 def test_goodness_of_fit_refutes_as_often_as_it_says_and_sees_two_humps():
     rng = np.random.default_rng(7)
     runs, refuted = 100, 0
@@ -351,6 +353,7 @@ def test_the_bound_of_a_log_normal_quantile_is_the_closed_one():
     assert math.log(fit.upper) == pytest.approx(logs.mean() + factor * logs.std(ddof=1), abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["log-normal", "gamma"])
 def test_bounds_of_capped_fits_hold_about_as_often_as_they_say(name):
     rng = np.random.default_rng(9)

@@ -20,6 +20,7 @@ def check(tally):
         assert np.mean(wrong) <= 0.05 + 3.5 * math.sqrt(0.95 * 0.05 / len(wrong)), name
 
 
+@pytest.mark.slow
 def test_rates_and_samples():
     tally = Tally()
     simulated.count_rates(tally, 60)
@@ -28,6 +29,7 @@ def test_rates_and_samples():
     check(tally)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "samples"), [(CLIFF, 1), (EVEN, 1), (CLIFF, 5)])
 def test_cliffs(world, samples):
     tally = Tally()
@@ -41,6 +43,7 @@ def test_places_of_answers():
     check(tally)
 
 
+@pytest.mark.slow
 def test_saturation_at_the_margin():
     tally = Tally()
     simulated.count_saturation(tally, 40)

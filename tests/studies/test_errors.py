@@ -126,6 +126,7 @@ def test_suggestions_on_gsm8k(gsm8k_path):
     assert types.count("format") > 0.97 * len(types)
 
 
+@pytest.mark.slow
 def test_hostile_text_takes_no_time():
     suggest(asked("1/" * 100_000 + "=" * 1000 + "9" * 50_000, "5"))
 

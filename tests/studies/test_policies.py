@@ -328,6 +328,7 @@ def test_one_limit_is_the_yardstick():
         assert all(point.regret >= -1e-9 for point in policy.frontier)
 
 
+@pytest.mark.slow
 def test_without_knowledge_a_winner_is_seldom_claimed():
     claimed = sum(
         compare_policies(world(90, seed, told=False), reference=256).winner is not None

@@ -113,6 +113,7 @@ def test_a_limit_is_judged_on_problems_that_it_was_not_learned_on():
     assert one.allowed.value == pytest.approx(np.mean(allowed))
 
 
+@pytest.mark.slow
 def test_like_groups_are_seldom_said_to_need_limits_of_their_own():
     said = 0
     for seed in range(24):

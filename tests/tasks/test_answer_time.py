@@ -34,6 +34,7 @@ OPENERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lead", ["", "The answer is "])
 @pytest.mark.parametrize("opener", OPENERS)
 def test_repeated_openers_take_linear_time(opener, lead):
@@ -42,6 +43,7 @@ def test_repeated_openers_take_linear_time(opener, lead):
         assert grows_linearly(lambda text, read=read: read(lead + text), opener, 20_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opener", OPENERS)
 def test_other_readers_of_openers_take_linear_time(opener):
     for function in (

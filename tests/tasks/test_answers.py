@@ -333,6 +333,7 @@ def test_no_text_breaks_it(text, truncated):
     extract_number(text, truncated)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     [
