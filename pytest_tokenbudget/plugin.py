@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.collection import eval_fixtures as eval_tests
-from pytest_tokenbudget.common.names import MARKERS, SESSION
+from pytest_tokenbudget import registry
+from pytest_tokenbudget.collection import eval_fixtures
+from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.pytest_session import activation
 from pytest_tokenbudget.settings import option_flags
 
@@ -32,15 +33,15 @@ def pytest_load_initial_conftests(
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
     if activation.configured(config):
-        from pytest_tokenbudget.dry_run import dry_run
+        from pytest_tokenbudget.pytest_session.start import without_workers
 
-        dry_run.without_workers(config)
+        without_workers(config)
     return (yield)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     option_flags.parsed(config)
-    for name, meaning in MARKERS.items():
+    for name, meaning in registry.markers().items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
     activation.watch(config)
 
@@ -52,15 +53,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    return activation.nothing_to_compare(collection_path, config) or None
+    return activation.not_for_this_run(collection_path, config) or None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None]:
     # Before anyone parametrises, pytest must know the fixtures that an eval uses.
-    eval_tests.adopt(metafunc.definition)
+    eval_fixtures.adopt(metafunc.definition)
     yield
-    if eval_tests.uses_any(metafunc.definition):
+    if eval_fixtures.uses_any(metafunc.definition):
         activation.activate(metafunc.config)
         from pytest_tokenbudget.collection import selection
 
@@ -72,18 +73,18 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         activation.activate(item.config)
     # Methods of unittest classes and doctests are never parametrised.
     if not hasattr(item, "callspec"):
-        eval_tests.adopt(item)
-        if eval_tests.uses_any(item):
+        eval_fixtures.adopt(item)
+        if eval_fixtures.uses_any(item):
             activation.activate(item.config)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    eval_tests.offer(session)
+    eval_fixtures.offer(session)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> None:
-    eval_tests.complete(item)
+    eval_fixtures.complete(item)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -91,7 +92,7 @@ def pytest_runtest_makereport(
     call: pytest.CallInfo[Any],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    eval_tests.explain_missing(call, report)
+    eval_fixtures.explain_missing(call, report)
     return report
 
 

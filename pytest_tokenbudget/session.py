@@ -6,7 +6,6 @@ import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,11 +28,9 @@ from pytest_tokenbudget.engines.planning import (
 )
 from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig
 from pytest_tokenbudget.settings.model_settings import settings_of
-from pytest_tokenbudget.settings.option_values import MODES
 from pytest_tokenbudget.settings.options import Settings
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.baselines.reading import Baseline
     from pytest_tokenbudget.core.engine import Engine
     from pytest_tokenbudget.core.gather import Audience
     from pytest_tokenbudget.core.plan import Plan
@@ -43,10 +40,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.engines.token_counter import TokenCounter
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.recorded.recordings import Recordings
-    from pytest_tokenbudget.report.folder import ReportFolder
     from pytest_tokenbudget.settings.endpoints import Endpoint
-    from pytest_tokenbudget.studies.context.study import ContextStudy
-    from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
     from pytest_tokenbudget.tasks.base import Task
     from pytest_tokenbudget.tasks.problem import Problem
 
@@ -74,11 +68,10 @@ class Session:
         # Where the project is, and what is to be known of where its settings come from.
         self.root: Path | None = None
         self.notes: tuple[str, ...] = ()
-        # Modes that selected tests need, and whether nothing else needs the thinking study.
-        self.modes: set[str] = set()
-        self.every_mode = self.only_modes = False
+        # What the selected tests need: fixtures, values of parameters, and parts of studies.
+        self.fixtures_in_use: set[str] = set()
+        self.values_in_use: dict[str, set[Any]] = {}
         self.needs: dict[tuple[str, Kind], Need] = {}
-        self.context_arms: dict[str, set[str]] = {}
         self.make_engine = make_engine or engine_makers.make_engine
         # Who is shown traces while they are being written; there only where somebody can look.
         self.audience: Audience | None = None
@@ -128,17 +121,6 @@ class Session:
             raise pytest.UsageError(f"--model: {error}") from None
 
     @cached_property
-    def baseline(self) -> Baseline | None:
-        """The stored runs that ``--tokenbudget-compare`` names, None where it names nothing.
-
-        Raises:
-            pytest.UsageError: If there are none, or they cannot be read.
-        """
-        from pytest_tokenbudget.baselines.session import chosen_baseline
-
-        return chosen_baseline(self.settings)
-
-    @cached_property
     def task(self) -> Task:
         """The task that was asked for.
 
@@ -166,13 +148,6 @@ class Session:
             return self.task.problems(self.settings.num_samples)
         except TaskError as error:
             raise SetupError(f"--task: {error}") from error
-
-    @cached_property
-    def report_folder(self) -> ReportFolder:
-        """The folder that results are written to."""
-        from pytest_tokenbudget.report.folder import ReportFolder
-
-        return ReportFolder(self.settings.reports)
 
     @property
     def store(self) -> TraceStore:
@@ -230,78 +205,10 @@ class Session:
         """The settings as they apply to one model."""
         return settings_of(self.settings, spec)
 
-    def thinking_settings(self, spec: ModelSpec) -> Settings:
-        """The same, with the modes and budgets that the selected tests need."""
-        settings = self.settings_of(spec)
-        if self.only_modes:
-            settings = replace(settings, thinking_budgets=(0,))
-        chosen = settings.modes or (MODES if self.every_mode else ())
-        return replace(settings, modes=tuple(m for m in MODES if m in chosen or m in self.modes))
-
-    def largest_mode(self, spec: ModelSpec) -> int | None:
-        """The largest thinking budget that a mode may have; None for any.
-
-        Whoever names small thinking budgets does not want the large ones of modes, unless they are
-        named too.
-        """
-        settings = self.settings_of(spec)
-        if settings.modes or self.every_mode or not settings.thinking_budgets:
-            return None
-        return settings.thinking_budgets[-1]
-
-    def thinking(self, spec: ModelSpec) -> ThinkingStudy:
-        """The thinking study of one model: its missing traces are generated first.
-
-        Raises:
-            NoThinkingError: If the model is not known to think, or cannot be asked.
-            SetupError: If the study cannot be made. All are raised again on every further call.
-        """
-        from pytest_tokenbudget.studies.thinking.plan import NoThinkingError
-        from pytest_tokenbudget.studies.thinking.run import make_thinking
-
-        def make() -> ThinkingStudy:
-            if self.recordings is not None:
-                raise NoThinkingError("what was recorded cannot be gone on from without the model")
-            return make_thinking(self, self.looked_up(spec))
-
-        return self.once((spec.alias, Kind.THINKING), make)
-
-    def context(self, spec: ModelSpec) -> ContextStudy:
-        """The context study of one model: its missing traces are generated first.
-
-        Raises:
-            SetupError: If it cannot be made. It is raised again on every further call.
-        """
-        from pytest_tokenbudget.studies.context.run import make_context
-
-        def make() -> ContextStudy:
-            if self.recordings is not None:
-                raise SetupError("what was recorded cannot be posed again: name the model")
-            return make_context(self, self.looked_up(spec))
-
-        return self.once((spec.alias, Kind.CONTEXT), make)
-
-    def arms_of(self, spec: ModelSpec) -> set[str]:
-        """The arms of the context eval that the selected tests need; all where none was noted."""
-        from pytest_tokenbudget.studies.context.plan import arms_of
-
-        return self.context_arms.get(spec.alias) or {arm.value for arm in arms_of(self.task)}
-
-    def made(self, spec: ModelSpec, kind: Kind) -> Study | ThinkingStudy | ContextStudy | None:
-        """A study that was made already, None where it was not or could not be."""
+    def cached_study(self, spec: ModelSpec, kind: str) -> Any:  # noqa: ANN401 a study of any class
+        """A study that was made already, of any kind; None if it was not or could not be."""
         found = self._studies.get((spec.alias, kind))
         return None if isinstance(found, Exception) else found
-
-    def prepare(self, spec: ModelSpec, kind: Kind) -> None:
-        """Make a study, so that tests find it made. What goes wrong is raised in the tests."""
-        # An exception in the hook that calls this would end the whole session.
-        with suppress(Exception):
-            if kind is Kind.THINKING:
-                self.thinking(spec)
-            elif kind is Kind.CONTEXT:
-                self.context(spec)
-            else:
-                self.study(spec, kind)
 
     def once(self, key: tuple[str, str], make: Callable[[], Made]) -> Made:
         """What a function makes, made on the first call with a key.

@@ -18,14 +18,15 @@ def no_worker(monkeypatch):
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory):
     """What a run imports, imported here: pytester forgets modules that were new in a run."""
+    from pytest_tokenbudget import registry
     from pytest_tokenbudget.engines.transformers import TransformersEngine
     from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
     from pytest_tokenbudget.pytest_session import hooks
     from pytest_tokenbudget.studies.saturation.figure import saturation_figure
-    from pytest_tokenbudget.studies.sections import sections
 
     assert hooks.register
-    assert sections()
+    for section in registry.sections():
+        assert registry.load(section.write)
     spec = resolve_model("nano-reasoner", load_catalogue())
     engine = TransformersEngine(spec, device="cpu", dtype="float32")
     assert list(engine.generate([Request("k", (5, 6), 2)], Decoding()))

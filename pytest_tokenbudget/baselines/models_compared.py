@@ -29,6 +29,7 @@ from pytest_tokenbudget.report.cost import THOUSAND, cost_report
 from pytest_tokenbudget.report.files import safe_name, to_record, write_json
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.report.limits import TARGET
+from pytest_tokenbudget.studies.saturation.figure import saturation_overlay
 
 SCHEMA = "tokenbudget-models/1"
 _HEADINGS = ("from", "to", "accuracy %", "change [95 %]", "p (Holm)")
@@ -103,6 +104,37 @@ class ModelsCompared:
     budget: int
     pairs: tuple[Pair, ...]
     planes: tuple[Plane, ...]
+
+
+class ModelsOfRun(NamedTuple):
+    """The models of a run together.
+
+    Attributes:
+        studies: One study a model and task.
+        compared: What the comparison found, task by task.
+    """
+
+    studies: Sequence[Study]
+    compared: list[ModelsCompared]
+
+
+def models_of_run(studies: Sequence[Study]) -> ModelsOfRun | None:
+    """The models of a run together; None for one model."""
+    whole = [study for study in studies if study.complete]
+    return ModelsOfRun(whole, compare_models(whole)) if len(whole) > 1 else None
+
+
+def write_models_of_run(models: ModelsOfRun, directory: Path) -> list[Path]:
+    """Write curves, results and figures of several models below ``directory``."""
+    return [
+        *saturation_overlay(models.studies, directory),
+        *write_models(models.compared, directory),
+    ]
+
+
+def models_of_run_lines(models: ModelsOfRun, width: int, verbose: bool) -> list[str]:
+    """What several models come to on the terminal."""
+    return [line for one in models.compared for line in models_lines(one, width, verbose)]
 
 
 def compare_models(studies: Sequence[Study]) -> list[ModelsCompared]:

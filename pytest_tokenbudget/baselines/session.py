@@ -36,13 +36,30 @@ def chosen_baseline(settings: Settings) -> Baseline | None:
         raise pytest.UsageError(f"--tokenbudget-compare: {error}") from None
 
 
+def baseline_of(session: Session) -> Baseline | None:
+    """The stored runs that ``--tokenbudget-compare`` names, None where it names nothing.
+
+    Raises:
+        pytest.UsageError: If there are none, or they cannot be read.
+    """
+    return session.once(("", "baseline"), lambda: chosen_baseline(session.settings))
+
+
+def has_baseline(session: Session) -> bool:
+    """Whether there is a stored run to compare with."""
+    return session.settings.compare is not None
+
+
 def check_baseline(session: Session) -> None:
     """See to it that every model can be compared, as far as that is known before the run.
 
     Raises:
         pytest.UsageError: If one cannot, or a tolerance can never be judged.
     """
-    settings, baseline = session.settings, session.baseline
+    settings = session.settings
+    if not settings.explicit & {"compare", "compare_fail"}:
+        return
+    baseline = baseline_of(session)
     if baseline is None:
         if settings.compare_fail:
             raise pytest.UsageError(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.baselines.checks import BaselineGates
 from pytest_tokenbudget.baselines.comparison import Comparison, compare_with
 from pytest_tokenbudget.baselines.run import BaselineError, run_of
+from pytest_tokenbudget.baselines.session import baseline_of
 from pytest_tokenbudget.engines.planning import Kind
 from pytest_tokenbudget.report.json_files import RunInfo
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.baselines.reading import Baseline
     from pytest_tokenbudget.core.study import Study
+    from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
 
 _GATES = "gates of the comparison with a stored run"
@@ -30,7 +31,7 @@ def comparison_of(study: Study, baseline: Baseline) -> Comparison:
 
 
 def _compared(study: Study, baseline: Baseline) -> Comparison:
-    from pytest_tokenbudget.report.reporter import versions
+    from pytest_tokenbudget.report.json_files import versions
 
     return compare_with(baseline, run_of(study, RunInfo(versions=versions())))
 
@@ -41,8 +42,9 @@ def gates_of(session: Session, study: Study) -> BaselineGates:
     Raises:
         BaselineError: If the study cannot be compared.
     """
-    assert session.baseline is not None
-    comparison, settings = comparison_of(study, session.baseline), session.settings
+    baseline, settings = baseline_of(session), session.settings
+    assert baseline is not None  # the fixture ``compared`` comes first
+    comparison = comparison_of(study, baseline)
     spec = next((spec for spec in session.specs if spec.alias == study.alias), None)
     # Not only those of the selected tests: -k does not change what a tolerance is for.
     asked = session.budgets(spec, Kind.MAIN) if spec else comparison.budgets
@@ -52,15 +54,12 @@ def gates_of(session: Session, study: Study) -> BaselineGates:
     )
 
 
-def attach(session: Session, studies: Iterable[object]) -> None:
-    """Keep with each study of phase 1 how it differs from the stored run, for its report."""
-    from pytest_tokenbudget.core.study import Study
-
-    for study in studies if session.baseline else ():
-        if isinstance(study, Study) and study.kind == Kind.MAIN:
-            # The tests that asked for it have failed with the reason.
-            with suppress(BaselineError):
-                study.attach(_GATES, gates_of(session, study))
+def attach(session: Session, spec: ModelSpec, study: Study) -> None:
+    """Keep with a study of phase 1 how it differs from the stored run, for its report."""
+    if baseline_of(session) is not None:
+        # The tests that asked for it have failed with the reason.
+        with suppress(BaselineError):
+            study.attach(_GATES, gates_of(session, study))
 
 
 def attached(study: Study) -> BaselineGates | None:

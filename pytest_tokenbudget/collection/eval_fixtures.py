@@ -2,7 +2,7 @@
 
 Any project may have fixtures called ``model``, ``task`` or ``errors``. So the plugin's fixtures
 exist for evals only: to every other test, each of them is a fixture that nobody defined. A test is
-an eval if it has one of the plugin's markers, or asks for a fixture in ``DISTINCTIVE`` that nobody
+an eval if it has one of the plugin's markers, or asks for a distinctive fixture that nobody
 else defines, directly or through fixtures of its own.
 
 Every pytest session loads this module, so it imports nothing that pytest has not loaded already.
@@ -12,6 +12,7 @@ computed. The fixtures are registered at a node of their own, when the first eva
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_tokenbudget.common.names import EVAL_MARKERS
+from pytest_tokenbudget import registry
 from pytest_tokenbudget.common.package_files import suite
 
 if TYPE_CHECKING:
@@ -28,48 +29,17 @@ if TYPE_CHECKING:
 
     Definitions = Sequence[pytest.FixtureDef[Any]]
 
-MODULES: Final = ("pytest_tokenbudget.fixtures", "pytest_tokenbudget.fixtures_engine")
-
-# Names that no test asks for by accident. All other fixtures have names that other projects use.
-DISTINCTIVE: Final = frozenset(
-    {
-        "baseline_gates",
-        "cliff_budget",
-        "conformance_gates",
-        "context_arm",
-        "context_study",
-        "count_tokens",
-        "curve",
-        "gates",
-        "llm",
-        "record_metrics",
-        "sample_budget",
-        "saturation",
-        "stochastic_gates",
-        "stochastic_study",
-        "study",
-        "thinking_budget",
-        "thinking_gates",
-        "thinking_study",
-        "tokenbudget",
-    }
-)
-
-# What sets the value that a fixture of the plugin has, where that is an option.
-OPTIONS: Final = {
-    "model": "--model",
-    "task": "--task",
-    "budget": "--budgets",
-    "sample_budget": "--sample-budgets",
-    "cliff_budget": "--cliff-budgets",
-    "thinking_budget": "--thinking-budgets",
-    "truncation": "--truncation",
-    "context_limit": "--context-limits",
-    "mode": "--modes",
-}
-# Gates judge the answers at a point's budget, not the numbers of the point.
-JUDGED: Final = {"gates": "curve", "stochastic_gates": "stochastic", "thinking_gates": "thinking"}
+# Options that set the values of fixtures that are no parameters.
+OPTIONS: Final = {"model": "--model", "task": "--task"}
 SCOPES: Final = ("session", "package", "module", "class", "function")
+
+
+@pytest.fixture
+def _example() -> None: ...
+
+
+# pytest has no public name for what its decorator makes.
+_DEFINITION: Final = type(_example)
 
 
 class Shelf(pytest.Collector):
@@ -92,13 +62,13 @@ def is_eval(node: pytest.Item) -> bool:
     info = _info(node)
     if info is None:
         return False
-    asked = DISTINCTIVE.intersection(info.names_closure)
+    asked = registry.distinctive().intersection(info.names_closure)
     if asked and any(
         _means_plugin(name, info.name2fixturedefs.get(name, ()))
         for name in asked.difference(_parametrized(node))
     ):
         return True
-    return any(marker.name in EVAL_MARKERS for marker in node.iter_markers())
+    return any(marker.name in registry.eval_markers() for marker in node.iter_markers())
 
 
 def uses(node: pytest.Item, name: str) -> bool:
@@ -116,9 +86,15 @@ def uses_any(node: pytest.Item) -> bool:
     return info is not None and any(uses(node, name) for name in info.names_closure)
 
 
+def used_fixtures(node: pytest.Item) -> list[str]:
+    """Names of the plugin's fixtures that a test uses."""
+    info = _info(node)
+    return [] if info is None else [name for name in info.names_closure if uses(node, name)]
+
+
 def is_own(definition: pytest.FixtureDef[Any]) -> bool:
     """Whether a fixture is one of this plugin's."""
-    return getattr(definition.func, "__module__", "") in MODULES
+    return getattr(definition.func, "__module__", "") in registry.fixture_modules()
 
 
 def adopt(node: pytest.Item) -> None:
@@ -164,7 +140,8 @@ def offer(session: pytest.Session) -> None:
     Fixtures of these names that others define stay what they are.
     """
     manager = _manager(session)
-    _parse(session, session, {n for n in DISTINCTIVE if manager.getfixturedefs(n, session) is None})
+    names = registry.distinctive()
+    _parse(session, session, {n for n in names if manager.getfixturedefs(n, session) is None})
 
 
 def refuse_replaced(item: pytest.Item) -> None:
@@ -190,7 +167,8 @@ def replaced(item: pytest.Item) -> str:
     for name in info.names_closure:
         found = defined.get(name)
         if found and is_own(found[-1]):
-            judged = [JUDGED[name]] if JUDGED.get(name) in info.names_closure else []
+            also = registry.replaced().get(name)
+            judged = [also] if also in info.names_closure else []
             for other in (*found[-1].argnames, *judged):
                 if other in own and not _is_last(own[other], defined.get(other)):
                     return _refusal(other, f"Its fixture {name!r}", defined.get(other), item)
@@ -305,15 +283,11 @@ def _close(
 
 
 def _modules() -> list[types.ModuleType]:
-    from pytest_tokenbudget import fixtures, fixtures_engine
-
-    return [fixtures, fixtures_engine]
+    return [importlib.import_module(name) for name in registry.fixture_modules()]
 
 
 def _names_in(module: types.ModuleType) -> list[str]:
-    from pytest_tokenbudget.fixtures import tokenbudget
-
-    return [name for name, value in vars(module).items() if type(value) is type(tokenbudget)]
+    return [name for name, value in vars(module).items() if isinstance(value, _DEFINITION)]
 
 
 def _fixtures(session: pytest.Session) -> Mapping[str, pytest.FixtureDef[Any]]:
@@ -349,8 +323,9 @@ def _refusal(name: str, user: str, definitions: Definitions | None, item: pytest
         path, root = Path(code.co_filename), item.config.rootpath
         path = path.relative_to(root) if path.is_relative_to(root) else path
         where = f"the fixture in {path}:{code.co_firstlineno}"
-    option = OPTIONS.get(name)
-    if option is None:
+    parameter = registry.parameters().get(name)
+    option = parameter.option if parameter is not None else OPTIONS.get(name)
+    if not option:
         way = f"To measure something else, write a fixture of another name that asks for {name!r}."
     else:
         key = option.removeprefix("--").replace("-", "_")

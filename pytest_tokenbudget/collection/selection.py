@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_tokenbudget.collection.eval_fixtures import is_own, uses
+from pytest_tokenbudget import registry
+from pytest_tokenbudget.collection.eval_fixtures import is_own, used_fixtures, uses
 from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.common.package_files import suite
 from pytest_tokenbudget.common.xdist import visible_gpus
-from pytest_tokenbudget.engines.planning import Kind, Need, SetupError
+from pytest_tokenbudget.engines.planning import Kind, Need
 from pytest_tokenbudget.session import Session
-from pytest_tokenbudget.settings.context_limits import WHOLE
 from pytest_tokenbudget.settings.option_flags import working_names
 from pytest_tokenbudget.settings.option_values import MODES
 
@@ -68,7 +68,8 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 
 def _parametrize(metafunc: pytest.Metafunc) -> None:
     session = metafunc.config.stash[SESSION]
-    names = [name for name in PARAMETERS if _ours(metafunc, name)]
+    parameters = registry.parameters()
+    names = [name for name in parameters if _ours(metafunc, name)]
     if not names:
         metafunc.parametrize(
             "model",
@@ -81,7 +82,9 @@ def _parametrize(metafunc: pytest.Metafunc) -> None:
     rows: list[tuple[Any, ...]] = [
         (spec, *chosen)
         for spec in session.specs
-        for chosen in product(*(PARAMETERS[name](session, spec) for name in names))
+        for chosen in product(
+            *(registry.load(parameters[name].values)(session, spec) for name in names)
+        )
     ]
     ids = ["-".join([row[0].alias, *map(str, row[1:])]) for row in rows]
     metafunc.parametrize(("model", *names), rows, ids=ids, indirect=True)
@@ -93,11 +96,10 @@ def _follow_mode(metafunc: pytest.Metafunc) -> None:
     Raises:
         pytest.UsageError: If a marker names no mode, or the test asks for what has no modes.
     """
-    from pytest_tokenbudget.studies.thinking.modes import modes_under_test
-
     definition = metafunc.definition
     calls: list[Any] = [call for call in metafunc._calls if "mode" in call.params]
-    if not calls:
+    modes = registry.modes()
+    if not calls or modes is None:
         return
     study = _ours(metafunc, "study")
     if not uses(definition, "mode"):
@@ -107,14 +109,15 @@ def _follow_mode(metafunc: pytest.Metafunc) -> None:
                 "without it 'study' and what is built on it stay the same in every mode"
             )
         return
-    if same := [name for name in WITHOUT_MODES if uses(definition, name)]:
+    # What exists once, with the thinking that --thinking chooses.
+    if same := [name for name in registry.without_modes() if uses(definition, name)]:
         raise pytest.UsageError(
             f"{definition.nodeid}: {same[0]!r} is the same in every mode, because --thinking "
             "decides whether its answers think: ask for 'mode' in another test"
         )
     session = metafunc.config.stash[SESSION]
     for call in calls:
-        own = modes_under_test(session.settings_of(call.params["model"]))
+        own = modes.modes_under_test(session.settings_of(call.params["model"]))
         allowed = [*MODES, *(name for name in own if name not in MODES)]
         if call.params["mode"] not in (NO_THINKING, *allowed):
             raise pytest.UsageError(
@@ -128,73 +131,18 @@ def _follow_mode(metafunc: pytest.Metafunc) -> None:
             call._arg2scope["study"] = call._arg2scope["mode"]
 
 
-def cliff_budgets(session: Session, spec: ModelSpec) -> tuple[int, ...]:
-    """Budgets of the cliff that the model's context could have room for, or that are recorded."""
-    if session.recordings is not None:
-        from pytest_tokenbudget.studies.cliff import report
-
-        if not session.recordings.holds(spec, Kind.MAIN):
-            return ()
-        try:
-            return report.cliff_budgets(session.study(spec))
-        except SetupError as error:
-            raise pytest.UsageError(str(error)) from None
-    asked = session.settings_of(spec).cliff_budgets
-    return tuple(b for b in asked if spec.context is None or b < spec.context)
+def main_budgets(session: Session, spec: ModelSpec) -> tuple[int, ...]:
+    """Budgets in output tokens that tests run for."""
+    return session.budgets(spec, Kind.MAIN)
 
 
-def thinking_budgets(session: Session, spec: ModelSpec) -> tuple[int | str, ...]:
-    """Thinking budgets that the model's context could have room for."""
-    from pytest_tokenbudget.studies.thinking.plan import asked_budgets
-
-    if spec.thinking is None and not spec.detect:
-        return (NO_THINKING,)
-    return asked_budgets(session.settings_of(spec), spec)
-
-
-def modes(session: Session, spec: ModelSpec) -> tuple[str, ...]:
-    """Modes that tests run for."""
-    from pytest_tokenbudget.studies.thinking.modes import modes_under_test
-
-    if spec.thinking is None and not spec.detect and session.recordings is None:
-        return (NO_THINKING,)
-    return modes_under_test(session.settings_of(spec))
-
-
-def context_arms(session: Session, spec: ModelSpec) -> tuple[str, ...]:
-    """What conversations of the context eval ask for."""
-    from pytest_tokenbudget.studies.context.plan import arms_of
-
-    return tuple(arm.value for arm in arms_of(session.task))
+def sample_budgets(session: Session, spec: ModelSpec) -> tuple[int, ...]:
+    """Budgets that tests of several samples a problem run for."""
+    return session.budgets(spec, Kind.STOCHASTIC)
 
 
 # One test that says why it is skipped, not one for each budget or mode.
 NO_THINKING = "no thinking"
-PARAMETERS: dict[str, Callable[[Session, ModelSpec], Sequence[object]]] = {
-    "budget": lambda session, spec: session.budgets(spec, Kind.MAIN),
-    "sample_budget": lambda session, spec: session.budgets(spec, Kind.STOCHASTIC),
-    "cliff_budget": cliff_budgets,
-    "thinking_budget": thinking_budgets,
-    "mode": modes,
-    "context_arm": context_arms,
-    "truncation": lambda session, spec: session.settings.truncation,
-    "context_limit": lambda session, spec: (*session.settings.context_limits, str(WHOLE)),
-}
-# What exists once, with the thinking that --thinking chooses: two studies, and the annotations.
-WITHOUT_MODES = ("stochastic_study", "context_study", "errors")
-STUDIES = {
-    "study": Kind.MAIN,
-    "stochastic_study": Kind.STOCHASTIC,
-    "thinking_study": Kind.THINKING,
-    "context_study": Kind.CONTEXT,
-}
-# The thinking study serves budgets of all output tokens where a test asks for a mode's study.
-BUDGETS = {
-    Kind.MAIN: "budget",
-    Kind.SWITCHED: "budget",
-    Kind.THINKING: "budget",
-    Kind.STOCHASTIC: "sample_budget",
-}
 
 
 def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
@@ -264,30 +212,40 @@ def no_gpu(settings: Settings) -> str:
 
 
 def note_needs(session: Session, items: list[pytest.Item]) -> None:
-    """Learn from the selected tests which budgets they need of which model."""
-    session.modes = {mode for item in items if (mode := mode_of(item)) is not None}
-    session.every_mode = any(uses(item, "allocation") for item in items)
-    thinks = any(uses(item, "thinking_study") for item in items)
-    session.only_modes = bool(session.modes) and not thinks
+    """Learn from the selected tests which fixtures, budgets and parts of studies they need."""
+    for item in items:
+        session.fixtures_in_use.update(used_fixtures(item))
     for item in items:
         spec = model_of(item)
         if spec is None:
             continue
+        params: dict[str, Any] = item.callspec.params  # type: ignore[attr-defined]
+        for name in registry.parameters():
+            if name in params and uses(item, name):
+                session.values_in_use.setdefault(name, set()).add(params[name])
         for kind in kinds_of(item):
-            if kind is Kind.CONTEXT:
-                arm = item.callspec.params.get("context_arm")  # type: ignore[attr-defined]
-                arms = [arm] if arm else context_arms(session, spec)
-                session.context_arms.setdefault(spec.alias, set()).update(arms)
-            if kind not in BUDGETS:
-                continue
-            need = session.needs.setdefault((spec.alias, kind), Need())
-            asked = item.callspec.params.get(BUDGETS[kind])  # type: ignore[attr-defined]
+            _note_need(session, spec, kind, item, params)
+
+
+def _note_need(
+    session: Session, spec: ModelSpec, kind: Kind, item: pytest.Item, params: Mapping[str, Any]
+) -> None:
+    need = session.needs.setdefault((spec.alias, kind), Need())
+    for name, parameter in registry.parameters().items():
+        if kind in parameter.parts_of:
+            named = params.get(name)
+            parts = [named] if named else registry.load(parameter.values)(session, spec)
+            need.parts.setdefault(name, set()).update(parts)
+        if kind in parameter.budgets_of:
+            asked = params.get(name)
             if isinstance(asked, int):
                 need.budgets.add(asked)
             else:
                 need.all_budgets = True
-            if kind is not Kind.STOCHASTIC and uses(item, "cliff"):
-                need.reach = max(need.reach, *cliff_budgets(session, spec), 0)
+    if kind in registry.parameters()["budget"].budgets_of:
+        for name, target in registry.reach().items():
+            if uses(item, name):
+                need.reach = max(need.reach, registry.load(target)(session, spec))
 
 
 def kinds_of(item: pytest.Item) -> list[Kind]:
@@ -296,19 +254,17 @@ def kinds_of(item: pytest.Item) -> list[Kind]:
     Which one a mode needs depends on how the model thinks. Until that is looked up, these are all
     that it could be.
     """
-    kinds = [kind for name, kind in STUDIES.items() if uses(item, name)]
-    mode, spec = mode_of(item), model_under_test(item)
-    if mode is None or spec is None or Kind.MAIN not in kinds:
+    kinds = [Kind(kind) for kind, one in registry.studies().items() if uses(item, one.fixture)]
+    mode, spec, modes = mode_of(item), model_under_test(item), registry.modes()
+    if mode is None or spec is None or Kind.MAIN not in kinds or modes is None:
         return kinds
-    from pytest_tokenbudget.studies.thinking.modes import study_kind
-
     kinds.remove(Kind.MAIN)
     session = item.config.stash[SESSION]
     known = session.known(spec)
     if known is None and spec.thinking is None and spec.detect:
         return [*dict.fromkeys((*kinds, Kind.MAIN, Kind.SWITCHED, Kind.THINKING))]
-    needed = study_kind(mode, known or spec, session.settings_of(spec))
-    return [*kinds, *([needed] if needed is not None and needed not in kinds else [])]
+    needed = modes.study_kind(mode, known or spec, session.settings_of(spec))
+    return [*kinds, *([Kind(needed)] if needed is not None and needed not in kinds else [])]
 
 
 def mode_of(item: pytest.Item) -> str | None:

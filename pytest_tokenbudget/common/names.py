@@ -20,19 +20,5 @@ HOOKS = "tokenbudget-hooks"
 RECORDED, SECTIONS = "tokenbudget", "tokenbudget_sections"
 # What a test recorded.
 RECORDS = pytest.StashKey[list[dict[str, Any]]]()
-
-MARKERS = {
-    "phase1": "accuracy, truncation and tokens used against budget; the saturation point",
-    "phase1b": "the same from several samples a problem",
-    "phase2": "what kinds of errors there are",
-    "phase3": "the cliff and the structure of solutions",
-    "thinking": "what a thinking budget costs and buys",
-    "allocation": "which thinking budget a model gets in a mode",
-    "conformance": "whether an engine keeps the limits that it is given",
-    "context": "what is lost when a conversation does not fit",
-    "scenarios": "which limits scenarios of each kind need",
-    "gpu": "needs a GPU",
-    "tokenbudget": "an eval that uses fixtures of pytest-tokenbudget",
-}
-# Other projects mark tests as needing a GPU too.
-EVAL_MARKERS = frozenset(MARKERS) - {"gpu"}
+# Modes of thinking that are switched by the chat template, and the one of the allocation table.
+OFF, ON, DISABLED = "off", "on", "disabled"

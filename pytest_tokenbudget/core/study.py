@@ -94,6 +94,16 @@ class Study(Once):
         self._judged: dict[int, tuple[Judged, ...]] = {}
 
     @property
+    def main(self) -> Study:
+        """The study of one answer a problem that this one is built on: itself."""
+        return self
+
+    @property
+    def settings_digest(self) -> dict[str, object]:
+        """Settings of its own that change its results: none."""
+        return {}
+
+    @property
     def largest(self) -> int:
         """The largest budget."""
         return self.budgets[-1]

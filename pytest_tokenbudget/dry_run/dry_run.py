@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection.eval_fixtures import replaced, uses
 from pytest_tokenbudget.collection.selection import kinds_of, mode_of, model_under_test
 from pytest_tokenbudget.common.names import SESSION
-from pytest_tokenbudget.engines.planning import Kind, Need, SetupError, choose_device
-from pytest_tokenbudget.pytest_session.start import start
+from pytest_tokenbudget.engines.planning import (
+    Kind,
+    Need,
+    NotApplicableError,
+    SetupError,
+    choose_device,
+)
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.settings.option_flags import NamingTerminal
 
@@ -21,10 +27,6 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.dry_run.memory import Memory
     from pytest_tokenbudget.dry_run.parts import Book, Part
     from pytest_tokenbudget.models.resolution import ModelSpec
-
-CONFORMANCE = "conformance"
-# Fixtures that generate what no study plans.
-UNPLANNED = (CONFORMANCE, "llm")
 
 
 @dataclass
@@ -44,13 +46,6 @@ class ModelRun:
     memory: Memory | None = None
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-
-def without_workers(config: pytest.Config) -> None:
-    """See to it that a dry run starts no workers of pytest-xdist: it is said once, and at once."""
-    asked = getattr(config.option, "numprocesses", None) or getattr(config.option, "tx", None)
-    if asked and start(config).settings.dry_run:
-        config.option.numprocesses = 0
 
 
 def say(session: pytest.Session) -> bool | None:
@@ -103,7 +98,7 @@ def look(session: Session, items: Sequence[pytest.Item]) -> list[ModelRun]:
                 session.looked_up(spec)
         kinds = needed.setdefault(spec, {})
         kinds.update(dict.fromkeys(kinds_of(item)))
-        kinds.update(dict.fromkeys(name for name in UNPLANNED if uses(item, name)))
+        kinds.update(dict.fromkeys(name for name in registry.unplanned() if uses(item, name)))
     if session.recordings is not None:
         return [
             ModelRun(spec, notes=["was recorded: nothing is generated"])
@@ -118,7 +113,6 @@ def _model(session: Session, spec: ModelSpec, kinds: Sequence[str]) -> ModelRun:
     from pytest_tokenbudget.core.store import StoreError
     from pytest_tokenbudget.dry_run.parts import Book
     from pytest_tokenbudget.models.resolution import ModelError
-    from pytest_tokenbudget.studies.thinking.plan import NoThinkingError
     from pytest_tokenbudget.tasks.base import TaskError
 
     run = ModelRun(spec)
@@ -131,8 +125,8 @@ def _model(session: Session, spec: ModelSpec, kinds: Sequence[str]) -> ModelRun:
     for kind in kinds:
         try:
             run.parts += _parts(book, kind, run)
-        except NoThinkingError as error:
-            run.notes.append(f"no thinking eval: {error}")
+        except NotApplicableError as error:
+            run.notes.append(f"no {kind} eval: {error}")
         except (SetupError, EngineError, ModelError, StoreError, TaskError) as error:
             if str(error) not in run.failures:
                 run.failures.append(str(error))
@@ -141,44 +135,24 @@ def _model(session: Session, spec: ModelSpec, kinds: Sequence[str]) -> ModelRun:
 
 
 def _parts(book: Book, kind: str, run: ModelRun) -> list[Part]:
-    from pytest_tokenbudget.dry_run.context import context_parts
     from pytest_tokenbudget.dry_run.parts import main_part
-    from pytest_tokenbudget.dry_run.thinking import thinking_parts
 
-    if kind == CONFORMANCE:
-        run.notes.append(_probes(book))
+    if (unplanned := registry.unplanned().get(kind)) is not None:
+        run.notes.append(registry.load(unplanned)(book))
         return []
-    if kind == Kind.LLM:
-        run.notes.append(
-            "llm: what tests generate with this fixture is known only when they run, and is in "
-            "none of these numbers"
-        )
-        return []
-    if kind == Kind.THINKING:
-        return thinking_parts(book)
-    if kind == Kind.CONTEXT:
-        return context_parts(book)
+    known = registry.studies().get(kind)
+    if known is not None and known.dry_run is not None:
+        parts: list[Part] = registry.load(known.dry_run)(book)
+        return parts
     need = book.session.needs.get((book.spec.alias, Kind(kind)), Need(all_budgets=True))
     return [main_part(book, Kind(kind), need)]
 
 
-def _probes(book: Book) -> str:
-    """What is known of the probes of conformance."""
-    from pytest_tokenbudget.models.choice import engine_of
-    from pytest_tokenbudget.studies.conformance.budget_methods import WAYS, ways_for
-    from pytest_tokenbudget.studies.conformance.probe_context import CAP, PROMPTS, PUZZLES
-
-    spec = book.spec
-    facts = spec.endpoint.facts if spec.endpoint is not None else None
-    engine = facts.kind if facts is not None else engine_of(book.settings, spec)
-    ways = [WAYS[name] for name in ways_for(engine, spec)]
-    # Prompts are chosen once; each way asks them without a budget twice, and with each budget.
-    outputs = PROMPTS + 2 + len(PUZZLES) + PROMPTS * sum(2 + len(way.budgets) for way in ways)
-    cap = min(CAP, spec.context or CAP)
+def llm_note(book: Book) -> str:
+    """What is known of tests that generate with the fixture ``llm``."""
     return (
-        "conformance: its probes are generated anew in every run, and are in none of these "
-        f"numbers. Those of thinking budgets are at most {outputs:,} outputs of at most {cap:,} "
-        "tokens; those of limits are shorter"
+        "llm: what tests generate with this fixture is known only when they run, and is in none of "
+        "these numbers"
     )
 
 

@@ -24,6 +24,7 @@ from pytest_tokenbudget.stats.timing import rate_of, times_of
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.engine import Engine
     from pytest_tokenbudget.session import Session
+    from pytest_tokenbudget.settings.options import Settings
     from pytest_tokenbudget.tasks.problem import Problem
 
 FEW = 3
@@ -119,10 +120,10 @@ class Book:
         # Traces that several parts need are generated once.
         self._promised: dict[str, int] = {}
 
-    def plan(self, kind: Kind, need: Need | None = None) -> Plan:
-        """The plan of a kind of study."""
+    def plan(self, kind: Kind, need: Need | None = None, settings: Settings | None = None) -> Plan:
+        """The plan of a kind of study, with settings of its own if there are any."""
         return make_plan(
-            self.session.thinking_settings(self.spec) if kind is Kind.THINKING else self.settings,
+            settings or self.settings,
             self.spec,
             kind,
             need or Need(),

@@ -27,6 +27,10 @@ class SetupError(PrintableError):
     """A study cannot be made; the message is for people."""
 
 
+class NotApplicableError(SetupError):
+    """A model cannot have a study; its tests are skipped. The message is for people."""
+
+
 class Kind(StrEnum):
     """What a study is made for; each kind has traces of its own.
 
@@ -83,11 +87,13 @@ class Need:
         budgets: Budgets that tests named.
         all_budgets: Whether a test needs the whole curve.
         reach: Output tokens that traces must reach to beyond the budgets.
+        parts: By fixture, the parts of the study that tests named.
     """
 
     budgets: set[int] = field(default_factory=set)
     all_budgets: bool = False
     reach: int = 0
+    parts: dict[str, set[str]] = field(default_factory=dict)
 
 
 def budgets_of(settings: Settings, spec: ModelSpec, kind: Kind) -> tuple[int, ...]:

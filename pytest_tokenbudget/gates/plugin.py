@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_tokenbudget.collection.selection import runs_no_test
-from pytest_tokenbudget.common.names import MARKERS
 from pytest_tokenbudget.engines.planning import Kind, SetupError
 from pytest_tokenbudget.gates.judging import GATES, JUDGEMENTS
 from pytest_tokenbudget.gates.partial_runs import Selection, on_command_line
@@ -23,6 +22,7 @@ from pytest_tokenbudget.gates.table import ERRORS, Gate, gates_of
 from pytest_tokenbudget.gates.targets import Place, judges, place_of
 from pytest_tokenbudget.gates.unjudged import Unjudged, known_names, unjudged
 from pytest_tokenbudget.gates.verdicts import Judgement, records
+from pytest_tokenbudget.registry import markers
 from pytest_tokenbudget.report.outcomes import CAUSE
 from pytest_tokenbudget.report.problems import Problems
 from pytest_tokenbudget.settings.config_file import ConfigError
@@ -176,7 +176,7 @@ class Keeper:
         self.judgements.sort(key=lambda j: (order.index(j.gate), j.model, j.budget or 0, j.test))
         self.deselected += self._deselected_places()
         self.selection = Selection(self.config, self.files, self.deselected)
-        known = known_names(self.session, (*MARKERS, *self.selection.eval_names(self.gates)))
+        known = known_names(self.session, (*markers(), *self.selection.eval_names(self.gates)))
         places = list(self.places.values())
         self.missing = list(
             unjudged(
@@ -258,7 +258,7 @@ class Lister:
         places = [p for item in session.items if (p := keeper.place(item)) is not None]
         left_out = [p for item in keeper._left_out if (p := keeper.place(item)) is not None]
         selection = Selection(keeper.config, keeper.files, left_out)
-        known = known_names(keeper.session, (*MARKERS, *selection.eval_names(keeper.gates)))
+        known = known_names(keeper.session, (*markers(), *selection.eval_names(keeper.gates)))
         judged = _as_if_judged(keeper.gates, places)
         missing = list(unjudged(keeper.gates, places, judged, {}, known, selection=selection))
         terminal = session.config.pluginmanager.getplugin("terminalreporter")

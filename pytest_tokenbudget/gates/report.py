@@ -12,6 +12,7 @@ from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.style import cells, columns, plural, rule, shorten, wrapped
 from pytest_tokenbudget.report import github
 from pytest_tokenbudget.report.files import write_json
+from pytest_tokenbudget.report.folder import report_folder
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.gates.plugin import Keeper
@@ -41,7 +42,7 @@ def write_gates(keeper: Keeper) -> list[Path]:
         record["task"] = ", ".join(dict.fromkeys(place.task for place in places))
         record["models"] = list(dict.fromkeys(place.model for place in places))
     written = [write_json(path, record)]
-    keeper.session.report_folder.note_run("gates", written)
+    report_folder(keeper.session).note_run("gates", written)
     stopped = "" if keeper.complete else STOPPED
     github.write_summary(github.here(), keeper.gates, keeper.judgements, keeper.missing, stopped)
     return written

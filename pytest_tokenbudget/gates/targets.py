@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_tokenbudget.collection.eval_fixtures import uses
-from pytest_tokenbudget.common.names import MARKERS
+from pytest_tokenbudget.common.names import DISABLED, OFF
 from pytest_tokenbudget.engines.planning import Kind
 from pytest_tokenbudget.gates.table import CONFORMANCE, SATURATION, Gate
+from pytest_tokenbudget.registry import markers
 from pytest_tokenbudget.settings.config_file import nearest
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def recorded_as(session: Session, spec: ModelSpec) -> tuple[str, str]:
 
 def evals_of(item: pytest.Item) -> tuple[str, ...]:
     """What a test's eval may be called."""
-    found = [marker.name for marker in item.iter_markers() if marker.name in MARKERS]
+    found = [marker.name for marker in item.iter_markers() if marker.name in markers()]
     return (item.path.stem.removeprefix("test_"), *dict.fromkeys(found))
 
 
@@ -123,7 +124,6 @@ def _budget(
     item: pytest.Item, session: Session, spec: ModelSpec, judge: str
 ) -> tuple[int | None, tuple[str, ...], tuple[str, ...]]:
     from pytest_tokenbudget.collection.selection import mode_of
-    from pytest_tokenbudget.studies.thinking.modes import DISABLED, OFF
 
     params: dict[str, Any] = item.callspec.params  # type: ignore[attr-defined]
     asked = next((params[name] for name in JUDGES[judge] if name in params), None)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_tokenbudget import registry
 from pytest_tokenbudget.common.names import (
     CONFIGURED,
-    EVAL_MARKERS,
     HOOKS,
     RECORDED,
     SECTIONS,
@@ -27,8 +27,6 @@ from pytest_tokenbudget.settings.options import OPTIONS
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.session import Session
-
-BASELINE = "test_baseline.py"
 
 
 def activate(config: pytest.Config) -> Session:
@@ -84,7 +82,7 @@ def in_use(config: pytest.Config) -> bool:
 def evals_named(config: pytest.Config) -> bool:
     """Whether the command selects shipped evals, by a marker or by their place."""
     expression = str(config.getoption("markexpr", default="") or "")
-    if any(re.search(rf"\b{name}\b", expression) for name in EVAL_MARKERS):
+    if any(re.search(rf"\b{name}\b", expression) for name in registry.eval_markers()):
         return True
     for argument in config.args:
         name = argument.split("::")[0]
@@ -96,15 +94,19 @@ def evals_named(config: pytest.Config) -> bool:
     return False
 
 
-def nothing_to_compare(path: Path, config: pytest.Config) -> bool:
-    """Whether a file is the suite's page about baselines, and there is none to compare with.
+def not_for_this_run(path: Path, config: pytest.Config) -> bool:
+    """Whether a file is a page of the suite that this run has no use for.
 
     One that was named itself is collected all the same, and its tests say why they are skipped.
     """
-    if path.name != BASELINE or path.parent != suite():
+    if path.parent != suite():
+        return False
+    pages = (one for one in registry.registered().evals if one.page == path.name)
+    one = next(pages, None)
+    if one is None or one.collected is None:
         return False
     session = config.stash.get(SESSION, None)
-    return session is None or session.settings.compare is None
+    return session is None or not registry.load(one.collected)(session)
 
 
 class ControllerWatch:

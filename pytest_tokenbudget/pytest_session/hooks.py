@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.collection import eval_fixtures as eval_tests
-from pytest_tokenbudget.collection import selection
-from pytest_tokenbudget.common.names import HOOKS, MARKERS, SESSION
+from pytest_tokenbudget import registry
+from pytest_tokenbudget.collection import eval_fixtures, selection
+from pytest_tokenbudget.common.names import HOOKS, SESSION
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.style import wrapped
 from pytest_tokenbudget.dry_run import dry_run
-from pytest_tokenbudget.gates import plugin as keeper
-from pytest_tokenbudget.pytest_session import incomplete_study as missing
-from pytest_tokenbudget.pytest_session import preflight
+from pytest_tokenbudget.gates import plugin as gates_plugin
+from pytest_tokenbudget.pytest_session import incomplete_study, preflight
 from pytest_tokenbudget.pytest_session.start import start
 from pytest_tokenbudget.report import interrupts, reporter
 from pytest_tokenbudget.settings.option_flags import named_in_errors
@@ -32,7 +31,7 @@ def register(config: pytest.Config) -> None:
     manager = config.pluginmanager
     with named_in_errors(config):
         preflight.check_tokenizer(config)
-        keeper.register(config, session)
+        gates_plugin.register(config, session)
     manager.register(interrupts.Interrupts(config, session), interrupts.NAME)
     if not hasattr(config, "workerinput"):
         shown = reporter.Reporter(config, session)
@@ -54,9 +53,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     # pytest's own hook groups tests by the parameters of their session fixtures.
     collected = list(items)
-    selection.skip_without_gpu(items, MARKERS["gpu"])
+    selection.skip_without_gpu(items, registry.markers()["gpu"])
     yield
-    selection.order_suite(items, collected, tuple(MARKERS))
+    selection.order_suite(items, collected, tuple(registry.markers()))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -90,13 +89,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    eval_tests.refuse_replaced(item)
+    eval_fixtures.refuse_replaced(item)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     yield
-    missing.fail_if_incomplete(item)
+    incomplete_study.fail_if_incomplete(item)
 
 
 @pytest.hookimpl(wrapper=True)

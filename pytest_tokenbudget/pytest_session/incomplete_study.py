@@ -34,7 +34,7 @@ def fail_if_incomplete(item: pytest.Item) -> None:
     if spec is None or session.recordings is not None:
         return
     for kind in kinds_of(item):
-        study = session.made(spec, kind)
+        study = session.cached_study(spec, kind)
         if study is not None and study.errors and not tolerates_errors(item, kind):
             said = sentence(spec.alias, study.errors, len(study.problems))
             item.stash[STOPPED_BY] = said

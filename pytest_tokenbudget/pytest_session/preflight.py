@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection.eval_fixtures import replaced, uses
 from pytest_tokenbudget.collection.selection import kinds_of, model_under_test, runs_no_test
 from pytest_tokenbudget.common import xdist
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
 
-# Fixtures that generate without a study.
-GENERATING = ("llm", "conformance")
 # Fixtures that need the tokenizer alone; their tests are skipped without one.
 COUNTING = ("count_tokens",)
 
@@ -125,7 +124,7 @@ def _uses_the_model(item: pytest.Item) -> bool:
 
 
 def _generates(item: pytest.Item) -> bool:
-    return bool(kinds_of(item)) or any(uses(item, name) for name in GENERATING)
+    return bool(kinds_of(item)) or any(uses(item, name) for name in registry.unplanned())
 
 
 def check_model(session: Session, spec: ModelSpec, generates: bool = True) -> None:

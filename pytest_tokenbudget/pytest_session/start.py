@@ -7,9 +7,9 @@ import uuid
 
 import pytest
 
+from pytest_tokenbudget import registry
 from pytest_tokenbudget.common import xdist
 from pytest_tokenbudget.common.names import SESSION
-from pytest_tokenbudget.engines.planning import SetupError
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.settings.config_file import ConfigError
 from pytest_tokenbudget.settings.option_flags import given_to_others, named_in_errors
@@ -59,28 +59,18 @@ def _start(config: pytest.Config) -> Session:
         )
     session = Session(settings, project.user, run_identifier(config))
     session.root = project.root
-    session.notes = (*project.notes, *given_to_others(config))
+    session.notes = (
+        *project.notes,
+        *given_to_others(config),
+        *registry.registered().faults,
+    )
     if settings.explicit & CHECKED:
         session.check_budgets()
-    if session.recordings is None and settings.explicit & {"closers", "max_thinking_tokens"}:
-        from pytest_tokenbudget.studies.thinking.plan import check_asked
-
-        try:
-            for spec in session.specs:
-                check_asked(session.settings_of(spec), spec)
-        except SetupError as error:
-            raise pytest.UsageError(str(error)) from None
     if "task" in settings.explicit:
         _ = session.task  # loading it is the check
-    for directory in settings.annotations:
-        # Preparation makes the reports' own directory; any other holds what somebody wrote.
-        own = directory.resolve().is_relative_to((settings.reports / "annotations").resolve())
-        if not own and not directory.is_dir():
-            raise pytest.UsageError(f"--annotations: there is no directory {directory}")
-    if settings.explicit & {"compare", "compare_fail"}:
-        from pytest_tokenbudget.baselines.session import check_baseline
-
-        check_baseline(session)
+    for one in registry.declarations():
+        if one.check is not None:
+            registry.load(one.check)(session)
     config.stash[SESSION] = session
     return session
 
@@ -93,3 +83,10 @@ def run_identifier(config: pytest.Config) -> str:
     if hasattr(config.option, "testrunuid"):
         config.option.testrunuid = run
     return run
+
+
+def without_workers(config: pytest.Config) -> None:
+    """Start no workers of pytest-xdist for a dry run: one process says everything."""
+    asked = getattr(config.option, "numprocesses", None) or getattr(config.option, "tx", None)
+    if asked and start(config).settings.dry_run:
+        config.option.numprocesses = 0

@@ -15,9 +15,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pytest_tokenbudget.common.style import plural
 from pytest_tokenbudget.core.plan import digest
@@ -39,13 +39,43 @@ from pytest_tokenbudget.report.manifest import (
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.session import Session
-    from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
-    from pytest_tokenbudget.studies.context.study import ContextStudy
-    from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
-    from pytest_tokenbudget.studies.tokenizers.analysis import TokenizerReport
     from pytest_tokenbudget.tasks.problem import Problem
 
-    AnyStudy: TypeAlias = Study | ThinkingStudy | ContextStudy
+
+@runtime_checkable
+class Reported(Protocol):
+    """What every study offers to reports."""
+
+    @property
+    def alias(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def budgets(self) -> Sequence[int]: ...
+    @property
+    def complete(self) -> Sequence[Problem]: ...
+    @property
+    def missing(self) -> int: ...
+    @property
+    def main(self) -> Study: ...
+    @property
+    def settings_digest(self) -> dict[str, object]: ...
+
+
+class FromRecords(Protocol):
+    """What every report offers that is put together from records."""
+
+    @property
+    def alias(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def variant(self) -> str: ...
+    @property
+    def about(self) -> Mapping[str, Any]: ...
+    @property
+    def missing(self) -> Sequence[str]: ...
+
 
 # Settings that other fields of an entry cover, or that change no result.
 _COVERED = ("budgets", "modes", "left_out", "target")
@@ -231,7 +261,12 @@ def _about(group: Sequence[Entry]) -> str:
     return " and ".join(tasks)
 
 
-def selection_of(session: Session, studies: Sequence[AnyStudy]) -> Selection | None:
+def report_folder(session: Session) -> ReportFolder:
+    """The folder that results of a session are written to."""
+    return session.once(("", "report folder"), lambda: ReportFolder(session.settings.reports))
+
+
+def selection_of(session: Session, studies: Sequence[Reported]) -> Selection | None:
     """The problems of a run's studies by task; None where there is no study.
 
     Args:
@@ -243,69 +278,56 @@ def selection_of(session: Session, studies: Sequence[AnyStudy]) -> Selection | N
     if session.recordings is None:
         return {session.task.name: problems_of(session.problems)}
     by_task: dict[str, list[Problem]] = {}
-    for study in map(_main_study, studies):
-        by_task.setdefault(study.task.name, []).extend(study.problems)
+    for study in studies:
+        by_task.setdefault(study.main.task.name, []).extend(study.main.problems)
     return {task: problems_of(by_task[task]) for task in sorted(by_task)}
+
+
+def entry_of_records(section: str, report: FromRecords, complete: bool) -> Entry:
+    """Describe a report that was put together from records, before it is written.
+
+    Args:
+        section: The part of the report.
+        report: The report of an engine or a tokenizer.
+        complete: Whether the run came to its end.
+    """
+    return Entry(
+        section,
+        model=report.alias,
+        mode=report.variant,
+        details=digest_of(report.about.get("identity") or report.about),
+        complete=complete and not report.missing,
+    )
 
 
 def entry_of(
     section: str,
-    reported: AnyStudy | ConformanceReport | TokenizerReport,
+    study: Reported,
     selection: Selection | None,
     complete: bool,
+    budgets: Sequence[int] | None = None,
 ) -> Entry:
     """Describe results before they are written.
 
     Args:
         section: The part of the report.
-        reported: A study, or the report of an engine or a tokenizer.
+        study: The study.
         selection: The problems of the run.
         complete: Whether the run came to its end.
+        budgets: The budgets that the part covers, if not the study's own.
     """
-    from pytest_tokenbudget.studies.cliff.report import cliff_budgets
-    from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
-    from pytest_tokenbudget.studies.tokenizers.analysis import TokenizerReport
-
-    if isinstance(reported, ConformanceReport | TokenizerReport):
-        return Entry(
-            section,
-            model=reported.alias,
-            mode=reported.engine if isinstance(reported, ConformanceReport) else "",
-            details=digest_of(reported.about.get("identity") or reported.about),
-            complete=complete and not reported.missing,
-        )
-    study = _main_study(reported)
-    budgets = cliff_budgets(study) if section == "cliff" else reported.budgets
+    main, own = study.main, study.settings_digest
+    details = {name: value for name, value in own.items() if name not in _COVERED}
     return Entry(
         section,
         selection=selection,
-        model=study.alias,
-        mode=study.mode,
-        kind=reported.kind,
-        models={study.alias: digest_of(study.identity)},
-        origin=origin_of(study.decoding.identity(), study.identity),
-        details=_details(reported),
-        budgets=tuple(budgets),
-        samples=study.samples,
-        complete=complete and not reported.missing,
+        model=main.alias,
+        mode=main.mode,
+        kind=study.kind,
+        models={main.alias: digest_of(main.identity)},
+        origin=origin_of(main.decoding.identity(), main.identity),
+        details=digest(details)[:16] if own else "",
+        budgets=tuple(study.budgets if budgets is None else budgets),
+        samples=main.samples,
+        complete=complete and not study.missing,
     )
-
-
-def _main_study(study: AnyStudy) -> Study:
-    from pytest_tokenbudget.studies.context.study import ContextStudy
-    from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
-
-    match study:
-        case ThinkingStudy():
-            return study.natural
-        case ContextStudy():
-            return study.whole
-    return study
-
-
-def _details(study: AnyStudy) -> str:
-    """Digest of how thinking is ended, or of how conversations are truncated."""
-    how: Any = getattr(study, "forcing", None) or getattr(study, "windowing", None)
-    if how is None:
-        return ""
-    return digest({k: v for k, v in asdict(how).items() if k not in _COVERED})[:16]

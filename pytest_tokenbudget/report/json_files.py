@@ -7,7 +7,9 @@ A cut that was truncated after its answer was declared stands as it was judged: 
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +17,18 @@ from pytest_tokenbudget.core.scoring import Judged
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.core.trace import Outcome, StopReason
 from pytest_tokenbudget.report.files import safe_name
+
+VERSIONED = (
+    "pytest-tokenbudget",
+    "pytest",
+    "pytest-xdist",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "bitsandbytes",
+    "datasets",
+    "numpy",
+)
 
 
 @dataclass(frozen=True)
@@ -133,3 +147,14 @@ def token_stats_of(judged: Sequence[Judged]) -> dict[str, float | int | None]:
         [math.nan if j.outcome is Outcome.ERROR else j.cut.tokens_used for j in judged],
         [truncated(j) for j in judged],
     )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection.eval_fixtures import replaced, uses
 from pytest_tokenbudget.collection.selection import (
     kinds_of,
@@ -33,46 +32,13 @@ from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.settings import option_flags
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.baselines.models_compared import ModelsCompared
     from pytest_tokenbudget.core.plan import Plan
-    from pytest_tokenbudget.core.study import Study
+    from pytest_tokenbudget.registry import Across, Section
+    from pytest_tokenbudget.report.folder import FromRecords, Reported
     from pytest_tokenbudget.report.json_files import RunInfo
     from pytest_tokenbudget.report.live_display import LiveDisplay
     from pytest_tokenbudget.report.manifest import Entry
     from pytest_tokenbudget.settings.options import Settings
-    from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
-    from pytest_tokenbudget.studies.context.study import ContextStudy
-    from pytest_tokenbudget.studies.sections import Section
-    from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
-    from pytest_tokenbudget.studies.tokenizers.analysis import TokenizerReport
-
-    Reported = Study | ThinkingStudy | ContextStudy
-
-# A test that asks for one of these makes its section of the report appear.
-REPORTED = (
-    "compared",
-    "stochastic",
-    "errors",
-    "cliff",
-    "structure",
-    "thinking",
-    "allocation",
-    "context",
-    "scenarios",
-)
-# Plans whose traces are parts of another one's study.
-PARTS = (Kind.OFF, Kind.FORCED, Kind.WAIT, Kind.SUMMARY, Kind.SWITCHED)
-VERSIONED = (
-    "pytest-tokenbudget",
-    "pytest",
-    "pytest-xdist",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "bitsandbytes",
-    "datasets",
-    "numpy",
-)
 
 
 def prepare(item: pytest.Item) -> None:
@@ -96,7 +62,10 @@ def prepare(item: pytest.Item) -> None:
             with suppress(Exception):
                 session.looked_up(spec)
         for kind in kinds_of(item):
-            session.prepare(spec, kind)
+            # An exception in the hook that calls this would end the whole session.
+            with suppress(Exception):
+                make = registry.studies()[kind].make if kind in registry.studies() else None
+                registry.load(make)(session, spec) if make else session.study(spec, kind)
 
 
 @contextmanager
@@ -151,7 +120,8 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> pytest.TestReport:
 
 def _sections(item: pytest.Item) -> list[str]:
     """The sections of the report that a test's fixtures stand for."""
-    return [name for name in REPORTED if uses(item, name)]
+    fixtures = dict.fromkeys(each.fixture for each in registry.sections() if each.fixture)
+    return [name for name in fixtures if uses(item, name)]
 
 
 class Reporter:
@@ -168,9 +138,8 @@ class Reporter:
         self.asked: set[str] = {""}
         self.used = False
         self.studies: list[tuple[Reported, RunInfo]] = []
-        self.engines: list[tuple[ConformanceReport, RunInfo]] = []
-        self.tokenizers: list[tuple[TokenizerReport, RunInfo]] = []
-        self.models: list[ModelsCompared] = []
+        self.from_records: list[tuple[FromRecords, RunInfo]] = []
+        self.across: list[tuple[Across, Any]] = []
         self.written: list[Path] = []
         self.folder_notes: list[str] = []
         self.problems = Problems(config, "tokenbudget")
@@ -264,20 +233,22 @@ class Reporter:
             elif self._store_changed():
                 self._load_studies(complete)
         with self._noting():
-            self._load_conformance(complete)
+            self._load_records(complete)
         with self._noting():
-            self._load_tokenizers(complete)
-        with self._noting():
-            self._attach_comparisons()
+            self._prepare_studies()
         if self.studies or self.records:
             with self._noting():
                 self._write()
 
-    def _attach_comparisons(self) -> None:
-        if "compared" in self.asked:
-            from pytest_tokenbudget.baselines.study_comparison import attach
-
-            attach(self.session, [study for study, _ in self.studies])
+    def _prepare_studies(self) -> None:
+        """Give studies what sections need and they do not know of themselves."""
+        for section in registry.sections():
+            if section.prepare is None or section.fixture not in self.asked:
+                continue
+            for study, _ in self.studies:
+                if study.kind == section.kind:
+                    spec = next(s for s in self.session.specs if s.alias == study.alias)
+                    registry.load(section.prepare)(self.session, spec, study)
 
     def _store_changed(self) -> bool:
         """Whether this session can have put a plan into the store; no other one opens it."""
@@ -297,7 +268,7 @@ class Reporter:
         try:
             plans = [Plan.from_json(row.plan) for row in self.session.store.plans()]
             for plan in plans:
-                if plan.kind not in PARTS:
+                if plan.kind in registry.studies():
                     study, tokens = self._load(plan, plans)
                     run = self._run_info(tokens, complete, plan.alias)
                     self.studies.append((study, run))
@@ -312,63 +283,36 @@ class Reporter:
 
         session = self.session
         spec = next(s for s in session.specs if s.alias == plan.alias)
-        if plan.kind == Kind.CONTEXT:
-            from pytest_tokenbudget.studies.context.load import load_context
-
-            made: Any = session.made(spec, Kind.CONTEXT)
-            context = made or load_context(session.store, plan, session.task)
-            return context, context.tokens_in_run
-        if plan.kind == Kind.THINKING:
-            from pytest_tokenbudget.studies.allocation.analysis import attach_model
-            from pytest_tokenbudget.studies.thinking.load import load_thinking
-
-            off = next((p for p in plans if (p.kind, p.alias) == (Kind.OFF, plan.alias)), None)
-            thinking = load_thinking(session.store, plan, off, session.task, session.problems)
-            thinking.natural.price = spec.price
-            attach_model(thinking, spec)
-            return thinking, thinking.tokens_in_run
+        own = registry.studies()[plan.kind].load
+        if own is not None:
+            loaded: tuple[Reported, int] = registry.load(own)(session, spec, plan, plans)
+            return loaded
         study = load_study(session.store, plan, session.task, session.problems)
         study.price = spec.price
-        if "errors" in self.asked and plan.kind == Kind.MAIN:
-            # Samples of phase 1b that are stored say whether another try would have been right.
-            study.others = session.stored(spec, Kind.STOCHASTIC)
         return study, tokens_generated(session.store, plan, session.problems)
 
-    def _load_conformance(self, complete: bool) -> None:
-        """Reports of engines that were probed, made of what the tests recorded."""
-        if not any("conformance" in record for record in self.records):
-            return
-        from pytest_tokenbudget.studies.conformance.analysis import KIND, reports_of
-        from pytest_tokenbudget.studies.conformance.budget_methods import WAYS
-        from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
-
-        self.asked.add(KIND)
-        for report in reports_of(self.records, tuple(LIMIT_PROBES), tuple(WAYS)):
-            self.engines.append((report, self._run_info(0, complete)))
-
-    def _load_tokenizers(self, complete: bool) -> None:
-        """What was measured of tokenizers, put together from what the tests recorded."""
-        if not any("tokenizers" in record for record in self.records):
-            return
-        from pytest_tokenbudget.studies.tokenizers.analysis import KIND, reports_of
-
-        self.asked.add(KIND)
-        for report in reports_of(self.records):
-            self.tokenizers.append((report, self._run_info(0, complete)))
+    def _load_records(self, complete: bool) -> None:
+        """Reports that are put together from what tests recorded."""
+        for records in registry.records():
+            if any(records.key in record for record in self.records):
+                self.asked.add(records.key)
+                for report in registry.load(records.reports)(self.records):
+                    self.from_records.append((report, self._run_info(0, complete)))
 
     def _recorded_studies(self) -> None:
-        kinds = [Kind.MAIN, *([Kind.STOCHASTIC] if "stochastic" in self.asked else [])]
+        asked = {s.kind for s in registry.sections() if s.fixture in self.asked}
+        kinds = [k for k, one in registry.studies().items() if one.recorded and k in asked]
         for spec in self.session.specs if self.used else ():
             for kind in kinds:
                 # What cannot be made failed the tests that asked for it.
                 with suppress(SetupError):
-                    study = self.session.study(spec, kind)
+                    study = self.session.study(spec, Kind(kind))
                     study.price = spec.price
                     self.studies.append((study, self._run_info(0, complete=True)))
 
     def _run_info(self, tokens: int, complete: bool, alias: str = "") -> RunInfo:
         """The run in which something was measured, with the settings of a model if one is named."""
-        from pytest_tokenbudget.report.json_files import RunInfo
+        from pytest_tokenbudget.report.json_files import RunInfo, versions
 
         settings = self.session.settings
         if alias:
@@ -386,27 +330,20 @@ class Reporter:
             complete=complete,
         )
 
-    def _parts(
-        self,
-    ) -> Iterator[tuple[Section, Reported | ConformanceReport | TokenizerReport, RunInfo]]:
+    def _parts(self) -> Iterator[tuple[Section, Any, RunInfo]]:
         """Which sections are reported, model by model."""
-        from pytest_tokenbudget.studies.sections import sections
-
-        reported = [*self.studies, *self.engines, *self.tokenizers]
+        reported: list[tuple[Any, RunInfo]] = [*self.studies, *self.from_records]
         for alias in dict.fromkeys(study.alias for study, _ in reported):
-            for section in sections() if reported else ():
+            for section in registry.sections():
                 for study, run in reported:
                     wanted = section.fixture in self.asked and section.kind == study.kind
                     if wanted and study.alias == alias:
                         yield section, study, run
 
     def _write(self) -> None:
-        from pytest_tokenbudget.baselines.models_compared import compare_models, write_models
-        from pytest_tokenbudget.core.study import Study
         from pytest_tokenbudget.report.answers_table import write_answers
         from pytest_tokenbudget.report.files import write_json
-        from pytest_tokenbudget.report.folder import entry_of, selection_of
-        from pytest_tokenbudget.studies.saturation.figure import saturation_overlay
+        from pytest_tokenbudget.report.folder import report_folder, selection_of
 
         # A study without a complete problem says nothing: it takes no other result's place.
         empty = [study for study, _ in self.studies if not study.complete]
@@ -417,7 +354,7 @@ class Reporter:
         parts = [part for part in self._parts() if part[1] not in empty]
         if not parts and not self.records:
             return
-        folder, room = self.session.report_folder, False
+        folder, room = report_folder(self.session), False
         with self._noting():
             folder.selection = selection_of(self.session, [study for study, _ in self.studies])
             self.folder_notes += folder.make_room([self._entry(*part) for part in parts])
@@ -428,25 +365,12 @@ class Reporter:
         for part in parts:
             section, study, run = part
             with self._noting():
-                files = section.write(study, run, reports)
+                files = registry.load(section.write)(study, run, reports)
                 self.written += files
                 folder.note(self._entry(*part), files)
-        with self._noting():
-            main = [s for s, _ in self.studies if isinstance(s, Study) and s.complete]
-            files = saturation_overlay(main, reports)
-            self.models = compare_models(main)
-            files += write_models(self.models, reports)
-            self.written += files
-            compared = [entry_of("models", study, None, True) for study in main]
-            models = {name: digest for one in compared for name, digest in one.models.items()}
-            folder.note_run("models", files, models)
-        if self.tokenizers:
-            from pytest_tokenbudget.studies.tokenizers.report import write_comparison
-
+        for across in registry.across():
             with self._noting():
-                files = write_comparison([r for r, _ in self.tokenizers], reports)
-                self.written += files
-                folder.note_run("tokenizers_compared", files)
+                self._write_across(across)
         if self.records:
             with self._noting():
                 path = write_json(reports / "results" / "metrics.json", self.records)
@@ -457,16 +381,35 @@ class Reporter:
             self.written += files
             folder.note_run("answers", files)
 
-    def _entry(
-        self,
-        section: Section,
-        study: Reported | ConformanceReport | TokenizerReport,
-        run: RunInfo,
-    ) -> Entry:
-        from pytest_tokenbudget.report.folder import entry_of
+    def _write_across(self, across: Across) -> None:
+        from pytest_tokenbudget.report.folder import entry_of, report_folder
 
-        name = section.fixture or "saturation"
-        return entry_of(name, study, self.session.report_folder.selection, run.complete)
+        studies = [s for s, _ in self.studies if s.kind == across.kind and s.complete]
+        reports = [report for report, _ in self.from_records if report.kind == across.kind]
+        findings = registry.load(across.make)([*studies, *reports])
+        if findings is None:
+            return
+        self.across.append((across, findings))
+        folder = report_folder(self.session)
+        files = registry.load(across.write)(findings, folder.path)
+        self.written += files
+        entries = [entry_of(across.name, study, None, True) for study in studies]
+        models = {name: digest for entry in entries for name, digest in entry.models.items()}
+        folder.note_run(across.name, files, models)
+
+    def _entry(self, section: Section, study: Reported | FromRecords, run: RunInfo) -> Entry:
+        from pytest_tokenbudget.report.folder import (
+            Reported,
+            entry_of,
+            entry_of_records,
+            report_folder,
+        )
+
+        if not isinstance(study, Reported):
+            return entry_of_records(section.title, study, run.complete)
+        budgets = registry.load(section.budgets)(study) if section.budgets else None
+        selection = report_folder(self.session).selection
+        return entry_of(section.title, study, selection, run.complete, budgets)
 
     def _noting(self) -> AbstractContextManager[None]:
         """Keep what goes wrong for the summary: it shall not hide what the tests found."""
@@ -487,9 +430,7 @@ class Reporter:
     def _show(self, terminalreporter: option_flags.NamingTerminal) -> None:
         if not (self.studies or self.records or self.problems):
             return
-        from pytest_tokenbudget.baselines.models_compared import models_lines
         from pytest_tokenbudget.common.style import wrapped
-        from pytest_tokenbudget.studies.tokenizers.report import comparison_lines
 
         terminalreporter.ensure_newline()
         recordings = self.session.recordings
@@ -502,14 +443,12 @@ class Reporter:
                 terminalreporter.write_line(line)
         for section, study, run in self._parts():
             with self._noting():
-                for line in section.lines(study, run, 80):
+                for line in registry.load(section.lines)(study, run, 80):
                     terminalreporter.write_line(line)
-        with self._noting():
-            for line in comparison_lines([report for report, _ in self.tokenizers]):
-                terminalreporter.write_line(line)
-        for compared in self.models:
+        for across, findings in self.across:
             with self._noting():
-                for line in models_lines(compared, 80, self.config.option.verbose > 0):
+                verbose = self.config.option.verbose > 0
+                for line in registry.load(across.lines)(findings, 80, verbose):
                     terminalreporter.write_line(line)
         self.problems.show(terminalreporter)
         for sentence in self.folder_notes:
@@ -525,17 +464,6 @@ def settings_remarks(settings: Settings) -> list[str]:
     if given is None:
         return []
     return [f"tokenbudget: {given.path.name}: {remark}" for remark in given.remarks]
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for name in VERSIONED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def written_lines(paths: list[Path], base: Path) -> list[str]:

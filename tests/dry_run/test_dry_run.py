@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from runs import NO_ENGINE, QUIET, RealEngines, finish, rows, start
 from server_scripted import ScriptedServer
 
-from pytest_tokenbudget.common.names import MARKERS
+from pytest_tokenbudget import registry
 from pytest_tokenbudget.dry_run.memory import memory_of
 from pytest_tokenbudget.dry_run.prompt_counts import Known, PromptCounter
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
@@ -230,7 +230,7 @@ def test_no_torch_is_imported_and_no_worker_started(tmp_path, workers):
     process = start(
         tmp_path,
         *EVALS,
-        *("-m", " or ".join(name for name in MARKERS if name != "gpu")),
+        *("-m", " or ".join(name for name in registry.markers() if name != "gpu")),
         *("--dry-run", "--num-samples=2", "--rootdir", ".", "-p", "conftest", *workers),
         PYTHONPATH=str(tmp_path),
     )

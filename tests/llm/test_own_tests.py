@@ -9,7 +9,7 @@ import pytest
 from fake_engine import FakeEngine
 from runs import NO_ENGINE, QUIET, SUITE, Engines, combined, read, rows
 
-from pytest_tokenbudget.common.names import MARKERS
+from pytest_tokenbudget import registry
 from pytest_tokenbudget.core.engine import EngineError
 
 pytest_plugins = ["run_fixtures"]
@@ -170,11 +170,11 @@ def test_metrics_need_no_model(own, pytester):
 
 
 def test_markers_are_known(pytester, run):
-    uses = "".join(f"@pytest.mark.{name}\n" for name in MARKERS if name != "gpu")
+    uses = "".join(f"@pytest.mark.{name}\n" for name in registry.markers() if name != "gpu")
     pytester.makepyfile(f"import pytest\n{uses}def test_it(): ...")
     pytester.runpytest_inprocess(*QUIET, "--strict-markers").assert_outcomes(passed=1)
     text = pytester.runpytest_inprocess("--markers").stdout.str()
-    for name, meaning in MARKERS.items():
+    for name, meaning in registry.markers().items():
         assert f"@pytest.mark.{name}: {meaning}" in text
     pytester.makepyfile("import pytest\n@pytest.mark.phase9\ndef test_it(): ...")
     pytester.runpytest_inprocess(*QUIET, "--strict-markers").assert_outcomes(errors=1)

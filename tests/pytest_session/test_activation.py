@@ -6,6 +6,8 @@ import sys
 import pytest
 from runs import QUIET, finish, read, start
 
+from pytest_tokenbudget import registry
+
 pytest_plugins = ["run_fixtures"]
 
 # What every pytest session loads of this plugin.
@@ -14,7 +16,8 @@ LOADED = {
     "pytest_tokenbudget.pytest_session.activation",
     "pytest_tokenbudget.collection.eval_fixtures",
     "pytest_tokenbudget.fixtures",
-    "pytest_tokenbudget.fixtures_engine",
+    "pytest_tokenbudget.collection.fixture_helpers",
+    "pytest_tokenbudget.registry",
     "pytest_tokenbudget.settings.option_flags",
     "pytest_tokenbudget.settings.baseline_values",
     "pytest_tokenbudget.settings.option_fields",
@@ -29,10 +32,15 @@ LOADED = {
     "pytest_tokenbudget.settings",
     "pytest_tokenbudget.settings.locations",
 }
+# The declarations of the evals, and their fixtures.
+LOADED |= {"pytest_tokenbudget.studies"}
+for one in registry.registered().evals:
+    LOADED |= {one.fixtures, one.fixtures.removesuffix(".fixtures")}
 LIST_MODULES = """
 import json, sys
 import pytest
 
+from pytest_tokenbudget import registry
 pytest.main(sys.argv[2:])
 with open(sys.argv[1], "w") as file:
     json.dump(sorted(sys.modules), file)

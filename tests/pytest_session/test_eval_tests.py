@@ -1,5 +1,6 @@
 """Which tests can ask for the plugin's fixtures, and what happens to fixtures that are replaced."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -7,19 +8,21 @@ from pathlib import Path
 import pytest
 from runs import NO_ENGINE, QUIET, Engines, combined, finish, read, start
 
-from pytest_tokenbudget import fixtures, fixtures_engine
-from pytest_tokenbudget.collection import eval_fixtures as eval_tests
+from pytest_tokenbudget import registry
+from pytest_tokenbudget.collection import eval_fixtures
 
 pytest_plugins = ["run_fixtures"]
 pytestmark = pytest.mark.usefixtures("quick_figures")
 
 PUBLIC = {
     name
-    for module in (fixtures, fixtures_engine)
-    for name, value in vars(module).items()
-    if type(value).__name__ == "FixtureFunctionDefinition"
+    for module in registry.fixture_modules()
+    for name, value in vars(importlib.import_module(module)).items()
+    if type(value).__name__ == "FixtureFunctionDefinition" and not name.startswith("_")
 }
-GENERIC = sorted(PUBLIC - eval_tests.DISTINCTIVE)
+OPTIONS = {name: each.option for name, each in registry.parameters().items()}
+OPTIONS |= eval_fixtures.OPTIONS
+GENERIC = sorted(PUBLIC - registry.distinctive())
 
 
 @pytest.fixture
@@ -36,15 +39,15 @@ def elsewhere(pytester, no_worker):
 
 
 def test_the_names_are_those_of_fixtures():
-    assert eval_tests.fixture_names() == PUBLIC
-    assert PUBLIC >= eval_tests.DISTINCTIVE
+    assert {n for n in eval_fixtures.fixture_names() if n[0] != "_"} == PUBLIC
+    assert registry.distinctive() <= PUBLIC
     assert {"model", "task", "errors", "context", "budget", "structure", "thinking"} <= {*GENERIC}
 
 
 def test_the_guide_names_them():
     guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
     part = guide.partition("through a fixture of yours:")[2].partition("; or")[0]
-    assert set(re.findall(r"`(\w+)`", part)) == eval_tests.DISTINCTIVE
+    assert set(re.findall(r"`(\w+)`", part)) == registry.distinctive()
 
 
 # --- a name that nobody defined
@@ -157,7 +160,7 @@ def test_the_list_of_fixtures_is_of_what_can_be_asked_for(elsewhere, pytester):
         return {name for name in PUBLIC if f"\n{name} " in text}
 
     elsewhere("def test_it(): ...")
-    assert listed() == eval_tests.DISTINCTIVE
+    assert listed() == registry.distinctive()
     pytester.makepyfile(test_mine="def test_it(curve): ...")
     assert listed() == PUBLIC
     assert listed("test_mine.py") == PUBLIC
@@ -378,7 +381,7 @@ def test_shipped_evals_refuse_it_too(run, pytester, name):
     result = run("--rootdir=.", "-k", "budget", engines=NO_ENGINE)
     assert "passed" not in result.parseoutcomes()
     result.stdout.fnmatch_lines(
-        [f"*the fixture in conftest.py:2 replaces '{name}'*{eval_tests.OPTIONS[name]}*"]
+        [f"*the fixture in conftest.py:2 replaces '{name}'*{OPTIONS[name]}*"]
     )
     result.stdout.fnmatch_lines(["*--noconftest*"])
     again = run("--rootdir=.", "--noconftest", "-k", "budget").parseoutcomes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -14,8 +15,7 @@ import pytest
 import serving_flags
 from studies import make_study
 
-from pytest_tokenbudget import fixtures, fixtures_engine
-from pytest_tokenbudget.common.names import MARKERS
+from pytest_tokenbudget import registry
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
 from pytest_tokenbudget.report.json_files import RunInfo, answer_record
@@ -144,12 +144,12 @@ def test_every_task_fixture_and_marker_is_in_the_guide() -> None:
     guide = page("docs/guide.md")
     public = {
         name
-        for module in (fixtures, fixtures_engine)
-        for name, value in vars(module).items()
-        if type(value).__name__ == "FixtureFunctionDefinition"
+        for module in registry.fixture_modules()
+        for name, value in vars(importlib.import_module(module)).items()
+        if type(value).__name__ == "FixtureFunctionDefinition" and not name.startswith("_")
     }
     assert public >= {"curve", "record_metrics", "context_study"}
-    for name in {*TASK_NAMES, *MARKERS, *public - {"tokenbudget"}}:
+    for name in {*TASK_NAMES, *registry.markers(), *public - {"tokenbudget"}}:
         assert f"`{name}`" in guide, name
 
 

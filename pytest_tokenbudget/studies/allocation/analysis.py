@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.models.template_switches import SwitchEffect
     from pytest_tokenbudget.models.thinking_off import OffVerdict
     from pytest_tokenbudget.recipes.recipe import Serving
+    from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.studies.allocation.policies import PolicyStudy
     from pytest_tokenbudget.studies.allocation.policy_results import PolicyPoint
     from pytest_tokenbudget.studies.allocation.replay import Replay
@@ -197,6 +198,11 @@ class AllocationReport:
             f"{high:+.1f}] against one thinking budget for all at this mean{shown} "
             f"(n = {self.off.accuracy.n:,})"
         )
+
+
+def prepare_study(session: Session, spec: ModelSpec, study: ThinkingStudy) -> None:
+    """Say which model a study is of, for its report."""
+    attach_model(study, spec)
 
 
 def attach_model(study: ThinkingStudy, spec: ModelSpec) -> None:

@@ -75,6 +75,11 @@ class ConformanceReport:
     kind: ClassVar[str] = KIND
 
     @property
+    def variant(self) -> str:
+        """What tells it from other reports of the same model: the engine."""
+        return self.engine
+
+    @property
     def budgets(self) -> tuple[int | None, ...]:
         """All thinking budgets that were tried, rising, none (None) last."""
         tried = {each.budget for way in self.ways for each in way.budgets}
@@ -179,6 +184,18 @@ def is_switch(way: WayResult) -> bool:
 
 def _names(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def all_reports(records: Iterable[Mapping[str, Any]]) -> list[ConformanceReport]:
+    """The reports that tests' records make, of all probes that there are.
+
+    Args:
+        records: Records of all tests; those of other evals are passed over.
+    """
+    from pytest_tokenbudget.studies.conformance.budget_methods import WAYS
+    from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
+
+    return reports_of(records, tuple(LIMIT_PROBES), tuple(WAYS))
 
 
 def reports_of(

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.core.context_plan import WHOLE_CELL, Place, WindowFacts
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.store import StoredPrompt, TraceStore
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Trace
+from pytest_tokenbudget.engines.planning import Kind
 from pytest_tokenbudget.studies.context.plan import all_posed, arms_task
 from pytest_tokenbudget.studies.context.study import ContextStudy
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.conversations import Posed
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.session import Session
+
+
+def stored_context(
+    session: Session, spec: ModelSpec, plan: Plan, plans: Sequence[Plan]
+) -> tuple[ContextStudy, int]:
+    """The context study of a plan as it is stored, and the tokens that this run generated for it.
+
+    Args:
+        session: The state of this pytest process.
+        spec: The model.
+        plan: The plan.
+        plans: All plans of the run.
+    """
+    made = session.cached_study(spec, Kind.CONTEXT)
+    study: ContextStudy = made or load_context(session.store, plan, session.task)
+    return study, study.tokens_in_run
 
 
 def load_context(store: TraceStore, plan: Plan, task: Task) -> ContextStudy:

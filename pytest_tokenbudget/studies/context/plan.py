@@ -7,8 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.core.context_plan import Windowing
-from pytest_tokenbudget.engines.planning import SetupError
-from pytest_tokenbudget.settings.context_limits import ContextError, generation_cap, prompt_room
+from pytest_tokenbudget.engines.planning import Kind, SetupError
+from pytest_tokenbudget.settings.context_limits import (
+    WHOLE,
+    ContextError,
+    generation_cap,
+    prompt_room,
+)
 from pytest_tokenbudget.settings.options import Settings
 from pytest_tokenbudget.tasks.conversations import COUNTS, Arm, ArmsTask, Posed, conversations
 from pytest_tokenbudget.tasks.registry import load_task
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_tokenbudget.core.plan import Plan
+    from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.tasks.base import Task
     from pytest_tokenbudget.tasks.problem import Problem
 
@@ -31,6 +38,28 @@ def arms_of(task: Task) -> dict[Arm, Task]:
     """The task of each arm; a task that is one of the others has none of its own."""
     arms = {Arm.RECALL: load_task(Arm.RECALL), Arm.MULTI_HOP: load_task(Arm.MULTI_HOP)}
     return arms if task.name in {*Arm} - {Arm.TASK} else {**arms, Arm.TASK: task}
+
+
+def context_arms(session: Session, spec: ModelSpec) -> tuple[str, ...]:
+    """What conversations ask for, as tests run for it."""
+    return tuple(arm.value for arm in arms_of(session.task))
+
+
+def strategies(session: Session, spec: ModelSpec) -> tuple[str, ...]:
+    """The truncation strategies that tests run for."""
+    return session.settings.truncation
+
+
+def context_limits(session: Session, spec: ModelSpec) -> tuple[str, ...]:
+    """The context limits that tests run for; the whole conversation is always one."""
+    return (*session.settings.context_limits, str(WHOLE))
+
+
+def arms_in_use(session: Session, spec: ModelSpec) -> set[str]:
+    """The arms that the selected tests need; all if none was noted."""
+    need = session.needs.get((spec.alias, Kind.CONTEXT))
+    named = need.parts.get("context_arm") if need is not None else None
+    return named or set(context_arms(session, spec))
 
 
 def all_posed(windowing: Windowing, task: Task) -> tuple[Posed, ...]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.engines.planning import Kind, Need, SetupError, make_plan, switched
-from pytest_tokenbudget.studies.context.plan import all_posed, fit_context
+from pytest_tokenbudget.studies.context.plan import all_posed, arms_in_use, fit_context
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.context.window import Chat, ContextWindow, Conversation
@@ -28,6 +28,21 @@ SUMMARISE = (
     "You summarise conversations. Keep names, numbers, instructions and every fact that somebody "
     "may ask about later. Write the summary only."
 )
+
+
+def context_study_of(session: Session, spec: ModelSpec) -> ContextStudy:
+    """The context study of one model: its missing traces are generated first.
+
+    Raises:
+        SetupError: If it cannot be made. It is raised again on every further call.
+    """
+
+    def make() -> ContextStudy:
+        if session.recordings is not None:
+            raise SetupError("what was recorded cannot be posed again: name the model")
+        return make_context(session, session.looked_up(spec))
+
+    return session.once((spec.alias, Kind.CONTEXT), make)
 
 
 def make_context(session: Session, spec: ModelSpec) -> ContextStudy:
@@ -62,7 +77,7 @@ class _Run:
             plan,
             settings,
             session.task,
-            arms=session.arms_of(spec),
+            arms=arms_in_use(session, spec),
             measure=lambda problems: {
                 problem_id: len(prompt.ids)
                 for problem_id, prompt in render(self.store, plan, problems, self.engine).items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -72,6 +72,16 @@ class ContextStudy(Once):
         self.problems = self.whole.problems
         self.budgets = self.whole.budgets
         self.left_out: tuple[int, ...] = ()
+
+    @property
+    def main(self) -> Study:
+        """The study of one answer a problem that this one is built on."""
+        return self.whole
+
+    @property
+    def settings_digest(self) -> dict[str, object]:
+        """Settings of its own that change its results."""
+        return asdict(self.windowing)
 
     @property
     def arms(self) -> tuple[Arm, ...]:

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from pytest_tokenbudget.common.style import plural
 from pytest_tokenbudget.core.scoring import Judged
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Outcome
+from pytest_tokenbudget.engines.planning import Kind
 from pytest_tokenbudget.studies.errors.annotation_file import AnnotationError
 from pytest_tokenbudget.studies.errors.annotation_reading import (
     Annotation,
@@ -38,6 +39,10 @@ from pytest_tokenbudget.studies.errors.statistics import (
     shares,
     step,
 )
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.studies.errors.types import ERROR_TYPES, RECOVERABLE, RULES
 
 DEFAULT_SAMPLES = {128: 30, 256: 30, 512: 50, 1024: 50}
@@ -147,6 +152,11 @@ class ErrorReport:
             return f"none of {plural(self.picked, 'picked error')} is annotated yet"
         rest = "" if self.annotated == self.picked else "; these are analysed"
         return f"{self.annotated:,} of {plural(self.picked, 'picked error')} annotated{rest}"
+
+
+def attach_samples(session: Session, spec: ModelSpec, study: Study) -> None:
+    """Let stored samples of phase 1b say whether another try would have been right."""
+    study.others = session.stored(spec, Kind.STOCHASTIC)
 
 
 def analyse_errors(

@@ -1,1 +1,28 @@
-"""The stochastic eval."""
+"""Several samples a problem: how much of a result is chance."""
+
+from pytest_tokenbudget.registry import Eval, Parameter, Section, StudyKind
+
+EVAL = Eval(
+    name="stochastic",
+    order=20,
+    marker="phase1b",
+    meaning="the same from several samples a problem",
+    fixtures=f"{__name__}.fixtures",
+    distinctive=("sample_budget", "stochastic_study"),
+    parameters={
+        "sample_budget": Parameter(
+            "pytest_tokenbudget.collection.selection:sample_budgets",
+            option="--sample-budgets",
+            budgets_of=("stochastic",),
+        )
+    },
+    studies=(StudyKind(kind="stochastic", fixture="stochastic_study", modes=False, recorded=True),),
+    sections=(
+        Section(
+            fixture="stochastic",
+            kind="stochastic",
+            write=f"{__name__}.report:write_stochastic",
+            lines=f"{__name__}.report:stochastic_lines",
+        ),
+    ),
+)

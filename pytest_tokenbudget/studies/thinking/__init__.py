@@ -1,1 +1,37 @@
-"""The thinking eval."""
+"""Thinking: what a thinking budget costs and buys, and which one to set."""
+
+from pytest_tokenbudget.registry import Eval, Parameter, Section, StudyKind
+
+EVAL = Eval(
+    name="thinking",
+    order=70,
+    marker="thinking",
+    meaning="what a thinking budget costs and buys",
+    fixtures=f"{__name__}.fixtures",
+    distinctive=("thinking_budget", "thinking_study"),
+    parameters={
+        "thinking_budget": Parameter(
+            f"{__name__}.plan:thinking_budgets", option="--thinking-budgets"
+        ),
+        "mode": Parameter(f"{__name__}.modes:mode_values", option="--modes"),
+    },
+    studies=(
+        StudyKind(
+            kind="thinking",
+            fixture="thinking_study",
+            make=f"{__name__}.run:thinking_study_of",
+            load=f"{__name__}.load:stored_thinking",
+            dry_run=f"{__name__}.dry_run:thinking_parts",
+        ),
+    ),
+    sections=(
+        Section(
+            fixture="thinking",
+            kind="thinking",
+            write=f"{__name__}.report:write_thinking",
+            lines=f"{__name__}.report:thinking_lines",
+        ),
+    ),
+    modes=f"{__name__}.modes",
+    check=f"{__name__}.plan:check_session",
+)

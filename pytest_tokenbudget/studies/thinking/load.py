@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.core import forced
 from pytest_tokenbudget.core.load_study import load_study
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.store import TraceStore
+from pytest_tokenbudget.engines.planning import Kind
 from pytest_tokenbudget.studies.thinking.study import Going, ThinkingStudy
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.session import Session
+
+
+def stored_thinking(
+    session: Session, spec: ModelSpec, plan: Plan, plans: Sequence[Plan]
+) -> tuple[ThinkingStudy, int]:
+    """The thinking study of a plan as it is stored, and the tokens that this run generated for it.
+
+    Args:
+        session: The state of this pytest process.
+        spec: The model.
+        plan: The plan of the natural traces.
+        plans: All plans of the run.
+    """
+    off = next((p for p in plans if (p.kind, p.alias) == (Kind.OFF, plan.alias)), None)
+    study = load_thinking(session.store, plan, off, session.task, session.problems)
+    study.natural.price = spec.price
+    return study, study.tokens_in_run
 
 
 def load_thinking(

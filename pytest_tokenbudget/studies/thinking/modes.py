@@ -8,8 +8,10 @@ follows. ``disabled`` switches thinking off where the template can, and else is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.collection.selection import NO_THINKING
+from pytest_tokenbudget.common.names import DISABLED, OFF, ON
 from pytest_tokenbudget.engines.planning import Kind, Need
 from pytest_tokenbudget.settings.option_values import MODES
 from pytest_tokenbudget.studies.thinking.plan import EXPLICIT, NoThinkingError
@@ -20,10 +22,6 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.settings.options import Settings
-
-OFF: Final = "off"
-ON: Final = "on"
-DISABLED: Final = "disabled"
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,13 @@ def modes_under_test(settings: Settings) -> tuple[str, ...]:
     """The modes that a test runs for, if it asks for them."""
     explicit = (EXPLICIT,) if settings.max_thinking_tokens is not None else ()
     return (*(settings.modes or MODES), *explicit)
+
+
+def mode_values(session: Session, spec: ModelSpec) -> tuple[str, ...]:
+    """The modes that tests run for."""
+    if spec.thinking is None and not spec.detect and session.recordings is None:
+        return (NO_THINKING,)
+    return modes_under_test(session.settings_of(spec))
 
 
 def is_budget(name: str, spec: ModelSpec) -> bool:
@@ -102,6 +107,7 @@ def study_in_mode(session: Session, spec: ModelSpec, mode: ThinkingMode) -> Stud
         SetupError: If it cannot be made.
     """
     from pytest_tokenbudget.studies.thinking.mode_study import mode_study
+    from pytest_tokenbudget.studies.thinking.run import thinking_study_of
 
     if session.recordings is not None:
         return session.study(spec)
@@ -111,7 +117,7 @@ def study_in_mode(session: Session, spec: ModelSpec, mode: ThinkingMode) -> Stud
     need = session.needs.get((spec.alias, kind), Need(all_budgets=True))
     budgets = {*need.budgets, *(session.budgets(spec, Kind.MAIN) if need.all_budgets else ())}
     return mode_study(
-        session.thinking(spec), mode.thinking_budget, tuple(sorted(budgets)), need.reach
+        thinking_study_of(session, spec), mode.thinking_budget, tuple(sorted(budgets)), need.reach
     )
 
 

@@ -7,23 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.collection.selection import NO_THINKING
 from pytest_tokenbudget.core.forcing import Forcing, ModeBudget
-from pytest_tokenbudget.engines.planning import SetupError
+from pytest_tokenbudget.engines.planning import NotApplicableError, SetupError
 from pytest_tokenbudget.settings.context_limits import generation_room
-from pytest_tokenbudget.settings.option_values import THINKING_MODES
+from pytest_tokenbudget.settings.option_values import MODES, THINKING_MODES
 from pytest_tokenbudget.settings.options import DEFAULT_THINKING_BUDGETS, Settings
 from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.plan import Plan
     from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.session import Session
 
 LARGEST = 2**20
 USUAL = ("bare", "sentence")
 EXPLICIT = "explicit"
 
 
-class NoThinkingError(SetupError):
+class NoThinkingError(NotApplicableError):
     """The model does not think; the message is for people."""
 
 
@@ -41,6 +43,65 @@ def asked_budgets(settings: Settings, spec: ModelSpec) -> tuple[int, ...]:
         for budget in DEFAULT_THINKING_BUDGETS
         if budget + min(settings.answer_tokens, budget) < context
     )
+
+
+def thinking_settings(session: Session, spec: ModelSpec) -> Settings:
+    """The settings of a model, with the modes and budgets that the selected tests need."""
+    settings = session.settings_of(spec)
+    if only_modes(session):
+        settings = replace(settings, thinking_budgets=(0,))
+    chosen = settings.modes or (MODES if needs_every_mode(session) else ())
+    named = session.values_in_use.get("mode", set())
+    return replace(settings, modes=tuple(m for m in MODES if m in chosen or m in named))
+
+
+def largest_mode(session: Session, spec: ModelSpec) -> int | None:
+    """The largest thinking budget that a mode may have; None for any.
+
+    Whoever names small thinking budgets does not want the large ones of modes, unless they are
+    named too.
+    """
+    settings = session.settings_of(spec)
+    if settings.modes or needs_every_mode(session) or not settings.thinking_budgets:
+        return None
+    return settings.thinking_budgets[-1]
+
+
+def needs_every_mode(session: Session) -> bool:
+    """Whether a selected test needs the answers in every mode."""
+    return "_every_mode" in session.fixtures_in_use
+
+
+def only_modes(session: Session) -> bool:
+    """Whether the selected tests need answers in modes and nothing else of the thinking study."""
+    named = session.values_in_use.get("mode")
+    return bool(named) and "thinking_study" not in session.fixtures_in_use
+
+
+def thinking_budgets(session: Session, spec: ModelSpec) -> tuple[int | str, ...]:
+    """The thinking budgets that tests run for."""
+    if spec.thinking is None and not spec.detect:
+        return (NO_THINKING,)
+    return asked_budgets(session.settings_of(spec), spec)
+
+
+def check_session(session: Session) -> None:
+    """Check closers and ``--max-thinking-tokens`` before anything is loaded.
+
+    Raises:
+        pytest.UsageError: If a model cannot have them.
+    """
+    import pytest
+
+    if session.recordings is None and session.settings.explicit & {
+        "closers",
+        "max_thinking_tokens",
+    }:
+        try:
+            for spec in session.specs:
+                check_asked(session.settings_of(spec), spec)
+        except SetupError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 def check_asked(settings: Settings, spec: ModelSpec) -> None:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.engines.planning import Kind, Need, make_plan
 from pytest_tokenbudget.settings.endpoints import speaks_ids
-from pytest_tokenbudget.studies.thinking.plan import NoThinkingError, choose_closers, fit_thinking
+from pytest_tokenbudget.studies.thinking.plan import (
+    NoThinkingError,
+    choose_closers,
+    fit_thinking,
+    largest_mode,
+    only_modes,
+    thinking_settings,
+)
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.engine import Engine
@@ -49,13 +56,13 @@ def plan_thinking(session: Session, spec: ModelSpec) -> Planned:
     from pytest_tokenbudget.core.gather import render
     from pytest_tokenbudget.models.resolution import complete
 
-    settings, store, problems = session.thinking_settings(spec), session.store, session.problems
+    settings, store, problems = thinking_settings(session, spec), session.store, session.problems
     if spec.endpoint is not None and not speaks_ids(spec.endpoint):
         raise NoThinkingError(
             f"{spec.alias} takes chat messages and no token ids, so its thinking cannot be gone on "
             "from and ended by force; -m conformance tells which budgets its server keeps"
         )
-    closers = choose_closers(settings, spec)[: 1 if session.only_modes else None]
+    closers = choose_closers(settings, spec)[: 1 if only_modes(session) else None]
     plan = make_plan(settings, spec, Kind.THINKING, Need(), store=store, run=session.run)
     engine = session.engine_maker(spec, plan)
     prompts = render(store, plan, problems, engine)
@@ -72,9 +79,25 @@ def plan_thinking(session: Session, spec: ModelSpec) -> Planned:
         insert=max(map(len, inserts.values())),
         longest=max(len(prompt.ids) for prompt in prompts.values()),
         context=spec.context or engine().context,
-        largest_mode=session.largest_mode(spec),
+        largest_mode=largest_mode(session, spec),
     )
     return Planned(spec, plan, prompts, engine)
+
+
+def thinking_study_of(session: Session, spec: ModelSpec) -> ThinkingStudy:
+    """The thinking study of one model: its missing traces are generated first.
+
+    Raises:
+        NoThinkingError: If the model is not known to think, or cannot be asked.
+        SetupError: If the study cannot be made. All are raised again on every further call.
+    """
+
+    def make() -> ThinkingStudy:
+        if session.recordings is not None:
+            raise NoThinkingError("what was recorded cannot be gone on from without the model")
+        return make_thinking(session, session.looked_up(spec))
+
+    return session.once((spec.alias, Kind.THINKING), make)
 
 
 def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
@@ -91,7 +114,7 @@ def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
     store, problems = session.store, session.problems
     run = _Run(session, engine)
     run.gather(plan, plan.wants(problems, prompts))
-    off = None if session.only_modes else run.off(plan, spec)
+    off = None if only_modes(session) else run.off(plan, spec)
     natural = store.load(plan.names(problems, prompts), prompts, plan.cap)
     ids = text_ids(store, plan, plan_texts(plan), engine)
     forced = forced_of(plan, problems, natural, ids)

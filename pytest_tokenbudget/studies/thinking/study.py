@@ -7,7 +7,7 @@ have all their traces.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -114,6 +114,16 @@ class ThinkingStudy(Once):
         self.left_out = self.forcing.left_out
         self.budgets = self.forcing.budgets
         self.decoding: Decoding = self.natural.decoding
+
+    @property
+    def main(self) -> Study:
+        """The study of one answer a problem that this one is built on."""
+        return self.natural
+
+    @property
+    def settings_digest(self) -> dict[str, object]:
+        """Settings of its own that change its results."""
+        return asdict(self.forcing)
 
     @property
     def format(self) -> ThinkingFormat:

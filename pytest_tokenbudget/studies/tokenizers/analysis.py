@@ -222,6 +222,7 @@ class TokenizerReport:
     missing: tuple[str, ...] = ()
 
     kind: ClassVar[str] = KIND
+    variant: ClassVar[str] = ""
 
     @property
     def lossy(self) -> tuple[RoundTrip, ...]:

@@ -158,6 +158,12 @@ def _round_trip_sentence(report: TokenizerReport) -> str:
     return f"not every passage comes back as it was: {names}; {lossy[0].change}"
 
 
+def compared(reports: Sequence[TokenizerReport]) -> Sequence[TokenizerReport] | None:
+    """The reports that can be put side by side; None where there are fewer than two."""
+    measured = [report for report in reports if report.texts]
+    return measured if len(measured) > 1 else None
+
+
 def write_comparison(reports: Sequence[TokenizerReport], directory: Path) -> list[Path]:
     """Write several models' rates side by side.
 
@@ -207,7 +213,9 @@ def comparison_record(reports: Sequence[TokenizerReport]) -> dict[str, object]:
     }
 
 
-def comparison_lines(reports: Sequence[TokenizerReport], width: int = MAX_WIDTH) -> list[str]:
+def comparison_lines(
+    reports: Sequence[TokenizerReport], width: int = MAX_WIDTH, verbose: bool = False
+) -> list[str]:
     """Several models' rates side by side, as lines of at most 80 columns; none for one model."""
     measured = [report for report in reports if report.texts]
     if len(measured) < 2:

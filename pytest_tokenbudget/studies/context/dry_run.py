@@ -14,7 +14,7 @@ from pytest_tokenbudget.dry_run.prompt_counts import Known, Length
 from pytest_tokenbudget.engines.planning import Kind, SetupError
 from pytest_tokenbudget.settings.context_limits import ContextError
 from pytest_tokenbudget.studies.context.load import window_facts
-from pytest_tokenbudget.studies.context.plan import all_posed, fit_context
+from pytest_tokenbudget.studies.context.plan import all_posed, arms_in_use, fit_context
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.plan import Plan
@@ -45,7 +45,7 @@ def context_parts(book: Book) -> list[Part]:
             plan,
             book.settings,
             book.session.task,
-            arms=book.session.arms_of(book.spec),
+            arms=arms_in_use(book.session, book.spec),
             measure=measure,
             context=book.spec.context,
         )

@@ -17,7 +17,14 @@ from pytest_tokenbudget.dry_run.parts import Book, Part, Past, Wanted, past_of, 
 from pytest_tokenbudget.dry_run.prompt_counts import Known, Length
 from pytest_tokenbudget.engines.planning import Kind
 from pytest_tokenbudget.stats.forecast import Forecast, together
-from pytest_tokenbudget.studies.thinking.plan import NoThinkingError, choose_closers, fit_thinking
+from pytest_tokenbudget.studies.thinking.plan import (
+    NoThinkingError,
+    choose_closers,
+    fit_thinking,
+    largest_mode,
+    only_modes,
+    thinking_settings,
+)
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.forcing import Ids
@@ -34,16 +41,16 @@ def thinking_parts(book: Book) -> list[Part]:
         NoThinkingError: If the model is not known to think, or cannot be gone on from.
         SetupError: If the eval cannot be made.
     """
-    spec, settings = book.spec, book.session.thinking_settings(book.spec)
+    spec, settings = book.spec, thinking_settings(book.session, book.spec)
     if not book.goes_on:
         raise NoThinkingError(
             f"{spec.alias} takes chat messages and no token ids, so its thinking cannot be gone on "
             "from"
         )
-    closers = choose_closers(settings, spec)[: 1 if book.session.only_modes else None]
+    closers = choose_closers(settings, spec)[: 1 if only_modes(book.session) else None]
     assert spec.thinking is not None
     problems = book.session.problems
-    plan = book.plan(Kind.THINKING)
+    plan = book.plan(Kind.THINKING, settings=settings)
     rendered = book.rendered(plan, problems)
     lengths = book.lengths(plan, problems, rendered)
     put_in = texts(closers, settings.wait, spec.thinking)
@@ -63,12 +70,12 @@ def thinking_parts(book: Book) -> list[Part]:
         insert=max(each.tokens for each in inserts) if sure else 1,
         longest=max(each.tokens for each in lengths.values()) if sure else 1,
         context=spec.context or 2**20,
-        largest_mode=book.session.largest_mode(spec),
+        largest_mode=largest_mode(book.session, spec),
     )
     wanted = book.wanted(plan, problems, rendered, lengths)
     natural = book.part(plan, wanted, known=known, past=book.past(plan))
     parts = [natural]
-    if plan.thinking is not None and not book.session.only_modes:
+    if plan.thinking is not None and not only_modes(book.session):
         parts.append(_off(book, plan, problems))
     there = book.store.load(plan.names(problems, rendered), rendered, plan.cap)
     usable = {} if settings.fresh else _usable(there, plan)

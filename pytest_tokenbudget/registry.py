@@ -1,0 +1,385 @@
+"""Evals: what each one declares, and the one list of them.
+
+An eval is an object of :class:`Eval` that an entry point of the group ``pytest_tokenbudget.evals``
+names. The evals of this package are registered in the same way. Markers, fixtures, parameters,
+plans, sections of the report, the dry run and gates follow from what is declared here.
+
+Every pytest session loads this module and the declarations, so both import little: what an eval
+runs is named as ``"package.module:function"`` and imported when it is needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.core.study import Study
+    from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.session import Session
+    from pytest_tokenbudget.settings.options import Settings
+
+GROUP: Final = "pytest_tokenbudget.evals"
+# Markers that no eval declares.
+OTHER_MARKERS: Final = {
+    "gpu": "needs a GPU",
+    "tokenbudget": "an eval that uses fixtures of pytest-tokenbudget",
+}
+
+# A function, or where it is: ``"package.module:function"``.
+Target = str | Callable[..., Any]
+
+
+def load(target: Target) -> Callable[..., Any]:
+    """The function that a target is or names.
+
+    Args:
+        target: A function, or ``"package.module:function"``.
+
+    Raises:
+        ImportError: If there is no such module.
+        AttributeError: If the module has no such function.
+    """
+    if callable(target):
+        return target
+    module, _, name = target.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A fixture whose values tests are run for, one by one.
+
+    Attributes:
+        values: ``(session, spec) -> sequence``: the values for a model.
+        option: The option that sets them; empty if none does.
+        budgets_of: Kinds of studies whose budgets, in output tokens, they are.
+        parts_of: Kinds of studies of which they choose a part.
+    """
+
+    values: Target
+    option: str = ""
+    budgets_of: tuple[str, ...] = ()
+    parts_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudyKind:
+    """A kind of study: traces that a fixture stands for.
+
+    Attributes:
+        kind: Its name; plans in the trace store carry it.
+        fixture: The fixture that gives it.
+        make: ``(session, spec) -> study``: generates what is missing first. None for a study
+            whose budgets are cuts of its traces: ``session.study`` makes it.
+        load: ``(session, spec, plan, plans) -> (study, tokens)``: from the store alone, with the
+            tokens that this run generated for it. None as above.
+        dry_run: ``(book) -> parts``: what would be generated. None as above.
+        modes: Whether it follows the fixture ``mode``.
+        recorded: Whether recorded generations can give it.
+    """
+
+    kind: str
+    fixture: str
+    make: Target | None = None
+    load: Target | None = None
+    dry_run: Target | None = None
+    modes: bool = True
+    recorded: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the report.
+
+    Attributes:
+        fixture: It is reported where a test asked for this fixture; empty for always.
+        kind: The kind of study, or of report from records, that it is made from.
+        write: ``(study, run, directory) -> files``: writes its files below a directory.
+        lines: ``(study, run, width) -> lines``: what it shows on the terminal.
+        name: What the manifest of the reports folder calls it; the fixture by default.
+        prepare: ``(session, spec, study)``: gives the study what it does not know of itself.
+        budgets: ``(study) -> budgets``: those that it covers, if not the study's own.
+    """
+
+    fixture: str
+    kind: str
+    write: Target
+    lines: Target
+    name: str = ""
+    prepare: Target | None = None
+    budgets: Target | None = None
+
+    @property
+    def title(self) -> str:
+        """Its name in the manifest."""
+        return self.name or self.fixture
+
+
+@dataclass(frozen=True)
+class Records:
+    """Reports that are put together from what tests recorded, without a study.
+
+    Attributes:
+        key: The key under which tests record.
+        reports: ``(records) -> reports``: from all records of a run to reports, each of a model.
+    """
+
+    key: str
+    reports: Target
+
+
+@dataclass(frozen=True)
+class Across:
+    """What is said about all models of a run together.
+
+    Attributes:
+        name: What the manifest of the reports folder calls it.
+        kind: The kind of study, or of report from records, that it is made from.
+        make: ``(studies) -> findings``, None if there is nothing to say.
+        write: ``(findings, directory) -> files``.
+        lines: ``(findings, width, verbose) -> lines``.
+    """
+
+    name: str
+    kind: str
+    make: Target
+    write: Target
+    lines: Target
+
+
+@dataclass(frozen=True)
+class Eval:
+    """What an eval declares.
+
+    Attributes:
+        name: Its name.
+        order: Evals are run and reported in this order.
+        marker: The marker of its tests, for ``-m``.
+        meaning: What the marker means, for ``pytest --markers``.
+        fixtures: The module with its fixtures; empty if it has none.
+        distinctive: Names of its fixtures that nobody asks for by accident: a test that does is an
+            eval.
+        parameters: Fixtures that its tests are run for, by name.
+        studies: Kinds of studies that it generates itself.
+        unplanned: Fixtures that generate without a study, each with ``(book) -> sentence`` for the
+            dry run.
+        reach: Fixtures whose tests need longer traces than their budgets say, each with
+            ``(session, spec) -> tokens``.
+        without_modes: Fixtures beside its studies that stay the same in every mode of thinking.
+        sections: Its parts of the report.
+        records: What is put together from its tests' records.
+        across: What it says about several models.
+        replaced: Fixtures that must stay the plugin's own where a test asks for another one.
+        page: A page of tests that is collected only ...
+        collected: ... where ``(session) -> bool`` says so, or where it is named itself.
+        modes: The module that knows modes of thinking; see :class:`Modes`.
+        check: ``(session)``: checks its settings before anything is loaded; raises
+            ``pytest.UsageError``.
+    """
+
+    name: str
+    order: int
+    marker: str = ""
+    meaning: str = ""
+    fixtures: str = ""
+    distinctive: tuple[str, ...] = ()
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    studies: tuple[StudyKind, ...] = ()
+    unplanned: Mapping[str, Target] = field(default_factory=dict)
+    reach: Mapping[str, Target] = field(default_factory=dict)
+    without_modes: tuple[str, ...] = ()
+    sections: tuple[Section, ...] = ()
+    records: Records | None = None
+    across: Across | None = None
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    page: str = ""
+    collected: Target | None = None
+    modes: str = ""
+    check: Target | None = None
+
+
+class Modes(Protocol):
+    """What a module that knows modes of thinking offers."""
+
+    def modes_under_test(self, settings: Settings) -> tuple[str, ...]:
+        """The modes that a test runs for, if it asks for them."""
+
+    def study_kind(self, name: str, spec: ModelSpec, settings: Settings) -> str | None:
+        """The kind of study that holds a mode's answers; None if the model has none."""
+
+    def mode_for(self, session: Session, spec: ModelSpec, name: str) -> object:
+        """A mode as it applies to a model."""
+
+    def study_in_mode(self, session: Session, spec: ModelSpec, mode: object) -> Study:
+        """The study of a model in a mode: its missing traces are generated first."""
+
+
+# What any eval may use. It is no eval, has no marker, and comes first.
+SHARED: Final = Eval(
+    name="",
+    order=0,
+    fixtures="pytest_tokenbudget.fixtures",
+    distinctive=(
+        "baseline_gates",
+        "conformance_gates",
+        "count_tokens",
+        "curve",
+        "gates",
+        "llm",
+        "record_metrics",
+        "stochastic_gates",
+        "study",
+        "thinking_gates",
+        "tokenbudget",
+    ),
+    parameters={
+        "budget": Parameter(
+            "pytest_tokenbudget.collection.selection:main_budgets",
+            option="--budgets",
+            budgets_of=("main", "switched", "thinking"),
+        )
+    },
+    studies=(StudyKind(kind="main", fixture="study", recorded=True),),
+    unplanned={"llm": "pytest_tokenbudget.dry_run.dry_run:llm_note"},
+    replaced={
+        "gates": "curve",
+        "stochastic_gates": "stochastic",
+        "thinking_gates": "thinking",
+    },
+)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """The evals that are registered.
+
+    Attributes:
+        evals: In their order.
+        faults: A sentence for each entry point that cannot be used.
+    """
+
+    evals: tuple[Eval, ...]
+    faults: tuple[str, ...] = ()
+
+
+@cache
+def registered() -> Registered:
+    """All evals, those of other packages among them. A broken one is left out, with a sentence."""
+    from importlib.metadata import entry_points
+
+    found: dict[str, Eval] = {}
+    faults: list[str] = []
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            one = point.load()
+            if not isinstance(one, Eval):
+                raise TypeError(f"{point.value} is no registry.Eval")
+            if one.name in found:
+                raise ValueError(f"there is an eval {one.name!r} already")
+        except Exception as error:
+            owner = point.dist.name if point.dist is not None else "an unknown package"
+            faults.append(
+                f"the eval {point.name!r} of {owner} cannot be used: "
+                f"{type(error).__name__}: {error}"
+            )
+        else:
+            found[one.name] = one
+    return Registered(tuple(sorted(found.values(), key=lambda e: (e.order, e.name))), tuple(faults))
+
+
+def declarations() -> tuple[Eval, ...]:
+    """What is shared, and then every eval."""
+    return (SHARED, *registered().evals)
+
+
+@cache
+def markers() -> dict[str, str]:
+    """Every marker with its meaning, in the order of the evals."""
+    found: dict[str, str] = {}
+    for one in registered().evals:
+        if one.marker:
+            found.setdefault(one.marker, one.meaning)
+    return {**found, **OTHER_MARKERS}
+
+
+@cache
+def eval_markers() -> frozenset[str]:
+    """Markers that make a test an eval. Other projects mark tests as needing a GPU too."""
+    return frozenset(markers()) - {"gpu"}
+
+
+@cache
+def distinctive() -> frozenset[str]:
+    """Names of fixtures that no test asks for by accident."""
+    return frozenset(name for one in declarations() for name in one.distinctive)
+
+
+@cache
+def fixture_modules() -> tuple[str, ...]:
+    """The modules that have fixtures."""
+    return tuple(one.fixtures for one in declarations() if one.fixtures)
+
+
+@cache
+def parameters() -> dict[str, Parameter]:
+    """Every fixture that tests are run for, by name."""
+    return {name: each for one in declarations() for name, each in one.parameters.items()}
+
+
+@cache
+def studies() -> dict[str, StudyKind]:
+    """Every kind of study that is reported, by name."""
+    return {each.kind: each for one in declarations() for each in one.studies}
+
+
+@cache
+def unplanned() -> dict[str, Target]:
+    """Fixtures that generate without a study."""
+    return {name: target for one in declarations() for name, target in one.unplanned.items()}
+
+
+@cache
+def reach() -> dict[str, Target]:
+    """Fixtures whose tests need longer traces than their budgets say."""
+    return {name: target for one in declarations() for name, target in one.reach.items()}
+
+
+@cache
+def without_modes() -> tuple[str, ...]:
+    """Fixtures that stay the same in every mode of thinking."""
+    studies_without = (each.fixture for each in studies().values() if not each.modes)
+    return (*studies_without, *(name for one in declarations() for name in one.without_modes))
+
+
+@cache
+def sections() -> tuple[Section, ...]:
+    """All parts of the report, in the order in which they are shown."""
+    return tuple(section for one in registered().evals for section in one.sections)
+
+
+@cache
+def replaced() -> dict[str, str]:
+    """Fixtures that must stay the plugin's own, by the one that is asked for."""
+    return {name: other for one in declarations() for name, other in one.replaced.items()}
+
+
+def records() -> Iterator[Records]:
+    """What is put together from tests' records."""
+    return (one.records for one in registered().evals if one.records is not None)
+
+
+def across() -> Iterator[Across]:
+    """What is said about several models."""
+    return (one.across for one in registered().evals if one.across is not None)
+
+
+def modes() -> Modes | None:
+    """The module that knows modes of thinking; None if no eval has one."""
+    name = next((one.modes for one in registered().evals if one.modes), "")
+    # A module with these functions is one.
+    return cast("Modes", importlib.import_module(name)) if name else None
