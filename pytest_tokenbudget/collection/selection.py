@@ -214,17 +214,15 @@ def no_gpu(settings: Settings) -> str:
 def note_needs(session: Session, items: list[pytest.Item]) -> None:
     """Learn from the selected tests which fixtures, budgets and parts of studies they need."""
     for item in items:
-        session.fixtures_in_use.update(used_fixtures(item))
-    for item in items:
+        used = used_fixtures(item)
+        session.fixtures_in_use.update(used)
+        params: dict[str, Any] = dict(item.callspec.params) if hasattr(item, "callspec") else {}
+        for name in registry.parameters().keys() & params.keys() & set(used):
+            session.values_in_use.setdefault(name, set()).add(params[name])
         spec = model_of(item)
-        if spec is None:
-            continue
-        params: dict[str, Any] = item.callspec.params  # type: ignore[attr-defined]
-        for name in registry.parameters():
-            if name in params and uses(item, name):
-                session.values_in_use.setdefault(name, set()).add(params[name])
-        for kind in kinds_of(item):
-            _note_need(session, spec, kind, item, params)
+        if spec is not None:
+            for kind in kinds_of(item):
+                _note_need(session, spec, kind, item, params)
 
 
 def _note_need(
