@@ -40,7 +40,6 @@ LIST_MODULES = """
 import json, sys
 import pytest
 
-from pytest_tokenbudget import registry
 pytest.main(sys.argv[2:])
 with open(sys.argv[1], "w") as file:
     json.dump(sorted(sys.modules), file)
