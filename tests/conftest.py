@@ -1,3 +1,4 @@
+import gc
 import os
 import sys
 from pathlib import Path
@@ -28,6 +29,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if slow:
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+def pytest_collection_finish() -> None:
+    """Spare later collections of garbage the walk through all that was imported and collected."""
+    gc.freeze()
 
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

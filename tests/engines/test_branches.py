@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from engine_helpers import GREEDY, SAMPLED, collect, ids_of, make_engine, on_forward
+from engine_helpers import GREEDY, SAMPLED, Ids, collect, ids_of, make_engine, on_forward
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.core.engine import Request
+from pytest_tokenbudget.core.engine import Decoding, Generated, Request
 from pytest_tokenbudget.engines import memory
 from pytest_tokenbudget.engines.batches import Batch
 from pytest_tokenbudget.engines.branches import (
@@ -56,6 +56,20 @@ def forced(problems: int = 5, cap: int = 24) -> tuple[Request, ...]:
     )
 
 
+@functools.cache
+def prefilled_anew(decoding: Decoding) -> tuple[dict[str, Generated], int]:
+    """The forced answers of an engine that shares nothing, and the tokens of its passes."""
+    engine = make_engine(batch_size=70, shares=False)
+    tokens = fed(engine)
+    return collect(engine, forced(), decoding), sum(tokens)
+
+
+def anew(wanted: Sequence[Request]) -> Ids:
+    """What an engine that shares nothing answers to some of the forced requests."""
+    results, _ = prefilled_anew(GREEDY)
+    return {request.key: results[request.key].output_ids for request in wanted}
+
+
 def fed(engine: TransformersEngine) -> list[int]:
     """Tokens of every forward pass, padding not counted; filled while the engine works."""
     tokens: list[int] = []
@@ -72,21 +86,22 @@ def fed(engine: TransformersEngine) -> list[int]:
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_forced_answers_are_those_of_prompts_prefilled_anew(decoding, size):
     wanted = forced()
-    anew, shared = make_engine(batch_size=70, shares=False), make_engine(batch_size=size)
-    without, with_ = fed(anew), fed(shared)
-    expected = collect(anew, wanted, decoding)
+    shared = make_engine(batch_size=size)
+    with_ = fed(shared)
+    expected, without = prefilled_anew(decoding)
     assert ids_of(collect(shared, wanted, decoding)) == ids_of(expected)
     assert len(set(ids_of(expected).values())) > len(wanted) / 4
     decoded = sum(len(done.output_ids) - 1 for done in expected.values())
-    assert sum(without) - decoded == sum(len(request.prompt_ids) for request in wanted)
-    assert sum(with_) - decoded < (1 - LEAST_SAVED) * (sum(without) - decoded)
+    assert without - decoded == sum(len(request.prompt_ids) for request in wanted)
+    assert sum(with_) - decoded < (1 - LEAST_SAVED) * (without - decoded)
 
 
 def test_a_forced_answer_is_the_one_it_would_be_alone():
     wanted = forced()[:14]
     alone = {}
+    engine = make_engine(batch_size=1)
     for request in wanted:
-        alone |= ids_of(collect(make_engine(batch_size=1), [request]))
+        alone |= ids_of(collect(engine, [request]))
     assert ids_of(collect(make_engine(batch_size=14), wanted)) == alone
 
 
@@ -139,14 +154,13 @@ def test_a_prompt_shorter_than_the_closers_comes_along():
 
 def test_traces_are_extended_from_what_they_share():
     wanted = forced(2)
-    whole = collect(make_engine(shares=False), wanted)
+    whole = anew(wanted)
     parts = [
-        replace(request, prefix_ids=whole[request.key].output_ids[: i % 4])
-        for i, request in enumerate(wanted)
+        replace(request, prefix_ids=whole[request.key][: i % 4]) for i, request in enumerate(wanted)
     ]
     engine = make_engine(batch_size=len(parts))
     tokens = fed(engine)
-    assert ids_of(collect(engine, parts)) == ids_of(whole)
+    assert ids_of(collect(engine, parts)) == whole
     assert tokens[0] < sum(len(request.prompt_ids) for request in parts) / 2
 
 
@@ -164,9 +178,7 @@ def test_out_of_memory_loses_nothing(failing):
 
     on_forward(engine, run_out)
     wanted = forced(4)
-    assert ids_of(collect(engine, wanted)) == ids_of(
-        collect(make_engine(batch_size=28, shares=False), wanted)
-    )
+    assert ids_of(collect(engine, wanted)) == anew(wanted)
     assert len(lines) == 1
 
 
