@@ -32,7 +32,7 @@ def test_limit(conformance, probe, record_metrics):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_thinking_budget(conformance, way, record_metrics, conformance_gates):
+def test_thinking_budget(conformance, way, record_metrics, gates):
     """One way to set a thinking budget: thinking tokens at each budget, and the verdict.
 
     A budget that is ignored is a result and passes, unless a gate demands more.
@@ -47,12 +47,12 @@ def test_thinking_budget(conformance, way, record_metrics, conformance_gates):
         conformance=conformance.record(way=found),
     )
     assert all(each.kept <= each.informative for each in found.budgets)
-    conformance_gates.check(found)
+    gates.check(found)
 
 
-def test_gates(conformance, record_metrics, conformance_gates):
+def test_gates(conformance, record_metrics, gates):
     """What gates demand of the engine as a whole; one that is misspelt fails."""
-    if not conformance_gates.demands:
+    if not gates.demands:
         pytest.skip("no gate demands anything of the engine: see --min-conformance")
-    record_metrics(conformance=conformance.record(judged=conformance_gates.demands))
-    conformance_gates.check_all(conformance.whole())
+    record_metrics(conformance=conformance.record(judged=gates.demands))
+    gates.check(conformance.whole())

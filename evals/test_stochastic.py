@@ -10,14 +10,14 @@ import pytest
 pytestmark = pytest.mark.phase1b
 
 
-def test_samples_at_budget(stochastic, sample_budget, record_metrics, stochastic_gates):
+def test_samples_at_budget(stochastic, sample_budget, record_metrics, gates):
     """Mean success, its spread across samples and across problems, pass@k and majority vote."""
     point = stochastic.at(sample_budget)
     record_metrics(point)
     rates = [each.rate.value for each in point.pass_at if each.rate.n == point.problems]
     # More tries cannot solve less on the same problems.
     assert all(b >= a - 1e-9 for a, b in pairwise(rates))
-    stochastic_gates.check(point)
+    gates.check(point)
 
 
 def test_budgets_differ(stochastic, record_metrics):

@@ -10,20 +10,20 @@ import pytest
 pytestmark = pytest.mark.thinking
 
 
-def test_accuracy_at_thinking_budget(thinking, thinking_budget, record_metrics, thinking_gates):
+def test_accuracy_at_thinking_budget(thinking, thinking_budget, record_metrics, gates):
     """Accuracy, truncation and tokens under each enforcement; gates judge the forced answers."""
     for point in thinking.at(thinking_budget):
         record_metrics(point)
         assert sum(point.curve.outcomes.values()) == thinking.problems
-    thinking_gates.check(thinking.gated(thinking_budget))
+    gates.check(thinking.gated(thinking_budget))
 
 
-def test_accuracy_in_mode(thinking, mode, record_metrics, thinking_gates):
+def test_accuracy_in_mode(thinking, mode, record_metrics, gates):
     """Accuracy, truncation and tokens in each mode; gates that name a mode judge its answers."""
     point = thinking.in_mode(mode)
     record_metrics(point, mode=mode.name, reason=mode.reason)
     assert sum(point.curve.outcomes.values()) == thinking.problems
-    thinking_gates.check(thinking.gated_in(mode))
+    gates.check(thinking.gated_in(mode))
 
 
 def test_usefulness(thinking, record_metrics):

@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.core.trace import Trace
     from pytest_tokenbudget.engines.token_counter import TokenCounter
-    from pytest_tokenbudget.gates import ConformanceGates, Gates
+    from pytest_tokenbudget.gates import Gates, VerdictGates
     from pytest_tokenbudget.llm.language_model import LanguageModel
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
-    from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
     from pytest_tokenbudget.tasks.base import Task
 
 
@@ -149,47 +148,16 @@ def count_tokens(tokenbudget: Session, model: ModelSpec) -> Iterator[TokenCounte
 
 
 @pytest.fixture
-def thinking_gates(
-    request: pytest.FixtureRequest, model: ModelSpec, thinking_study: ThinkingStudy
-) -> Gates:
-    """The run's gates as they apply to forced answers, or to those of the mode under test."""
-    from pytest_tokenbudget.gates import Gates, judging
-
-    gates, place, kept = judging.of(request, model)
-    mode = request.getfixturevalue("mode") if place.mode else None
-    sources = judging.thinking_answers(thinking_study, mode)
-    return Gates(gates, place, kept, thinking_study.budgets[-1], sources)
-
-
-@pytest.fixture
 def gates(
-    request: pytest.FixtureRequest, tokenbudget: Session, model: ModelSpec, study: Study
-) -> Gates:
-    """The run's gates, as they apply to answers of phase 1."""
-    return _gates(request, tokenbudget, model, study, "main")
+    request: pytest.FixtureRequest, tokenbudget: Session, model: ModelSpec
+) -> Gates | VerdictGates:
+    """The run's gates, as they apply to what the test's eval measures.
 
+    Those of a test without a study of its own apply to the answers of ``study``.
+    """
+    from pytest_tokenbudget.gates.judging import gates_of_test
 
-@pytest.fixture
-def stochastic_gates(
-    request: pytest.FixtureRequest,
-    tokenbudget: Session,
-    model: ModelSpec,
-    stochastic_study: Study,
-) -> Gates:
-    """The same for several samples a problem."""
-    return _gates(request, tokenbudget, model, stochastic_study, "stochastic")
-
-
-def _gates(
-    request: pytest.FixtureRequest, session: Session, spec: ModelSpec, study: Study, kind: str
-) -> Gates:
-    from pytest_tokenbudget.engines.planning import Kind
-    from pytest_tokenbudget.gates import Gates, judging
-
-    usable = [b for b in session.budgets(spec, Kind(kind)) if b not in study.left_out]
-    largest = max(usable, default=study.largest)
-    gates, place, kept = judging.of(request, spec)
-    return Gates(gates, place, kept, largest, {"": judging.main_answers(study)})
+    return gates_of_test(request, tokenbudget, model)
 
 
 @pytest.fixture
@@ -220,11 +188,3 @@ def record_metrics(request: pytest.FixtureRequest) -> Callable[..., None]:
                 properties.append((name, value))
 
     return record
-
-
-@pytest.fixture
-def conformance_gates(request: pytest.FixtureRequest, model: ModelSpec) -> ConformanceGates:
-    """What the run's gates demand of the engine."""
-    from pytest_tokenbudget.gates import ConformanceGates, judging
-
-    return ConformanceGates(*judging.of(request, model))

@@ -153,6 +153,36 @@ class Across:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What gates judge in a test that asks for the fixture ``gates``.
+
+    Attributes:
+        fixture: Tests that use this fixture, directly or through others, are judged so.
+        answers: ``(session, spec, study, mode) -> core.answers.AnswersByBudget``.
+        parameters: Fixtures whose value is the budget or the mode under test.
+        budgets: ``(session, spec) -> budgets``: those that it could have, known before the run.
+        mode: The mode that all its answers have, for gates that name it; empty if that differs.
+        modes: Further modes of answers that a gate may name, beside the one under test.
+        former: The former name of ``gates`` in its tests.
+        by_option: Whether gates that are options apply, such as ``--min-accuracy``.
+        metric: The one metric of gates that judge a finding instead of answers.
+        verdicts: ``(thresholds, finding) -> [(threshold, fault, evidence)]`` for that metric; the
+            fault is empty if the threshold is kept.
+    """
+
+    fixture: str
+    answers: Target | None = None
+    parameters: tuple[str, ...] = ()
+    budgets: Target | None = None
+    mode: str = ""
+    modes: tuple[str, ...] = ()
+    former: str = ""
+    by_option: bool = True
+    metric: str = ""
+    verdicts: Target | None = None
+
+
+@dataclass(frozen=True)
 class Eval:
     """What an eval declares.
 
@@ -174,7 +204,8 @@ class Eval:
         sections: Its parts of the report.
         records: What is put together from its tests' records.
         across: What it says about several models.
-        replaced: Fixtures that must stay the plugin's own where a test asks for another one.
+        judged: What gates judge in its tests, if that is not the shared study.
+        gated: Fixtures that must stay the plugin's own in a test that asks for ``gates``.
         page: A page of tests that is collected only ...
         collected: ... where ``(session) -> bool`` says so, or where it is named itself.
         modes: The module that knows modes of thinking; see :class:`Modes`.
@@ -196,7 +227,8 @@ class Eval:
     sections: tuple[Section, ...] = ()
     records: Records | None = None
     across: Across | None = None
-    replaced: Mapping[str, str] = field(default_factory=dict)
+    judged: Judged | None = None
+    gated: tuple[str, ...] = ()
     page: str = ""
     collected: Target | None = None
     modes: str = ""
@@ -225,16 +257,12 @@ SHARED: Final = Eval(
     order=0,
     fixtures="pytest_tokenbudget.fixtures",
     distinctive=(
-        "baseline_gates",
-        "conformance_gates",
         "count_tokens",
         "curve",
         "gates",
         "llm",
         "record_metrics",
-        "stochastic_gates",
         "study",
-        "thinking_gates",
         "tokenbudget",
     ),
     parameters={
@@ -246,11 +274,13 @@ SHARED: Final = Eval(
     },
     studies=(StudyKind(kind="main", fixture="study", recorded=True),),
     unplanned={"llm": "pytest_tokenbudget.dry_run.dry_run:llm_note"},
-    replaced={
-        "gates": "curve",
-        "stochastic_gates": "stochastic",
-        "thinking_gates": "thinking",
-    },
+    judged=Judged(
+        fixture="study",
+        answers="pytest_tokenbudget.collection.judged_answers:main_answers",
+        parameters=("budget", "cliff_budget"),
+        budgets="pytest_tokenbudget.collection.selection:main_budgets",
+    ),
+    gated=("study", "curve"),
 )
 
 
@@ -363,9 +393,27 @@ def sections() -> tuple[Section, ...]:
 
 
 @cache
-def replaced() -> dict[str, str]:
-    """Fixtures that must stay the plugin's own, by the one that is asked for."""
-    return {name: other for one in declarations() for name, other in one.replaced.items()}
+def gated() -> tuple[str, ...]:
+    """Fixtures that must stay the plugin's own in a test that asks for ``gates``."""
+    return tuple(name for one in declarations() for name in one.gated)
+
+
+@cache
+def gates_fixtures() -> tuple[str, ...]:
+    """The fixture ``gates``, and its former names."""
+    return ("gates", *(each.former for each in judged().values() if each.former))
+
+
+@cache
+def judged() -> dict[str, Judged]:
+    """What gates can judge, by the fixture that tests use; what is shared comes first."""
+    found = (one.judged for one in declarations() if one.judged is not None)
+    return {each.fixture: each for each in found}
+
+
+def judged_by_marker() -> Iterator[tuple[str, Judged]]:
+    """What gates can judge, with the marker of the eval that declares it."""
+    return ((one.marker, one.judged) for one in registered().evals if one.judged is not None)
 
 
 def records() -> Iterator[Records]:

@@ -8,6 +8,7 @@ EVAL = Eval(
     marker="phase1",
     meaning="accuracy, truncation and tokens used against budget; the saturation point",
     fixtures=f"{__name__}.fixtures",
+    distinctive=("baseline_gates",),
     sections=(
         Section(
             fixture="compared",

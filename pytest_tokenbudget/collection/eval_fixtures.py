@@ -167,8 +167,8 @@ def replaced(item: pytest.Item) -> str:
     for name in info.names_closure:
         found = defined.get(name)
         if found and is_own(found[-1]):
-            also = registry.replaced().get(name)
-            judged = [also] if also in info.names_closure else []
+            also = registry.gated() if name in registry.gates_fixtures() else ()
+            judged = [other for other in also if other in info.names_closure]
             for other in (*found[-1].argnames, *judged):
                 if other in own and not _is_last(own[other], defined.get(other)):
                     return _refusal(other, f"Its fixture {name!r}", defined.get(other), item)

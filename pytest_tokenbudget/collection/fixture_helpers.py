@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -54,6 +55,11 @@ def mode_under_test(session: Session, spec: ModelSpec, name: object) -> object:
             pytrace=False,
         )
     return made_or_fail(lambda: modes.mode_for(session, spec, name))
+
+
+def former_name(old: str, new: str) -> None:
+    """Warn that a fixture has another name now."""
+    warnings.warn(f"the fixture {old!r} is called {new!r} now", DeprecationWarning, stacklevel=2)
 
 
 def fitting_budget(budget: int, study: Study) -> int:

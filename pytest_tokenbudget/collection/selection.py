@@ -101,7 +101,7 @@ def _follow_mode(metafunc: pytest.Metafunc) -> None:
     modes = registry.modes()
     if not calls or modes is None:
         return
-    study = _ours(metafunc, "study")
+    study = _ours(metafunc, "study") or judged_in(definition) == registry.judged()["study"]
     if not uses(definition, "mode"):
         if study and any(call.params["mode"] in MODES for call in calls):
             raise pytest.UsageError(
@@ -252,7 +252,13 @@ def kinds_of(item: pytest.Item) -> list[Kind]:
     Which one a mode needs depends on how the model thinks. Until that is looked up, these are all
     that it could be.
     """
-    kinds = [Kind(kind) for kind, one in registry.studies().items() if uses(item, one.fixture)]
+    needed_by_gates = judged_in(item)
+    kinds = [
+        Kind(kind)
+        for kind, one in registry.studies().items()
+        if uses(item, one.fixture)
+        or (needed_by_gates is not None and needed_by_gates.fixture == one.fixture)
+    ]
     mode, spec, modes = mode_of(item), model_under_test(item), registry.modes()
     if mode is None or spec is None or Kind.MAIN not in kinds or modes is None:
         return kinds
@@ -263,6 +269,19 @@ def kinds_of(item: pytest.Item) -> list[Kind]:
         return [*dict.fromkeys((*kinds, Kind.MAIN, Kind.SWITCHED, Kind.THINKING))]
     needed = modes.study_kind(mode, known or spec, session.settings_of(spec))
     return [*kinds, *([Kind(needed)] if needed is not None and needed not in kinds else [])]
+
+
+def judged_in(item: pytest.Item) -> registry.Judged | None:
+    """What gates judge in a test; None if it asks for no gates.
+
+    A test that asks for ``gates`` and for no study is judged by the study that evals share.
+    """
+    if not any(uses(item, name) for name in registry.gates_fixtures()):
+        return None
+    known = registry.judged()
+    former = (each for each in known.values() if each.former and uses(item, each.former))
+    asked = next(former, None) or next((o for name, o in known.items() if uses(item, name)), None)
+    return asked or next(iter(known.values()))
 
 
 def mode_of(item: pytest.Item) -> str | None:

@@ -22,3 +22,5 @@ RECORDED, SECTIONS = "tokenbudget", "tokenbudget_sections"
 RECORDS = pytest.StashKey[list[dict[str, Any]]]()
 # Modes of thinking that are switched by the chat template, and the one of the allocation table.
 OFF, ON, DISABLED = "off", "on", "disabled"
+# The mode of --max-thinking-tokens.
+EXPLICIT = "explicit"

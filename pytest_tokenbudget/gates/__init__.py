@@ -1,7 +1,7 @@
 """Gates: thresholds that turn a metric into a failed test."""
 
-from pytest_tokenbudget.gates.conformance import ConformanceGates
 from pytest_tokenbudget.gates.judging import Gates
 from pytest_tokenbudget.gates.table import Gate
+from pytest_tokenbudget.gates.verdict_gates import VerdictGates
 
-__all__ = ["ConformanceGates", "Gate", "Gates"]
+__all__ = ["Gate", "Gates", "VerdictGates"]

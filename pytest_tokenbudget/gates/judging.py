@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_tokenbudget import registry
 from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.gates.table import SATURATION, Gate
 from pytest_tokenbudget.gates.targets import (
-    ENFORCEMENTS,
     Place,
     applies,
     evals_of,
@@ -22,13 +22,12 @@ from pytest_tokenbudget.gates.targets import (
 from pytest_tokenbudget.gates.verdicts import Judgement, judge_answers, judge_saturation
 
 if TYPE_CHECKING:
+    from pytest_tokenbudget.core.answers import Answers, AnswersByBudget
     from pytest_tokenbudget.core.saturation import Saturation
-    from pytest_tokenbudget.core.study import Study
-    from pytest_tokenbudget.gates.metrics import Answers
+    from pytest_tokenbudget.gates.verdict_gates import VerdictGates
     from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.stats.points import AtBudget
-    from pytest_tokenbudget.studies.thinking.modes import ThinkingMode
-    from pytest_tokenbudget.studies.thinking.study import Answer, ThinkingStudy
 
 GATES = pytest.StashKey[tuple[Gate, ...]]()
 JUDGEMENTS = pytest.StashKey[list[Judgement]]()
@@ -112,7 +111,8 @@ class Gates:
         """The modes that a gate means here."""
         # Where a mode is under test, its answers are the only ones.
         own = self.place.mode
-        named = [mode for mode in ENFORCEMENTS if mode in gate.modes and mode != own]
+        known = registry.judged()[self.place.judged].modes
+        named = [mode for mode in known if mode in gate.modes and mode != own]
         return named or [next(iter(self._sources))]
 
     def _at(self, gate: Gate, budget: int | None, mode: str = "") -> Judgement:
@@ -123,6 +123,30 @@ class Gates:
         settle(found, self._kept)
 
 
+def gates_of_test(
+    request: pytest.FixtureRequest, session: Session, spec: ModelSpec
+) -> Gates | VerdictGates:
+    """The gates of a run as they apply to a test, by what its eval says is judged.
+
+    Args:
+        request: The request of the fixture.
+        session: The state of this pytest process.
+        spec: The model under test.
+    """
+    from pytest_tokenbudget.gates.verdict_gates import VerdictGates
+
+    gates, place, kept = of(request, spec)
+    judged = registry.judged()[place.judged]
+    if judged.verdicts is not None:
+        return VerdictGates(gates, place, kept, registry.load(judged.verdicts))
+    assert judged.answers is not None
+    study = request.getfixturevalue(judged.fixture)
+    # The shared study is that of the mode already.
+    mode = request.getfixturevalue("mode") if place.mode and judged.modes else None
+    answers: AnswersByBudget = registry.load(judged.answers)(session, spec, study, mode)
+    return Gates(gates, place, kept, answers.largest, answers.by_mode)
+
+
 def of(
     request: pytest.FixtureRequest, spec: ModelSpec
 ) -> tuple[tuple[Gate, ...], Place, list[Judgement]]:
@@ -131,7 +155,7 @@ def of(
     session = config.stash[SESSION]
     place = place_of(item, session) or Place(
         item.nodeid,
-        "",
+        next(iter(registry.judged())),
         evals_of(item),
         spec.alias,
         spec.source,
@@ -168,49 +192,3 @@ def settle(found: Sequence[Judgement], kept: list[Judgement]) -> None:
     kept.extend(found)
     if broken := [each.sentence for each in found if not each.kept]:
         pytest.fail("; ".join(broken), pytrace=False)
-
-
-def main_answers(study: Study) -> Source:
-    """The answers of a study, by budget."""
-    from pytest_tokenbudget.gates.metrics import Answers
-
-    def at(budget: int) -> Answers:
-        judged = study.judged(budget)
-        return Answers(judged, study.samples, [j.cut.tokens_used for j in judged], budget)
-
-    return at
-
-
-def thinking_answers(study: ThinkingStudy, mode: ThinkingMode | None = None) -> dict[str, Source]:
-    """The answers of a thinking study by enforcement, the forced ones first.
-
-    Args:
-        study: The study.
-        mode: The mode under test, whose answers are the only ones then.
-    """
-    from pytest_tokenbudget.gates.metrics import Answers
-
-    most = study.natural.reach + study.forcing.answer_tokens
-
-    def answers_of(answers: Sequence[Answer]) -> Answers:
-        return Answers([a.judged for a in answers], 1, [a.tokens for a in answers], most)
-
-    if mode is not None:
-        return {"": lambda budget: answers_of(study.in_mode(mode))}
-    ways: dict[str, Callable[[int], Sequence[Answer]]] = {
-        "forced": study.ended,
-        "hard": study.hard,
-        "natural": lambda budget: study.unlimited(),
-        "off": study.switched_off,
-    }
-
-    def source(mode: str) -> Source:
-        def at(budget: int) -> Answers:
-            # Nothing can be cut at 0 tokens, and no limit is what an engine means by it.
-            answers = ways[mode](budget) if budget or mode in ("forced", "natural") else ()
-            return answers_of(answers)
-
-        return at
-
-    there = [m for m in ENFORCEMENTS if m != "off" or study.off is not None]
-    return {mode: source(mode) for mode in there}

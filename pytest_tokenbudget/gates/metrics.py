@@ -3,70 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.core.scoring import Judged
+from pytest_tokenbudget.core.answers import Answers
 from pytest_tokenbudget.core.trace import Outcome
-from pytest_tokenbudget.gates.targets import matches
 from pytest_tokenbudget.stats.evidence import Evidence, mean_of, rate_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from pytest_tokenbudget.tasks.problem import Problem
-
-# What a problem is sorted by besides its category.
-LABELS = ("framing", "game")
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a model answered under one limit, judged.
-
-    Attributes:
-        judged: In the order of the problems, and of the samples within each.
-        samples: Samples a problem.
-        tokens: Output tokens of each.
-        most: The most tokens that one could have.
-    """
-
-    judged: Sequence[Judged]
-    samples: int
-    tokens: Sequence[int]
-    most: int
-
-    def of(self, categories: Sequence[str]) -> Answers:
-        """Those to problems of some categories; all without one."""
-        if not categories:
-            return self
-        kept = [
-            place for place, j in enumerate(self.judged) if matches(categories, labels(j.problem))
-        ]
-        return Answers(
-            [self.judged[place] for place in kept],
-            self.samples,
-            [self.tokens[place] for place in kept],
-            self.most,
-        )
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """All that problems are sorted by."""
-        found = [label for j in self.judged for label in labels(j.problem)]
-        return tuple(dict.fromkeys(found))
-
-    @property
-    def errors(self) -> int:
-        """Answers that an engine's error took."""
-        return sum(j.outcome is Outcome.ERROR for j in self.judged)
-
-
-def labels(problem: Problem) -> tuple[str, ...]:
-    """What a problem may be called as one of a category."""
-    also = (problem.metadata.get(name) for name in LABELS)
-    return (problem.category, *(label for label in also if isinstance(label, str)))
 
 
 def evidence_of(metric: str, answers: Answers) -> Evidence:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection.selection import runs_no_test
 from pytest_tokenbudget.engines.planning import Kind, SetupError
 from pytest_tokenbudget.gates.judging import GATES, JUDGEMENTS
@@ -22,7 +23,6 @@ from pytest_tokenbudget.gates.table import ERRORS, Gate, gates_of
 from pytest_tokenbudget.gates.targets import Place, judges, place_of
 from pytest_tokenbudget.gates.unjudged import Unjudged, known_names, unjudged
 from pytest_tokenbudget.gates.verdicts import Judgement, records
-from pytest_tokenbudget.registry import markers
 from pytest_tokenbudget.report.outcomes import CAUSE
 from pytest_tokenbudget.report.problems import Problems
 from pytest_tokenbudget.settings.config_file import ConfigError
@@ -85,7 +85,14 @@ class Keeper:
             pytest.UsageError: With the nearest budget.
         """
         settings = self.session.settings
-        usual = {*settings.budgets, *settings.cliff_budgets, *settings.thinking_budgets}
+        options = (
+            registry.parameters()[name].option.removeprefix("--").replace("-", "_")
+            for each in registry.judged().values()
+            if each.by_option
+            for name in each.parameters
+        )
+        values = (value for option in options for value in getattr(settings, option))
+        usual = {value for value in values if isinstance(value, int)}
         asked = [
             gate
             for gate in self.gates
@@ -176,7 +183,9 @@ class Keeper:
         self.judgements.sort(key=lambda j: (order.index(j.gate), j.model, j.budget or 0, j.test))
         self.deselected += self._deselected_places()
         self.selection = Selection(self.config, self.files, self.deselected)
-        known = known_names(self.session, (*markers(), *self.selection.eval_names(self.gates)))
+        known = known_names(
+            self.session, (*registry.markers(), *self.selection.eval_names(self.gates))
+        )
         places = list(self.places.values())
         self.missing = list(
             unjudged(
@@ -258,7 +267,9 @@ class Lister:
         places = [p for item in session.items if (p := keeper.place(item)) is not None]
         left_out = [p for item in keeper._left_out if (p := keeper.place(item)) is not None]
         selection = Selection(keeper.config, keeper.files, left_out)
-        known = known_names(keeper.session, (*markers(), *selection.eval_names(keeper.gates)))
+        known = known_names(
+            keeper.session, (*registry.markers(), *selection.eval_names(keeper.gates))
+        )
         judged = _as_if_judged(keeper.gates, places)
         missing = list(unjudged(keeper.gates, places, judged, {}, known, selection=selection))
         terminal = session.config.pluginmanager.getplugin("terminalreporter")
@@ -324,6 +335,13 @@ def how_it_decides(gate: Gate) -> str:
     return f"{gate.rule} at {gate.confidence:.4g}{also}"
 
 
+def _by_budget(kind: Kind) -> bool:
+    """Whether each budget of a kind of study has requests, and so errors, of its own."""
+    study = registry.studies().get(kind)
+    judged = registry.judged().get(study.fixture) if study is not None else None
+    return judged is not None and bool(judged.modes)
+
+
 def tolerates_errors(item: pytest.Item, kind: Kind) -> bool:
     """Whether a gate on engine errors decides if too many answers are missing.
 
@@ -342,7 +360,7 @@ def tolerates_errors(item: pytest.Item, kind: Kind) -> bool:
         if gate.metric == ERRORS
         and not gate.categories
         # Each thinking budget has requests of its own, and so errors of its own.
-        and (gate.every or kind is not Kind.THINKING)
+        and (gate.every or not _by_budget(kind))
     ]
     spec = model_under_test(item)
     if not gates or spec is None:

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection.eval_fixtures import uses
 from pytest_tokenbudget.common.names import DISABLED, OFF
-from pytest_tokenbudget.engines.planning import Kind
+from pytest_tokenbudget.common.patterns import matches
 from pytest_tokenbudget.gates.table import CONFORMANCE, SATURATION, Gate
-from pytest_tokenbudget.registry import markers
 from pytest_tokenbudget.settings.config_file import nearest
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
 
-# The fixtures that judge, and the parameter that says at which budget.
-JUDGES = {
-    "gates": ("budget", "cliff_budget"),
-    "stochastic_gates": ("sample_budget",),
-    "thinking_gates": ("thinking_budget", "mode"),
-    "conformance_gates": (),
-}
 # Who asks for one of these looks at answers, and not at the saturation point only.
 ANSWERS = {"budget", "cliff_budget", "study", "curve", "cuts", "traces"}
-# Answers of the thinking eval; the forced ones are judged where no mode is named.
-ENFORCEMENTS = ("forced", "hard", "natural", "off")
 
 
 @dataclass(frozen=True)
@@ -39,7 +29,7 @@ class Place:
 
     Attributes:
         test: Its node id.
-        judge: Key of ``JUDGES``.
+        judged: What is judged there: a name of ``registry.judged``.
         evals: What the eval may be called: its file's name, and its markers.
         model: The model's name.
         source: What it is.
@@ -54,7 +44,7 @@ class Place:
     """
 
     test: str
-    judge: str
+    judged: str
     evals: tuple[str, ...]
     model: str
     source: str
@@ -75,29 +65,28 @@ def place_of(item: pytest.Item, session: Session) -> Place | None:
         item: The test.
         session: This process's state.
     """
-    from pytest_tokenbudget.collection.selection import mode_of, model_under_test
+    from pytest_tokenbudget.collection.selection import judged_in, mode_of, model_under_test
 
-    judge = next((name for name in JUDGES if uses(item, name)), None)
-    spec = model_under_test(item)
-    if judge is None or spec is None:
+    spec, judged = model_under_test(item), judged_in(item)
+    if judged is None or spec is None:
         return None
-    budget, modes, by_mode = _budget(item, session, spec, judge)
+    budget, modes, by_mode = _budget(item, session, spec, judged)
     task, recorded = recorded_as(session, spec)
     asked = set(item._fixtureinfo.argnames)  # type: ignore[attr-defined]
     saturation = "saturation" in asked and uses(item, "saturation")
     return Place(
         test=item.nodeid,
-        judge=judge,
+        judged=judged.fixture,
         evals=evals_of(item),
         model=spec.alias,
         source=spec.source,
         task=task or session.task.name,
         budget=budget,
-        largest=budget is not None and budget == _largest(session, spec, judge),
+        largest=budget is not None and budget == _largest(session, spec, judged),
         modes=(recorded,) if recorded and modes else (*modes, *by_mode),
         by_mode=by_mode,
         mode=mode_of(item) or "",
-        answers=judge != "conformance_gates" and (not saturation or bool(asked & ANSWERS)),
+        answers=not judged.metric and (not saturation or bool(asked & ANSWERS)),
         saturation=saturation,
     )
 
@@ -116,41 +105,38 @@ def recorded_as(session: Session, spec: ModelSpec) -> tuple[str, str]:
 
 def evals_of(item: pytest.Item) -> tuple[str, ...]:
     """What a test's eval may be called."""
-    found = [marker.name for marker in item.iter_markers() if marker.name in markers()]
+    found = [marker.name for marker in item.iter_markers() if marker.name in registry.markers()]
     return (item.path.stem.removeprefix("test_"), *dict.fromkeys(found))
 
 
 def _budget(
-    item: pytest.Item, session: Session, spec: ModelSpec, judge: str
+    item: pytest.Item, session: Session, spec: ModelSpec, judged: registry.Judged
 ) -> tuple[int | None, tuple[str, ...], tuple[str, ...]]:
     from pytest_tokenbudget.collection.selection import mode_of
 
     params: dict[str, Any] = item.callspec.params  # type: ignore[attr-defined]
-    asked = next((params[name] for name in JUDGES[judge] if name in params), None)
-    if not isinstance(asked, int | str):
-        asked = None  # a parameter of somebody's own
-    if judge == "thinking_gates":
-        if isinstance(asked, str):
-            return None, ("thinking", *ENFORCEMENTS), (asked,)
-        return asked, ("thinking", *ENFORCEMENTS), ()
-    if judge == "conformance_gates":
+    asked = next((params[name] for name in judged.parameters if name in params), None)
+    if judged.metric:
         return None, (), ()
+    if judged.modes:
+        named = (asked,) if isinstance(asked, str) else ()
+        modes = (judged.mode, *judged.modes)
+        return (asked if isinstance(asked, int) else None), modes, named
+    # A value of another type is a parameter of somebody's own.
     budget = asked if isinstance(asked, int) else None
-    mode = mode_of(item) if judge == "gates" else None
+    mode = mode_of(item)
     thinks = session.settings_of(spec).thinking if mode is None else mode not in (OFF, DISABLED)
     switched = thinks and spec.thinking is not None
     always = spec.thinking is not None and spec.thinking.switch is None
-    named = "thinking" if switched or always else "plain"
-    return budget, (named,) if mode is None else (mode, named), ()
+    name = "thinking" if switched or always else "plain"
+    return budget, (name,) if mode is None else (mode, name), ()
 
 
-def _largest(session: Session, spec: ModelSpec, judge: str) -> int | None:
-    if judge == "thinking_gates":
-        from pytest_tokenbudget.studies.thinking.plan import asked_budgets
-
-        return max(asked_budgets(session.settings_of(spec), spec), default=None)
-    kind = Kind.STOCHASTIC if judge == "stochastic_gates" else Kind.MAIN
-    return max(session.budgets(spec, kind), default=None)
+def _largest(session: Session, spec: ModelSpec, judged: registry.Judged) -> int | None:
+    if judged.budgets is None:
+        return None
+    budgets = registry.load(judged.budgets)(session, spec)
+    return max((b for b in budgets if isinstance(b, int)), default=None)
 
 
 # Which gate applies where
@@ -186,7 +172,7 @@ def applies(gate: Gate, place: Place, budget: int, largest: int) -> bool:
 
 def _elsewhere(gate: Gate, place: Place) -> str:
     """The first of a gate's selectors that does not go with a place; empty if all do."""
-    if gate.option and place.judge == "stochastic_gates":
+    if gate.option and not registry.judged()[place.judged].by_option:
         return "eval"
     if gate.evals and not set(gate.evals) & set(place.evals):
         return "eval"
@@ -207,11 +193,6 @@ def _measures(gate: Gate, place: Place) -> bool:
     if place.budget is None:
         return True  # a test of one's own, which may ask for any budget
     return gate.every or (place.budget in gate.budgets if gate.budgets else place.largest)
-
-
-def matches(patterns: Sequence[str], names: Iterable[str]) -> bool:
-    """Whether one of the names is meant; no pattern means all."""
-    return not patterns or any(fnmatchcase(name, p) for p in patterns for name in names)
 
 
 def why_nowhere(gate: Gate, places: Sequence[Place], known: Known) -> str:
@@ -274,16 +255,16 @@ def _not_measured(gate: Gate, places: Sequence[Place]) -> str:
 
 def how_to_judge(metric: str) -> str:
     """What to do so that a gate on a metric is judged."""
-    call, marker = {
-        CONFORMANCE: ("conformance_gates.check_all(conformance.whole())", "conformance"),
-        SATURATION: ("gates.check_saturation(saturation)", "phase1"),
-    }.get(metric, ("gates.check(point)", "phase1"))
+    marker = next((m for m, each in registry.judged_by_marker() if each.metric == metric), "phase1")
+    call = "gates.check_saturation(saturation)" if metric == SATURATION else "gates.check(point)"
+    if metric == CONFORMANCE:
+        call = "gates.check(conformance.whole())"
     return f"call `{call}` in a test, or run `pytest --pyargs pytest_tokenbudget.evals -m {marker}`"
 
 
 def _measures_at_all(gate: Gate, place: Place) -> bool:
     if gate.metric == CONFORMANCE:
-        return place.judge == "conformance_gates"
+        return registry.judged()[place.judged].metric == gate.metric
     if gate.metric == SATURATION:
         return place.saturation
     return place.answers

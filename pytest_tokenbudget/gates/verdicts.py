@@ -10,8 +10,8 @@ from pytest_tokenbudget.gates.table import P95, Gate
 from pytest_tokenbudget.settings.config_file import nearest
 
 if TYPE_CHECKING:
+    from pytest_tokenbudget.core.answers import Answers
     from pytest_tokenbudget.core.saturation import Saturation
-    from pytest_tokenbudget.gates.metrics import Answers
     from pytest_tokenbudget.stats.decision_rules import Verdict
 
 

@@ -8,15 +8,15 @@ import pytest
 from runs import NO_ENGINE, SUITE, Engines, finish, start
 from studies import make_study
 
+from pytest_tokenbudget.core.answers import study_answers
 from pytest_tokenbudget.core.saturation import saturation_point
 from pytest_tokenbudget.gates import Gate, Gates
-from pytest_tokenbudget.gates.judging import main_answers
 from pytest_tokenbudget.gates.targets import Place
 from pytest_tokenbudget.gates.verdicts import judge_saturation
 
 pytest_plugins = ["run_fixtures"]
 
-PLACE = Place("t.py::t", "gates", ("saturation", "phase1"), "nano", "org/nano", "sums")
+PLACE = Place("t.py::t", "study", ("saturation", "phase1"), "nano", "org/nano", "sums")
 
 
 def gate(metric, threshold, **changes):
@@ -25,7 +25,7 @@ def gate(metric, threshold, **changes):
 
 def judge(study, *gates, budget=None, place=PLACE, largest=None):
     largest = largest or study.largest
-    return Gates(gates, place, [], largest, {"": main_answers(study)}).judge(budget or largest)
+    return Gates(gates, place, [], largest, {"": study_answers(study)}).judge(budget or largest)
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +160,9 @@ def test_gates_apply_to_what_they_name(study, selectors, meant):
 
 def test_a_mode_that_a_model_does_not_have_is_not_measured(study):
     """Where no mode is named, the first is judged."""
-    answers = main_answers(study)
+    answers = study_answers(study)
     place = Place(
-        "t", "thinking_gates", ("thinking",), "nano", "org/nano", "sums", 64,
+        "t", "thinking_study", ("thinking",), "nano", "org/nano", "sums", 64,
         modes=("thinking", "forced", "hard", "natural", "off"),
     )  # fmt: skip
     gates = [
@@ -187,7 +187,7 @@ def test_check_fails_with_all_reasons(study):
         PLACE,
         kept,
         2048,
-        {"": main_answers(study)},
+        {"": study_answers(study)},
     )
     with pytest.raises(pytest.fail.Exception, match=r"^accuracy .*\); mean length .*\)$"):
         gates.check(study.curve.at(2048))

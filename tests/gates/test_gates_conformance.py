@@ -3,16 +3,17 @@
 import pytest
 from conformance_samples import LIMITS, make_report, way
 
-from pytest_tokenbudget.gates import ConformanceGates, Gate
+from pytest_tokenbudget.gates import Gate, VerdictGates
 from pytest_tokenbudget.gates.targets import Place
 from pytest_tokenbudget.studies.conformance.results import Verdict
+from pytest_tokenbudget.studies.conformance.verdicts import verdicts
 
-PLACE = Place("t", "conformance_gates", ("conformance",), "nano", "path", "sums")
+PLACE = Place("t", "conformance", ("conformance",), "nano", "path", "sums")
 
 
 def gates(*demands, kept=None, **selectors):
     listed = [Gate(demand, "min_conformance", demand, **selectors) for demand in demands]
-    return ConformanceGates(listed, PLACE, [] if kept is None else kept)
+    return VerdictGates(listed, PLACE, [] if kept is None else kept, verdicts)
 
 
 def broken(judgements):
@@ -34,32 +35,32 @@ def test_what_a_demand_is_reached_by(demand, verdict, kept):
     tried = way("w", Verdict(verdict))
     demanded = gates(demand, f"w:{demand}")
     assert (not broken(demanded.judge(tried))) is kept
-    assert (not broken(demanded.judge_all(make_report(ways=(tried,))))) is kept
+    assert (not broken(demanded.judge(make_report(ways=(tried,))))) is kept
 
 
 def test_a_demand_on_one_way_is_not_one_on_others():
     demanded = gates("w:enforced")
     assert demanded.judge(way("v", Verdict.IGNORED)) == []
-    assert demanded.judge_all(make_report(ways=(way("w"), way("v", Verdict.IGNORED)))) == []
+    assert demanded.judge(make_report(ways=(way("w"), way("v", Verdict.IGNORED)))) == []
     with pytest.raises(pytest.fail.Exception, match=r"^w was to be enforced, and is ignored: as"):
         demanded.check(way("w", Verdict.IGNORED))
 
 
 def test_limits_are_judged_and_nothing_judged_is_not_kept():
     demanded = gates("limits")
-    assert broken(demanded.judge_all(make_report())) == [f"finish_reason: {LIMITS[8].sentence}"]
-    differs = demanded.judge_all(make_report(limits=LIMITS[:8]))
+    assert broken(demanded.judge(make_report())) == [f"finish_reason: {LIMITS[8].sentence}"]
+    differs = demanded.judge(make_report(limits=LIMITS[:8]))
     assert broken(differs) == [], "what differs is not broken"
-    [nothing] = demanded.judge_all(make_report(limits=()))
+    [nothing] = demanded.judge(make_report(limits=()))
     assert nothing.sentence == "the gate limits cannot be judged: no limit was probed"
     assert nothing.ruling == "unknown"
-    [nothing] = broken(gates("enforced").judge_all(make_report(ways=())))
+    [nothing] = broken(gates("enforced").judge(make_report(ways=())))
     assert nothing.endswith("in one way: no way to set a thinking budget was tried")
 
 
 def test_a_way_that_was_not_measured_is_never_passed_over():
     demanded = gates("thinking_token_buget:enforced", "--reasoning-budget:soft", "later:soft")
-    misspelt, untried, later = broken(demanded.judge_all(make_report(missing=("later",))))
+    misspelt, untried, later = broken(demanded.judge(make_report(missing=("later",))))
     assert misspelt.endswith("; did you mean thinking_token_budget?")
     assert untried.endswith("it was not tried: only llama.cpp has it")
     assert later.endswith("it was not tried in this run")

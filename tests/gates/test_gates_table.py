@@ -169,7 +169,7 @@ def test_the_page_has_everything_that_there_is(tmp_path):
 
 KNOWN = Known(("saturation", "thinking"), ("nano", "qwen"), ("sums", "gsm8k"), ("plain", "hard"))
 HERE = Place(
-    "t::point[64]", "gates", ("saturation", "phase1"), "nano", "org/nano", "sums", 64, True,
+    "t::point[64]", "study", ("saturation", "phase1"), "nano", "org/nano", "sums", 64, True,
     ("plain",),
 )  # fmt: skip
 SMALL = replace(HERE, test="t::point[32]", budget=32, largest=False)
@@ -222,7 +222,7 @@ def test_a_gate_whose_metric_nobody_measures_fails():
         "or run `pytest --pyargs pytest_tokenbudget.evals -m phase1`",
     )
     [(_, _, reason)] = said(gate("min_conformance", "limits"))
-    assert "`conformance_gates.check_all(conformance.whole())`" in reason
+    assert "`gates.check(conformance.whole())`" in reason
     assert "-m conformance`" in reason
     [(_, _, reason)] = said(gate(), places=[POINT])
     assert "judges it; call `gates.check(point)` in a test" in reason

@@ -1,6 +1,6 @@
 """Conformance: whether an engine keeps the limits that it is given."""
 
-from pytest_tokenbudget.registry import Eval, Records, Section
+from pytest_tokenbudget.registry import Eval, Judged, Records, Section
 
 EVAL = Eval(
     name="conformance",
@@ -8,7 +8,14 @@ EVAL = Eval(
     marker="conformance",
     meaning="whether an engine keeps the limits that it is given",
     fixtures=f"{__name__}.fixtures",
+    distinctive=("conformance_gates",),
     unplanned={"conformance": f"{__name__}.dry_run:probes_note"},
+    judged=Judged(
+        fixture="conformance",
+        metric="min_conformance",
+        former="conformance_gates",
+        verdicts=f"{__name__}.verdicts:verdicts",
+    ),
     sections=(
         Section(
             fixture="conformance",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_tokenbudget.collection.fixture_helpers import former_name
+
 if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
@@ -40,3 +42,10 @@ def conformance(
         selected_probes(request.session.items, model),
         lambda: progress_shown(request.config),
     )
+
+
+@pytest.fixture
+def conformance_gates(gates: object) -> object:
+    """The former name of ``gates`` in tests of this eval."""
+    former_name("conformance_gates", "gates")
+    return gates

@@ -1,6 +1,6 @@
 """Several samples a problem: how much of a result is chance."""
 
-from pytest_tokenbudget.registry import Eval, Parameter, Section, StudyKind
+from pytest_tokenbudget.registry import Eval, Judged, Parameter, Section, StudyKind
 
 EVAL = Eval(
     name="stochastic",
@@ -8,7 +8,7 @@ EVAL = Eval(
     marker="phase1b",
     meaning="the same from several samples a problem",
     fixtures=f"{__name__}.fixtures",
-    distinctive=("sample_budget", "stochastic_study"),
+    distinctive=("sample_budget", "stochastic_gates", "stochastic_study"),
     parameters={
         "sample_budget": Parameter(
             "pytest_tokenbudget.collection.selection:sample_budgets",
@@ -17,6 +17,15 @@ EVAL = Eval(
         )
     },
     studies=(StudyKind(kind="stochastic", fixture="stochastic_study", modes=False, recorded=True),),
+    judged=Judged(
+        fixture="stochastic_study",
+        answers="pytest_tokenbudget.collection.judged_answers:sample_answers",
+        parameters=("sample_budget",),
+        budgets="pytest_tokenbudget.collection.selection:sample_budgets",
+        by_option=False,
+        former="stochastic_gates",
+    ),
+    gated=("stochastic",),
     sections=(
         Section(
             fixture="stochastic",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_tokenbudget.collection.fixture_helpers import fitting_budget, made_or_fail
+from pytest_tokenbudget.collection.fixture_helpers import fitting_budget, former_name, made_or_fail
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.study import Study
@@ -39,3 +39,10 @@ def stochastic(stochastic_study: Study) -> Stochastic:
 def sample_budget(request: pytest.FixtureRequest, stochastic_study: Study) -> int:
     """The budget under test; one run of the test for each of ``--sample-budgets``."""
     return fitting_budget(request.param, stochastic_study)
+
+
+@pytest.fixture
+def stochastic_gates(stochastic_study: object, gates: object) -> object:
+    """The former name of ``gates`` in tests of this eval."""
+    former_name("stochastic_gates", "gates")
+    return gates

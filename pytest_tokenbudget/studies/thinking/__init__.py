@@ -1,6 +1,6 @@
 """Thinking: what a thinking budget costs and buys, and which one to set."""
 
-from pytest_tokenbudget.registry import Eval, Parameter, Section, StudyKind
+from pytest_tokenbudget.registry import Eval, Judged, Parameter, Section, StudyKind
 
 EVAL = Eval(
     name="thinking",
@@ -8,7 +8,7 @@ EVAL = Eval(
     marker="thinking",
     meaning="what a thinking budget costs and buys",
     fixtures=f"{__name__}.fixtures",
-    distinctive=("thinking_budget", "thinking_study"),
+    distinctive=("thinking_budget", "thinking_gates", "thinking_study"),
     parameters={
         "thinking_budget": Parameter(
             f"{__name__}.plan:thinking_budgets", option="--thinking-budgets"
@@ -24,6 +24,16 @@ EVAL = Eval(
             dry_run=f"{__name__}.dry_run:thinking_parts",
         ),
     ),
+    judged=Judged(
+        fixture="thinking_study",
+        answers=f"{__name__}.judged_answers:thinking_answers",
+        parameters=("thinking_budget", "mode"),
+        budgets=f"{__name__}.plan:thinking_budgets",
+        mode="thinking",
+        modes=("forced", "hard", "natural", "off"),
+        former="thinking_gates",
+    ),
+    gated=("thinking",),
     sections=(
         Section(
             fixture="thinking",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from pytest_tokenbudget.collection.fixture_helpers import made_or_fail, mode_under_test
+from pytest_tokenbudget.collection.fixture_helpers import former_name, made_or_fail, mode_under_test
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec
@@ -67,3 +67,10 @@ def thinking_budget(request: pytest.FixtureRequest, thinking_study: ThinkingStud
             f"for it and an answer of {thinking_study.forcing.answer_tokens:,} tokens"
         )
     return asked
+
+
+@pytest.fixture
+def thinking_gates(thinking_study: object, gates: object) -> object:
+    """The former name of ``gates`` in tests of this eval."""
+    former_name("thinking_gates", "gates")
+    return gates

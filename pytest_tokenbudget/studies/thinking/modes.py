@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.collection.selection import NO_THINKING
-from pytest_tokenbudget.common.names import DISABLED, OFF, ON
+from pytest_tokenbudget.common.names import DISABLED, EXPLICIT, OFF, ON
 from pytest_tokenbudget.engines.planning import Kind, Need
 from pytest_tokenbudget.settings.option_values import MODES
-from pytest_tokenbudget.studies.thinking.plan import EXPLICIT, NoThinkingError
+from pytest_tokenbudget.studies.thinking.plan import NoThinkingError
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.forcing import Forcing

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.collection.selection import NO_THINKING
+from pytest_tokenbudget.common.names import EXPLICIT
 from pytest_tokenbudget.core.forcing import Forcing, ModeBudget
 from pytest_tokenbudget.engines.planning import NotApplicableError, SetupError
 from pytest_tokenbudget.settings.context_limits import generation_room
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 LARGEST = 2**20
 USUAL = ("bare", "sentence")
-EXPLICIT = "explicit"
 
 
 class NoThinkingError(NotApplicableError):
