@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         spec = resolve_model(given.model, load_catalogue(Path.cwd()))
-        from pytest_tokenbudget.models.shapes import estimate_config
+        from pytest_tokenbudget.engines.estimate_config import estimate_config
 
         config, source = estimate_config(spec)
         estimates = [

@@ -26,8 +26,8 @@ from pytest_tokenbudget.engines.planning import (
     placed,
     switched,
 )
+from pytest_tokenbudget.models.own_settings import settings_of
 from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig
-from pytest_tokenbudget.settings.model_settings import settings_of
 from pytest_tokenbudget.settings.options import Settings
 
 if TYPE_CHECKING:
@@ -36,11 +36,10 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.core.plan import Plan
     from pytest_tokenbudget.core.store import TraceStore, Want
     from pytest_tokenbudget.core.study import Study
-    from pytest_tokenbudget.engines.server.server_facts import Facts
     from pytest_tokenbudget.engines.token_counter import TokenCounter
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.recorded.recordings import Recordings
-    from pytest_tokenbudget.settings.endpoints import Endpoint
+    from pytest_tokenbudget.settings.endpoints import Endpoint, Facts
     from pytest_tokenbudget.tasks.base import Task
     from pytest_tokenbudget.tasks.problem import Problem
 

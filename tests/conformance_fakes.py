@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pytest_tokenbudget.core.engine import Decoding, Engine, Generated, Prompt, Request
 from pytest_tokenbudget.core.probes import Ask, Choice, Reply
-from pytest_tokenbudget.models.catalogue import ModelSpec
+from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.studies.conformance.probe_context import Bench
 from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat
 

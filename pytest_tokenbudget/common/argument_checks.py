@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from operator import index
 from typing import Any
 
-from pytest_tokenbudget.settings.config_file import kind_of
+from pytest_tokenbudget.common.messages import kind_of
 
 
 def whole_number(

@@ -13,9 +13,9 @@ from typing import Any, Final
 from pytest_tokenbudget.common.outside_files import parse_json, read_json
 from pytest_tokenbudget.engines.memory import MOST_ROWS_CPU, MOST_ROWS_GPU
 from pytest_tokenbudget.engines.memory_estimate import row_memory
-from pytest_tokenbudget.models.catalogue import ModelSpec
 from pytest_tokenbudget.models.files import find_snapshot
 from pytest_tokenbudget.models.resolution import resolve_commit
+from pytest_tokenbudget.models.spec import ModelSpec
 
 BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Bytes of a number in a quantised matrix, its scales among them.

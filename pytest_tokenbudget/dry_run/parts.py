@@ -16,7 +16,7 @@ from pytest_tokenbudget.core.store import StoredPrompt
 from pytest_tokenbudget.core.trace import StopReason, Trace
 from pytest_tokenbudget.dry_run.prompt_counts import Known, Length, PromptCounter
 from pytest_tokenbudget.engines.planning import Kind, Need, SetupError, decoding_of, fit, make_plan
-from pytest_tokenbudget.models.catalogue import ModelSpec
+from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.settings.endpoints import speaks_ids
 from pytest_tokenbudget.stats.forecast import Forecast, beyond, forecast, together
 from pytest_tokenbudget.stats.timing import rate_of, times_of

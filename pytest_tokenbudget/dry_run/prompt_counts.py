@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.common.outside_files import read_json
-from pytest_tokenbudget.models.catalogue import ModelSpec
 from pytest_tokenbudget.models.files import find_snapshot, read_chat_template
 from pytest_tokenbudget.models.resolution import resolve_commit
+from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.models.template_switches import Render, TemplateError, renderer
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.style import cells, columns, plural, rule, shorten, wrapped
+from pytest_tokenbudget.gates import github
 from pytest_tokenbudget.report import github
 from pytest_tokenbudget.report.files import write_json
 from pytest_tokenbudget.report.folder import report_folder

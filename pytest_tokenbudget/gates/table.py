@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig, kind_of, nearest
+from pytest_tokenbudget.common.messages import kind_of, nearest
+from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig
 from pytest_tokenbudget.settings.option_values import demands
 from pytest_tokenbudget.settings.options import Settings
 

@@ -10,10 +10,10 @@ import pytest
 
 from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection.eval_fixtures import uses
+from pytest_tokenbudget.common.messages import nearest
 from pytest_tokenbudget.common.names import DISABLED, OFF
 from pytest_tokenbudget.common.patterns import matches
 from pytest_tokenbudget.gates.table import CONFORMANCE, SATURATION, Gate
-from pytest_tokenbudget.settings.config_file import nearest
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_tokenbudget.common.messages import nearest
 from pytest_tokenbudget.gates.table import P95, Gate
-from pytest_tokenbudget.settings.config_file import nearest
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.answers import Answers

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
-from pytest_tokenbudget.common.outside_text import printable_name
+from pytest_tokenbudget.common.messages import kind_of, nearest
 from pytest_tokenbudget.common.package_files import package_folder
 from pytest_tokenbudget.models.files import ModelError
 from pytest_tokenbudget.models.prices import Price, PriceError, read_price
+from pytest_tokenbudget.models.spec import DType, Kind, ModelSpec, Quantization
 from pytest_tokenbudget.models.thinking_formats import (
     Formats,
     builtin_formats,
@@ -19,22 +20,10 @@ from pytest_tokenbudget.models.thinking_formats import (
     read_formats,
     read_thinking,
 )
-from pytest_tokenbudget.settings.config_file import (
-    ConfigError,
-    UserConfig,
-    kind_of,
-    nearest,
-    read_config,
-)
+from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig, read_config
 from pytest_tokenbudget.settings.endpoints import Endpoint, read_addresses
 from pytest_tokenbudget.settings.option_values import APIS
 from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
-
-Quantization = Literal["none", "8bit", "4bit"]
-DType = Literal["auto", "float32", "bfloat16", "float16"]
-Kind = Literal["hub", "directory", "gguf", "recorded", "server"]
-
-OwnSettings = tuple[tuple[str, object], ...]
 
 DEFAULT_REVISION = "main"
 HUB_ID = r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -44,52 +33,6 @@ _KEYS = (
     *(*_SOURCES, "base", "revision", "quantization", "dtype", "context", "thinking", "price"),
     *(*_SERVER_KEYS, "generation"),
 )
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What an engine must know to load a model.
-
-    Attributes:
-        alias: The name shown to people, used in test ids and file names.
-        source: Hub id, or absolute path of a directory or of a ``.gguf`` file.
-        revision: Branch, tag or commit on the hub; None for files on disk.
-        quantization: What the catalogue wants on CUDA; :func:`choose_quantization` decides.
-        dtype: Type of the weights while they run; ``auto`` leaves it to the device.
-        context: Tokens that prompt and output may have together; None where nobody says.
-        thinking: How the model marks its thinking; None where it does not think.
-        kind: Where the model lies; of one that is served, where its tokenizer lies, ``server``
-            where only the server has that.
-        endpoint: Where the model is served; None where it runs in this process.
-        price: What its tokens cost; None where nobody has said it.
-        generation: Settings of its own, by name: those of ``[models.NAME.generation]``.
-        detect: Whether nobody has said how it thinks, so that :func:`complete` may look.
-    """
-
-    alias: str
-    source: str
-    revision: str | None = None
-    quantization: Quantization = "none"
-    dtype: DType = "auto"
-    context: int | None = None
-    thinking: ThinkingFormat | None = None
-    kind: Kind = "hub"
-    endpoint: Endpoint | None = None
-    price: Price | None = None
-    generation: OwnSettings = ()
-    detect: bool = field(default=False, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "alias", printable_name(self.alias))
-
-    @property
-    def model_id(self) -> str:
-        """What its makers call the model, as far as that is known: a hub id, a path, an address."""
-        if self.kind == "server" and self.endpoint is not None:
-            facts = self.endpoint.facts
-            said = (facts.root or facts.served) if facts else self.endpoint.served
-            return said or self.source
-        return self.source
 
 
 def load_catalogue(
@@ -239,7 +182,7 @@ def _entry(
         )
     generation = spec.generation
     if "generation" in table:
-        from pytest_tokenbudget.settings.model_settings import read_own_settings
+        from pytest_tokenbudget.models.own_settings import read_own_settings
 
         generation = read_own_settings(table["generation"], generation, where)
     return replace(

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pytest_tokenbudget.common.messages import kind_of, nearest
 from pytest_tokenbudget.common.outside_text import PrintableError
-from pytest_tokenbudget.settings.config_file import kind_of, nearest
 
 MILLION = 1_000_000
 DEFAULT_CURRENCY = "USD"

@@ -13,10 +13,6 @@ from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.models.catalogue import (
     DEFAULT_REVISION,
     HUB_ID,
-    DType,
-    Kind,
-    ModelSpec,
-    Quantization,
     did_you_mean,
     load_catalogue,
     not_among,
@@ -32,6 +28,7 @@ from pytest_tokenbudget.models.files import (
     read_ref,
     relevant_files,
 )
+from pytest_tokenbudget.models.spec import DType, Kind, ModelSpec, Quantization
 from pytest_tokenbudget.settings.endpoints import is_address, shown_address
 
 __all__ = [

@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
-from pytest_tokenbudget.settings.config_file import ConfigError, kind_of, nearest, read_toml
+from pytest_tokenbudget.common.messages import kind_of, nearest
+from pytest_tokenbudget.settings.config_file import ConfigError, read_toml
 from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat
 
 GENERIC = "think"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_tokenbudget.common.argument_checks import real_number, text, whole_number
+from pytest_tokenbudget.common.messages import kind_of, nearest
 from pytest_tokenbudget.common.outside_files import FileError, read_json
 from pytest_tokenbudget.common.outside_text import PrintableError
 from pytest_tokenbudget.models.allocation_table import (
@@ -26,7 +27,7 @@ from pytest_tokenbudget.models.resolution import (
 )
 from pytest_tokenbudget.recipes.families import Family, find_family
 from pytest_tokenbudget.recipes.measured import is_settings, recipe_keys
-from pytest_tokenbudget.settings.config_file import ConfigError, kind_of, nearest, read_toml
+from pytest_tokenbudget.settings.config_file import ConfigError, read_toml
 from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
 
 BACKENDS: Final = ("vllm", "sglang", "llama.cpp", "transformers")

@@ -19,8 +19,8 @@ from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.store import PlanRow, StoreError, TraceStore
 from pytest_tokenbudget.core.tally import PROBING
 from pytest_tokenbudget.core.waiting import WAITING, waits
+from pytest_tokenbudget.models.own_settings import KEYS
 from pytest_tokenbudget.report.progress_counts import Bar, PlanProgress, clock
-from pytest_tokenbudget.settings.model_settings import KEYS
 
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 30.0

@@ -70,7 +70,7 @@ def _tolerance(text: str) -> Tolerance:
     metric, change = parts
     for what, given, allowed in (("METRIC", metric, METRICS), ("RULE", rule, RULES)):
         if given not in allowed:
-            from pytest_tokenbudget.settings.config_file import nearest
+            from pytest_tokenbudget.common.messages import nearest
 
             close = nearest(given, allowed, count=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""

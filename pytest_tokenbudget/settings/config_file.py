@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pytest_tokenbudget.common.messages import kind_of, nearest
 from pytest_tokenbudget.common.outside_files import FileError, read_text
-from pytest_tokenbudget.common.outside_text import PrintableError, printable
+from pytest_tokenbudget.common.outside_text import PrintableError
 
 FILE_NAME = "tokenbudget.toml"
 PYPROJECT = "pyproject.toml"
@@ -17,8 +17,8 @@ TABLE = "[tool.tokenbudget]"
 MODELS = "models"
 FORMATS = "formats"
 GATES = "gates"
+GENERATION = "generation"  # a model's own settings, in its entry
 TABLES = (MODELS, FORMATS, GATES)
-_LONGEST_VALUE = 200
 INTEGERS = "allowed: integers of at most 64 bits"
 
 
@@ -109,18 +109,6 @@ def read_toml(path: Path) -> dict[str, object]:
         raise ConfigError(f"{path}, line {line}: an integer is too long; {INTEGERS}") from None
 
 
-def nearest(name: str, allowed: Collection[str], count: int = 3) -> list[str]:
-    """The allowed names that look most like ``name``, best first; case does not count."""
-    by_lower: dict[str, str] = {}
-    for known in allowed:
-        by_lower.setdefault(known.lower(), known)
-    asked = name.lower()
-    found = difflib.get_close_matches(asked, list(by_lower), n=count, cutoff=0.5)
-    # A name cut short is too far away for difflib.
-    longer = [known for known in by_lower if len(asked) > 2 and known.startswith(asked)]
-    return [by_lower[known] for known in dict.fromkeys([*longer, *found])][:count]
-
-
 def _checked(
     path: Path, where: str, table: object, option_names: Collection[str] | None
 ) -> UserConfig:
@@ -181,17 +169,13 @@ def _unknown_keys(path: Path, where: str, unknown: list[str], option_names: Coll
     return f"{where}: {word} {', '.join(parts)}; allowed are {', '.join(allowed)}"
 
 
-def kind_of(value: object) -> str:
-    """What a TOML value is, in words."""
-    if isinstance(value, bool):
-        return f"the boolean {str(value).lower()}"
-    if isinstance(value, str):
-        return f"the string {printable(repr(value), _LONGEST_VALUE)}"
-    if isinstance(value, int | float):
-        long = isinstance(value, int) and abs(value) >= 2**200
-        return "a very long number" if long else f"the number {value}"
-    if isinstance(value, list):
-        return "an array"
-    if isinstance(value, Mapping):
-        return "a table"
-    return f"{value!r}"
+def budgets_of_entries(models: Mapping[str, object]) -> set[int]:
+    """Budgets that entries of a settings file name, before the entries are read."""
+    found: set[int] = set()
+    for entry in models.values():
+        table = entry.get(GENERATION) if isinstance(entry, Mapping) else None
+        for key in ("budgets", "thinking_budgets"):
+            value = table.get(key) if isinstance(table, Mapping) else None
+            if isinstance(value, list):
+                found.update(each for each in value if type(each) is int)
+    return found

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.engines.server.server_facts import Facts
 
 KEY_NAMES = ("TOKENBUDGET_API_KEY", "OPENAI_API_KEY")
 KEYS = ", or ".join(KEY_NAMES)
@@ -124,3 +121,43 @@ def read_addresses(texts: Sequence[str]) -> tuple[str, ...]:
         ValueError: If one cannot be used.
     """
     return tuple(dict.fromkeys(read_address(text) for text in texts))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one or several servers say of the one model that they serve.
+
+    Attributes:
+        kind: ``vllm``, ``sglang``, ``llamacpp``, ``serve`` or ``openai``.
+        version: The server's own version; empty where it tells none.
+        served: The model's name in requests.
+        context: Tokens that prompt and output may have together; None where the server is silent.
+        fingerprint: What the server says about the weights; empty where it says nothing.
+        ids: Whether it takes prompts and gives outputs as token ids.
+        tokenizes: Whether it encodes and decodes on request.
+        root: Where the server has the model from, a directory or a hub id, as it says.
+        template: The chat template that it names; empty where it names none.
+        ends: Texts of tokens that it says to end sequences.
+    """
+
+    kind: str
+    version: str
+    served: str
+    context: int | None
+    fingerprint: str
+    ids: bool
+    tokenizes: bool
+    root: str = ""
+    template: str = ""
+    ends: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-compatible form, read back by :meth:`from_json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Facts:
+        """The facts again; what a later version has added is left out."""
+        known = {field.name for field in fields(cls)}
+        values = {name: value for name, value in data.items() if name in known}
+        return cls(**{**values, "ends": tuple(values.get("ends", ()))})

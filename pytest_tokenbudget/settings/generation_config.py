@@ -16,9 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from pytest_tokenbudget.common.messages import kind_of, nearest
 from pytest_tokenbudget.common.outside_files import FileError, read_text
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.settings.config_file import ConfigError, kind_of, nearest
+from pytest_tokenbudget.settings.config_file import ConfigError
+
+# Framings of the games that the scenarios hold; the file may have a limit for each.
+FRAMINGS = ("neutral", "anger", "happiness", "sadness", "fear", "disgust", "surprise")
 
 GENERATION = "llm.generation_config"
 LIMIT = "max_new_tokens"

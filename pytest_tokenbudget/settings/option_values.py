@@ -65,7 +65,7 @@ class Threshold:
 
 
 def _nearest(value: str, allowed: Iterable[str]) -> str:
-    from pytest_tokenbudget.settings.config_file import nearest
+    from pytest_tokenbudget.common.messages import nearest
 
     close = nearest(value, list(allowed), count=1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig
+from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig, budgets_of_entries
 from pytest_tokenbudget.settings.endpoints import shown_address
 from pytest_tokenbudget.settings.generation_config import GenerationConfig, read_generation_config
-from pytest_tokenbudget.settings.model_settings import budgets_of_entries
 from pytest_tokenbudget.settings.option_fields import Option
 from pytest_tokenbudget.settings.option_flags import first_name
 from pytest_tokenbudget.settings.option_values import STAGES, toml_text
@@ -127,7 +126,7 @@ def _from_command_line(config: pytest.Config, option: Option) -> str | None:
 
 
 def _generation_config(path: Path, origin: str) -> GenerationConfig:
-    from pytest_tokenbudget.tasks.games import FRAMINGS
+    from pytest_tokenbudget.settings.generation_config import FRAMINGS
 
     try:
         return read_generation_config(path, FRAMINGS)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from pytest_tokenbudget.settings.generation_config import FRAMINGS
 from pytest_tokenbudget.tasks.problem import Message, Problem, content_id
 from pytest_tokenbudget.tasks.word_problems import NAMES
 
@@ -24,7 +25,6 @@ MAX_SIZE = 100_000
 # leaves two for later. No problem changes by that, only its place.
 EARLY = (0, 8, 9, 3, 4, 69, 109)
 LATE = (19, 33)
-FRAMINGS = ("neutral", "anger", "happiness", "sadness", "fear", "disgust", "surprise")
 FEELINGS = {
     "anger": "{o} was rude and you are angry.",
     "happiness": "It is a good day and you are happy.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_tokenbudget.settings.config_file import nearest
+from pytest_tokenbudget.common.messages import nearest
 from pytest_tokenbudget.tasks.base import Task, TaskError
 from pytest_tokenbudget.tasks.generated import GENERATORS, GeneratedTask
 from pytest_tokenbudget.tasks.gsm8k import Gsm8kTask

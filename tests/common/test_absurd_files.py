@@ -11,8 +11,8 @@ from pytest_tokenbudget.baselines.reading import read_baseline
 from pytest_tokenbudget.baselines.run import BaselineError
 from pytest_tokenbudget.common.outside_text import HARMFUL
 from pytest_tokenbudget.core.engine import EngineError
-from pytest_tokenbudget.models.catalogue import ModelSpec
 from pytest_tokenbudget.models.files import ModelError, read_details, read_gguf_details
+from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.recipes.recipe import RecipeError
 from pytest_tokenbudget.recipes.recipe import _read_json as read_recipe
 from pytest_tokenbudget.recorded.files import RecordingError, load_recordings

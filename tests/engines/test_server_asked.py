@@ -11,8 +11,7 @@ from server_scripted import MESSAGES, NANO
 
 from pytest_tokenbudget.core.probes import Ask
 from pytest_tokenbudget.engines.server.engine import ServerEngine
-from pytest_tokenbudget.engines.server.server_facts import Facts
-from pytest_tokenbudget.settings.endpoints import Endpoint
+from pytest_tokenbudget.settings.endpoints import Endpoint, Facts
 
 ANSWER = {
     "message": {"content": "7", "reasoning_content": "There are 7."},

@@ -19,14 +19,14 @@ from pytest_tokenbudget.engines.server.described_models import ask_servers
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.engine import ServerEngine
 from pytest_tokenbudget.engines.server.heard import End, Heard, NoIdsError, read_usage
-from pytest_tokenbudget.engines.server.server_facts import Facts, agreed, choose_served, probe
+from pytest_tokenbudget.engines.server.server_facts import agreed, choose_served, probe
 from pytest_tokenbudget.engines.server.tokens import (
     UNKNOWN_ID,
     choose_tokens,
     count_tokens,
     put_in,
 )
-from pytest_tokenbudget.settings.endpoints import Endpoint
+from pytest_tokenbudget.settings.endpoints import Endpoint, Facts
 from pytest_tokenbudget.texts.detokenizer import text_and_offsets
 from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
 

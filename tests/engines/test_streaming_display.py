@@ -24,11 +24,10 @@ from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.engine import ServerEngine
 from pytest_tokenbudget.engines.server.heard import Heard
-from pytest_tokenbudget.engines.server.server_facts import Facts
 from pytest_tokenbudget.report import live_display
 from pytest_tokenbudget.report.live import DIM, UNDIM
 from pytest_tokenbudget.report.live_display import LiveDisplay
-from pytest_tokenbudget.settings.endpoints import Endpoint
+from pytest_tokenbudget.settings.endpoints import Endpoint, Facts
 from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
 
 pytest_plugins = ["run_fixtures"]

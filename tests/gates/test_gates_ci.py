@@ -13,7 +13,7 @@ import pytest
 import yaml
 from runs import environment
 
-from pytest_tokenbudget.gates import Gate
+from pytest_tokenbudget.gates import Gate, github
 from pytest_tokenbudget.gates.unjudged import Unjudged
 from pytest_tokenbudget.gates.verdicts import Judgement
 from pytest_tokenbudget.report import github

@@ -2,10 +2,15 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_tokenbudget.engines.server.server_facts import Facts
 from pytest_tokenbudget.models.choice import choose_models, engine_of
 from pytest_tokenbudget.models.resolution import ModelError, load_catalogue
-from pytest_tokenbudget.settings.endpoints import Endpoint, identity_of, read_address, shown_address
+from pytest_tokenbudget.settings.endpoints import (
+    Endpoint,
+    Facts,
+    identity_of,
+    read_address,
+    shown_address,
+)
 from pytest_tokenbudget.settings.project import find_project
 from pytest_tokenbudget.settings.read_settings import read_settings
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig, nearest, read_config
+from pytest_tokenbudget.common.messages import nearest
+from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig, read_config
 
 OPTIONS = ("budgets", "min_accuracy", "max_truncation", "task")
 

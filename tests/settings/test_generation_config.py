@@ -11,12 +11,12 @@ from runs import Engines
 
 from pytest_tokenbudget.settings.config_file import ConfigError
 from pytest_tokenbudget.settings.generation_config import (
+    FRAMINGS,
     Given,
     Limit,
     generation_config_text,
     read_generation_config,
 )
-from pytest_tokenbudget.tasks.games import FRAMINGS
 
 pytest_plugins = ["run_fixtures"]
 

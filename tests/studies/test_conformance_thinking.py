@@ -19,7 +19,7 @@ from conformance_fakes import (
 )
 
 from pytest_tokenbudget.core.probes import Ask, Choice, Reply
-from pytest_tokenbudget.models.catalogue import ModelSpec
+from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.studies.conformance.budget_methods import UNKNOWN, WAYS, ways_for
 from pytest_tokenbudget.studies.conformance.results import Verdict, WayResult
 from pytest_tokenbudget.studies.conformance.thinking import probe_way

@@ -11,7 +11,7 @@ from studies import make_study, trace_of
 from pytest_tokenbudget.common.style import cells
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.json_files import RunInfo
-from pytest_tokenbudget.settings.generation_config import read_generation_config
+from pytest_tokenbudget.settings.generation_config import FRAMINGS, read_generation_config
 from pytest_tokenbudget.stats.truncation import Verdict
 from pytest_tokenbudget.studies.scenarios.analysis import (
     NoScenariosError,
@@ -26,7 +26,6 @@ from pytest_tokenbudget.studies.scenarios.report import (
     write_scenarios,
 )
 from pytest_tokenbudget.studies.scenarios.settings import settings_files, settings_text
-from pytest_tokenbudget.tasks.games import FRAMINGS
 from pytest_tokenbudget.tasks.registry import load_task
 
 pytest_plugins = ["run_fixtures"]

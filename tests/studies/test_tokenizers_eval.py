@@ -15,7 +15,6 @@ from tokenizers import Tokenizer, normalizers
 from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.engines import token_counter as counting
 from pytest_tokenbudget.engines.makers import make_server_engine
-from pytest_tokenbudget.engines.server.server_facts import Facts
 from pytest_tokenbudget.engines.token_counter import (
     NoTokenizerError,
     TokenCounter,
@@ -31,7 +30,7 @@ from pytest_tokenbudget.models.resolution import (
 )
 from pytest_tokenbudget.report.files import write_bytes
 from pytest_tokenbudget.report.json_files import RunInfo
-from pytest_tokenbudget.settings.endpoints import Endpoint
+from pytest_tokenbudget.settings.endpoints import Endpoint, Facts
 from pytest_tokenbudget.studies.tokenizers.analysis import LIMITS, reports_of
 from pytest_tokenbudget.studies.tokenizers.report import tokenizers_record
 from pytest_tokenbudget.studies.tokenizers.run import Tokenization, shown_change

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from pytest_tokenbudget.settings import generation_config
 from pytest_tokenbudget.tasks import games
 from pytest_tokenbudget.tasks.registry import load_task
 
@@ -19,7 +20,7 @@ def test_the_standard_set_has_every_game_framing_and_number_of_options():
     assert {*found} == {name for _, name in games.kinds()}
     assert {*games.SIMULTANEOUS, *games.SEQUENTIAL} < {*found}
     assert min(found.values()) >= 3
-    assert {*of(problems, "framing")} == {*games.FRAMINGS}
+    assert {*of(problems, "framing")} == {*generation_config.FRAMINGS}
     assert min(of(problems, "framing").values()) >= 4
     several = [p for p in problems if p.category == "multi-option"]
     assert {len(p.metadata["options"]) for p in several} == {3, 4, 5, 6}

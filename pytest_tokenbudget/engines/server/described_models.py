@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.models.catalogue import HUB_ID, ModelSpec
-from pytest_tokenbudget.models.catalogue import Kind as ModelKind
+from pytest_tokenbudget.models.catalogue import HUB_ID
+from pytest_tokenbudget.models.spec import Kind as ModelKind
+from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.models.thinking_formats import detect
 from pytest_tokenbudget.settings.endpoints import Endpoint, identity_of, place_of
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.store import TraceStore
-    from pytest_tokenbudget.engines.server.server_facts import Facts
+    from pytest_tokenbudget.settings.endpoints import Facts
     from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
@@ -35,7 +36,8 @@ def ask_servers(endpoint: Endpoint, store: TraceStore, timeout: float) -> Facts:
     Raises:
         EngineError: If they cannot be used, and were not before.
     """
-    from pytest_tokenbudget.engines.server.server_facts import Facts, NoWordError, probe
+    from pytest_tokenbudget.engines.server.server_facts import NoWordError, probe
+    from pytest_tokenbudget.settings.endpoints import Facts
 
     # Servers that have another model by now are not taken at their former word: they would
     # generate what is missing.

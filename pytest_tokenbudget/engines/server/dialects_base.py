@@ -20,7 +20,8 @@ from pytest_tokenbudget.engines.server.heard import (
 )
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind
 from pytest_tokenbudget.engines.server.retry import persistently
-from pytest_tokenbudget.engines.server.server_facts import Facts, choose_served
+from pytest_tokenbudget.engines.server.server_facts import choose_served
+from pytest_tokenbudget.settings.endpoints import Facts
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Server

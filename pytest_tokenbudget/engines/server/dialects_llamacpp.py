@@ -53,7 +53,7 @@ from pytest_tokenbudget.engines.server.heard import (
     size_of,
     text_of,
 )
-from pytest_tokenbudget.engines.server.server_facts import Facts
+from pytest_tokenbudget.settings.endpoints import Facts
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Server

@@ -27,7 +27,7 @@ from pytest_tokenbudget.engines.server.dialects_base import GONE, Dialect, chose
 from pytest_tokenbudget.engines.server.heard import mapping, text_of
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind
 from pytest_tokenbudget.engines.server.retry import persistently
-from pytest_tokenbudget.engines.server.server_facts import Facts
+from pytest_tokenbudget.settings.endpoints import Facts
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Server

@@ -44,7 +44,7 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     tokenized,
 )
 from pytest_tokenbudget.engines.server.heard import Heard, ids_of, output_ids, text_of
-from pytest_tokenbudget.engines.server.server_facts import Facts
+from pytest_tokenbudget.settings.endpoints import Facts
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Server

@@ -29,14 +29,14 @@ from pytest_tokenbudget.engines.server.http import Fault, Key, Server
 from pytest_tokenbudget.engines.server.jobs import IdsJob, Job
 from pytest_tokenbudget.engines.server.pool import Pool, Timing
 from pytest_tokenbudget.engines.server.probe_requests import ask_all
-from pytest_tokenbudget.engines.server.server_facts import Facts
 from pytest_tokenbudget.engines.server.tokens import (
     ServerText,
     Tokens,
     choose_tokens,
 )
 from pytest_tokenbudget.engines.text import ModelText
-from pytest_tokenbudget.models.catalogue import ModelSpec
+from pytest_tokenbudget.models.spec import ModelSpec
+from pytest_tokenbudget.settings.endpoints import Facts
 from pytest_tokenbudget.texts.token_texts import Pieces
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from pytest_tokenbudget.engines.server.dialects_base import Wish
 from pytest_tokenbudget.engines.server.heard import End, Heard, MalformedError, NoIdsError
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Server
 from pytest_tokenbudget.engines.server.pool import Pool
-from pytest_tokenbudget.engines.server.server_facts import Facts
+from pytest_tokenbudget.settings.endpoints import Facts
 from pytest_tokenbudget.texts.token_texts import REPLACEMENT
 
 if TYPE_CHECKING:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_tokenbudget.common.messages import nearest
 from pytest_tokenbudget.core.engine import EngineError
-from pytest_tokenbudget.settings.config_file import nearest
+from pytest_tokenbudget.settings.endpoints import Facts
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.engines.server.http import Fault, Server
@@ -20,46 +21,6 @@ MOST_SHOWN = 10
 
 class NoWordError(EngineError):
     """Servers that say nothing of themselves: they do not answer, or not without the right key."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What one or several servers say of the one model that they serve.
-
-    Attributes:
-        kind: ``vllm``, ``sglang``, ``llamacpp``, ``serve`` or ``openai``.
-        version: The server's own version; empty where it tells none.
-        served: The model's name in requests.
-        context: Tokens that prompt and output may have together; None where the server is silent.
-        fingerprint: What the server says about the weights; empty where it says nothing.
-        ids: Whether it takes prompts and gives outputs as token ids.
-        tokenizes: Whether it encodes and decodes on request.
-        root: Where the server has the model from, a directory or a hub id, as it says.
-        template: The chat template that it names; empty where it names none.
-        ends: Texts of tokens that it says to end sequences.
-    """
-
-    kind: str
-    version: str
-    served: str
-    context: int | None
-    fingerprint: str
-    ids: bool
-    tokenizes: bool
-    root: str = ""
-    template: str = ""
-    ends: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-compatible form, read back by :meth:`from_json`."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Facts:
-        """The facts again; what a later version has added is left out."""
-        known = {field.name for field in fields(cls)}
-        values = {name: value for name, value in data.items() if name in known}
-        return cls(**{**values, "ends": tuple(values.get("ends", ()))})
 
 
 def probe(endpoint: Endpoint, timeout: float = 10.0) -> Facts:

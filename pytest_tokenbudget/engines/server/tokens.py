@@ -13,10 +13,10 @@ from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.dialects_base import GONE, Dialect
 from pytest_tokenbudget.engines.server.http import Fault, Key, Server
 from pytest_tokenbudget.engines.server.retry import patiently, persistently
-from pytest_tokenbudget.engines.server.server_facts import Facts
 from pytest_tokenbudget.engines.text import ModelText
-from pytest_tokenbudget.models.catalogue import ModelSpec
+from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.models.thinking_formats import detect
+from pytest_tokenbudget.settings.endpoints import Facts
 from pytest_tokenbudget.texts.detokenizer import text_and_offsets
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pytest_tokenbudget.core.probes import Ask
-from pytest_tokenbudget.models.catalogue import ModelSpec
+from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.studies.conformance.probe_context import Bench, with_fields, with_suffix
 
 BUDGETS = (0, 1, 32, 256)

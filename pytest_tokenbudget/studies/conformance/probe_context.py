@@ -11,7 +11,7 @@ from typing import Protocol
 
 from pytest_tokenbudget.core.engine import Engine, EngineError, Request
 from pytest_tokenbudget.core.probes import Ask, Askable, Choice, NoAnswerError, Reply
-from pytest_tokenbudget.models.catalogue import ModelSpec
+from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.models.thinking_formats import GENERIC, builtin_formats
 from pytest_tokenbudget.studies.conformance.results import Observation
 from pytest_tokenbudget.tasks.problem import SOLVE_INSTRUCTION

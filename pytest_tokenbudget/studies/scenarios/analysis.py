@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from pytest_tokenbudget.common.messages import nearest
 from pytest_tokenbudget.common.outside_text import PrintableError
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.report.limits import TARGET
-from pytest_tokenbudget.settings.config_file import nearest
 from pytest_tokenbudget.settings.generation_config import SPLITS, GenerationConfig
 from pytest_tokenbudget.studies.scenarios.answers import Answers, answers_of, has_options
 from pytest_tokenbudget.tasks.problem import Problem

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.common.style import plural
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.report.json_files import RunInfo
-from pytest_tokenbudget.settings.generation_config import SPLITS, Limit, generation_config_text
+from pytest_tokenbudget.settings.generation_config import (
+    FRAMINGS,
+    SPLITS,
+    Limit,
+    generation_config_text,
+)
 from pytest_tokenbudget.studies.scenarios.analysis import FRAMING, ScenarioReport
-from pytest_tokenbudget.tasks.games import FRAMINGS
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.studies.scenarios.limits import Choice

@@ -3,9 +3,9 @@
 import pytest
 from runs import Engines, answers, combined
 
+from pytest_tokenbudget.models.own_settings import KEYS
 from pytest_tokenbudget.models.resolution import ModelError, load_catalogue
-from pytest_tokenbudget.settings.config_file import UserConfig
-from pytest_tokenbudget.settings.model_settings import KEYS, budgets_of_entries
+from pytest_tokenbudget.settings.config_file import UserConfig, budgets_of_entries
 
 pytest_plugins = ["run_fixtures"]
 

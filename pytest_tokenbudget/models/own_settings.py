@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_tokenbudget.common.messages import kind_of, nearest
 from pytest_tokenbudget.models.files import ModelError
-from pytest_tokenbudget.settings.config_file import kind_of, nearest
+from pytest_tokenbudget.settings.config_file import GENERATION
 from pytest_tokenbudget.settings.option_fields import Option
 from pytest_tokenbudget.settings.option_values import toml_text
 from pytest_tokenbudget.settings.options import OPTIONS, Settings
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.models.catalogue import ModelSpec, OwnSettings
+    from pytest_tokenbudget.models.spec import ModelSpec, OwnSettings
 
-TABLE = "generation"
 # Keys of the table, and the options that they set.
 KEYS = {key: each for each in OPTIONS if each.model for key in (each.name, *each.former)}
 
@@ -39,7 +39,7 @@ def read_own_settings(table: object, inherited: OwnSettings, where: str) -> OwnS
     """
     if not isinstance(table, Mapping):
         raise ModelError(
-            f"{where}: {TABLE} must be a table, such as [models.NAME.{TABLE}] with "
+            f"{where}: {GENERATION} must be a table, such as [models.NAME.{GENERATION}] with "
             f"budgets = [64, 128], not {kind_of(table)}"
         )
     found = dict(inherited)
@@ -48,19 +48,24 @@ def read_own_settings(table: object, inherited: OwnSettings, where: str) -> OwnS
             close = nearest(key, KEYS, count=1)
             hint = f", did you mean {close[0]!r}?" if close else ""
             raise ModelError(
-                f"{where}: {TABLE} has the unknown key {key!r}{hint}; allowed are {', '.join(KEYS)}"
+                f"{where}: {GENERATION} has the unknown key {key!r}{hint}; "
+                f"allowed are {', '.join(KEYS)}"
             )
         if same := [other for other in table if other != key and KEYS.get(other) == KEYS[key]]:
-            raise ModelError(f"{where}: {TABLE}: {key} and {same[0]} are one setting: keep one")
+            raise ModelError(
+                f"{where}: {GENERATION}: {key} and {same[0]} are one setting: keep one"
+            )
         option = KEYS[key]
         try:
             if isinstance(value, list) and not option.many:
                 option.parse("")  # No option can be empty: the error says what is allowed.
             parsed = option.parse(toml_text(value))
         except ValueError as error:
-            raise ModelError(f"{where}: {TABLE}.{key} {_wrong(value, option, error)}") from None
+            raise ModelError(
+                f"{where}: {GENERATION}.{key} {_wrong(value, option, error)}"
+            ) from None
         if key == "cliff_budgets" and len(parsed) < 2:
-            raise ModelError(f"{where}: {TABLE}.{key}: {parsed[0]} alone has no step")
+            raise ModelError(f"{where}: {GENERATION}.{key}: {parsed[0]} alone has no step")
         found[option.name] = parsed
     return tuple(found.items())
 
@@ -89,15 +94,3 @@ def settings_of(settings: Settings, spec: ModelSpec) -> Settings:
         return settings
     explicit = settings.explicit | own.keys()
     return replace(settings, **own, explicit=explicit, from_model_entry=tuple(own))
-
-
-def budgets_of_entries(models: Mapping[str, object]) -> set[int]:
-    """Budgets that entries of a settings file name, before the entries are read."""
-    found: set[int] = set()
-    for entry in models.values():
-        table = entry.get(TABLE) if isinstance(entry, Mapping) else None
-        for key in ("budgets", "thinking_budgets"):
-            value = table.get(key) if isinstance(table, Mapping) else None
-            if isinstance(value, list):
-                found.update(each for each in value if type(each) is int)
-    return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_tokenbudget.engines.loading import load_config
-from pytest_tokenbudget.models.catalogue import ModelSpec
+from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.models.thinking_formats import models_file
 
 if TYPE_CHECKING:

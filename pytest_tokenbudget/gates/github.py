@@ -1,0 +1,133 @@
+"""GitHub Actions: annotations on gates that failed, and their part of the job summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from pytest_tokenbudget.report.github import SIGNS, Job, command, escape
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.gates.table import Gate
+    from pytest_tokenbudget.gates.unjudged import Unjudged
+    from pytest_tokenbudget.gates.verdicts import Judgement
+
+
+def annotation_lines(
+    job: Job,
+    gates: Sequence[Gate],
+    judgements: Sequence[Judgement],
+    missing: Sequence[Unjudged],
+) -> Iterator[str]:
+    """A workflow command for every verdict that fails, and a warning for what is only allowed.
+
+    A gate of the settings file is annotated where it stands there, one of an option at its test.
+    """
+    by_label = {gate.label: gate for gate in gates}
+    for each in judgements:
+        gate = by_label[each.gate]
+        where = _place(job, gate, each.test)
+        if not each.kept:
+            title = "tokenbudget: not measured" if each.ruling == "unknown" else "tokenbudget"
+            message = f"{each.model}: {each.sentence}"
+            yield command("error", where, f"{title}: {each.gate}", message)
+        elif each.ruling == "inconclusive":
+            yield command("warning", where, f"tokenbudget: {each.gate}", each.sentence)
+    for missed in missing:
+        if missed.selection:
+            continue
+        where = _place(job, missed.gate)
+        kind = "error" if missed.fails else "warning"
+        yield command(kind, where, "tokenbudget: not judged", missed.sentence())
+
+
+def _place(job: Job, gate: Gate, test: str = "") -> dict[str, str | int]:
+    """File and line of a gate, or of the test that judged it, where they are the repository's."""
+    name = test.partition("::")[0] if gate.option else gate.file
+    path = (job.workspace / name).resolve()
+    if not name or not path.is_file() or not path.is_relative_to(job.workspace.resolve()):
+        return {}
+    found = path.relative_to(job.workspace.resolve()).as_posix()
+    return {"file": found, **({"line": gate.line} if gate.line and not gate.option else {})}
+
+
+def write_summary(
+    job: Job | None,
+    gates: Sequence[Gate],
+    judgements: Sequence[Judgement],
+    missing: Sequence[Unjudged],
+    remark: str = "",
+) -> None:
+    """Add the verdicts to the job's summary, where there is one."""
+    if job is None or job.summary is None:
+        return
+    text = summary(job, gates, judgements, missing, remark)
+    # Other steps of the job write there too.
+    with job.summary.open("a", encoding="utf-8") as stream:
+        stream.write(text)
+
+
+def summary(
+    job: Job,
+    gates: Sequence[Gate],
+    judgements: Sequence[Judgement],
+    missing: Sequence[Unjudged],
+    remark: str = "",
+) -> str:
+    """The verdicts as Markdown: a table, what fails in words, and links."""
+    from pytest_tokenbudget.gates.report import headline
+
+    by_label = {gate.label: gate for gate in gates}
+    lines = [f"## Token budgets: {headline(judgements, missing)}", ""]
+    lines += [f"**{escape(remark)}**", ""] if remark else []
+    if judgements:
+        lines += [
+            "| | gate | model | where | measured | allowed | n | 80 % power for |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        lines += [_row(job, each, by_label[each.gate]) for each in judgements]
+        lines.append("")
+    fails = [f"{each.model}: {each.sentence}" for each in judgements if not each.kept]
+    fails += [missed.sentence() for missed in missing]
+    lines += [f"- {escape(sentence)}" for sentence in fails]
+    lines += [""] if fails else []
+    if job.run:
+        lines += [f"Files of this run, if they were uploaded: [artifacts]({job.run}#artifacts)", ""]
+    return "\n".join(lines) + "\n"
+
+
+def _row(job: Job, each: Judgement, gate: Gate) -> str:
+    from pytest_tokenbudget.stats.decision_rules import Unit
+
+    at = "" if each.budget is None else f" at {each.budget:,}"
+    where = ", ".join(part for part in (f"{each.eval}{at}", each.mode, each.category) if part)
+    measured, power = "-", "-"
+    if each.unit and each.value is not None and each.low is not None:
+        unit = Unit(each.unit)
+        high = "-" if each.high is None else unit.number(each.high)
+        measured = f"{unit.number(each.value)}{unit.after} [{unit.number(each.low)}, {high}]"
+        if each.detectable is not None:
+            power = Unit(each.change_unit).distance(each.detectable)
+    label = escape(each.gate)
+    link = _link(job, gate, each)
+    cells = (
+        SIGNS[each.ruling],
+        f"[{label}]({link})" if link else label,
+        escape(each.model),
+        escape(where),
+        measured,
+        escape(each.shown),
+        "-" if each.n is None else f"{each.n:,}",
+        power,
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _link(job: Job, gate: Gate, each: Judgement) -> str:
+    """The gate, or the test that judged it, at the commit."""
+    place = _place(job, gate, each.test)
+    if not job.commit or not place:
+        return ""
+    line = f"#L{place['line']}" if "line" in place else ""
+    return f"{job.commit}/{quote(str(place['file']))}{line}"
