@@ -116,12 +116,12 @@ class BaselineKeeper:
             compared_annotations,
             write_compared_summary,
         )
-        from pytest_tokenbudget.report import github
+        from pytest_tokenbudget.report.github import current_job
 
         terminal = NamingTerminal(terminalreporter, self.config)
         if self.not_selected:
             terminal.write_line(f"baseline: {self.not_selected}")
-        job = github.here()
+        job = current_job()
         if job is None:
             return
         terminal.ensure_newline()

@@ -76,7 +76,7 @@ def summary(
     remark: str = "",
 ) -> str:
     """The verdicts as Markdown: a table, what fails in words, and links."""
-    from pytest_tokenbudget.gates.report import headline
+    from pytest_tokenbudget.gates.unjudged import headline
 
     by_label = {gate.label: gate for gate in gates}
     lines = [f"## Token budgets: {headline(judgements, missing)}", ""]

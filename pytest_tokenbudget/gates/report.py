@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.common.style import cells, columns, plural, rule, shorten, wrapped
+from pytest_tokenbudget.common.style import cells, columns, rule, shorten, wrapped
 from pytest_tokenbudget.gates import github
-from pytest_tokenbudget.report import github
+from pytest_tokenbudget.gates.unjudged import broken, headline
 from pytest_tokenbudget.report.files import write_json
 from pytest_tokenbudget.report.folder import report_folder
+from pytest_tokenbudget.report.github import current_job
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.gates.plugin import Keeper
@@ -45,7 +46,7 @@ def write_gates(keeper: Keeper) -> list[Path]:
     written = [write_json(path, record)]
     report_folder(keeper.session).note_run("gates", written)
     stopped = "" if keeper.complete else STOPPED
-    github.write_summary(github.here(), keeper.gates, keeper.judgements, keeper.missing, stopped)
+    github.write_summary(current_job(), keeper.gates, keeper.judgements, keeper.missing, stopped)
     return written
 
 
@@ -88,20 +89,6 @@ def gates_record(
         "rulings": dict(Counter(j.ruling for j in judgements)),
         "gates": listed,
     }
-
-
-def broken(judgements: Sequence[Judgement], missing: Sequence[Unjudged]) -> int:
-    """How many verdicts fail the run."""
-    return sum(not j.kept for j in judgements) + sum(each.fails for each in missing)
-
-
-def headline(judgements: Sequence[Judgement], missing: Sequence[Unjudged]) -> str:
-    """How many verdicts there are, and how many of them fail."""
-    total = len(judgements) + sum(not each.selection for each in missing)
-    fails = broken(judgements, missing)
-    if not fails:
-        return f"gates: {plural(total, 'verdict')}, none fails"
-    return f"gates: {fails:,} of {plural(total, 'verdict')} {'fails' if fails == 1 else 'fail'}"
 
 
 def gate_lines(
@@ -178,7 +165,7 @@ def show_gates(keeper: Keeper, terminal: NamingTerminal) -> None:
     shown = reports.relative_to(base) if reports.is_relative_to(base) else reports
     if not keeper.problems:
         terminal.write_line(f"written: {shown / 'results' / FILE}")
-    place = github.here()
+    place = current_job()
     if place is not None:
         for line in github.annotation_lines(place, keeper.gates, keeper.judgements, keeper.missing):
             terminal.write_command(line)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget import registry
 from pytest_tokenbudget.common.names import EXPLICIT
 from pytest_tokenbudget.common.package_files import suite
+from pytest_tokenbudget.common.style import plural
 from pytest_tokenbudget.gates.partial_runs import Selection
 from pytest_tokenbudget.gates.table import CONFORMANCE, SATURATION, Gate
 from pytest_tokenbudget.gates.targets import (
@@ -146,3 +147,17 @@ def known_names(session: Session, evals: Collection[str]) -> Known:
         tasks=TASK_NAMES,
         modes=("plain", "thinking", *further, *MODES, EXPLICIT),
     )
+
+
+def broken(judgements: Sequence[Judgement], missing: Sequence[Unjudged]) -> int:
+    """How many verdicts fail the run."""
+    return sum(not j.kept for j in judgements) + sum(each.fails for each in missing)
+
+
+def headline(judgements: Sequence[Judgement], missing: Sequence[Unjudged]) -> str:
+    """How many verdicts there are, and how many of them fail."""
+    total = len(judgements) + sum(not each.selection for each in missing)
+    fails = broken(judgements, missing)
+    if not fails:
+        return f"gates: {plural(total, 'verdict')}, none fails"
+    return f"gates: {fails:,} of {plural(total, 'verdict')} {'fails' if fails == 1 else 'fail'}"

@@ -11,12 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common.outside_text import printable, printable_lines
-
-if TYPE_CHECKING:
-    pass
 
 # Characters of a cell or a sentence in the summary, which may hold 1 MiB in all.
 LONGEST = 2_000
@@ -46,7 +42,7 @@ class Job:
     run: str = ""
 
 
-def here(environ: Mapping[str, str] | None = None) -> Job | None:
+def current_job(environ: Mapping[str, str] | None = None) -> Job | None:
     """The job, None outside of GitHub Actions."""
     known = os.environ if environ is None else environ
     if known.get("GITHUB_ACTIONS") != "true":
@@ -78,9 +74,6 @@ def command(kind: str, where: Mapping[str, str | int], title: str, message: str)
 
 def _escaped(text: str, also: str = "") -> str:
     return "".join(f"%{ord(c):02X}" if c in "%\r\n" + also else c for c in text)
-
-
-# The summary
 
 
 def escape(text: str) -> str:

@@ -16,7 +16,7 @@ from runs import environment
 from pytest_tokenbudget.gates import Gate, github
 from pytest_tokenbudget.gates.unjudged import Unjudged
 from pytest_tokenbudget.gates.verdicts import Judgement
-from pytest_tokenbudget.report import github
+from pytest_tokenbudget.report.github import current_job
 
 pytest_plugins = ["run_fixtures"]
 
@@ -148,12 +148,12 @@ def checkout(tmp_path):
 
 
 def job(checkout, **changes):
-    return github.here({**JOB, "GITHUB_WORKSPACE": str(checkout), **changes})
+    return current_job({**JOB, "GITHUB_WORKSPACE": str(checkout), **changes})
 
 
 def test_elsewhere_nobody_is_told_anything():
-    assert github.here({}) is None
-    assert github.here({**JOB, "GITHUB_ACTIONS": ""}) is None
+    assert current_job({}) is None
+    assert current_job({**JOB, "GITHUB_ACTIONS": ""}) is None
 
 
 def test_annotations_stand_at_the_gate_or_at_the_test(checkout):
