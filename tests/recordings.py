@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_tokenbudget.recorded.files import RecordingError, load_recordings
+from pytest_tokenbudget.recorded.files import load_recordings
 from pytest_tokenbudget.recorded.load import recorded_study
+from pytest_tokenbudget.recorded.records import RecordingError
 from pytest_tokenbudget.recorded.traces import Tokens
 
 DATA = Path(__file__).parent / "data" / "recorded"

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.core.trace import Cut, Outcome, StopReason
 from pytest_tokenbudget.tasks.base import NO_ANSWER, Task, Verdict
 from pytest_tokenbudget.tasks.problem import Problem
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -69,3 +74,10 @@ def _decide(judge_text: Callable[[str, bool], Verdict], cut: Cut) -> tuple[Outco
     if cut.truncated:
         return Outcome.TRUNCATED_IN_ANSWER, verdict
     return (Outcome.NO_ANSWER if verdict.predicted is None else Outcome.WRONG), verdict
+
+
+def scores(judged: tuple[Judged, ...]) -> NDArray[np.float64]:
+    """1 for a right answer, 0 for any other, NaN where an error left nothing to judge."""
+    import numpy as np
+
+    return np.array([np.nan if j.outcome is Outcome.ERROR else float(j.correct) for j in judged])

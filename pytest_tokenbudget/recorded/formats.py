@@ -18,9 +18,9 @@ from pytest_tokenbudget.common.outside_files import (
 )
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.core.engine import Decoding, UnrecordedDecoding
-from pytest_tokenbudget.recorded.files import MAIN, Record, RecordingError, Source
 from pytest_tokenbudget.recorded.inspect import read_inspect
 from pytest_tokenbudget.recorded.lm_eval import read_lm_eval
+from pytest_tokenbudget.recorded.records import MAIN, Record, RecordingError, Source
 from pytest_tokenbudget.recorded.values import Fields, expected
 from pytest_tokenbudget.tasks.problem import NO_CATEGORY
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_tokenbudget.core.engine import Decoding, UnrecordedDecoding
 from pytest_tokenbudget.core.trace import ThinkingFormat
-from pytest_tokenbudget.recorded.files import Record, RecordingError, Source
+from pytest_tokenbudget.recorded.records import Record, RecordingError, Source
 from pytest_tokenbudget.recorded.values import Fields, expected, number_text
 from pytest_tokenbudget.tasks.jsonl import kind_of
 from pytest_tokenbudget.tasks.problem import NO_CATEGORY

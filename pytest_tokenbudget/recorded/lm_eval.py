@@ -17,7 +17,7 @@ from pathlib import Path
 from pytest_tokenbudget.common.outside_files import FileError, read_json
 from pytest_tokenbudget.core.engine import Decoding, UnrecordedDecoding
 from pytest_tokenbudget.models.thinking_formats import left_open
-from pytest_tokenbudget.recorded.files import Record, RecordingError, Source
+from pytest_tokenbudget.recorded.records import Record, RecordingError, Source
 from pytest_tokenbudget.recorded.values import Fields, expected
 from pytest_tokenbudget.tasks.jsonl import kind_of
 from pytest_tokenbudget.tasks.problem import NO_CATEGORY

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pytest_tokenbudget.core.trace import Outcome, StopReason, Trace
 from pytest_tokenbudget.models.thinking_formats import Formats
-from pytest_tokenbudget.recorded.files import Recording, RecordingError, Runs
+from pytest_tokenbudget.recorded.records import Recording, RecordingError, Runs
 from pytest_tokenbudget.recorded.study import RecordedStudy
 from pytest_tokenbudget.recorded.traces import (
     UNKNOWN_ID,

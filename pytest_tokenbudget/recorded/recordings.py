@@ -20,7 +20,7 @@ from pytest_tokenbudget.settings.options import Settings
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.models.thinking_formats import Formats
-    from pytest_tokenbudget.recorded.files import Recording
+    from pytest_tokenbudget.recorded.records import Recording
     from pytest_tokenbudget.recorded.study import RecordedStudy
     from pytest_tokenbudget.recorded.traces import Counter
     from pytest_tokenbudget.tasks.base import Task
@@ -59,7 +59,8 @@ class Recordings:
         Raises:
             pytest.UsageError: If a file cannot be read, or a model is asked for that is not there.
         """
-        from pytest_tokenbudget.recorded.files import RecordingError, load_recordings
+        from pytest_tokenbudget.recorded.files import load_recordings
+        from pytest_tokenbudget.recorded.records import RecordingError
 
         try:
             loaded = load_recordings(self.settings.recorded)
@@ -166,8 +167,8 @@ class Recordings:
         return {}
 
     def _study(self, alias: str, kind: Kind) -> RecordedStudy:
-        from pytest_tokenbudget.recorded.files import RecordingError
         from pytest_tokenbudget.recorded.load import recorded_study
+        from pytest_tokenbudget.recorded.records import RecordingError
         from pytest_tokenbudget.tasks.base import TaskError
 
         recording = self.by_alias[alias].get(kind)

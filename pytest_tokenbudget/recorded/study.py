@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pytest_tokenbudget.core.scoring import Judged, judge, judge_by
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Cut, Outcome, StopReason, Trace
-from pytest_tokenbudget.recorded.files import Recording, Runs
+from pytest_tokenbudget.recorded.records import Recording, Runs
 from pytest_tokenbudget.recorded.traces import Measured
 from pytest_tokenbudget.tasks.base import NO_ANSWER, Verdict
 from pytest_tokenbudget.tasks.problem import Problem

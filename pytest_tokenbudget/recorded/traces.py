@@ -22,7 +22,7 @@ from pytest_tokenbudget.models.thinking_formats import (
     builtin_formats,
     detect_in_outputs,
 )
-from pytest_tokenbudget.recorded.files import Record, Recording, RecordingError
+from pytest_tokenbudget.recorded.records import Record, Recording, RecordingError
 from pytest_tokenbudget.texts.detokenizer import text_and_offsets
 
 # Stands where a token is known to be but not which.

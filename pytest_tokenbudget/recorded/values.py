@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from pytest_tokenbudget.recorded.files import RecordingError
+from pytest_tokenbudget.recorded.records import RecordingError
 from pytest_tokenbudget.tasks.jsonl import kind_of
 
 _NEEDED = "\0needed"

@@ -11,6 +11,7 @@ from pytest_tokenbudget.core.scoring import Judged
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.report.files import to_record
+from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.tasks.problem import Problem
 
 if TYPE_CHECKING:
@@ -175,3 +176,8 @@ def limits_of(
         target=target,
         fit_each=fit_each,
     )
+
+
+def target_of(run: RunInfo) -> float:
+    """The share of answers that a recommended limit may truncate."""
+    return float(str(run.settings.get("target_truncation", TARGET)))

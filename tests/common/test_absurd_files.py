@@ -15,7 +15,8 @@ from pytest_tokenbudget.models.files import ModelError, read_details, read_gguf_
 from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.recipes.recipe import RecipeError
 from pytest_tokenbudget.recipes.recipe import _read_json as read_recipe
-from pytest_tokenbudget.recorded.files import RecordingError, load_recordings
+from pytest_tokenbudget.recorded.files import load_recordings
+from pytest_tokenbudget.recorded.records import RecordingError
 from pytest_tokenbudget.settings.config_file import ConfigError, read_toml
 from pytest_tokenbudget.settings.generation_config import read_generation_config
 from pytest_tokenbudget.studies.errors.annotation_file import AnnotationError, read_sheet

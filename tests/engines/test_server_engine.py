@@ -19,7 +19,8 @@ from pytest_tokenbudget.engines.server.described_models import ask_servers
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.engine import ServerEngine
 from pytest_tokenbudget.engines.server.heard import End, Heard, NoIdsError, read_usage
-from pytest_tokenbudget.engines.server.server_facts import agreed, choose_served, probe
+from pytest_tokenbudget.engines.server.listed_models import choose_served
+from pytest_tokenbudget.engines.server.server_facts import agreed, probe
 from pytest_tokenbudget.engines.server.tokens import (
     UNKNOWN_ID,
     choose_tokens,

@@ -13,7 +13,8 @@ from studies import NumberTask, answer_pieces, make_problem, make_study, trace_o
 
 from pytest_tokenbudget.core.trace import Outcome, StopReason, ThinkingFormat
 from pytest_tokenbudget.models.resolution import load_catalogue
-from pytest_tokenbudget.recorded.files import Runs, load_recordings
+from pytest_tokenbudget.recorded.files import load_recordings
+from pytest_tokenbudget.recorded.records import Runs
 from pytest_tokenbudget.recorded.traces import Tokens, load_counter
 from pytest_tokenbudget.report.files import to_plain
 from pytest_tokenbudget.report.json_files import RunInfo

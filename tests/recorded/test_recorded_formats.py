@@ -12,7 +12,8 @@ from studies import NumberTask, make_problem
 
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.models.resolution import load_catalogue
-from pytest_tokenbudget.recorded.files import RecordingError, Runs, load_recordings
+from pytest_tokenbudget.recorded.files import load_recordings
+from pytest_tokenbudget.recorded.records import RecordingError, Runs
 from pytest_tokenbudget.recorded.traces import load_counter
 from pytest_tokenbudget.tasks.registry import load_task
 

@@ -13,19 +13,15 @@ from scipy import stats
 from studies import make_study
 
 from pytest_tokenbudget.common import style
+from pytest_tokenbudget.core.cliff import CliffStatus, find_cliff
+from pytest_tokenbudget.core.study_cliff import cliff_budgets
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.stats.resampling import bootstrap_mean
+from pytest_tokenbudget.studies.cliff.analysis import analyse_cliff
 from pytest_tokenbudget.studies.cliff.answer_figure import answer_figure, draw_answers
 from pytest_tokenbudget.studies.cliff.answer_place import SHARES, find_answers
 from pytest_tokenbudget.studies.cliff.figure import cliff_figure, draw_cliff
-from pytest_tokenbudget.studies.cliff.report import (
-    analyse_cliff,
-    cliff_budgets,
-    cliff_lines,
-    steepest_lines,
-    write_cliff,
-)
-from pytest_tokenbudget.studies.cliff.statistics import CliffStatus, find_cliff
+from pytest_tokenbudget.studies.cliff.report import cliff_lines, steepest_lines, write_cliff
 
 BUDGETS = (96, 112, 128, 144, 160)
 

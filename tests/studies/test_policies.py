@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_tokenbudget.stats.influence import advantages, folds
 from pytest_tokenbudget.studies.allocation.policies import CLAIMS, compare_policies
 from pytest_tokenbudget.studies.allocation.policy_results import (
     Judge,
     Spent,
-    advantages,
     e3_estimate,
     oracle,
     oracle_accuracy,
@@ -23,7 +23,6 @@ from pytest_tokenbudget.studies.allocation.replay import (
     choose,
     first_stable,
     fit_ridge,
-    folds,
     make_replay,
     one_limit,
     prices,

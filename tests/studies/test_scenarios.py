@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from pytest_tokenbudget.stats.influence import folds
 from pytest_tokenbudget.stats.limits import Promise
 from pytest_tokenbudget.stats.truncation import Verdict, truncates
-from pytest_tokenbudget.studies.allocation.replay import folds
 from pytest_tokenbudget.studies.scenarios.lengths import lengths_differ, mean_gap
 from pytest_tokenbudget.studies.scenarios.limits import ONE_LIMIT, learn, replay_limits
 from pytest_tokenbudget.studies.scenarios.rules import judge_given

@@ -15,8 +15,8 @@ from studies import NumberTask, make_problem, trace_of
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import ThinkingFormat
 from pytest_tokenbudget.report.json_files import RunInfo
+from pytest_tokenbudget.studies.structure.analysis import analyse_structure
 from pytest_tokenbudget.studies.structure.report import (
-    analyse_structure,
     structure_lines,
     structure_sentences,
     write_structure,

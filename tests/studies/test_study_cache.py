@@ -18,7 +18,7 @@ from pytest_tokenbudget.studies.allocation.analysis import (
     attach_model,
     model_of,
 )
-from pytest_tokenbudget.studies.cliff.report import analyse_cliff
+from pytest_tokenbudget.studies.cliff.analysis import analyse_cliff
 from pytest_tokenbudget.studies.errors.report import errors_of
 from pytest_tokenbudget.studies.scenarios.analysis import analyse_scenarios
 from pytest_tokenbudget.studies.thinking.analysis import analyse_thinking

@@ -19,8 +19,8 @@ from pytest_tokenbudget.engines.server.heard import (
     size_of,
 )
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind
+from pytest_tokenbudget.engines.server.listed_models import choose_served
 from pytest_tokenbudget.engines.server.retry import persistently
-from pytest_tokenbudget.engines.server.server_facts import choose_served
 from pytest_tokenbudget.settings.endpoints import Facts
 
 if TYPE_CHECKING:

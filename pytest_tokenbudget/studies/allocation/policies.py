@@ -20,26 +20,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pytest_tokenbudget.stats.influence import ratio_estimate
+from pytest_tokenbudget.stats.influence import Ints, advantages, folds, ratio_estimate
 from pytest_tokenbudget.stats.intervals import Estimate, Floats
 from pytest_tokenbudget.stats.paired import paired_lower
 from pytest_tokenbudget.studies.allocation.policy_results import (
     Judge,
     PolicyPoint,
     Spent,
-    advantages,
     e3_estimate,
     oracle,
 )
 from pytest_tokenbudget.studies.allocation.replay import (
-    Ints,
     Policy,
     Replay,
     by_category,
     by_difficulty,
     choose,
     first_stable,
-    folds,
     one_limit,
     prices,
 )

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pytest_tokenbudget.stats.influence import mean_intervals, pseudo_weights
+from pytest_tokenbudget.stats.influence import advantages, pseudo_weights
 from pytest_tokenbudget.stats.intervals import Estimate, Floats, mean_estimate, wilson
-from pytest_tokenbudget.studies.allocation.replay import FOLDS, Replay
+from pytest_tokenbudget.studies.allocation.replay import Replay
 
 
 class Spent(NamedTuple):
@@ -175,32 +175,3 @@ def e3_estimate(spent: Spent, confidence: float) -> Estimate:
 def e3(accuracy: float, tokens: float) -> float:
     """Accuracy squared over mean tokens; NaN without tokens."""
     return accuracy**2 / tokens if tokens > 0 else math.nan
-
-
-def advantages(
-    columns: list[Floats], confidence: float, learned: bool = False
-) -> tuple[Estimate, ...]:
-    """Intervals of differences in accuracy; one problem may make a difference of 1.
-
-    Args:
-        columns: One number a problem, for each difference.
-        confidence: Two-sided confidence.
-        learned: Whether what is judged was learned in the cross-validation. Folds share what they
-            learned on, so that their results vary together, by more than problems redrawn show; the
-            intervals are then made wider as Nadeau and Bengio do.
-    """
-    if not columns:
-        return ()
-    found = mean_intervals(np.column_stack(columns), confidence, 1.0)
-    if not learned:
-        return found
-    wider = math.sqrt(1 + FOLDS / (FOLDS - 1))
-    return tuple(
-        Estimate(
-            each.value,
-            max(-1.0, each.value - wider * (each.value - each.low)),
-            min(1.0, each.value + wider * (each.high - each.value)),
-            each.n,
-        )
-        for each in found
-    )

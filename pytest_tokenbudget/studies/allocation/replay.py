@@ -16,15 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pytest_tokenbudget.stats.influence import Ints
 from pytest_tokenbudget.stats.intervals import Floats
 from pytest_tokenbudget.studies.thinking.statistics import check_budgets
-
-Ints = NDArray[np.int64]
 
 STABLE = tuple((same, stride) for same in (2, 3, 4) for stride in (1, 2, 4))
 """How many probes in a row must agree, and how many budgets apart they are."""
 
-FOLDS = 10
 
 GROUPS = 3
 """Groups of predicted difficulty."""
@@ -379,9 +377,3 @@ def choose(policy: Policy, rows: Ints, at: Floats) -> Choices:
         arms=arms,
         describe=describe,
     )
-
-
-def folds(problems: int, count: int = FOLDS, seed: int = 0) -> tuple[Ints, ...]:
-    """Problems drawn into folds of nearly equal size."""
-    order = np.random.default_rng(seed).permutation(problems)
-    return tuple(np.sort(part) for part in np.array_split(order, min(count, problems)))

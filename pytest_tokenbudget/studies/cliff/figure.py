@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from pytest_tokenbudget.studies.cliff.report import CliffStudy
+    from pytest_tokenbudget.studies.cliff.analysis import CliffStudy
 
 SIZE = (6.8, 6.4)
 UNIT = 16  # tokens that gains are shown for
@@ -36,7 +36,8 @@ def cliff_figure(study: Study, directory: Path) -> list[Path]:
     Returns:
         The two files, or none where no problem has all its traces.
     """
-    from pytest_tokenbudget.studies.cliff.report import analyse_cliff, cliff_budgets
+    from pytest_tokenbudget.core.study_cliff import cliff_budgets
+    from pytest_tokenbudget.studies.cliff.analysis import analyse_cliff
 
     if not study.complete or not cliff_budgets(study) or not analyse_cliff(study).cliff.steps:
         return []
@@ -47,7 +48,7 @@ def cliff_figure(study: Study, directory: Path) -> list[Path]:
 
 def draw_cliff(study: Study) -> Figure:
     """The figure itself; draw it inside `style.figure_style`."""
-    from pytest_tokenbudget.studies.cliff.report import analyse_cliff
+    from pytest_tokenbudget.studies.cliff.analysis import analyse_cliff
 
     result = analyse_cliff(study)
     figure = new_figure(SIZE)

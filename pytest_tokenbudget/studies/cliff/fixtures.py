@@ -13,13 +13,13 @@ from pytest_tokenbudget.collection.fixture_helpers import leave_out
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.study import Study
-    from pytest_tokenbudget.studies.cliff.report import CliffStudy
+    from pytest_tokenbudget.studies.cliff.analysis import CliffStudy
 
 
 @pytest.fixture(scope="session")
 def cliff(study: Study) -> CliffStudy:
     """Where accuracy rises most steeply, with its evidence."""
-    from pytest_tokenbudget.studies.cliff.report import analyse_cliff
+    from pytest_tokenbudget.studies.cliff.analysis import analyse_cliff
 
     return analyse_cliff(study)
 

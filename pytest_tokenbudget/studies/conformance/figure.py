@@ -11,13 +11,13 @@ from pytest_tokenbudget.common import style
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.report.drawing import add_texts, fit, new_figure, save_figure
 from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
-from pytest_tokenbudget.studies.conformance.report import budget_name, mean_thinking, star_sentence
 from pytest_tokenbudget.studies.conformance.results import (
     Behaviour,
     BudgetResult,
     Finding,
     OverflowCase,
 )
+from pytest_tokenbudget.studies.conformance.wording import budget_name, mean_thinking, star_sentence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

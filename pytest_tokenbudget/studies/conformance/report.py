@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from pytest_tokenbudget.common.style import (
 )
 from pytest_tokenbudget.report.files import safe_name, to_record, write_json
 from pytest_tokenbudget.report.json_files import RunInfo, recorded_header
-from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport, goes_on
+from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
 from pytest_tokenbudget.studies.conformance.badge import badge_of, write_badge
 from pytest_tokenbudget.studies.conformance.results import (
     Behaviour,
@@ -29,9 +28,9 @@ from pytest_tokenbudget.studies.conformance.results import (
     Verdict,
     WayResult,
 )
+from pytest_tokenbudget.studies.conformance.wording import budget_name, mean_thinking, star_sentence
 
 SCHEMA = "tokenbudget-conformance/1"
-NO_BUDGET = "none"
 # Columns of the table of ways: the verdict, each budget, and what a way's name needs at least.
 _VERDICT, _BUDGET, _WAY = 12, 7, 16
 # Ways and probes that are named where they were not tried; more are counted.
@@ -215,38 +214,6 @@ def _way_table(report: ConformanceReport) -> list[str]:
         title = shorten(printable(way.way), name)
         lines.append(f"{title}{' ' * (name - cells(title))}{row}  {way.verdict}")
     return lines
-
-
-def budget_name(budget: int | None) -> str:
-    """A budget as tables and figures name it."""
-    return NO_BUDGET if budget is None else f"{budget:,}"
-
-
-def mean_thinking(result: BudgetResult) -> str:
-    """Mean thinking tokens as tables and figures show them; ``-`` where nothing was observed.
-
-    A star says that the model went on thinking after the close, where no budget reaches.
-    """
-    mean = result.mean_thinking
-    if math.isnan(mean):
-        return "-"
-    shown = f"{mean:,.1f}" if mean < 1000 else f"{mean:,.0f}"
-    return shown + ("*" if goes_on(result) else "")
-
-
-def star_sentence(report: ConformanceReport) -> str:
-    """What the star means; empty where there is none."""
-    more = [
-        each.spill
-        for way in report.ways
-        for result in way.budgets
-        if goes_on(result)
-        for each in result.observations
-    ]
-    if not more:
-        return ""
-    mean = sum(more) / len(more)
-    return f"* the model went on thinking after the close, {mean:,.1f} tokens more on average"
 
 
 def _way_sentences(report: ConformanceReport) -> Iterator[str]:

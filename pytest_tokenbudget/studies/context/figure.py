@@ -23,8 +23,8 @@ from pytest_tokenbudget.studies.context.analysis import (
     Group,
     analyse_context,
 )
-from pytest_tokenbudget.studies.context.report import shown_limit
 from pytest_tokenbudget.studies.context.study import ContextStudy
+from pytest_tokenbudget.studies.context.wording import shown_limit
 from pytest_tokenbudget.tasks.conversations import Arm
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ from pytest_tokenbudget.studies.context.analysis import (
     analyse_context,
 )
 from pytest_tokenbudget.studies.context.study import ContextStudy
+from pytest_tokenbudget.studies.context.wording import shown_limit
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.stats.intervals import Estimate
@@ -161,11 +162,6 @@ def _table(study: ContextStudy, report: ContextReport, arm: Arm, width: int) -> 
 def _cell(point: WindowPoint) -> str:
     kept = "" if point.kept is None else f" ({100 * point.kept.value:.0f})"
     return f"{percent(point.accuracy.value)}{kept}"
-
-
-def shown_limit(limit: str) -> str:
-    """A limit for people: ``25 %``, ``1,024``."""
-    return limit.replace("%", " %") if limit.endswith("%") else f"{int(limit):,}"
 
 
 def _arm_sentences(study: ContextStudy, report: ContextReport, arm: Arm) -> list[str]:

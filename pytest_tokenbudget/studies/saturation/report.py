@@ -31,10 +31,10 @@ from pytest_tokenbudget.report.json_files import (
     truncated,
 )
 from pytest_tokenbudget.report.limits import (
-    TARGET,
     limit_answer,
     limits_record,
     recommended_limits,
+    target_of,
 )
 from pytest_tokenbudget.report.truncation_signs import signs_lines, study_signs
 from pytest_tokenbudget.studies.saturation.figure import saturation_figure
@@ -139,11 +139,6 @@ def _promise(study: Study, run: RunInfo) -> str:
 
 def _all_tokens(study: Study, run: RunInfo) -> Recommendation:
     return recommended_limits(study, target_of(run))["all_tokens"].overall
-
-
-def target_of(run: RunInfo) -> float:
-    """The share of answers that a recommended limit may truncate."""
-    return float(str(run.settings.get("target_truncation", TARGET)))
 
 
 def _omissions(study: Study, run: RunInfo) -> list[str]:

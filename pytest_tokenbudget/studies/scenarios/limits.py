@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pytest_tokenbudget.stats.influence import Ints, advantages, folds
 from pytest_tokenbudget.stats.intervals import Estimate, Floats, clustered_rate, mean_estimate
 from pytest_tokenbudget.stats.limits import (
     Promise,
@@ -22,8 +23,6 @@ from pytest_tokenbudget.stats.limits import (
     recommend,
 )
 from pytest_tokenbudget.stats.truncation import Bools, as_traces, upper_rate
-from pytest_tokenbudget.studies.allocation.policy_results import advantages
-from pytest_tokenbudget.studies.allocation.replay import Ints, folds
 
 ONE_LIMIT = "one limit"
 TARGETS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.001)

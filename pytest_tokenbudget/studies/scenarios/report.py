@@ -22,9 +22,8 @@ from pytest_tokenbudget.common.style import (
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.files import to_plain, to_record, write_json, write_text
 from pytest_tokenbudget.report.json_files import RunInfo, file_stem, header
-from pytest_tokenbudget.report.limits import limit_answer
+from pytest_tokenbudget.report.limits import limit_answer, target_of
 from pytest_tokenbudget.settings.generation_config import GenerationConfig
-from pytest_tokenbudget.studies.saturation.report import target_of
 from pytest_tokenbudget.studies.scenarios.analysis import (
     CATEGORY,
     FRAMING,

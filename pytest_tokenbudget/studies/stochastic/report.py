@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common.style import MAX_WIDTH, columns, count, percent, plural, wrapped
-from pytest_tokenbudget.core.scoring import Judged
+from pytest_tokenbudget.core.scoring import scores
 from pytest_tokenbudget.core.study import Study
-from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.report.cost_words import cost_record, cost_sentences
 from pytest_tokenbudget.report.drawing import decoding_words
 from pytest_tokenbudget.report.files import to_plain, to_record, write_json
@@ -19,12 +18,9 @@ from pytest_tokenbudget.report.json_files import (
     header,
     token_stats_of,
 )
-from pytest_tokenbudget.studies.saturation.report import target_of
+from pytest_tokenbudget.report.limits import target_of
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from pytest_tokenbudget.stats.intervals import Estimate
     from pytest_tokenbudget.studies.stochastic.analysis import SamplePoint, Stochastic
 
@@ -61,13 +57,6 @@ def _analyse(study: Study) -> Stochastic:
         np.stack([scores(column).reshape(shape) for column in cuts], axis=2),
         np.moveaxis(answers.reshape(-1, *shape), 0, 2),
     )
-
-
-def scores(judged: tuple[Judged, ...]) -> NDArray[np.float64]:
-    """1 for a right answer, 0 for any other, NaN where an error left nothing to judge."""
-    import numpy as np
-
-    return np.array([np.nan if j.outcome is Outcome.ERROR else float(j.correct) for j in judged])
 
 
 def write_stochastic(study: Study, run: RunInfo, directory: Path) -> list[Path]:

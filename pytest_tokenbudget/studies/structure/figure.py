@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.common import style
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report import drawing
-from pytest_tokenbudget.studies.structure.report import StructureStudy, analyse_structure
+from pytest_tokenbudget.studies.structure.analysis import StructureStudy, analyse_structure
 from pytest_tokenbudget.studies.structure.rules import Kind
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.study import Study
-    from pytest_tokenbudget.studies.structure.report import StructureStudy
+    from pytest_tokenbudget.studies.structure.analysis import StructureStudy
 
 
 @pytest.fixture(scope="session")
 def structure(study: Study) -> StructureStudy:
     """What solutions consist of, and which parts fit within each budget."""
-    from pytest_tokenbudget.studies.structure.report import analyse_structure
+    from pytest_tokenbudget.studies.structure.analysis import analyse_structure
 
     return analyse_structure(study)
