@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from pytest_tokenbudget.core.engine import EngineError
+from pytest_tokenbudget.core.engine import Engine, EngineError
 
 Api = Literal["chat", "completions"]
 
@@ -120,3 +120,7 @@ class Askable(Protocol):
 
     def count(self, text: str) -> int | None:
         """Tokens of a text by the model's tokenizer; None where none is known."""
+
+
+class Probed(Askable, Engine, Protocol):
+    """An engine that renders prompts and can be probed."""

@@ -5,7 +5,6 @@ Every pytest session loads this module, so it imports nothing that pytest has no
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_tokenbudget import registry
+from pytest_tokenbudget.collection.named_evals import evals_named
 from pytest_tokenbudget.common.names import (
     CONFIGURED,
     HOOKS,
@@ -77,21 +77,6 @@ def in_use(config: pytest.Config) -> bool:
         if start(config).settings.explicit:
             return True
     return evals_named(config)
-
-
-def evals_named(config: pytest.Config) -> bool:
-    """Whether the command selects shipped evals, by a marker or by their place."""
-    expression = str(config.getoption("markexpr", default="") or "")
-    if any(re.search(rf"\b{name}\b", expression) for name in registry.eval_markers()):
-        return True
-    for argument in config.args:
-        name = argument.split("::")[0]
-        if name.startswith("pytest_tokenbudget.evals"):
-            return True
-        path = config.invocation_params.dir / name
-        if path.exists() and path.resolve().is_relative_to(suite().resolve()):
-            return True
-    return False
 
 
 def not_for_this_run(path: Path, config: pytest.Config) -> bool:

@@ -14,6 +14,7 @@ import pytest
 
 from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection.eval_fixtures import replaced, uses
+from pytest_tokenbudget.collection.named_evals import evals_named
 from pytest_tokenbudget.collection.selection import kinds_of, model_under_test, runs_no_test
 from pytest_tokenbudget.common import xdist
 from pytest_tokenbudget.common.names import SESSION
@@ -22,7 +23,6 @@ from pytest_tokenbudget.gates.partial_runs import on_command_line
 from pytest_tokenbudget.gates.plugin import NAME as GATES
 from pytest_tokenbudget.gates.plugin import Keeper
 from pytest_tokenbudget.models.choice import engine_of
-from pytest_tokenbudget.pytest_session.activation import evals_named
 from pytest_tokenbudget.settings.config_file import ConfigError
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pytest_tokenbudget.common import style
 from pytest_tokenbudget.common.outside_text import printable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
     from pytest_tokenbudget.stats.intervals import Estimate
-    from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
+    from pytest_tokenbudget.tasks.base import Task
 
 LINE = 106  # characters of a line of the caption of a figure 6.8 inches wide
 LINE_HEIGHT = 0.155  # inches
@@ -32,6 +32,25 @@ MARGIN = 0.08  # inches that stay free on either side of titles and captions
 NAME = 36  # characters of a model's name that a title has room for
 SMALLEST = 6.0  # points
 TICKS = (0, 0.2, 0.4, 0.6, 0.8, 1)
+
+
+class ThinkingData(Protocol):
+    """What figures tell of a study of thinking budgets."""
+
+    alias: str
+    natural: Study
+
+    @property
+    def problems(self) -> Sized: ...
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def complete(self) -> Sized: ...
+
+    @property
+    def missing(self) -> int: ...
 
 
 def save_figure(draw: Callable[[], Figure], path: Path, title: str) -> list[Path]:
@@ -63,7 +82,7 @@ def save_figure(draw: Callable[[], Figure], path: Path, title: str) -> list[Path
 
 def save_study_figure(
     draw: Callable[[], Figure],
-    study: Study | ThinkingStudy,
+    study: Study | ThinkingData,
     directory: Path,
     name: str,
     title: str,
@@ -286,7 +305,7 @@ def budgets_named(budgets: Sequence[int], apart: float) -> set[int]:
 def study_texts(
     figure: Figure,
     top: Axes,
-    study: Study | ThinkingStudy,
+    study: Study | ThinkingData,
     what: str,
     sentences: Sequence[str] = (),
     *,
@@ -419,7 +438,7 @@ def legend_name(name: str, width: int = 30) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def data_words(study: Study | ThinkingStudy) -> str:
+def data_words(study: Study | ThinkingData) -> str:
     """What the data of a figure are, in one line: task, problems, decoding."""
     task = style.shorten(printable(study.task.name), 40)
     if isinstance(study, Study):

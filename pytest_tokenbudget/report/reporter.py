@@ -14,6 +14,7 @@ import pytest
 
 from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection.eval_fixtures import replaced, uses
+from pytest_tokenbudget.collection.named_evals import evals_named
 from pytest_tokenbudget.collection.selection import (
     kinds_of,
     mode_of,
@@ -24,7 +25,6 @@ from pytest_tokenbudget.collection.selection import (
 from pytest_tokenbudget.common.names import RECORDED, RECORDS, SECTIONS, SESSION, STARTED
 from pytest_tokenbudget.common.package_files import suite
 from pytest_tokenbudget.engines.planning import Kind, SetupError
-from pytest_tokenbudget.pytest_session.activation import in_use
 from pytest_tokenbudget.report import outcomes
 from pytest_tokenbudget.report.interrupts import listen
 from pytest_tokenbudget.report.problems import Problems
@@ -207,7 +207,8 @@ class Reporter:
 
     def pytest_sessionstart(self) -> None:
         # With pytest-xdist the workers generate, and only the controller can show how far they are.
-        if self.config.getoption("dist", default="no") != "no" and in_use(self.config):
+        used = self.session.settings.explicit or evals_named(self.config)
+        if self.config.getoption("dist", default="no") != "no" and used:
             self._watching.enter_context(self.watching())
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

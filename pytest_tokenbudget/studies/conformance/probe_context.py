@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import Protocol
 
-from pytest_tokenbudget.core.engine import Engine, EngineError, Request
-from pytest_tokenbudget.core.probes import Ask, Askable, Choice, NoAnswerError, Reply
+from pytest_tokenbudget.core.engine import EngineError, Request
+from pytest_tokenbudget.core.probes import Ask, Choice, NoAnswerError, Probed, Reply
 from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.models.thinking_formats import GENERIC, builtin_formats
 from pytest_tokenbudget.studies.conformance.results import Observation
@@ -40,10 +39,6 @@ PUZZLES = (
     "One of three boxes holds a coin. The first says: it is here. The second: it is not here. The "
     "third: it is not in the first. Exactly one of them tells the truth. Which box holds it?",
 )
-
-
-class Probed(Askable, Engine, Protocol):
-    """An engine that renders prompts and can be probed."""
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ import pytest
 
 from pytest_tokenbudget.core.tally import PROBING, published
 from pytest_tokenbudget.engines.planning import Kind, Need, SetupError, make_plan
+from pytest_tokenbudget.engines.transformers_probes import probed
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.engine import Engine
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
-    from pytest_tokenbudget.studies.conformance.probe_context import Bench, Probed
+    from pytest_tokenbudget.studies.conformance.probe_context import Bench
     from pytest_tokenbudget.studies.conformance.results import LimitResult, WayResult
 
 Made = TypeVar("Made")
@@ -221,30 +222,6 @@ def _or_fail(make: Callable[[], Made]) -> Made:
     except (SetupError, EngineError, ModelError, StoreError) as error:
         # Without the error behind it, which would be shown as the same sentence once more.
         raise pytest.fail.Exception(str(error), pytrace=False) from None
-
-
-def probed(engine: Engine) -> Probed:
-    """An engine as one that can be probed.
-
-    Raises:
-        EngineError: If it cannot be.
-    """
-    from pytest_tokenbudget.core.engine import EngineError
-    from pytest_tokenbudget.core.probes import Askable
-    from pytest_tokenbudget.engines.transformers import TransformersEngine
-
-    if isinstance(engine, TransformersEngine):
-        from pytest_tokenbudget.studies.conformance.in_process import InProcess
-
-        return InProcess(engine)
-    if not isinstance(engine, Askable):
-        raise EngineError(
-            f"the engine {type(engine).__name__} cannot be asked for conformance; serve the model "
-            "and give the server's address as --model"
-        )
-    found: Any = engine
-    probed: Probed = found
-    return probed
 
 
 def _about(session: Session, bench: Bench) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.core.engine import (
     Decoding,
@@ -14,11 +14,14 @@ from pytest_tokenbudget.core.engine import (
     Prompt,
     Request,
 )
-from pytest_tokenbudget.core.probes import Ask, Choice, Reply
+from pytest_tokenbudget.core.probes import Ask, Askable, Choice, Reply
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines import loading
 from pytest_tokenbudget.engines.transformers import TransformersEngine
 from pytest_tokenbudget.models.thinking_formats import GENERIC, builtin_formats
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.core.probes import Probed
 
 # What a server answers to a request that it does not take.
 REFUSED = 400
@@ -192,3 +195,21 @@ def _sent(ask: Ask) -> dict[str, Any]:
 
 def _refused(ask: Ask, why: str, prompt_tokens: int | None = None) -> Reply:
     return Reply(_sent(ask), error=why, status=REFUSED, prompt_tokens=prompt_tokens)
+
+
+def probed(engine: Engine) -> Probed:
+    """An engine as one that can be probed.
+
+    Raises:
+        EngineError: If it cannot be.
+    """
+    if isinstance(engine, TransformersEngine):
+        return InProcess(engine)
+    if not isinstance(engine, Askable):
+        raise EngineError(
+            f"the engine {type(engine).__name__} cannot be asked for conformance; serve the model "
+            "and give the server's address as --model"
+        )
+    found: Any = engine
+    probed: Probed = found
+    return probed
