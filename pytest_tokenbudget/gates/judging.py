@@ -19,7 +19,13 @@ from pytest_tokenbudget.gates.targets import (
     place_of,
     recorded_as,
 )
-from pytest_tokenbudget.gates.verdicts import Judgement, judge_answers, judge_saturation
+from pytest_tokenbudget.gates.verdicts import (
+    Judgement,
+    judge_answers,
+    judge_saturation,
+    judgement_at,
+    settle,
+)
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.answers import Answers, AnswersByBudget
@@ -162,33 +168,3 @@ def of(
         recorded_as(session, spec)[0] or session.task.name,
     )
     return config.stash[GATES], place, item.stash.setdefault(JUDGEMENTS, [])
-
-
-def judgement_at(gate: Gate, place: Place, budget: int | None = None, mode: str = "") -> Judgement:
-    """A judgement that is still to be made."""
-    return Judgement(
-        gate=gate.label,
-        metric=gate.metric,
-        shown=gate.shown(),
-        model=place.model,
-        task=place.task,
-        eval=place.evals[0],
-        test=place.test,
-        budget=budget,
-        mode=mode,
-        unit=gate.measured.unit,
-        change_unit=gate.measured.unit,
-        threshold=gate.threshold,
-    )
-
-
-def settle(found: Sequence[Judgement], kept: list[Judgement]) -> None:
-    """Keep judgements for the reports, and fail the test if one says so.
-
-    Raises:
-        pytest.fail.Exception: With the verdicts of all gates that are not kept.
-    """
-    __tracebackhide__ = True
-    kept.extend(found)
-    if broken := [each.sentence for each in found if not each.kept]:
-        pytest.fail("; ".join(broken), pytrace=False)

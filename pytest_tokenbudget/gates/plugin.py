@@ -283,7 +283,7 @@ class Lister:
 
 
 def _as_if_judged(gates: Sequence[Gate], places: Sequence[Place]) -> list[Judgement]:
-    from pytest_tokenbudget.gates.judging import judgement_at
+    from pytest_tokenbudget.gates.verdicts import judgement_at
 
     return [
         judgement_at(gate, place, budget)

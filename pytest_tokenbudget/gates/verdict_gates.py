@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pytest_tokenbudget import registry
-from pytest_tokenbudget.gates.judging import judgement_at, settle
 from pytest_tokenbudget.gates.table import Gate
 from pytest_tokenbudget.gates.targets import Place, goes_with
-from pytest_tokenbudget.gates.verdicts import Judgement
+from pytest_tokenbudget.gates.verdicts import Judgement, judgement_at, settle
 
 Verdicts = Callable[[Sequence[str], object], Sequence[tuple[str, str, str]]]
 

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from pytest_tokenbudget.common.messages import nearest
 from pytest_tokenbudget.gates.table import P95, Gate
+from pytest_tokenbudget.gates.targets import Place
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.answers import Answers
@@ -270,3 +273,33 @@ def records(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
     from pytest_tokenbudget.report.files import to_record
 
     return [dict(to_record(asdict(each))) for each in judgements]
+
+
+def judgement_at(gate: Gate, place: Place, budget: int | None = None, mode: str = "") -> Judgement:
+    """A judgement that is still to be made."""
+    return Judgement(
+        gate=gate.label,
+        metric=gate.metric,
+        shown=gate.shown(),
+        model=place.model,
+        task=place.task,
+        eval=place.evals[0],
+        test=place.test,
+        budget=budget,
+        mode=mode,
+        unit=gate.measured.unit,
+        change_unit=gate.measured.unit,
+        threshold=gate.threshold,
+    )
+
+
+def settle(found: Sequence[Judgement], kept: list[Judgement]) -> None:
+    """Keep judgements for the reports, and fail the test if one says so.
+
+    Raises:
+        pytest.fail.Exception: With the verdicts of all gates that are not kept.
+    """
+    __tracebackhide__ = True
+    kept.extend(found)
+    if broken := [each.sentence for each in found if not each.kept]:
+        pytest.fail("; ".join(broken), pytrace=False)

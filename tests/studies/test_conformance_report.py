@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from conformance_samples import ABOUT, CASES, LIMITS, WAYS, budget_result, limit, make_report, way
+from pytest_tokenbudget.gates.conformance import of_engine
 
 from pytest_tokenbudget.common import style
-from pytest_tokenbudget.gates.conformance import of_engine
 from pytest_tokenbudget.report.files import to_plain
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.studies.conformance.analysis import reports_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pytest_tokenbudget.settings.config_file import nearest
+from pytest_tokenbudget.common.messages import nearest
 from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
 from pytest_tokenbudget.studies.conformance.results import WayResult
 
