@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from conformance_samples import ABOUT, CASES, LIMITS, WAYS, budget_result, limit, make_report, way
-from pytest_tokenbudget.gates.conformance import of_engine
 
 from pytest_tokenbudget.common import style
 from pytest_tokenbudget.report.files import to_plain
@@ -51,6 +50,7 @@ from pytest_tokenbudget.studies.conformance.report import (
 )
 from pytest_tokenbudget.studies.conformance.results import Behaviour, Finding, Sight, Verdict
 from pytest_tokenbudget.studies.conformance.verdict import LEVEL, MIN_INFORMATIVE
+from pytest_tokenbudget.studies.conformance.verdicts import of_engine
 
 ROOT = Path(__file__).parents[2]
 NAMES = tuple(each.probe for each in LIMITS)
