@@ -11,7 +11,7 @@ from pytest_tokenbudget.baselines.facts import machine_facts
 from pytest_tokenbudget.baselines.run import Answer, BaselineError, Run
 from pytest_tokenbudget.baselines.run_statistics import PointChange, Scores, compare, problem_means
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.common.style import plural, shorten
+from pytest_tokenbudget.common.text_layout import plural, shorten
 from pytest_tokenbudget.stats.intervals import (
     Estimate,
     Floats,

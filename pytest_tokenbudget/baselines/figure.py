@@ -6,8 +6,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common import style
 from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.common.text_layout import count, plural, shorten
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     add_texts,
     budget_axis,
@@ -85,14 +86,12 @@ def _title(figure: Figure, top: Axes, comparison: Comparison) -> None:
     from pytest_tokenbudget.stats.resampling import p_words
 
     point = comparison.at(comparison.largest)
-    name = style.shorten(printable(comparison.after.task), 40)
-    about = (
-        f"{name}, {style.plural(len(comparison.problems), 'problem')} in both runs; 95 % intervals"
-    )
+    name = shorten(printable(comparison.after.task), 40)
+    about = f"{name}, {plural(len(comparison.problems), 'problem')} in both runs; 95 % intervals"
     accuracy = point.accuracy
     value, low, high = (100 * x + 0.0 for x in accuracy.difference[:3])
     found = (
-        f"at {style.count(point.budget)}: {value:+.1f} points [{low:+.1f}, {high:+.1f}], "
+        f"at {count(point.budget)}: {value:+.1f} points [{low:+.1f}, {high:+.1f}], "
         f"{accuracy.fell:,} lost, {accuracy.rose:,} won, exact McNemar "
         f"{p_words(accuracy.p_mcnemar)}"
     )

@@ -13,7 +13,7 @@ from pytest_tokenbudget.baselines.models_figure import pareto_figure
 from pytest_tokenbudget.baselines.run import BaselineError, Run, run_of
 from pytest_tokenbudget.baselines.run_statistics import Pair, Place, pairwise, pareto
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.common.style import (
+from pytest_tokenbudget.common.text_layout import (
     MAX_WIDTH,
     aligned,
     columns,

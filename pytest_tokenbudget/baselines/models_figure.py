@@ -7,8 +7,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common import style
 from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.common.text_layout import count, shorten
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     add_texts,
     legend_name,
@@ -64,7 +65,7 @@ def draw_pareto(plane: Plane, task: str) -> Figure:
         figure,
         axes,
         f"Accuracy against {plane.axis.name}",
-        subtitle=f"{style.shorten(printable(task), 60)}; each point is a token budget",
+        subtitle=f"{shorten(printable(task), 60)}; each point is a token budget",
         sentences=["ringed, with the budget: no other point is as accurate for less"],
     )
     return figure
@@ -95,7 +96,7 @@ def _draw_front(axes: Axes, plane: Plane) -> None:
         last = here
         # The front has nothing above and left of it.
         axes.annotate(
-            style.count(place.budget),
+            count(place.budget),
             (place.price, place.accuracy),
             xytext=(-6, 6),
             textcoords="offset points",

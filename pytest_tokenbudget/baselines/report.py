@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.baselines.figure import compare_figure
 from pytest_tokenbudget.baselines.study_comparison import attached
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.common.style import (
+from pytest_tokenbudget.common.text_layout import (
     MAX_WIDTH,
     aligned,
     columns,

@@ -12,7 +12,7 @@ from pytest_tokenbudget.baselines.comparison import check_alike
 from pytest_tokenbudget.baselines.reading import Baseline
 from pytest_tokenbudget.baselines.run import BaselineError, record_of
 from pytest_tokenbudget.baselines.storage import find_baseline, save_baseline
-from pytest_tokenbudget.common.style import plural
+from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.engines.planning import Kind
 
 if TYPE_CHECKING:

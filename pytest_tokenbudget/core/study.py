@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.common.style import plural
+from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.core.scoring import Judged, judge
 from pytest_tokenbudget.core.study_cache import Once

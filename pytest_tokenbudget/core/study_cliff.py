@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common.style import plural
+from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.core.scoring import scores
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.settings.options import DEFAULT_CLIFF_BUDGETS

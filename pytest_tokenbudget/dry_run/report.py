@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common.style import columns, count, plural, rule, wrapped
+from pytest_tokenbudget.common.text_layout import columns, count, plural, rule, wrapped
 from pytest_tokenbudget.dry_run.prompt_counts import Known
 from pytest_tokenbudget.models.prices import MILLION, Price
 from pytest_tokenbudget.report.cost_words import duration, money

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.common.style import cells, columns, rule, shorten, wrapped
+from pytest_tokenbudget.common.text_layout import cells, columns, rule, shorten, wrapped
 from pytest_tokenbudget.gates import github
 from pytest_tokenbudget.gates.unjudged import broken, headline
 from pytest_tokenbudget.report.files import write_json

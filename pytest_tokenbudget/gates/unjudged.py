@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget import registry
 from pytest_tokenbudget.common.names import EXPLICIT
 from pytest_tokenbudget.common.package_files import suite
-from pytest_tokenbudget.common.style import plural
+from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.gates.partial_runs import Selection
 from pytest_tokenbudget.gates.table import CONFORMANCE, SATURATION, Gate
 from pytest_tokenbudget.gates.targets import (

@@ -12,7 +12,7 @@ from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection import eval_fixtures, selection
 from pytest_tokenbudget.common.names import HOOKS, SESSION
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.common.style import wrapped
+from pytest_tokenbudget.common.text_layout import wrapped
 from pytest_tokenbudget.dry_run import dry_run
 from pytest_tokenbudget.gates import plugin as gates_plugin
 from pytest_tokenbudget.pytest_session import incomplete_study, preflight

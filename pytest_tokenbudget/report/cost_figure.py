@@ -6,8 +6,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common import style
+from pytest_tokenbudget.common.text_layout import count
 from pytest_tokenbudget.core.study import Study
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.cost import THOUSAND, CostReport, cost_report
 from pytest_tokenbudget.report.drawing import (
     budget_axis,
@@ -107,7 +108,7 @@ def _draw_money(axes: Axes, report: CostReport) -> None:
             color=_CHEAPEST.colour,
             markersize=15,
             markeredgecolor="white",
-            label=f"cheapest right answers: {style.count(budget)}",
+            label=f"cheapest right answers: {count(budget)}",
             zorder=5,
             clip_on=False,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common.style import count, percent
+from pytest_tokenbudget.common.text_layout import count, percent
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.cost import RECOMMENDED, THOUSAND, CostReport, cost_report
 from pytest_tokenbudget.report.files import to_plain

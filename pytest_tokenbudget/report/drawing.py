@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_tokenbudget.common import style
+from pytest_tokenbudget.common import text_layout
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.core.study import PLAIN, Study
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.files import safe_name, write_bytes
 from pytest_tokenbudget.report.json_files import file_stem
 
@@ -260,12 +261,12 @@ def count_ticks(axis: Axis, most: int = 6) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(nbins=most, steps=[1, 2, 5, 10], integer=True))
-    axis.set_major_formatter(lambda value, _: style.count(value))
+    axis.set_major_formatter(lambda value, _: text_layout.count(value))
 
 
 def name_ticks(axis: Axis, places: Sequence[float], names: Sequence[str], width: int) -> None:
     """Foreign names as labels of ticks, each in at most ``width`` columns, none as a formula."""
-    axis.set_ticks(places, [style.shorten(printable(name), width) for name in names])
+    axis.set_ticks(places, [text_layout.shorten(printable(name), width) for name in names])
     for label in axis.get_ticklabels():
         label.set_parse_math(False)
 
@@ -283,7 +284,7 @@ def budget_axis(axes: Axes, budgets: Sequence[int]) -> None:
     named = budgets_named(budgets, (last - first) / 14)
     axes.xaxis.set_major_locator(FixedLocator(list(budgets)))
     axes.xaxis.set_major_formatter(
-        FixedFormatter([style.count(b) if b in named else "" for b in budgets])
+        FixedFormatter([text_layout.count(b) if b in named else "" for b in budgets])
     )
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("budget: output tokens allowed (log scale)")
@@ -361,10 +362,10 @@ def add_texts(
         legends: Panels whose entries the legend has; ``top`` alone where empty.
     """
     name = printable(model)
-    title = f"{what}: {style.shorten(name, NAME)}" if name else what
-    lines = [f"Model: {style.shorten(name, 72)}"] if style.cells(name) > NAME else []
+    title = f"{what}: {text_layout.shorten(name, NAME)}" if name else what
+    lines = [f"Model: {text_layout.shorten(name, 72)}"] if text_layout.cells(name) > NAME else []
     for sentence in sentences:
-        lines += style.wrapped(printable(sentence), LINE, "")
+        lines += text_layout.wrapped(printable(sentence), LINE, "")
     if lines:
         figure.set_figheight(figure.get_figheight() + LINE_HEIGHT * len(lines) + 0.1)
         margin = MARGIN / figure.get_figwidth()
@@ -427,20 +428,24 @@ def fit(text: Text, inches: float | None = None, smallest: float = SMALLEST) -> 
     # Glyphs are fitted to pixels, so widths do not follow the size exactly.
     while width() > room and (size := float(text.get_fontsize())) > smallest:
         text.set_fontsize(max(size * min(room / width(), 0.98), smallest))
-    while width() > room and (longest := max(map(style.cells, text.get_text().split("\n")))) > 4:
+    while (
+        width() > room and (longest := max(map(text_layout.cells, text.get_text().split("\n")))) > 4
+    ):
         keep = max(min(longest - 1, int(longest * room / width())), 4)
-        text.set_text("\n".join(style.shorten(line, keep) for line in text.get_text().split("\n")))
+        text.set_text(
+            "\n".join(text_layout.shorten(line, keep) for line in text.get_text().split("\n"))
+        )
 
 
 def legend_name(name: str, width: int = 30) -> str:
     """A foreign name as an entry of a legend; matplotlib leaves out entries that begin with _."""
-    shown = style.shorten(printable(name), width)
+    shown = text_layout.shorten(printable(name), width)
     return f" {shown}" if shown.startswith("_") else shown
 
 
 def data_words(study: Study | ThinkingData) -> str:
     """What the data of a figure are, in one line: task, problems, decoding."""
-    task = style.shorten(printable(study.task.name), 40)
+    task = text_layout.shorten(printable(study.task.name), 40)
     if isinstance(study, Study):
         return f"{task}, {sample_size(study)}, {decoding_words(study)}"
     size = f"n = {len(study.complete):,}"

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from pytest_tokenbudget.common.style import plural
+from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.core.plan import digest
 from pytest_tokenbudget.recorded.files import EARLIER, MANIFEST
 from pytest_tokenbudget.report.files import safe_name

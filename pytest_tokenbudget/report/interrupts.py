@@ -106,7 +106,7 @@ class Interrupts:
 
     def _stored(self) -> list[str]:
         """How many of the traces that were to be generated are stored, plan by plan."""
-        from pytest_tokenbudget.common.style import wrapped
+        from pytest_tokenbudget.common.text_layout import wrapped
         from pytest_tokenbudget.core.plan import Plan
         from pytest_tokenbudget.core.store_file import StoreError
         from pytest_tokenbudget.report.progress import about

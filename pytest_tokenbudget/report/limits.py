@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common.style import percent, plural
+from pytest_tokenbudget.common.text_layout import percent, plural
 from pytest_tokenbudget.core.scoring import Judged
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.core.trace import Outcome

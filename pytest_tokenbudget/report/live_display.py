@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 
 from pytest_tokenbudget.common.outside_text import printable, without_commands
-from pytest_tokenbudget.common.style import MAX_WIDTH, plural, rule
+from pytest_tokenbudget.common.text_layout import MAX_WIDTH, plural, rule
 from pytest_tokenbudget.core.engine import Engine, Generated, Request
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.trace import StopReason

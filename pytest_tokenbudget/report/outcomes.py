@@ -8,7 +8,7 @@ import pytest
 
 from pytest_tokenbudget.collection.selection import model_of, model_under_test
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.common.style import plural, wrapped
+from pytest_tokenbudget.common.text_layout import plural, wrapped
 from pytest_tokenbudget.settings.option_flags import NamingTerminal
 
 CAUSE, EVAL = "tokenbudget_cause", "tokenbudget_eval"

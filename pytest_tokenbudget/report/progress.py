@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from pytest_tokenbudget.common.style import shorten
+from pytest_tokenbudget.common.text_layout import shorten
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.store import PlanRow, StoreError, TraceStore
 from pytest_tokenbudget.core.tally import PROBING

@@ -431,7 +431,7 @@ class Reporter:
     def _show(self, terminalreporter: option_flags.NamingTerminal) -> None:
         if not (self.studies or self.records or self.problems):
             return
-        from pytest_tokenbudget.common.style import wrapped
+        from pytest_tokenbudget.common.text_layout import wrapped
 
         terminalreporter.ensure_newline()
         recordings = self.session.recordings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common.style import MAX_WIDTH, count, percent, shorten
+from pytest_tokenbudget.common.text_layout import MAX_WIDTH, count, percent, shorten
 from pytest_tokenbudget.core.trace import Outcome
 
 if TYPE_CHECKING:

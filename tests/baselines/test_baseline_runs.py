@@ -18,11 +18,12 @@ from pytest_tokenbudget.baselines.models_figure import draw_pareto
 from pytest_tokenbudget.baselines.run import record_of, run_of
 from pytest_tokenbudget.baselines.storage import save_baseline
 from pytest_tokenbudget.common.package_files import suite
-from pytest_tokenbudget.common.style import cells, figure_style
+from pytest_tokenbudget.common.text_layout import cells
 from pytest_tokenbudget.core.engine import Generated
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.models.prices import Price
 from pytest_tokenbudget.report.json_files import RunInfo
+from pytest_tokenbudget.report.style import figure_style
 
 pytest_plugins = ["run_fixtures"]
 SAVE, COMPARE, FAIL = (f"--tokenbudget-{name}" for name in ("save", "compare", "compare-fail"))

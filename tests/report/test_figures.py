@@ -13,8 +13,8 @@ import matplotlib as mpl
 import pytest
 from studies import BUDGETS, make_study
 
-from pytest_tokenbudget.common import style
 from pytest_tokenbudget.core.engine import Decoding
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     budgets_named,
     count_ticks,

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from studies import BUDGETS, NumberTask, answer_pieces, make_problem, make_study, trace_of
 
-from pytest_tokenbudget.common import style
 from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.common.text_layout import cells, percent, shorten
 from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.core.scoring import judge
 from pytest_tokenbudget.core.study import Study
@@ -537,8 +537,8 @@ class TestTerminal:
     )
     def test_width(self, study, width):
         lines = saturation_lines(study, RUN, width)
-        assert max(map(style.cells, lines)) <= 80
-        assert style.cells(lines[0]) == min(max(width, 40), 80)
+        assert max(map(cells, lines)) <= 80
+        assert cells(lines[0]) == min(max(width, 40), 80)
 
     def test_what_is_not_in_it_is_said(self):
         study = make_study(30, (32, 64), missing=4, errors=3, left_out=(2048, 4096))
@@ -569,16 +569,16 @@ class TestStyle:
         [(0.0, "0.0"), (-1e-18, "0.0"), (1.0, "100.0"), (0.615, "61.5"), (float("nan"), "-")],
     )
     def test_percent(self, value, shown):
-        assert style.percent(value) == shown
+        assert percent(value) == shown
 
     @given(st.text(), st.integers(2, 40))
     def test_shortened_fits(self, text, width):
-        shown = style.shorten(printable(text), width)
-        assert style.cells(shown) <= width
+        shown = shorten(printable(text), width)
+        assert cells(shown) <= width
         assert all(c == " " or c.isprintable() or not c.isspace() for c in shown)
 
     def test_short_text_is_kept(self):
-        assert style.shorten("qwen", 4) == "qwen"
+        assert shorten("qwen", 4) == "qwen"
 
 
 def test_a_study_of_errors_only_shows_no_numbers():

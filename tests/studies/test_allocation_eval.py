@@ -8,7 +8,7 @@ from runs import NO_ENGINE, QUIET, Engines, RealEngines, read
 from studies import NumberTask, make_problem, trace_of
 from thinking_engine import ThinkingEngine
 
-from pytest_tokenbudget.common.style import cells
+from pytest_tokenbudget.common.text_layout import cells
 from pytest_tokenbudget.core.forced import Place
 from pytest_tokenbudget.core.forcing import Forcing, ModeBudget, force
 from pytest_tokenbudget.core.study import Study

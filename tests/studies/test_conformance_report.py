@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from conformance_samples import ABOUT, CASES, LIMITS, WAYS, budget_result, limit, make_report, way
 
-from pytest_tokenbudget.common import style
+from pytest_tokenbudget.common.text_layout import cells
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.files import to_plain
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.studies.conformance.analysis import reports_of
@@ -233,7 +234,7 @@ def test_lines_fit(width):
     many = tuple(way("x" * 50, sentence="word " * 60) for _ in range(3))
     for report in (make_report(), make_report(ways=many), make_report(ways=(), limits=())):
         for line in conformance_lines(report, RunInfo(), width):
-            assert style.cells(line) <= 80
+            assert cells(line) <= 80
             assert line == line.rstrip()
 
 
@@ -331,7 +332,7 @@ def test_many_remarks_are_counted():
 def test_budgets_beyond_the_width_are_left_out_but_not_the_natural_length():
     many = (*(budget_result(b) for b in range(20)), budget_result(None))
     lines = conformance_lines(make_report(ways=(replace(WAYS[0], budgets=many),)), RunInfo())
-    assert all(style.cells(line) <= 80 for line in lines)
+    assert all(cells(line) <= 80 for line in lines)
     [head] = [line for line in lines if line.startswith("way to set it")]
     assert head.split()[4:] == ["0", "1", "2", "3", "4", "5", "none", "verdict"]
 

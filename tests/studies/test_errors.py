@@ -551,7 +551,7 @@ def texts(figure):
 
 @pytest.mark.parametrize("annotated", [False, True])
 def test_figure_says_what_it_shows(study, tmp_path, annotated):
-    from pytest_tokenbudget.common.style import figure_style
+    from pytest_tokenbudget.report.style import figure_style
     from pytest_tokenbudget.studies.errors.figure import draw_errors
 
     prepare(study, tmp_path, SAMPLES, 3)

@@ -8,7 +8,7 @@ import warnings
 import pytest
 from studies import make_study
 
-from pytest_tokenbudget.common.style import figure_style
+from pytest_tokenbudget.report.style import figure_style
 from pytest_tokenbudget.studies.errors.analysis import analyse_errors
 from pytest_tokenbudget.studies.errors.recovery_figure import (
     VERDICTS,

@@ -8,7 +8,7 @@ import pytest
 from runs import NO_ENGINE, QUIET, RealEngines, read
 from studies import make_study, trace_of
 
-from pytest_tokenbudget.common.style import cells
+from pytest_tokenbudget.common.text_layout import cells
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.settings.generation_config import FRAMINGS, read_generation_config

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common import style
+from pytest_tokenbudget.common.text_layout import count
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     count_ticks,
     nested_marker,
@@ -79,7 +80,7 @@ def draw_policies(study: ThinkingStudy) -> Figure:
         nested_marker(axes, at, look, number, name)
     percent_axis(axes, "accuracy")
     _token_axis(axes, report, found)
-    reference = f"one limit, {style.count(found.reference)}"
+    reference = f"one limit, {count(found.reference)}"
     _draw_rows(columns, [(reference, found.policies[0].working, LIMIT), *rows])
     study_texts(
         figure,
@@ -88,7 +89,7 @@ def draw_policies(study: ThinkingStudy) -> Figure:
         "Accuracy against tokens, by policy",
         [
             f"large markers: each policy with at most the mean tokens of limit "
-            f"{style.count(found.reference)}; lines: with fewer or more; below: the same policies "
+            f"{count(found.reference)}; lines: with fewer or more; below: the same policies "
             f"with 95 % intervals; cross-validated, n = {found.problems:,}",
             found.sentence(),
         ],
@@ -170,7 +171,7 @@ def _draw_limits(axes: Axes, found: PolicyStudy) -> None:
         low = each.accuracy.low < 0.06
         if budget in _named(points):
             axes.annotate(
-                style.count(budget),
+                count(budget),
                 (each.mean_tokens.value, each.accuracy.value if low else each.accuracy.low),
                 xytext=(6, 0) if low else (0, -4),
                 textcoords="offset points",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common import style
 from pytest_tokenbudget.core.study import Study
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     count_ticks,
     new_figure,

@@ -6,8 +6,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common import style
+from pytest_tokenbudget.common.text_layout import count
 from pytest_tokenbudget.core.study import Study
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     line_by_token,
     new_figure,
@@ -182,5 +183,5 @@ def _token_axis(axes: Axes, result: CliffStudy) -> None:
     every = math.ceil(len(budgets) / 12)
     named = list(reversed(budgets[::-1][::every]))
     axes.xaxis.set_major_locator(FixedLocator(named))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.count(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
     axes.set_xlabel("output tokens allowed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common.style import MAX_WIDTH, columns, count, listed, plural, wrapped
+from pytest_tokenbudget.common.text_layout import MAX_WIDTH, columns, count, listed, plural, wrapped
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.study_cliff import cliff_budgets, out_of_reach
 from pytest_tokenbudget.report.files import to_plain, to_record, write_json

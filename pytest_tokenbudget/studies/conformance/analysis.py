@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from math import nan
 from typing import Any, ClassVar
 
-from pytest_tokenbudget.common.style import plural
+from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.studies.conformance.results import (
     Behaviour,
     BudgetResult,

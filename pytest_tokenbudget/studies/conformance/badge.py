@@ -8,8 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from xml.sax.saxutils import escape, quoteattr
 
-from pytest_tokenbudget.common import style
 from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.common.text_layout import cells, plural, shorten
 from pytest_tokenbudget.report.files import write_json, write_text
 from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport, goes_on_under
 from pytest_tokenbudget.studies.conformance.results import Finding, Verdict
@@ -103,7 +103,7 @@ def badge_of(report: ConformanceReport) -> Badge:
     kept = best.verdict in (Verdict.ENFORCED, Verdict.SOFT)
     if kept:
         message += f" by {best.way}"
-    message = style.shorten(printable(message), MAX_MESSAGE)
+    message = shorten(printable(message), MAX_MESSAGE)
     if kept and goes_on_under(best):
         message, colour = f"{message}, {GOES_ON}", CAUTION
     if broken:
@@ -112,7 +112,7 @@ def badge_of(report: ConformanceReport) -> Badge:
 
 
 def _broken(names: tuple[str, ...]) -> str:
-    return f"{style.plural(len(names), 'limit')} broken" if names else ""
+    return f"{plural(len(names), 'limit')} broken" if names else ""
 
 
 def write_badge(report: ConformanceReport, path: Path) -> list[Path]:
@@ -138,6 +138,6 @@ def _width(text: str) -> int:
 
 
 def _sign_width(sign: str) -> float:
-    if style.cells(sign) > 1:
+    if cells(sign) > 1:
         return 11.0
     return next((width for signs, width in _WIDTHS if sign in signs), _USUAL)

@@ -7,8 +7,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_tokenbudget.common import style
 from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.common.text_layout import shorten
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import add_texts, fit, new_figure, save_figure
 from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
 from pytest_tokenbudget.studies.conformance.results import (
@@ -122,7 +123,7 @@ def _draw_ways(axes: Axes, report: ConformanceReport) -> None:
             fontweight="bold",
         )  # fmt: skip
     for row, way in enumerate(ways):
-        name = style.shorten(printable(way.way), _NAME)
+        name = shorten(printable(way.way), _NAME)
         label = axes.text(_NAMES - 0.1, row, name, ha="right", va="center", fontsize=8)
         fit(label, _NAMES - 0.2)
         at = {each.budget: each for each in way.budgets}
@@ -173,7 +174,7 @@ def _draw_chips(axes: Axes, title: str, chips: Sequence[Chip]) -> None:
         row, column = divmod(place, _CHIPS)
         _cell(axes, column * width, row, width, meaning)
         middle = (column + 0.5) * width
-        shown = style.shorten(printable(chip), _CHIP_NAME)
+        shown = shorten(printable(chip), _CHIP_NAME)
         name = axes.text(middle, row - 0.16, shown, ha="center", va="center", fontsize=8)
         fit(name, width - 0.2)
         axes.text(middle, row + 0.22, found, ha="center", va="center", fontsize=7)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.common.style import (
+from pytest_tokenbudget.common.text_layout import (
     MAX_WIDTH,
     cells,
     columns,

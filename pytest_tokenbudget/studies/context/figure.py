@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common import style
+from pytest_tokenbudget.common.text_layout import count, plural, shorten
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     add_texts,
     count_ticks,
@@ -133,7 +134,7 @@ def _map_of_lengths(axes: Axes, study: ContextStudy, arm: Arm, depths: Sequence[
                 groups.append(Group(depth, wilson(round(sum(right)), len(right)), None, None))
         columns.append(tuple(groups))
     _map(axes, "not truncated", columns, depths)
-    axes.set_xticks(range(len(turns)), [style.count(t) for t in turns])
+    axes.set_xticks(range(len(turns)), [count(t) for t in turns])
 
 
 def _map(
@@ -187,7 +188,7 @@ def draw_accuracy(study: ContextStudy) -> Figure:
         for place, strategy in enumerate(report.strategies):
             points = [report.at(arm, strategy, limit) for limit in report.limits]
             _line(axes, report, place, strategy, [p.accuracy for p in points])
-        percent_axis(axes, f"{style.shorten(study.arm_name(arm), 20)}\naccuracy")
+        percent_axis(axes, f"{shorten(study.arm_name(arm), 20)}\naccuracy")
     _limit_axis(panels[-1], report)
     numbers = [f"{study.arm_name(a)} {report.whole(a).curve.problems:,}" for a in report.arms]
     add_texts(
@@ -227,7 +228,7 @@ def draw_tokens(study: ContextStudy) -> Figure:
         axes.set_ylim(bottom=0)
         count_ticks(axes.yaxis)
     _limit_axis(unused_axes, report)
-    number = style.plural(len(study.complete), "conversation")
+    number = plural(len(study.complete), "conversation")
     add_texts(
         figure,
         lost_axes,

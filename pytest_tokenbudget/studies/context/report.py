@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.common.style import (
+from pytest_tokenbudget.common.text_layout import (
     MAX_WIDTH,
     columns,
     no_token,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from pytest_tokenbudget.common.style import plural
+from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.core.scoring import Judged
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Outcome

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_tokenbudget.common import style
+from pytest_tokenbudget.common.text_layout import count
 from pytest_tokenbudget.core.study import Study
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     count_ticks,
     new_figure,
@@ -88,7 +89,7 @@ def draw_errors(study: Study, report: ErrorReport) -> Figure:
     _counts(counts_axes, shown)
     counts_axes.set_xticks(
         range(len(shown)),
-        [f"{style.count(one.budget)}\n{_size(one, annotated)}" for one in shown],
+        [f"{count(one.budget)}\n{_size(one, annotated)}" for one in shown],
     )
     counts_axes.set_xlabel("budget: output tokens allowed")
     study_texts(

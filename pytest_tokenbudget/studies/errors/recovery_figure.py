@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common import style
+from pytest_tokenbudget.common.text_layout import count, plural
 from pytest_tokenbudget.core.study import Study
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     count_ticks,
     new_figure,
@@ -64,9 +65,7 @@ def draw_recovery(study: Study, report: ErrorReport) -> Figure:
     if steps:
         _draw_steps(panels[1], steps)
         lost = sum(step.broken for step in report.steps)
-        sentences.append(
-            f"from one budget to the next {style.plural(lost, 'right answer')} went wrong"
-        )
+        sentences.append(f"from one budget to the next {plural(lost, 'right answer')} went wrong")
     study_texts(
         figure,
         panels[0],
@@ -95,14 +94,14 @@ def _draw_counts(axes: Axes, budgets: Sequence[BudgetErrors]) -> None:
         for place, (low, number) in enumerate(zip(bottom, counts, strict=True)):
             if number > NARROW * tallest:
                 axes.text(
-                    place, low + number / 2, style.count(number), ha="center", va="center",
+                    place, low + number / 2, count(number), ha="center", va="center",
                     fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2},
                     zorder=3,
                 )  # fmt: skip
         bottom = [low + number for low, number in zip(bottom, counts, strict=True)]
     for place, one in enumerate(budgets):
         axes.annotate(
-            f"{style.count(one.errors)} of {style.count(one.answers)}",
+            f"{count(one.errors)} of {count(one.answers)}",
             (place, one.errors),
             xytext=(0, 3),
             textcoords="offset points",
@@ -111,7 +110,7 @@ def _draw_counts(axes: Axes, budgets: Sequence[BudgetErrors]) -> None:
         )
     axes.set_ylim(0, 1.15 * tallest)
     axes.set_xlim(-0.6, max(len(budgets) - 0.4, 0.6))
-    axes.set_xticks(range(len(budgets)), [style.count(one.budget) for one in budgets])
+    axes.set_xticks(range(len(budgets)), [count(one.budget) for one in budgets])
     axes.set_xlabel("budget: output tokens allowed (above the bars: errors of answers)")
     axes.set_ylabel("errors")
     count_ticks(axes.yaxis, 5)
@@ -145,7 +144,7 @@ def _draw_steps(axes: Axes, steps: Sequence[Step]) -> None:
     axes.set_xlim(-0.6, max(len(steps) - 0.4, 0.6))
     axes.set_xticks(
         range(len(steps)),
-        [f"{style.count(s.budget)} to {style.count(s.next)}\nn = {s.errors:,}" for s in steps],
+        [f"{count(s.budget)} to {count(s.next)}\nn = {s.errors:,}" for s in steps],
     )
     axes.set_xlabel("from one budget to the next (n: errors at the smaller)")
     axes.grid(axis="x", visible=False)

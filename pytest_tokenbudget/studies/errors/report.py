@@ -8,7 +8,7 @@ from typing import cast
 
 from pytest_tokenbudget.common.outside_files import read_json
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.common.style import (
+from pytest_tokenbudget.common.text_layout import (
     MAX_WIDTH,
     columns,
     count,

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common import style
 from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.common.text_layout import count, percent, shorten
 from pytest_tokenbudget.core.study import PLAIN, Study
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     add_texts,
     budget_axis,
@@ -144,7 +145,7 @@ def _mark_saturation(study: Study, panels: Sequence[Axes]) -> None:
         linewidth=1.2,
         color=_SATURATION.colour,
         markeredgecolor="white",
-        label=f"saturation point: {style.count(budget)}",
+        label=f"saturation point: {count(budget)}",
         zorder=5,
         clip_on=False,
     )
@@ -174,7 +175,7 @@ def _mark_limit(study: Study, target: float, panels: Sequence[Axes]) -> str:
             color=_LIMIT.colour,
             linestyle=_LIMIT.line,
             linewidth=1.5,
-            label=f"{name}: {style.count(limit)}, cuts at most {style.percent(named.upper)} %",
+            label=f"{name}: {count(limit)}, cuts at most {percent(named.upper)} %",
             zorder=6,
             clip_on=False,
         )
@@ -206,7 +207,7 @@ def draw_overlay(studies: Sequence[Study]) -> Figure:
         points = study.curve.points
         mode = "" if study.mode == PLAIN else f", {study.mode}"
         found = study.saturation.budget
-        saturated = "" if found is None else f", saturates at {style.count(found)}"
+        saturated = "" if found is None else f", saturates at {count(found)}"
         series(
             axes,
             side_by_side(study.budgets, number, len(studies)),
@@ -218,6 +219,6 @@ def draw_overlay(studies: Sequence[Study]) -> Figure:
     percent_axis(axes, "accuracy")
     budget_axis(axes, sorted({b for study in studies for b in study.budgets}))
     tasks = dict.fromkeys(printable(study.task.name) for study in studies)
-    about = f"{style.shorten(', '.join(tasks), 60)}; 95 % intervals"
+    about = f"{shorten(', '.join(tasks), 60)}; 95 % intervals"
     add_texts(figure, axes, "Accuracy against token budget", subtitle=about, columns=1)
     return figure

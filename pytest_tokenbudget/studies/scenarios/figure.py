@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common import style
+from pytest_tokenbudget.common.text_layout import count
 from pytest_tokenbudget.core.scoring import Judged
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Outcome
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     count_ticks,
     name_ticks,
@@ -165,7 +166,7 @@ def _draw_needs(
     axes.set_ylim(places[-1] + 0.8, places[0] - 0.8)
     axes.grid(visible=False, axis="y")
     _token_axis(axes, ends)
-    axes.set_xlabel(f"tokens that an answer takes, of {style.count(study.largest)} allowed")
+    axes.set_xlabel(f"tokens that an answer takes, of {count(study.largest)} allowed")
 
 
 def _token_axis(axes: Axes, ends: Sequence[float]) -> None:
@@ -177,7 +178,7 @@ def _token_axis(axes: Axes, ends: Sequence[float]) -> None:
         axes.set_xlim(low / 1.2, high * 1.2)
         axes.xaxis.set_major_locator(LogLocator(base=2, numticks=9))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.count(value)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
     else:
         axes.set_xlim(0, high * 1.06)
         count_ticks(axes.xaxis, 8)

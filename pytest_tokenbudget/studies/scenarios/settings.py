@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common.style import plural
+from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.settings.generation_config import (

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common.style import MAX_WIDTH, columns, count, percent, plural, wrapped
+from pytest_tokenbudget.common.text_layout import (
+    MAX_WIDTH,
+    columns,
+    count,
+    percent,
+    plural,
+    wrapped,
+)
 from pytest_tokenbudget.core.scoring import scores
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.cost_words import cost_record, cost_sentences

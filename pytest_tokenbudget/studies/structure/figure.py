@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common import style
+from pytest_tokenbudget.common.text_layout import count
 from pytest_tokenbudget.core.study import Study
-from pytest_tokenbudget.report import drawing
+from pytest_tokenbudget.report import drawing, style
 from pytest_tokenbudget.studies.structure.analysis import StructureStudy, analyse_structure
 from pytest_tokenbudget.studies.structure.rules import Kind
 
@@ -216,7 +216,7 @@ def _draw_numbers(axes: Axes, points: Sequence[StructurePoint]) -> None:
                 axes.text(
                     point.budget,
                     place,
-                    style.count(point.groups[row].traces),
+                    count(point.groups[row].traces),
                     ha="center",
                     va="center",
                     fontsize=8,
@@ -248,7 +248,7 @@ def _draw_strata(axes: Axes, point: StructurePoint) -> None:
             )
             # Numbers at the bottom, where no interval has to make room for them.
             axes.annotate(
-                style.count(stratum.verified if group == "verified" else stratum.none),
+                count(stratum.verified if group == "verified" else stratum.none),
                 (place + shift, 0),
                 xytext=(9 * side * both, -3),
                 textcoords="offset points",
@@ -265,7 +265,7 @@ def _draw_strata(axes: Axes, point: StructurePoint) -> None:
     drawing.percent_axis(axes, "accuracy,\n95 % interval")
     shown = "" if len(strata) == len(point.comparison.strata) else ", the largest"
     axes.set_title(
-        f"by category of problems{shown}, at {style.count(point.budget)} tokens (numbers: answers)",
+        f"by category of problems{shown}, at {count(point.budget)} tokens (numbers: answers)",
         fontsize=9,
         loc="left",
         color=style.INK,

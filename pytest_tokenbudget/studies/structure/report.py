@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common.style import MAX_WIDTH, columns, count, percent, plural, wrapped
+from pytest_tokenbudget.common.text_layout import (
+    MAX_WIDTH,
+    columns,
+    count,
+    percent,
+    plural,
+    wrapped,
+)
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.files import to_plain, to_record, write_json
 from pytest_tokenbudget.report.json_files import RunInfo, file_stem, header

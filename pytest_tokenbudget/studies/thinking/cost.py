@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common.style import count
+from pytest_tokenbudget.common.text_layout import count
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.report.cost import (
     RECOMMENDED,

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_tokenbudget.common import style
+from pytest_tokenbudget.common.text_layout import count, percent
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     budgets_named,
     count_ticks,
@@ -76,7 +77,7 @@ def draw_curve(study: ThinkingStudy) -> Figure:
         accuracy.value,
         color=style.GREY,
         linewidth=1.4,
-        label=f"no limit: {style.percent(accuracy.value)} %",
+        label=f"no limit: {percent(accuracy.value)} %",
         zorder=1.8,
     )
     axes.axhspan(accuracy.low, accuracy.high, color=style.GREY, alpha=0.15, linewidth=0, zorder=1)
@@ -96,7 +97,7 @@ def draw_curve(study: ThinkingStudy) -> Figure:
         _draw_line(axes, study, line, number, len(lines))
     percent_axis(axes, "accuracy")
     _axis(axes, study, "budget: thinking tokens, or all tokens of a hard cut (log scale)")
-    room = style.count(study.forcing.answer_tokens)
+    room = count(study.forcing.answer_tokens)
     about = f"95 % intervals; after a forced close at most {room} tokens"
     if 0 in study.budgets:
         about += "; at 0 the block is opened and closed at once"
@@ -112,7 +113,7 @@ def draw_tokens(study: ThinkingStudy) -> Figure:
     each, mean = figure.subplots(2, 1, gridspec_kw={"height_ratios": (1.3, 1.0)})
     _scatter(each, study)
     [natural] = report.of(Enforcement.NATURAL)
-    columns = [(style.count(p.budget or 0), p) for p in _default(study, report)]
+    columns = [(count(p.budget or 0), p) for p in _default(study, report)]
     columns.append(("no\nlimit", natural))
     columns += [("off", p) for p in report.of(Enforcement.OFF) if p.budget is None]
     places = range(len(columns))
@@ -231,7 +232,7 @@ def _draw_gap(axes: Axes, study: ThinkingStudy, report: ThinkingReport) -> None:
             color=style.GREEN,
             linewidth=1.2,
             linestyle=":",
-            label=f"useful up to {style.count(found.budget)}",
+            label=f"useful up to {count(found.budget)}",
             zorder=1.5,
         )
     percent_ticks(axes.yaxis, "")
@@ -302,7 +303,7 @@ def _axis(axes: Axes, study: ThinkingStudy, label: str) -> None:
     named = budgets_named(study.positive, (high - low + 2 * room) / 14) if study.positive else set()
     axes.xaxis.set_major_locator(FixedLocator(places))
     axes.xaxis.set_major_formatter(
-        FixedFormatter([style.count(b) if b in named or not b else "" for b in study.budgets])
+        FixedFormatter([count(b) if b in named or not b else "" for b in study.budgets])
     )
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(label)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from math import nan
 from typing import Any, ClassVar
 
-from pytest_tokenbudget.common.style import plural
+from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.stats.intervals import Estimate
 from pytest_tokenbudget.studies.tokenizers.samples import SAMPLES
 from pytest_tokenbudget.studies.tokenizers.token_rates import Fit

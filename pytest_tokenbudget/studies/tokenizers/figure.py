@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common import style
 from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.common.text_layout import plural
+from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     add_texts,
     count_ticks,
@@ -103,7 +104,7 @@ def draw_comparison(reports: Sequence[TokenizerReport]) -> Figure:
 
 def _passages(report: TokenizerReport) -> str:
     passages = sum(text.passages for text in report.texts.values())
-    return f"{style.plural(len(report.texts), 'text')}, {passages} passages"
+    return f"{plural(len(report.texts), 'text')}, {passages} passages"
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:

@@ -7,14 +7,7 @@ from itertools import combinations
 from pathlib import Path
 
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.common.style import (
-    MAX_WIDTH,
-    columns,
-    plural,
-    rule,
-    shorten,
-    wrapped,
-)
+from pytest_tokenbudget.common.text_layout import MAX_WIDTH, columns, plural, rule, shorten, wrapped
 from pytest_tokenbudget.report.files import safe_name, to_record, write_json
 from pytest_tokenbudget.report.json_files import RunInfo, recorded_header
 from pytest_tokenbudget.stats.intervals import Estimate
