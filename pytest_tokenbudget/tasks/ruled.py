@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from pytest_tokenbudget.tasks import judges
-from pytest_tokenbudget.tasks import verdict_changes as unsettled
+from pytest_tokenbudget.tasks import judges, verdict_changes
 from pytest_tokenbudget.tasks.base import Verdict, check_limit
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.verdict_changes import Stretch
@@ -27,11 +26,11 @@ class Rule(NamedTuple):
     unsettled: Callable[[str, str], Sequence[Stretch]]
 
 
-NUMBER = Rule(judges.NUMBERS, judges.judge_number, unsettled.in_number)
-TEXT = Rule(judges.TEXTS, judges.judge_text, unsettled.in_text)
-ANSWER = Rule(judges.ANSWERS, judges.judge_answer, unsettled.in_answer)
-CONTAINS = Rule(judges.CONTAINS, judges.judge_contains, unsettled.in_words)
-CHOICE = Rule(judges.JSON_CHOICE, judges.judge_choice, unsettled.in_choice)
+NUMBER = Rule(judges.NUMBERS, judges.judge_number, verdict_changes.in_number)
+TEXT = Rule(judges.TEXTS, judges.judge_text, verdict_changes.in_text)
+ANSWER = Rule(judges.ANSWERS, judges.judge_answer, verdict_changes.in_answer)
+CONTAINS = Rule(judges.CONTAINS, judges.judge_contains, verdict_changes.in_words)
+CHOICE = Rule(judges.JSON_CHOICE, judges.judge_choice, verdict_changes.in_choice)
 
 
 class RuledTask:

@@ -33,7 +33,7 @@ from pytest_tokenbudget.studies.errors.statistics import (
     shares,
     step,
 )
-from pytest_tokenbudget.studies.errors.types import ERROR_TYPES, Answer, suggest
+from pytest_tokenbudget.studies.errors.taxonomy import ERROR_TYPES, Answer, suggest
 from pytest_tokenbudget.tasks.answers import extract_number
 
 # What the embedded model wrote; 13 + 12 = 25, and Omar pays Clara: a wrong step, a right sum.

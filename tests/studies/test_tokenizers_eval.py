@@ -13,7 +13,7 @@ from server_scripted import ScriptedServer
 from tokenizers import Tokenizer, normalizers
 
 from pytest_tokenbudget.core.engine import EngineError
-from pytest_tokenbudget.engines import token_counter as counting
+from pytest_tokenbudget.engines import token_counter
 from pytest_tokenbudget.engines.makers import make_server_engine
 from pytest_tokenbudget.engines.token_counter import (
     NoTokenizerError,
@@ -229,7 +229,7 @@ def test_what_cannot_count_says_so(tmp_path):
 
 def test_no_weights_are_needed(with_template):
     counter = with_template("{{ messages[0].content }}")
-    (counting.Path(counter.spec.source) / "model.safetensors").unlink()
+    (token_counter.Path(counter.spec.source) / "model.safetensors").unlink()
     assert counter.count(HELLO) == counter.count_text("Hello")
 
 
@@ -352,7 +352,7 @@ def test_the_eval_of_the_embedded_model(measure, pytester):
 
 
 def count_text(text):
-    return counting._kept("nano-reasoner").count_text(text)
+    return token_counter._kept("nano-reasoner").count_text(text)
 
 
 def test_part_of_the_eval_says_what_is_missing(measure, pytester):

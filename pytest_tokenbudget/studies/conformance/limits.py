@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pytest_tokenbudget.studies.conformance import finish_reasons as words
-from pytest_tokenbudget.studies.conformance import lengths, overflow, repeats
+from pytest_tokenbudget.studies.conformance import finish_reasons, lengths, overflow, repeats
 from pytest_tokenbudget.studies.conformance.probe_context import Bench
 from pytest_tokenbudget.studies.conformance.results import LimitResult
 
@@ -19,8 +18,8 @@ LIMIT_PROBES: Mapping[str, Probe] = {
     "seeds": repeats.seeds,
     "prefix_alone": repeats.prefix_alone,
     "prefix_under_load": repeats.prefix_under_load,
-    "usage": words.usage,
-    "finish_reason": words.finish_reason,
+    "usage": finish_reasons.usage,
+    "finish_reason": finish_reasons.finish_reason,
     "overflow": overflow.overflow,
 }
 

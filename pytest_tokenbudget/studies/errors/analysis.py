@@ -43,7 +43,7 @@ from pytest_tokenbudget.studies.errors.statistics import (
 if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
-from pytest_tokenbudget.studies.errors.types import ERROR_TYPES, RECOVERABLE, RULES
+from pytest_tokenbudget.studies.errors.taxonomy import ERROR_TYPES, RECOVERABLE, RULES
 
 DEFAULT_SAMPLES = {128: 30, 256: 30, 512: 50, 1024: 50}
 NO_SUGGESTION = "none"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_tokenbudget.studies.errors import types as taxonomy
+from pytest_tokenbudget.studies.errors import taxonomy
 from pytest_tokenbudget.studies.errors.annotation_file import (
     AnnotationError,
     Row,

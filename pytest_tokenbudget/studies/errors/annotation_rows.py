@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pytest_tokenbudget.core.scoring import Judged
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.core.trace import Outcome
-from pytest_tokenbudget.studies.errors import types as taxonomy
+from pytest_tokenbudget.studies.errors import taxonomy
 
 
 def label(study: Study) -> str:

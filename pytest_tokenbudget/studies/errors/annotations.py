@@ -16,7 +16,7 @@ from pytest_tokenbudget.common.outside_files import read_json
 from pytest_tokenbudget.core.scoring import Judged
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.files import safe_name, write_bytes, write_json
-from pytest_tokenbudget.studies.errors import types as taxonomy
+from pytest_tokenbudget.studies.errors import taxonomy
 from pytest_tokenbudget.studies.errors.annotation_file import (
     COLUMNS,
     FILLED_COLUMNS,

@@ -17,7 +17,7 @@ from pytest_tokenbudget.report.drawing import (
     save_study_figure,
     study_texts,
 )
-from pytest_tokenbudget.studies.errors.types import ERROR_TYPES
+from pytest_tokenbudget.studies.errors.taxonomy import ERROR_TYPES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

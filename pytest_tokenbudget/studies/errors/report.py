@@ -30,7 +30,7 @@ from pytest_tokenbudget.studies.errors.analysis import (
 )
 from pytest_tokenbudget.studies.errors.annotations import annotations_folder
 from pytest_tokenbudget.studies.errors.statistics import NOT_ANNOTATED, SOLVED
-from pytest_tokenbudget.studies.errors.types import RECOVERABLE
+from pytest_tokenbudget.studies.errors.taxonomy import RECOVERABLE
 
 __all__ = ["ErrorReport", "analyse_errors", "errors_lines", "write_errors"]
 
