@@ -22,7 +22,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pytest_tokenbudget.core.curve import check_axis
-from pytest_tokenbudget.stats.intervals import Estimate, Floats, bootstrap_lower, clustered_rate
+from pytest_tokenbudget.stats.intervals import (
+    Estimate,
+    Floats,
+    bootstrap_lower,
+    clustered_rate,
+    normal_quantile,
+)
 from pytest_tokenbudget.stats.paired import (
     losses_and_wins,
     mcnemar,
@@ -259,8 +265,6 @@ def _compare(
 
 def _needed(values: Floats, single: bool, margin: float, confidence: float) -> int | None:
     """Problems that would resolve a comparison, the one way or the other."""
-    from scipy.special import ndtri
-
     n = values.size
     if n == 0 or abs(float(values.mean()) + margin) < 1e-9:
         return None
@@ -277,7 +281,7 @@ def _needed(values: Floats, single: bool, margin: float, confidence: float) -> i
     lost, won = float((shown < -1e-9).sum()), float((shown > 1e-9).sum())
     # Tango's score grows with the root of the problems; the exact test asks for a little more.
     score = float(tango_score(lost, won, n, bar))
-    enough = math.ceil(n * (float(ndtri(confidence)) / score) ** 2)
+    enough = math.ceil(n * (normal_quantile(confidence) / score) ** 2)
     return _first(
         lambda size: paired_p(lost * size / n, won * size / n, size, bar) <= 1 - confidence,
         max(enough, n + 1),

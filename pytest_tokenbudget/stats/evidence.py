@@ -26,8 +26,10 @@ from pytest_tokenbudget.stats.intervals import (
     Floats,
     clustered_rate,
     clustered_standard_error,
+    exact_interval,
     mean_estimate,
     normal_quantile,
+    t_quantile,
     wilson,
 )
 from pytest_tokenbudget.stats.paired import paired_lower
@@ -111,14 +113,9 @@ class Rate:
 
     def estimate(self, confidence: float) -> Estimate:
         """The rate with the bounds of Clopper and Pearson, whose error is at most as stated."""
-        from scipy.special import betaincinv
-
         if not self.n:
             return Estimate(math.nan, 0.0, 1.0, 0)
-        k, n, tail = self.successes, self.n, (1 - confidence) / 2
-        low = float(betaincinv(k, n - k + 1, tail)) if k else 0.0
-        high = float(betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
-        return Estimate(self.value, low, high, n)
+        return Estimate(self.value, *exact_interval(self.successes, self.n, confidence), self.n)
 
     def chance(
         self, above: bool, limit: float, truth: float, level: float | None, n: int | None = None
@@ -205,7 +202,7 @@ class Mean:
         """
         if self.n < 2:
             return Estimate(self.value, self.least, self.most, self.n)
-        reach = _t_quantile((1 + confidence) / 2, self.n - 1)
+        reach = t_quantile((1 + confidence) / 2, self.n - 1)
         low = self.value - self.deviation * self._away(reach, self.n)
         high = self.value - self.deviation * self._away(-reach, self.n)
         return Estimate(self.value, max(low, self.least), min(high, self.most), self.n)
@@ -237,7 +234,7 @@ class Mean:
             return float(truth >= limit if above else truth <= limit)
         edge, skew = 0.0, self.skewness
         if level is not None:
-            reach = _t_quantile(1 - level, count - 1)
+            reach = t_quantile(1 - level, count - 1)
             edge = self._away(reach if above else -reach, count)
         # Of a gamma distribution, whose skewness is that of lengths, this is the fourth moment.
         kurtosis = 3 + 1.5 * skew**2
@@ -319,16 +316,18 @@ def quantile_estimate(
         confidence: Two-sided confidence.
         most: The most that a value can be: the upper end where there are too few values for one.
     """
+    from scipy.stats import quantile_test
+
     rising = np.sort(np.asarray(values, dtype=np.float64).ravel())
-    n, level = len(rising), (1 - confidence) / 2
-    if not n:
+    if not rising.size:
         return Estimate(math.nan, 0.0, most, 0)
-    # So many values at or below a number show that the quantile is at or below it, or above it.
-    enough = _least_above(n, share, level)
-    few = n - _least_above(n, 1 - share, level)
-    high = float(rising[enough - 1]) if enough <= n else most
-    low = float(rising[few]) if few >= 0 else 0.0
-    return Estimate(float(np.quantile(rising, share, method="inverted_cdf")), low, high, n)
+    low, high = map(float, quantile_test(rising, p=share).confidence_interval(confidence))
+    return Estimate(
+        float(np.quantile(rising, share, method="inverted_cdf")),
+        0.0 if math.isnan(low) else low,
+        most if math.isnan(high) else high,
+        rising.size,
+    )
 
 
 def rate_of(scores: ArrayLike) -> Rate | Mean:
@@ -377,12 +376,7 @@ def _skewness(table: Floats) -> float:
     if len(there) < 3:
         return 0.0
     apart = np.nanmean(there, axis=1)
+    # scipy's skew gives the same, but warns where values are alike.
     apart = apart - apart.mean()
     spread = float(np.mean(apart**2))
     return float(np.mean(apart**3)) / spread**1.5 if spread > 0 else 0.0
-
-
-def _t_quantile(probability: float, freedom: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, probability))

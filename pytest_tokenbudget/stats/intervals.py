@@ -4,6 +4,7 @@ Problems are drawn independently; samples of one problem are not. Every interval
 counts problems, never samples, as its pieces of evidence.
 
 References:
+    Clopper and Pearson (1934), Biometrika 26:404: the exact interval of a proportion.
     Wilson (1927), JASA 22:209: the score interval of a proportion.
     Dean and Pagano (2015), J. Surv. Stat. Methodol. 3:484: the score interval in clustered data.
     Miller (2024), arXiv 2411.00640: standard errors clustered by problem.
@@ -55,6 +56,17 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Estimate:
         return Estimate(math.nan, 0.0, 1.0, 0)
     rate = successes / n
     return Estimate(rate, *_score_interval(rate, n, normal_quantile((1 + confidence) / 2)), n)
+
+
+def exact_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Clopper and Pearson's two-sided interval of a rate, whose error is at most as stated.
+
+    Each end is a one-sided bound with half the error.
+    """
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(successes, n, 1 - confidence, method="beta")
+    return float(low), float(high)
 
 
 def clustered_standard_error(values: ArrayLike) -> float:
@@ -128,36 +140,6 @@ def mean_estimate(values: ArrayLike, confidence: float = 0.95) -> Estimate:
     error = clustered_standard_error(table) * math.sqrt(problems / (problems - 1))
     half = t_quantile((1 + confidence) / 2, problems - 1) * error
     return Estimate(mean, mean - half, mean + half, problems)
-
-
-def problems_to_tell(
-    observed: float, threshold: float, confidence: float = 0.95, power: float = 0.8
-) -> int:
-    """How many problems would tell an observed rate from a threshold.
-
-    The one-sample test of a proportion, two-sided: were ``observed`` the true rate, this many
-    problems (one sample each) would give a score interval that excludes ``threshold`` with
-    probability ``power``:
-
-        n = ((z_(1+confidence)/2 sqrt(t (1 - t)) + z_power sqrt(o (1 - o))) / (o - t))^2
-
-    To tell 58.5 % from 60 % takes 8,402 problems at 95 % and a power of 0.8.
-
-    Raises:
-        ValueError: If a rate is outside of [0, 1], or the two are equal: nothing would tell them.
-    """
-    check_confidence(confidence)
-    if not 0 < power < 1:
-        raise ValueError(f"power {power} is not between 0 and 1")
-    for name, rate in (("observed rate", observed), ("threshold", threshold)):
-        if not 0 <= rate <= 1:
-            raise ValueError(f"{name} {rate} is not between 0 and 1")
-    if observed == threshold:
-        raise ValueError(f"no number of problems tells {observed} from itself")
-    spread = normal_quantile((1 + confidence) / 2) * math.sqrt(threshold * (1 - threshold))
-    spread += normal_quantile(power) * math.sqrt(observed * (1 - observed))
-    # Below a power of one half the second term is negative and may outweigh the first.
-    return max(1, math.ceil((max(spread, 0.0) / (observed - threshold)) ** 2))
 
 
 def bootstrap_lower(
@@ -240,6 +222,8 @@ def _chance_below(levels: Floats, shapes: Floats, bound: float) -> float:
 
 def _score_interval(rate: float, n: float, quantile: float) -> tuple[float, float]:
     """Score interval of a rate seen in ``n`` trials, which need not be whole."""
+    # Wilson's in scipy takes whole counts and in statsmodels the normal quantile. With Student's,
+    # which for two problems is beyond the range of normal ones, there is none. See test_intervals.
     weight = quantile**2 / n
     middle = (rate + weight / 2) / (1 + weight)
     half = quantile * math.sqrt(rate * (1 - rate) / n + weight / (4 * n)) / (1 + weight)

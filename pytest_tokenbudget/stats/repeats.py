@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pytest_tokenbudget.stats.intervals import Estimate, Floats, clustered_rate
+from pytest_tokenbudget.stats.intervals import Estimate, Floats, clustered_rate, t_quantile
 
 
 def pass_at_k(correct: ArrayLike, k: int, confidence: float = 0.95) -> Estimate:
@@ -88,8 +88,6 @@ def intraclass_correlation(correct: ArrayLike, confidence: float = 0.95) -> Esti
     Returns:
         None where all samples came out alike, or no problem has two.
     """
-    from scipy.special import stdtrit
-
     table = np.asarray(correct, dtype=np.float64)
     counts = np.isfinite(table).sum(axis=1).astype(np.float64)
     sums = np.nansum(table, axis=1)[counts > 0]
@@ -104,7 +102,7 @@ def intraclass_correlation(correct: ArrayLike, confidence: float = 0.95) -> Esti
     if n < 3 or not math.isfinite(scaled) or not np.isfinite(without).all():
         return Estimate(value, -1.0, 1.0, n)
     error = math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
-    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * error
+    half = t_quantile((1 + confidence) / 2, n - 1) * error
     low, high = (
         math.expm1(2 * end) / (math.expm1(2 * end) + size)
         for end in (float(scaled) - half, float(scaled) + half)

@@ -1,5 +1,8 @@
 """Resampling by problem: bootstrap intervals, exact paired tests, and where a maximum may lie.
 
+scipy's ``bootstrap`` draws whole problems and knows no worst one, and its ``permutation_test`` of
+signs draws or goes through all 2^n; here both distributions are computed.
+
 References:
     Rubin (1981), Annals of Statistics 9:130: the Bayesian bootstrap.
     Bedrick, Christensen and Johnson (1996), JASA 91:1450: priors as pseudo observations.
@@ -125,13 +128,13 @@ def sign_test(sums: ArrayLike) -> float:
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """P-values adjusted by Holm's step-down rule, in the order given."""
-    order = np.argsort(np.asarray(p_values, dtype=np.float64), kind="stable")
-    adjusted = [1.0] * len(p_values)
-    highest = 0.0
-    for rank, index in enumerate(order.tolist()):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = highest
-    return tuple(adjusted)
+    # statsmodels' multipletests gives the same, but collects garbage at every call: a third of a
+    # second in a process with a model.
+    order = np.argsort(p_values)
+    raised = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty_like(raised)
+    adjusted[order] = np.minimum(np.maximum.accumulate(raised), 1.0)
+    return tuple(adjusted.tolist())
 
 
 def p_words(p: float) -> str:

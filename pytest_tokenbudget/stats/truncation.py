@@ -22,6 +22,7 @@ from pytest_tokenbudget.stats.intervals import (
     Floats,
     bootstrap_lower,
     clustered_rate,
+    exact_interval,
 )
 from pytest_tokenbudget.stats.tokens import by_sample
 
@@ -153,14 +154,11 @@ def as_traces(tokens: ArrayLike, complete: ArrayLike) -> tuple[Floats, Bools]:
 
 def upper_rate(hits: Floats, confidence: float) -> float:
     """One-sided upper bound of a rate: exact for one sample a problem, else by problem."""
-    from scipy.special import betaincinv
-
     known = hits[np.isfinite(hits).any(axis=1)]
     n = known.shape[0]
     if n == 0:
         return 1.0
     rates = np.nanmean(known, axis=1)
-    whole = rates.sum()
     if not np.isin(rates, (0.0, 1.0)).all():
         return -bootstrap_lower(-rates, confidence=confidence)
-    return 1.0 if whole == n else float(betaincinv(whole + 1, n - whole, confidence))
+    return exact_interval(float(rates.sum()), n, 2 * confidence - 1)[1]

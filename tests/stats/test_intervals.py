@@ -14,7 +14,6 @@ from pytest_tokenbudget.stats.intervals import (
     clustered_rate,
     clustered_standard_error,
     mean_estimate,
-    problems_to_tell,
     wilson,
 )
 from pytest_tokenbudget.stats.paired import paired_lower, paired_p, tango_lower
@@ -129,24 +128,6 @@ def test_one_problem_says_nothing_about_others():
     assert estimate.value == 110
     assert math.isnan(estimate.low)
     assert math.isnan(estimate.high)
-
-
-def test_problems_to_tell_reaches_its_power():
-    n = problems_to_tell(0.7, 0.6)
-    # 0.6 lies outside of the score interval for counts beyond these.
-    edge = 0.6 * n + stats.norm.ppf(0.975) * math.sqrt(n * 0.6 * 0.4)
-    assert stats.binom.sf(math.floor(edge), n, 0.7) == pytest.approx(0.8, abs=0.03)
-    assert problems_to_tell(0.585, 0.60) == 8402
-    assert problems_to_tell(0.5, 0.6) < problems_to_tell(0.55, 0.6)
-
-
-def test_problems_to_tell_at_the_ends():
-    assert problems_to_tell(0.0, 0.02) == math.ceil((stats.norm.ppf(0.975) * 7) ** 2)
-    assert problems_to_tell(0.0, 1.0) == 1
-    with pytest.raises(ValueError, match="from itself"):
-        problems_to_tell(0.6, 0.6)
-    with pytest.raises(ValueError, match="threshold 60 "):
-        problems_to_tell(0.5, 60)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pytest_tokenbudget.studies.conformance.results import BudgetResult, Observation, Verdict
 from pytest_tokenbudget.studies.conformance.verdict import (
     MIN_INFORMATIVE,
-    holm,
     judge,
     server_wide,
     sign_test,
@@ -166,11 +165,6 @@ def test_the_sign_test() -> None:
     assert sign_test(9, 1) == 11 / 1024
     assert sign_test(0, 0) == 1
     assert sign_test(0, 5) == 1
-
-
-def test_holm() -> None:
-    assert holm([0.01, 0.04, 0.03]) == [0.03, 0.06, 0.06]
-    assert holm([]) == []
 
 
 lengths = st.lists(st.integers(0, 300), min_size=10, max_size=10)

@@ -29,10 +29,10 @@ one can pass as ``ignored``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from pytest_tokenbudget.stats.resampling import holm
 from pytest_tokenbudget.studies.conformance.results import BudgetResult, Observation, Verdict
 
 MIN_INFORMATIVE = 5
@@ -68,18 +68,10 @@ class _Natural:
 
 def sign_test(successes: int, failures: int) -> float:
     """One-sided exact probability of so many successes or more, if both were equally likely."""
+    from scipy.stats import binomtest
+
     n = successes + failures
-    return math.ldexp(float(sum(math.comb(n, count) for count in range(successes, n + 1))), -n)
-
-
-def holm(probabilities: Sequence[float]) -> list[float]:
-    """Probabilities adjusted for having looked at all of them."""
-    order = sorted(range(len(probabilities)), key=lambda place: probabilities[place])
-    adjusted, reached = [1.0] * len(probabilities), 0.0
-    for rank, place in enumerate(order):
-        reached = max(reached, min(1.0, probabilities[place] * (len(order) - rank)))
-        adjusted[place] = reached
-    return adjusted
+    return float(binomtest(successes, n, alternative="greater").pvalue) if n else 1.0
 
 
 def judge(

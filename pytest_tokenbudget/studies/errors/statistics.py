@@ -84,14 +84,11 @@ def shares(kinds: Mapping[Unit, str], categories: Sequence[str]) -> dict[str, Sh
         kinds: Category of each unit.
         categories: All categories, in order.
     """
-    counts = Counter(kinds.values())
+    found = Counter(kinds.values())
+    counts = [found[name] for name in categories]
     return {
-        name: Share(
-            counts[name],
-            rate({unit: kind == name for unit, kind in kinds.items()}),
-            goodman(counts[name], len(kinds), len(categories)),
-        )
-        for name in categories
+        name: Share(count, rate({unit: kind == name for unit, kind in kinds.items()}), together)
+        for name, count, together in zip(categories, counts, goodman(counts), strict=True)
     }
 
 
@@ -108,16 +105,14 @@ def rate(hits: Mapping[Unit, bool], confidence: float = 0.95) -> Estimate:
     return clustered_rate(table, confidence)
 
 
-def goodman(count: int, n: int, categories: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Goodman's simultaneous interval of one multinomial share."""
-    from scipy.stats import chi2
+def goodman(counts: Sequence[int], confidence: float = 0.95) -> list[tuple[float, float]]:
+    """Goodman's simultaneous intervals of multinomial shares."""
+    from statsmodels.stats.proportion import multinomial_proportions_confint
 
-    if n == 0:
-        return 0.0, 1.0
-    a = float(chi2.ppf(1 - (1 - confidence) / categories, 1))
-    root = math.sqrt(a * (a + 4 * count * (n - count) / n))
-    low, high = (a + 2 * count - root) / (2 * (n + a)), (a + 2 * count + root) / (2 * (n + a))
-    return max(0.0, low), min(1.0, high)
+    if not sum(counts):
+        return [(0.0, 1.0)] * len(counts)
+    ends = multinomial_proportions_confint(counts, 1 - confidence, method="goodman").clip(0.0, 1.0)
+    return [(low, high) for low, high in ends.tolist()]
 
 
 def evolution(
@@ -239,7 +234,10 @@ def agreement(
 
 
 def _kappas(tables: Floats) -> Floats:
-    """Cohen's kappa of each table of counts or weights in the last two axes."""
+    """Cohen's kappa of each table of counts or weights in the last two axes.
+
+    statsmodels' ``cohens_kappa`` gives the same of one table at a time; a bootstrap has thousands.
+    """
     shares = tables / tables.sum(axis=(-2, -1), keepdims=True)
     chance = (shares.sum(axis=-1) * shares.sum(axis=-2)).sum(axis=-1)
     kappas: Floats = (np.trace(shares, axis1=-2, axis2=-1) - chance) / (1 - chance)

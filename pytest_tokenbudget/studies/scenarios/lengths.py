@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pytest_tokenbudget.stats.intervals import Estimate, Floats
+from pytest_tokenbudget.stats.intervals import Estimate, Floats, t_quantile
 from pytest_tokenbudget.stats.truncation import Verdict
 
 DRAWS = 1999
@@ -70,6 +70,7 @@ def lengths_differ(
 ) -> tuple[float, float]:
     """Test whether groups take unlike numbers of tokens, by exchanging problems between them.
 
+    It is the test of Kruskal and Wallis within strata, which scipy's ``permutation_test`` lacks.
     Ranks are compared, so that a capped trace counts as one of the longest; their means within a
     stratum are taken off. Each problem stays in its stratum.
 
@@ -123,8 +124,6 @@ def mean_gap(
         second: Those of the other, in the same strata.
         confidence: Two-sided confidence.
     """
-    from scipy.special import stdtrit
-
     both = zip(first, second, strict=True)
     pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in both]
     pairs = [(a, b) for a, b in pairs if a.size and b.size]
@@ -141,5 +140,5 @@ def mean_gap(
         return Estimate(value, math.nan, math.nan, count)
     variance = float((left**2).sum()) / freedom
     spread = sum(w**2 * (1 / a.size + 1 / b.size) for w, (a, b) in zip(weights, pairs, strict=True))
-    half = float(stdtrit(freedom, (1 + confidence) / 2)) * math.sqrt(variance * float(spread))
+    half = t_quantile((1 + confidence) / 2, freedom) * math.sqrt(variance * float(spread))
     return Estimate(value, value - half, value + half, count)
