@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         resolve_recipe,
     )
     from pytest_tokenbudget.report.load_results import Results, ResultsError, load_results
-    from pytest_tokenbudget.studies.thinking.modes import ThinkingMode
+    from pytest_tokenbudget.studies.thinking.thinking_mode import ThinkingMode
     from pytest_tokenbudget.texts.detokenizer import Detokenizer, text_and_offsets
 
 _HOMES = {

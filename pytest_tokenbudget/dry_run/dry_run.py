@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +12,7 @@ from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection.eval_fixtures import replaced, uses
 from pytest_tokenbudget.collection.selection import kinds_of, mode_of, model_under_test
 from pytest_tokenbudget.common.names import SESSION
+from pytest_tokenbudget.dry_run.parts import ModelRun
 from pytest_tokenbudget.engines.planning import (
     Kind,
     Need,
@@ -27,25 +27,6 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.dry_run.memory import Memory
     from pytest_tokenbudget.dry_run.parts import Book, Part
     from pytest_tokenbudget.models.resolution import ModelSpec
-
-
-@dataclass
-class ModelRun:
-    """What a run would do with one model.
-
-    Attributes:
-        spec: The model, with what is known of it.
-        parts: What it would generate.
-        memory: What it would take in this process; None where that cannot be told.
-        failures: Why a part cannot be generated, in sentences.
-        notes: What else is to be known, in sentences.
-    """
-
-    spec: ModelSpec
-    parts: list[Part] = field(default_factory=list)
-    memory: Memory | None = None
-    failures: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def say(session: pytest.Session) -> bool | None:

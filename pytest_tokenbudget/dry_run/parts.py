@@ -23,6 +23,7 @@ from pytest_tokenbudget.stats.timing import rate_of, times_of
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.engine import Engine
+    from pytest_tokenbudget.dry_run.memory import Memory
     from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.settings.options import Settings
     from pytest_tokenbudget.tasks.problem import Problem
@@ -335,3 +336,22 @@ def _as_long_as(length: Length) -> StoredPrompt:
 
 def _no_engine() -> Engine:
     raise SetupError("nothing is loaded to say what would be generated")
+
+
+@dataclass
+class ModelRun:
+    """What a run would do with one model.
+
+    Attributes:
+        spec: The model, with what is known of it.
+        parts: What it would generate.
+        memory: What it would take in this process; None where that cannot be told.
+        failures: Why a part cannot be generated, in sentences.
+        notes: What else is to be known, in sentences.
+    """
+
+    spec: ModelSpec
+    parts: list[Part] = field(default_factory=list)
+    memory: Memory | None = None
+    failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)

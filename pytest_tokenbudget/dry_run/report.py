@@ -16,8 +16,7 @@ from pytest_tokenbudget.report.progress import about
 from pytest_tokenbudget.stats.forecast import Forecast, together
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.dry_run.dry_run import ModelRun
-    from pytest_tokenbudget.dry_run.parts import Part
+    from pytest_tokenbudget.dry_run.parts import ModelRun, Part
 
 SCHEMA = "tokenbudget-dry-run/1"
 FILE = "dry_run.json"

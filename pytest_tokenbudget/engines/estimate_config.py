@@ -10,7 +10,7 @@ from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.models.thinking_formats import models_file
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.engines.loading import Config
+    from pytest_tokenbudget.engines.transformers_types import Config
 
 
 def estimate_config(spec: ModelSpec) -> tuple[Config, str]:

@@ -8,11 +8,12 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.engines.checkpoint import check_tensors
 from pytest_tokenbudget.engines.memory import free_bytes, is_out_of_memory, release
+from pytest_tokenbudget.engines.transformers_types import Config, Factory, Model, Tokenizer
 from pytest_tokenbudget.models import hub
 from pytest_tokenbudget.models.gguf_header import read_gguf_header
 from pytest_tokenbudget.models.gguf_tokenizer import (
@@ -35,12 +36,6 @@ END_OF_TURN = (
     "<｜end▁of▁sentence｜>",  # noqa: RUF001
 )
 GIGA = 1 << 30
-
-# How far Transformers types these differs from version to version.
-Config: TypeAlias = Any
-Tokenizer: TypeAlias = Any
-Model: TypeAlias = Any
-Factory: TypeAlias = Any
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from pytest_tokenbudget.models.resolution import Quantization
 if TYPE_CHECKING:
     import torch
 
-    from pytest_tokenbudget.engines.loading import Config, Model
+    from pytest_tokenbudget.engines.transformers_types import Config, Model
 
 DTYPES: Final = ("float32", "bfloat16", "float16")
 # Left to the CUDA context, the allocator's gaps, and other programs.

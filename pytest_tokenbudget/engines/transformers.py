@@ -13,7 +13,7 @@ from pytest_tokenbudget.core.engine import (
     Generated,
     Request,
 )
-from pytest_tokenbudget.engines import loading, memory
+from pytest_tokenbudget.engines import loading, memory, transformers_types
 from pytest_tokenbudget.engines.batches import Batch, new_cache
 from pytest_tokenbudget.engines.branches import can_branch, in_families
 from pytest_tokenbudget.engines.in_process import InProcessEngine
@@ -70,7 +70,7 @@ class TransformersEngine(InProcessEngine):
         self._threads = threads
         self._shares = shares
         self._say = say
-        self._model: loading.Model = None
+        self._model: transformers_types.Model = None
 
     @property
     def dtype(self) -> str:
@@ -78,11 +78,11 @@ class TransformersEngine(InProcessEngine):
         return str(self._dtype).removeprefix("torch.")
 
     @property
-    def _config(self) -> loading.Config:
+    def _config(self) -> transformers_types.Config:
         return self._text.config
 
     @property
-    def model(self) -> loading.Model:
+    def model(self) -> transformers_types.Model:
         """The Transformers model, loaded on first use.
 
         Raises:

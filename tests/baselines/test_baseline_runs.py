@@ -13,8 +13,9 @@ from studies import make_study
 
 from pytest_tokenbudget.baselines.comparison import compare_runs
 from pytest_tokenbudget.baselines.figure import draw_comparison
-from pytest_tokenbudget.baselines.models_compared import compare_models, models_lines, write_models
+from pytest_tokenbudget.baselines.models_compared import compare_models
 from pytest_tokenbudget.baselines.models_figure import draw_pareto
+from pytest_tokenbudget.baselines.models_report import models_lines, write_models
 from pytest_tokenbudget.baselines.run import record_of, run_of
 from pytest_tokenbudget.baselines.storage import save_baseline
 from pytest_tokenbudget.common.package_files import suite

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.stats.intervals import Estimate
     from pytest_tokenbudget.stats.limits import Recommendations
     from pytest_tokenbudget.stats.tokens import TokenSpread
-    from pytest_tokenbudget.studies.thinking.modes import ThinkingMode
     from pytest_tokenbudget.studies.thinking.statistics import Settling, Usefulness, WayComparison
+    from pytest_tokenbudget.studies.thinking.thinking_mode import ThinkingMode
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from pytest_tokenbudget.core.answers import Answers, AnswersByBudget
 if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
-    from pytest_tokenbudget.studies.thinking.modes import ThinkingMode
     from pytest_tokenbudget.studies.thinking.study import Answer, ThinkingStudy
+    from pytest_tokenbudget.studies.thinking.thinking_mode import ThinkingMode
 
 # The forced answers are judged if a gate names no mode.
 ENFORCEMENTS: Final = ("forced", "hard", "natural", "off")

@@ -7,7 +7,6 @@ follows. ``disabled`` switches thinking off where the template can, and else is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.collection.selection import NO_THINKING
@@ -15,6 +14,7 @@ from pytest_tokenbudget.common.names import DISABLED, EXPLICIT, OFF, ON
 from pytest_tokenbudget.engines.planning import Kind, Need
 from pytest_tokenbudget.settings.option_values import MODES
 from pytest_tokenbudget.studies.thinking.plan import NoThinkingError
+from pytest_tokenbudget.studies.thinking.thinking_mode import ThinkingMode
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.forcing import Forcing
@@ -22,26 +22,6 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.settings.options import Settings
-
-
-@dataclass(frozen=True)
-class ThinkingMode:
-    """A mode as it applies to one model.
-
-    Attributes:
-        name: One of ``--modes``, or ``explicit``.
-        thinking: Whether the model thinks, for the switch of its chat template.
-        thinking_budget: Tokens that it may think; None without a limit.
-        reason: How the budget came about, for people.
-    """
-
-    name: str
-    thinking: bool
-    thinking_budget: int | None
-    reason: str = ""
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def modes_under_test(settings: Settings) -> tuple[str, ...]:

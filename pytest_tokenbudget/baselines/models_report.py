@@ -1,0 +1,141 @@
+"""Models of one run compared: lines on the terminal, result files and figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_tokenbudget.baselines.models_compared import ModelsCompared, ModelsOfRun, Plane
+from pytest_tokenbudget.baselines.models_figure import pareto_figure
+from pytest_tokenbudget.baselines.run_statistics import Pair
+from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.common.text_layout import (
+    MAX_WIDTH,
+    aligned,
+    columns,
+    count,
+    percent,
+    rule,
+    shorten,
+    wrapped,
+)
+from pytest_tokenbudget.report.files import safe_name, to_record, write_json
+from pytest_tokenbudget.studies.saturation.figure import saturation_overlay
+
+SCHEMA = "tokenbudget-models/1"
+_HEADINGS = ("from", "to", "accuracy %", "change [95 %]", "p (Holm)")
+SHOWN = 10
+"""Pairs on the terminal, unless all are asked for."""
+
+
+def write_models_of_run(models: ModelsOfRun, directory: Path) -> list[Path]:
+    """Write curves, results and figures of several models below ``directory``."""
+    return [
+        *saturation_overlay(models.studies, directory),
+        *write_models(models.compared, directory),
+    ]
+
+
+def models_of_run_lines(models: ModelsOfRun, width: int, verbose: bool) -> list[str]:
+    """What several models come to on the terminal."""
+    return [line for one in models.compared for line in models_lines(one, width, verbose)]
+
+
+def models_lines(
+    compared: ModelsCompared, width: int = MAX_WIDTH, every: bool = False
+) -> list[str]:
+    """Which models differ, and which are worth their tokens, as lines of at most 80 columns.
+
+    Args:
+        compared: The models.
+        width: Columns of the terminal. Sentences are wrapped to it; the table needs 80.
+        every: Whether every pair is shown; else the most decisive ones of many.
+    """
+    width = columns(width)
+    task = shorten(printable(compared.task), 28)
+    about = f" on {task} at {count(compared.budget)} tokens, n = {compared.problems:,}"
+    lines = [rule(f"{len(compared.names)} models", about, width)]
+    many = len(compared.pairs)
+    pairs = compared.pairs if every or many <= SHOWN else _most_decisive(compared.pairs)
+    lines += _table(pairs)
+    sentences = [f"p: exact McNemar, adjusted by Holm for {count(many)} pairs"] if many > 1 else []
+    if len(pairs) < many:
+        sentences.append(
+            f"shown are the {count(len(pairs))} pairs with the smallest p of {count(many)}; all "
+            "are in the JSON file, and here with -v"
+        )
+    for plane in compared.planes:
+        sentences.append(f"in accuracy and {plane.axis.name} nothing beats {_front(plane)}")
+    for sentence in sentences:
+        lines += wrapped(sentence, width)
+    return lines
+
+
+def _front(plane: Plane) -> str:
+    by_model: dict[str, list[int]] = {}
+    for place in plane.front:
+        by_model.setdefault(printable(place.name), []).append(place.budget)
+    return "; ".join(f"{name} at {', '.join(map(count, at))}" for name, at in by_model.items())
+
+
+def _most_decisive(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs that differ most surely, then most, in that order."""
+
+    def decisive(pair: Pair) -> tuple[float, float]:
+        accuracy = pair.change.accuracy
+        return accuracy.p_mcnemar, -abs(accuracy.difference.value)
+
+    return sorted(pairs, key=decisive)[:SHOWN]
+
+
+def _table(pairs: Sequence[Pair]) -> list[str]:
+    numbers = [_HEADINGS[2:], *map(_numbers, pairs)]
+    taken = sum(max(map(len, column)) + 1 for column in zip(*numbers, strict=True))
+    # Two names share the rest of the line.
+    room = (MAX_WIDTH - taken - 1) // 2
+    names = [_HEADINGS[:2]]
+    names += [
+        (shorten(printable(pair.first), room), shorten(printable(pair.second), room))
+        for pair in pairs
+    ]
+    return aligned([(*both, *own) for both, own in zip(names, numbers, strict=True)], left=2)
+
+
+def _numbers(pair: Pair) -> tuple[str, ...]:
+    accuracy = pair.change.accuracy
+    value, low, high = (100 * x + 0.0 for x in accuracy.difference[:3])
+    return (
+        f"{percent(accuracy.before)} -> {percent(accuracy.after)}",
+        f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
+        "<0.001" if pair.p_holm < 0.001 else f"{pair.p_holm:.3f}",
+    )
+
+
+def write_models(compared: Sequence[ModelsCompared], directory: Path) -> list[Path]:
+    """Write results and figures of models compared below ``directory``; returns the files."""
+    written = []
+    for each in compared:
+        stem = "compare_models" + (f"_{safe_name(each.task)}" if len(compared) > 1 else "")
+        path = directory / "results" / f"{stem}.json"
+        written.append(write_json(path, models_record(each)))
+        for plane in each.planes:
+            written += pareto_figure(
+                plane, each.task, directory / "figures" / f"{stem}_{plane.axis.name}"
+            )
+    return written
+
+
+def models_record(compared: ModelsCompared) -> dict[str, object]:
+    """The comparison as a JSON object."""
+    return {
+        "schema": SCHEMA,
+        "task": compared.task,
+        "models": list(compared.names),
+        "problems": compared.problems,
+        "budget": compared.budget,
+        "pairs": [{**to_record(pair), "different": pair.shown()} for pair in compared.pairs],
+        "pareto": {
+            plane.axis.name: {"places": list(plane.places), "front": list(plane.front)}
+            for plane in compared.planes
+        },
+    }
