@@ -294,7 +294,8 @@ class Session:
         _, plan = self.plan_for(spec, kind)
         if not plan.budgets:
             return None
-        study = load_study(self.store, plan, self.task, self.problems)
+        made: Study | None = self.cached_study(spec, kind)
+        study = made or load_study(self.store, plan, self.task, self.problems)
         return study if study.complete else None
 
     def looked_up(self, spec: ModelSpec) -> ModelSpec:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.store import StoredPrompt, TraceStore
@@ -13,22 +11,8 @@ from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
 
 
-class _Loaded(NamedTuple):
-    """A study, and what of it its plan does not say."""
-
-    plan: Plan
-    task: Task
-    study: Study
-
-
-# Whoever loads a study again, as the report does after the tests, finds what was computed for it.
-_LOADED: WeakKeyDictionary[TraceStore, list[_Loaded]] = WeakKeyDictionary()
-
-
 def load_study(store: TraceStore, plan: Plan, task: Task, problems: Sequence[Problem]) -> Study:
     """The study of a plan with the traces that are there, all or not.
-
-    It is the same object as before where nothing has changed since.
 
     Args:
         store: Holds prompts and traces.
@@ -38,15 +22,7 @@ def load_study(store: TraceStore, plan: Plan, task: Task, problems: Sequence[Pro
     """
     prompts = _prompts(store, plan, problems)
     traces = store.load(plan.names(problems, prompts), prompts, plan.cap)
-    loaded = _LOADED.setdefault(store, [])
-    for one in loaded:
-        study = one.study
-        if one.plan == plan and one.task is task and study.problems == tuple(problems):
-            if study.traces == traces:
-                return study
-            loaded.remove(one)
-            break
-    study = Study(
+    return Study(
         alias=plan.alias,
         identity=plan.identity,
         task=task,
@@ -63,8 +39,6 @@ def load_study(store: TraceStore, plan: Plan, task: Task, problems: Sequence[Pro
         kind=plan.kind,
         cliff_budgets=plan.cliff_budgets,
     )
-    loaded.append(_Loaded(plan, task, study))
-    return study
 
 
 def tokens_generated(store: TraceStore, plan: Plan, problems: Sequence[Problem]) -> int:

@@ -22,19 +22,11 @@ from pytest_tokenbudget.models.gguf_tokenizer import (
     load_gguf_tokenizer,
 )
 from pytest_tokenbudget.models.resolution import ModelSpec
+from pytest_tokenbudget.texts.end_tokens import END_OF_TURN
 
 if TYPE_CHECKING:
     import torch
 
-# Tokens that end a turn in models whose files do not always say so.
-END_OF_TURN = (
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|end_of_text|>",
-    "<|endoftext|>",
-    "<end_of_turn>",
-    "<｜end▁of▁sentence｜>",  # noqa: RUF001
-)
 GIGA = 1 << 30
 
 

@@ -21,39 +21,13 @@ from pytest_tokenbudget.common.outside_text import PrintableError
 # The gguf library makes an object of every entry of an array, which takes seconds.
 from pytest_tokenbudget.models.gguf_header import MAGIC, GgufReader, struct_code
 from pytest_tokenbudget.models.gguf_rules import SPLIT_RULES, SplitRule
+from pytest_tokenbudget.texts.end_tokens import END_TOKENS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 CANNOT: Final = "GGUF: embedded tokenizer not found and cannot reconstruct from metadata"
 
-# Where text has these, they are whole, and a model that writes one has ended.
-END_TOKENS: Final = frozenset(
-    {
-        "<|im_end|>",
-        "<|eot_id|>",
-        "<|eom_id|>",
-        "<|end|>",
-        "<|end_of_text|>",
-        "<|endoftext|>",
-        "<|return|>",
-        "<|call|>",
-        "<|flush|>",
-        "<|calls|>",
-        "<end_of_turn>",
-        "<turn|>",
-        "<|tool_response>",
-        "<end_of_utterance>",
-        "<eos>",
-        "</s>",
-        "<EOT>",
-        "_<EOT>",
-        "[EOT]",
-        "[EOS]",
-        "[e~[",
-        "<｜end▁of▁sentence｜>",  # noqa: RUF001
-    }
-)
 # Whole in text whatever type the file gives them.
 _WHOLE_TOKENS = frozenset(
     {

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from pytest_tokenbudget.common.text_layout import shorten
+from pytest_tokenbudget.common.text_layout import plural, shorten
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.store import PlanRow, StoreError, TraceStore
 from pytest_tokenbudget.core.tally import PROBING
@@ -136,7 +136,7 @@ class _Shown:
         self.monitor.announce(describe(plan))
         if row.to_generate:
             self.monitor.announce(
-                f"{count(row.to_generate, 'trace')} to generate, at most "
+                f"{plural(row.to_generate, 'trace')} to generate, at most "
                 f"{row.to_generate * plan.cap:,} tokens; kept in {self.store.path}"
             )
         else:
@@ -162,14 +162,14 @@ class _Shown:
     def _follow_probes(self) -> None:
         for probes in self.store.states(PROBING):
             counts = f"{probes['done']:,}/{probes['total']:,}"
-            tokens = count(probes["tokens"], "token")
+            tokens = plural(probes["tokens"], "token")
             seconds = time.time() - probes["began"]
             if self.bar is not None:
                 share = probes["done"] / max(probes["total"], 1)
                 right = f"{tokens} [{clock(seconds)}] {shorten(probes['name'], 32)}"
                 self.bar.draw(f"probing  {counts}", share, right, leave=False)
             else:
-                answers = count(probes["answers"], "answer")
+                answers = plural(probes["answers"], "answer")
                 self._say(
                     f"probing {counts}, {answers}, {tokens}; {probes['name']} for {seconds:,.0f} s"
                 )
@@ -216,12 +216,7 @@ def _posed(plan: Plan) -> str:
         counts = plan.windowing.counts.items()
         arms = (f"{number:,} {plan.task if arm == 'task' else arm}" for arm, number in counts)
         return f"conversations, whole and truncated: {', '.join(arms)}{thinking}"
-    problems = "all problems" if plan.limit is None else count(plan.limit, "problem")
+    problems = "all problems" if plan.limit is None else plural(plan.limit, "problem")
     if plan.samples > 1:
         problems += f" x {plan.samples} samples"
     return f"{plan.task}, {problems}{_ABOUT.get(plan.kind, thinking)}"
-
-
-def count(number: int, thing: str) -> str:
-    """A number of things in words."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -33,6 +33,7 @@ from pytest_tokenbudget.settings import option_flags
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.plan import Plan
+    from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.registry import Across, Section
     from pytest_tokenbudget.report.folder import FromRecords, Reported
     from pytest_tokenbudget.report.json_files import RunInfo
@@ -288,7 +289,9 @@ class Reporter:
         if own is not None:
             loaded: tuple[Reported, int] = registry.load(own)(session, spec, plan, plans)
             return loaded
-        study = load_study(session.store, plan, session.task, session.problems)
+        # What the tests made has its analyses already.
+        made: Study | None = session.cached_study(spec, plan.kind)
+        study = made or load_study(session.store, plan, session.task, session.problems)
         study.price = spec.price
         return study, tokens_generated(session.store, plan, session.problems)
 

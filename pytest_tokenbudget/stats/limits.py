@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from pytest_tokenbudget.stats.intervals import Floats
 from pytest_tokenbudget.stats.length_fits import LengthFit, fit_lengths
+from pytest_tokenbudget.stats.rules_of_thumb import RULES, Rule
 from pytest_tokenbudget.stats.tokens import TokenSpread, by_sample, token_spread
 from pytest_tokenbudget.stats.truncation import (
     Bools,
@@ -40,30 +41,6 @@ MARGINS = (1.2, 1.5)
 EARLY = 0.9
 """A trace that was cut below such a share of its cap was cut by something else. Text that is
 encoded again may be a few tokens short."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A rule of thumb: a limit for a kind of use."""
-
-    kind: str
-    limit: int
-    words: str
-
-
-RULES = (
-    Rule("standard", 440, "standard: 440"),
-    Rule("standard", 500, "standard: 500 to 600, lower end"),
-    Rule("standard", 600, "standard: 500 to 600, upper end"),
-    Rule("standard", 1000, "standard: at most 1,000"),
-    Rule("thinking", 1200, "thinking: at least 1,200"),
-    Rule("thinking", 1500, "thinking: 1,500 to 2,000, lower end"),
-    Rule("thinking", 1800, "thinking: 1,800 recommended"),
-    Rule("thinking", 2000, "thinking: 1,500 to 2,000, upper end"),
-    Rule("sequential", 1200, "sequential: 1,200 or more"),
-    Rule("multi-turn", 1500, "multi-turn: 1,500 or more"),
-)
-"""Limits in common use, each a claim to be measured."""
 
 
 @dataclass(frozen=True)

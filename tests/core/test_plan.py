@@ -96,20 +96,3 @@ def test_a_study_is_loaded_from_what_the_store_has(tmp_path):
         assert len(longer.complete) == len(finished) < 4
         empty = load_study(store, make_plan(model="another"), task, make_problems(2))
         assert (len(empty.complete), empty.missing) == (0, 2)
-
-
-def test_what_was_computed_for_a_study_is_found_again(tmp_path):
-    task, problems = load_task("word-problems"), make_problems(4)
-    with closing(TraceStore(tmp_path / "t.sqlite", "one", "a")) as store:
-        gather_all(store, FakeEngine(), 2)
-        study = load_study(store, make_plan(), task, problems)
-        again = Plan.from_json(json.loads(json.dumps(make_plan().to_json())))
-        assert load_study(store, again, task, problems) is study
-        # Another plan, another task, other problems, more traces: another study.
-        assert load_study(store, make_plan(margin=0.1), task, problems) is not study
-        assert load_study(store, make_plan(), load_task("word-problems"), problems) is not study
-        assert load_study(store, make_plan(), task, make_problems(3)) is not study
-        assert load_study(store, make_plan(), task, problems) is study
-        gather_all(store, FakeEngine(), 3)
-        longer = load_study(store, make_plan(), task, problems)
-        assert (len(longer.complete), len(study.complete)) == (3, 2)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from pytest_tokenbudget.core.engine import EngineError, Prompt
 from pytest_tokenbudget.engines.background import Background
-from pytest_tokenbudget.engines.loading import END_OF_TURN
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.dialects_base import GONE, Dialect
 from pytest_tokenbudget.engines.server.http import Fault, Key, Server
@@ -18,6 +17,7 @@ from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.models.thinking_formats import detect
 from pytest_tokenbudget.settings.endpoints import Facts
 from pytest_tokenbudget.texts.detokenizer import text_and_offsets
+from pytest_tokenbudget.texts.end_tokens import END_OF_TURN
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -254,8 +254,9 @@ def _differ(needs: _Needs, splits: Mapping[str, Sequence[str]]) -> tuple[Differ,
 def _guidelines(
     study: Study, needs: _Needs, learned: Learned, target: float
 ) -> tuple[GuidelineCheck, ...]:
+    from pytest_tokenbudget.stats.rules_of_thumb import GUIDELINES
     from pytest_tokenbudget.stats.truncation import judge_limit, truncates
-    from pytest_tokenbudget.studies.scenarios.rules import GUIDELINES, GuidelineCheck
+    from pytest_tokenbudget.studies.scenarios.rules import GuidelineCheck
 
     found = []
     for rule in GUIDELINES:

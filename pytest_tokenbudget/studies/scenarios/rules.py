@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pytest_tokenbudget.stats.rules_of_thumb import Guideline
 from pytest_tokenbudget.stats.truncation import (
     Truncation,
     Verdict,
@@ -15,36 +16,6 @@ from pytest_tokenbudget.stats.truncation import (
     judge_limit,
     truncates,
 )
-
-
-@dataclass(frozen=True)
-class Guideline:
-    """A rule of thumb: a limit that is enough for a kind of scenario.
-
-    Attributes:
-        words: The rule, for people.
-        limit: The limit.
-        split: What the kind is one of (``category``, ``framing``); "" for all scenarios.
-        name: Which one; "" for all.
-        thinking: Whether it is meant for models that think.
-    """
-
-    words: str
-    limit: int
-    split: str = ""
-    name: str = ""
-    thinking: bool = False
-
-
-GUIDELINES = (
-    Guideline("440", 440),
-    Guideline("600", 600),
-    Guideline("sequential: 1,200", 1200, "category", "sequential"),
-    Guideline("thinking: 1,500", 1500, thinking=True),
-    Guideline("anger: 1,800", 1800, "framing", "anger"),
-    Guideline("happiness: 1,200", 1200, "framing", "happiness"),
-)
-"""Limits of a guide in circulation."""
 
 
 @dataclass(frozen=True)

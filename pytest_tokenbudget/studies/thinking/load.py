@@ -31,7 +31,8 @@ def stored_thinking(
         plans: All plans of the run.
     """
     off = next((p for p in plans if (p.kind, p.alias) == (Kind.OFF, plan.alias)), None)
-    study = load_thinking(session.store, plan, off, session.task, session.problems)
+    made: ThinkingStudy | None = session.cached_study(spec, Kind.THINKING)
+    study = made or load_thinking(session.store, plan, off, session.task, session.problems)
     study.natural.price = spec.price
     return study, study.tokens_in_run
 

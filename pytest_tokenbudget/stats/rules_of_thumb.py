@@ -1,0 +1,59 @@
+"""Token limits in common use. Each is a claim to be measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of thumb: a limit for a kind of use."""
+
+    kind: str
+    limit: int
+    words: str
+
+
+RULES = (
+    Rule("standard", 440, "standard: 440"),
+    Rule("standard", 500, "standard: 500 to 600, lower end"),
+    Rule("standard", 600, "standard: 500 to 600, upper end"),
+    Rule("standard", 1000, "standard: at most 1,000"),
+    Rule("thinking", 1200, "thinking: at least 1,200"),
+    Rule("thinking", 1500, "thinking: 1,500 to 2,000, lower end"),
+    Rule("thinking", 1800, "thinking: 1,800 recommended"),
+    Rule("thinking", 2000, "thinking: 1,500 to 2,000, upper end"),
+    Rule("sequential", 1200, "sequential: 1,200 or more"),
+    Rule("multi-turn", 1500, "multi-turn: 1,500 or more"),
+)
+"""Limits in common use, each a claim to be measured."""
+
+
+@dataclass(frozen=True)
+class Guideline:
+    """A rule of thumb: a limit that is enough for a kind of scenario.
+
+    Attributes:
+        words: The rule, for people.
+        limit: The limit.
+        split: What the kind is one of (``category``, ``framing``); "" for all scenarios.
+        name: Which one; "" for all.
+        thinking: Whether it is meant for models that think.
+    """
+
+    words: str
+    limit: int
+    split: str = ""
+    name: str = ""
+    thinking: bool = False
+
+
+GUIDELINES = (
+    Guideline("440", 440),
+    Guideline("600", 600),
+    Guideline("sequential: 1,200", 1200, "category", "sequential"),
+    Guideline("thinking: 1,500", 1500, thinking=True),
+    Guideline("anger: 1,800", 1800, "framing", "anger"),
+    Guideline("happiness: 1,200", 1200, "framing", "happiness"),
+)
+"""Limits of a guide in circulation."""

@@ -1,0 +1,42 @@
+"""Tokens that end what a model writes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Tokens that end a turn in models whose files do not always say so.
+END_OF_TURN: Final = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<end_of_turn>",
+    "<｜end▁of▁sentence｜>",  # noqa: RUF001
+)
+# Where text has these, they are whole, and a model that writes one has ended.
+END_TOKENS: Final = frozenset(
+    {
+        "<|im_end|>",
+        "<|eot_id|>",
+        "<|eom_id|>",
+        "<|end|>",
+        "<|end_of_text|>",
+        "<|endoftext|>",
+        "<|return|>",
+        "<|call|>",
+        "<|flush|>",
+        "<|calls|>",
+        "<end_of_turn>",
+        "<turn|>",
+        "<|tool_response>",
+        "<end_of_utterance>",
+        "<eos>",
+        "</s>",
+        "<EOT>",
+        "_<EOT>",
+        "[EOT]",
+        "[EOS]",
+        "[e~[",
+        "<｜end▁of▁sentence｜>",  # noqa: RUF001
+    }
+)
