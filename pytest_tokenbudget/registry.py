@@ -11,10 +11,12 @@ runs is named as ``"package.module:function"`` and imported when it is needed.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from pytest_tokenbudget.common.extensions import fault, imported, is_own, points
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.study import Study
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.settings.options import Settings
 
-GROUP: Final = "pytest_tokenbudget.evals"
 # Markers that no eval declares.
 OTHER_MARKERS: Final = {
     "gpu": "needs a GPU",
@@ -45,8 +46,7 @@ def load(target: Target) -> Callable[..., Any]:
     """
     if callable(target):
         return target
-    module, _, name = target.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    function: Callable[..., Any] = imported(target)
     return function
 
 
@@ -300,26 +300,36 @@ class Registered:
 @cache
 def registered() -> Registered:
     """All evals, those of other packages among them. A broken one is left out, with a sentence."""
-    from importlib.metadata import entry_points
-
     found: dict[str, Eval] = {}
     faults: list[str] = []
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+    for point in points("evals"):
         try:
             one = point.load()
-            if not isinstance(one, Eval):
-                raise TypeError(f"{point.value} is no registry.Eval")
-            if one.name in found:
-                raise ValueError(f"there is an eval {one.name!r} already")
-        except Exception as error:
-            owner = point.dist.name if point.dist is not None else "an unknown package"
-            faults.append(
-                f"the eval {point.name!r} of {owner} cannot be used: "
-                f"{type(error).__name__}: {error}"
-            )
+            reason = _unusable(one, (SHARED, *found.values()))
+            if not reason and one.fixtures and not is_own(point):
+                importlib.import_module(one.fixtures)
+        except Exception as error:  # whatever a module of others raises when it is imported
+            faults.append(fault("eval", point, error))
         else:
-            found[one.name] = one
+            if reason:
+                faults.append(fault("eval", point, f"{point.value} {reason}"))
+            else:
+                found[one.name] = one
     return Registered(tuple(sorted(found.values(), key=lambda e: (e.order, e.name))), tuple(faults))
+
+
+def _unusable(one: object, others: Sequence[Eval]) -> str:
+    """Why what an entry point names cannot be an eval beside others; empty if it can."""
+    if not isinstance(one, Eval):
+        return "is no registry.Eval"
+    if one.name in {other.name for other in others}:
+        return f"is the second eval of the name {one.name!r}"
+    if taken := {name for other in others for name in other.parameters} & set(one.parameters):
+        return f"declares the parameter {min(taken)!r}, which another eval has"
+    kinds = {each.kind for other in others for each in other.studies}
+    if taken := kinds & {each.kind for each in one.studies}:
+        return f"declares the kind of study {min(taken)!r}, which another eval has"
+    return ""
 
 
 def declarations() -> tuple[Eval, ...]:

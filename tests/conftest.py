@@ -36,6 +36,9 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+# Packages that tests install.
+collect_ignore = ["data"]
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

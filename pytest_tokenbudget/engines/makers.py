@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common import xdist
+from pytest_tokenbudget.common.extensions import ENGINES
 from pytest_tokenbudget.engines.planning import Placement
 from pytest_tokenbudget.models.choice import engine_of
 from pytest_tokenbudget.settings.options import Settings
@@ -28,7 +29,8 @@ def make_engine(
         placement: Where and in which form it runs in this process.
         say: Takes lines for the terminal.
     """
-    return MAKERS[engine_of(settings, spec)](spec, settings, placement, say)
+    make: EngineMaker = ENGINES.load(engine_of(settings, spec))
+    return make(spec, settings, placement, say)
 
 
 def make_transformers_engine(
@@ -82,10 +84,3 @@ def make_server_engine(
         timeout=settings.request_timeout,
         say=say,
     )
-
-
-MAKERS = {
-    "transformers": make_transformers_engine,
-    "vllm": make_vllm_engine,
-    "server": make_server_engine,
-}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget import registry
+from pytest_tokenbudget.common.extensions import TASKS
 from pytest_tokenbudget.common.names import EXPLICIT
 from pytest_tokenbudget.common.package_files import suite
 from pytest_tokenbudget.common.text_layout import plural
@@ -136,15 +137,13 @@ def _why(
 
 def known_names(session: Session, evals: Collection[str]) -> Known:
     """All names that gates may have, in this run or another."""
-    from pytest_tokenbudget.tasks.registry import TASK_NAMES
-
     files = (path.stem.removeprefix("test_") for path in sorted(suite().glob("test_*.py")))
     specs = session.catalogue.values()
     further = (mode for each in registry.judged().values() for mode in each.modes)
     return Known(
         evals=(*files, *evals),
         models=(*session.catalogue, *(spec.source for spec in specs)),
-        tasks=TASK_NAMES,
+        tasks=TASKS.names,
         modes=("plain", "thinking", *further, *MODES, EXPLICIT),
     )
 

@@ -38,7 +38,7 @@ def choose_models(settings: Settings, catalogue: Mapping[str, ModelSpec]) -> tup
 
 
 def engine_of(settings: Settings, spec: ModelSpec) -> str:
-    """Which engine runs a model: ``transformers``, ``vllm`` or ``server``."""
+    """The name of the engine that runs a model."""
     if spec.endpoint is not None:
         return "server"
     return "transformers" if settings.engine == "auto" else settings.engine
@@ -144,7 +144,7 @@ def _check_engine(settings: Settings, spec: ModelSpec, name: str) -> None:
             f"--engine: server cannot be used with {name!r}, which is no address; allowed: "
             "--model http://HOST:PORT/v1, or --base-url beside --model"
         )
-    if settings.engine in ("transformers", "vllm") and spec.endpoint is not None:
+    if settings.engine not in ("auto", "server") and spec.endpoint is not None:
         raise pytest.UsageError(
             f"--engine: {settings.engine} runs models in this process and cannot be used with the "
             f"server at {spec.endpoint.urls[0]}; allowed: auto, server"

@@ -9,6 +9,7 @@ import pytest
 
 from pytest_tokenbudget import registry
 from pytest_tokenbudget.common import xdist
+from pytest_tokenbudget.common.extensions import ENGINES, SCORERS, TASKS
 from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.settings.config_file import ConfigError
@@ -63,6 +64,7 @@ def _start(config: pytest.Config) -> Session:
         *project.notes,
         *given_to_others(config),
         *registry.registered().faults,
+        *(sentence for each in (ENGINES, TASKS, SCORERS) for sentence in each.faults),
     )
     if settings.explicit & CHECKED:
         session.check_budgets()

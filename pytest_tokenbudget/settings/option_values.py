@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pytest_tokenbudget.common.extensions import ENGINES, ExtensionError
+
 if TYPE_CHECKING:
     from pytest_tokenbudget.settings.generation_config import GenerationConfig
 
 STAGES = {"minimal": 2, "quick": 5, "full": None}
-ENGINES = ("auto", "transformers", "vllm", "server")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 APIS = ("auto", "ids", "chat")
 GATE_RULES = ("point", "confident", "noninferior")
@@ -78,6 +79,18 @@ def choice(allowed: Sequence[str]) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def engine(text: str) -> str:
+    """The name of an engine, or ``auto``; another package's is imported, so that it can be used."""
+    if text != "auto":
+        choice(("auto", *ENGINES.names))(text)
+        if text not in ENGINES.own:
+            try:
+                ENGINES.load(text)
+            except ExtensionError as error:
+                raise ValueError(str(error)) from None
+    return text
 
 
 def number(

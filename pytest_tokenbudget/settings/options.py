@@ -52,7 +52,7 @@ class Settings:
     )
     engine: str = option(
         "--engine",
-        values.choice(values.ENGINES),
+        values.engine,
         "`auto`, `transformers`, `vllm` or `server`; `auto` is `server` for an address, else "
         "`transformers`.",
         "See [engines](engines.md).",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Iterator
 
 from pytest_tokenbudget.tasks import games, recall, word_problems
 from pytest_tokenbudget.tasks.base import TaskError, check_limit
@@ -12,43 +10,20 @@ from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.ruled import CHOICE, CONTAINS, NUMBER, Rule, RuledTask
 
 
-class Generator(NamedTuple):
-    """How the problems of a task are made.
-
-    Attributes:
-        rule: How answers are judged.
-        size: How many problems make the full set; more can be had.
-        stream: Makes the problems of a seed.
-    """
-
-    rule: Rule
-    size: int
-    stream: Callable[[int], Iterator[Problem]]
-
-
-GENERATORS = {
-    # Arithmetic word problems of 1 to 8 steps.
-    "word-problems": Generator(NUMBER, word_problems.DEFAULT_SIZE, word_problems.held_out),
-    # A fact told earlier in a conversation, and a question that needs two such facts.
-    "recall": Generator(CONTAINS, recall.DEFAULT_SIZE, recall.held_out),
-    "multi-hop": Generator(CONTAINS, recall.DEFAULT_SIZE, partial(recall.held_out, hops=2)),
-    # Decisions in games, answered as a JSON object.
-    "games": Generator(CHOICE, games.DEFAULT_SIZE, games.held_out),
-}
-
-
 class GeneratedTask(RuledTask):
     """Problems of one generator and seed, made as they are asked for.
 
     Args:
-        name: Name of the task, one of `GENERATORS`.
-        seed: Which set of problems is made. One that comes again is passed over.
+        name: Name of the task.
+        rule: How answers are judged.
+        size: How many problems make the full set; more can be had.
+        stream: Makes the problems. One that comes again is passed over.
     """
 
-    def __init__(self, name: str, seed: int = 0) -> None:
-        rule, self.size, stream = GENERATORS[name]
+    def __init__(self, name: str, rule: Rule, size: int, stream: Iterator[Problem]) -> None:
         super().__init__(name, rule)
-        self._stream = stream(seed)
+        self.size = size
+        self._stream = stream
         self._made: dict[str, Problem] = {}
 
     def problems(self, limit: int | None = None) -> tuple[Problem, ...]:
@@ -68,3 +43,25 @@ class GeneratedTask(RuledTask):
                 )
             self._made.setdefault(problem.id, problem)
         return tuple(self._made.values())[:wanted]
+
+
+def word_problems_task(seed: int = 0) -> GeneratedTask:
+    """Arithmetic word problems of 1 to 8 steps."""
+    problems = word_problems.held_out(seed)
+    return GeneratedTask("word-problems", NUMBER, word_problems.DEFAULT_SIZE, problems)
+
+
+def recall_task(seed: int = 0) -> GeneratedTask:
+    """A fact told earlier in a conversation."""
+    return GeneratedTask("recall", CONTAINS, recall.DEFAULT_SIZE, recall.held_out(seed))
+
+
+def multi_hop_task(seed: int = 0) -> GeneratedTask:
+    """A question that needs two facts told earlier."""
+    problems = recall.held_out(seed, hops=2)
+    return GeneratedTask("multi-hop", CONTAINS, recall.DEFAULT_SIZE, problems)
+
+
+def games_task(seed: int = 0) -> GeneratedTask:
+    """Decisions in games, answered as a JSON object."""
+    return GeneratedTask("games", CHOICE, games.DEFAULT_SIZE, games.held_out(seed))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
+from pytest_tokenbudget.common.extensions import SCORERS, ExtensionError
 from pytest_tokenbudget.common.outside_files import (
     FileError,
     JsonError,
@@ -31,10 +32,9 @@ from pytest_tokenbudget.tasks.problem import (
     Problem,
     content_id,
 )
-from pytest_tokenbudget.tasks.ruled import ANSWER, NUMBER, TEXT, GivenTask, Rule
+from pytest_tokenbudget.tasks.ruled import ANSWER, GivenTask, Rule
 
 ANSWER_INSTRUCTION = "Answer the question. End with #### and the answer."
-SCORERS = {"number": NUMBER, "text": TEXT}
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _KINDS = {
     str: "a string",
@@ -59,7 +59,7 @@ class Row:
         id: The id that was given, if one was.
         category: The category that was given, if one was.
         messages: The chat messages that were given, if they were.
-        scorer: How the answer is compared, if that was given: one of `SCORERS`.
+        scorer: How the answer is compared, if that was given: a name in `SCORERS`.
     """
 
     line: int
@@ -131,12 +131,12 @@ def _row(raw: bytes, number: int) -> Row:
 
 
 def _scorer(value: object, answer: str) -> str:
-    if value not in SCORERS:
+    if not isinstance(value, str) or value not in SCORERS.names:
         shown = f"{value!r}" if isinstance(value, str) else kind_of(value)
-        raise TaskError(f'"scorer" is {shown}, allowed are {", ".join(SCORERS)}')
+        raise TaskError(f'"scorer" is {shown}, allowed are {", ".join(SCORERS.names)}')
     if value == "number" and parse_number(answer) is None:
         raise TaskError(f'"scorer" is number, but the answer {answer!r} is not a number')
-    return str(value)
+    return value
 
 
 def _parse(raw: bytes) -> dict[str, object]:
@@ -266,7 +266,7 @@ def to_problems(source: str, prefix: str, rows: list[Row]) -> tuple[Problem, ...
 
 def default_messages(row: Row) -> tuple[Message, ...]:
     """The chat messages of a row that has none of its own."""
-    numeric = row.scorer != "text" and parse_number(row.answer) is not None
+    numeric = row.scorer in (None, "number") and parse_number(row.answer) is not None
     return (
         {"role": "system", "content": SOLVE_INSTRUCTION if numeric else ANSWER_INSTRUCTION},
         {"role": "user", "content": row.question},
@@ -286,7 +286,18 @@ class JsonlTask(GivenTask):
     def __init__(self, path: Path) -> None:
         super().__init__(path.stem, ANSWER, to_problems(str(path), "jsonl", read_rows(path)))
         self.path = path
+        named = dict.fromkeys(str(p.metadata["scorer"]) for p in self._problems if p.metadata)
+        try:
+            self._rules: dict[str, Rule] = {name: SCORERS.load(name) for name in named}
+        except ExtensionError as error:
+            raise TaskError(f"{path}: {error}") from None
+
+    @property
+    def extractor(self) -> str:
+        """Name and version of the way answers are found, others' scorers among them."""
+        others = {rule.extractor for n, rule in self._rules.items() if n not in SCORERS.own}
+        return "+".join([self.rule.extractor, *sorted(others)])
 
     def rule_of(self, problem: Problem) -> Rule:
         """The rule that the problem's line names, else the one that its answer asks for."""
-        return SCORERS.get(str(problem.metadata.get("scorer")), self.rule)
+        return self._rules.get(str(problem.metadata.get("scorer")), self.rule)

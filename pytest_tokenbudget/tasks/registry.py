@@ -4,45 +4,57 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pytest_tokenbudget.common.extensions import TASKS, ExtensionError
 from pytest_tokenbudget.common.messages import nearest
 from pytest_tokenbudget.tasks.base import Task, TaskError
-from pytest_tokenbudget.tasks.generated import GENERATORS, GeneratedTask
 from pytest_tokenbudget.tasks.gsm8k import Gsm8kTask
 from pytest_tokenbudget.tasks.jsonl import JsonlTask
 
 DEFAULT_TASK = "word-problems"
-TASK_NAMES = (*GENERATORS, "gsm8k")
 _FILE_SUFFIXES = (".jsonl", ".ndjson")
+_OFFERED = ("name", "extractor", "size", "problems", "judge_text")
 
 
-def load_task(spec: str, seed: int = 0) -> Task:
+def load_task(spec: str) -> Task:
     """Load the task that ``spec`` names.
 
     Args:
-        spec: A name (``word-problems``, ``recall``, ``multi-hop``, ``games``, ``gsm8k``),
-            ``gsm8k=PATH.jsonl``, or the path of a JSON Lines file.
-        seed: Which set of problems a generated task makes.
+        spec: A name (``word-problems``, ``recall``, ``multi-hop``, ``games``, ``gsm8k``, or one
+            that another package registers), ``gsm8k=PATH.jsonl``, or the path of a JSON Lines file.
 
     Raises:
         TaskError: If there is no such task, or its data cannot be had.
     """
     spec = spec.strip()
-    if spec in GENERATORS:
-        return GeneratedTask(spec, seed)
-    if spec == "gsm8k":
-        return Gsm8kTask()
+    if spec in TASKS.names:
+        return _made(spec)
     name, equals, path = spec.partition("=")
     if equals and name == "gsm8k":
         if not path:
             raise TaskError("gsm8k= needs a file: gsm8k=PATH.jsonl")
         return Gsm8kTask(_file(path))
-    if equals and name in GENERATORS:
-        raise TaskError(f"{name} is generated and takes no file; only gsm8k=PATH.jsonl does")
+    if equals and name in TASKS.names:
+        made = "is generated and takes" if name in TASKS.own else "takes"
+        raise TaskError(f"{name} {made} no file; only gsm8k=PATH.jsonl does")
     if spec.lower().endswith(_FILE_SUFFIXES):
         return JsonlTask(_file(spec))
     if Path(spec).suffix and Path(spec).is_file():
         raise TaskError(f"{spec}: a task's file is JSON Lines and its name ends in .jsonl")
     raise TaskError(_unknown(spec, name))
+
+
+def _made(name: str) -> Task:
+    try:
+        task: Task = TASKS.load(name)()
+    except (ExtensionError, TaskError) as error:
+        raise TaskError(str(error)) from None
+    except Exception as error:
+        if name in TASKS.own:
+            raise
+        raise TaskError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
+    if missing := [each for each in _OFFERED if not hasattr(task, each)]:
+        raise TaskError(f"{name} makes no task: what it makes has no {missing[0]!r}")
+    return task
 
 
 def _file(name: str) -> Path:
@@ -58,9 +70,9 @@ def _file(name: str) -> Path:
 
 
 def _unknown(spec: str, name: str) -> str:
-    near = nearest(name, TASK_NAMES, count=2)
+    near = nearest(name, TASKS.names, count=2)
     hint = f"; did you mean {' or '.join(near)}?" if near else "."
     return (
-        f"there is no task {spec!r}{hint} Allowed are {', '.join(TASK_NAMES)}, gsm8k=PATH.jsonl, "
+        f"there is no task {spec!r}{hint} Allowed are {', '.join(TASKS.names)}, gsm8k=PATH.jsonl, "
         "and the path of a .jsonl file"
     )

@@ -18,12 +18,12 @@ class Rule(NamedTuple):
         extractor: Its name and version.
         judge: Takes the expected answer, the text and whether it was truncated.
         unsettled: Takes the expected answer and a text, and says where the verdict on the text's
-            beginnings can change.
+            beginnings can change: after every character, if nothing else is known.
     """
 
     extractor: str
     judge: Callable[[str, str, bool], Verdict]
-    unsettled: Callable[[str, str], Sequence[Stretch]]
+    unsettled: Callable[[str, str], Sequence[Stretch]] = verdict_changes.everywhere
 
 
 NUMBER = Rule(judges.NUMBERS, judges.judge_number, verdict_changes.in_number)

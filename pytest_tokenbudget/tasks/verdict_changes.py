@@ -34,9 +34,14 @@ def unsettled(task: Task, problem: Problem, text: str) -> Sequence[Stretch]:
     """The stretches of an answer's text, in rising order; all of it where the task knows none."""
     known = getattr(task, "unsettled", None)
     if known is None:
-        return (Stretch(1, len(text)),)
+        return everywhere(problem.answer, text)
     found: Sequence[Stretch] = known(problem, text)
     return found
+
+
+def everywhere(expected: str, text: str) -> Sequence[Stretch]:
+    """All of a text, where nothing is known of the judge."""
+    return (Stretch(1, len(text)),)
 
 
 def in_number(expected: str, text: str) -> Sequence[Stretch]:

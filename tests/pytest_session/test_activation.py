@@ -25,6 +25,7 @@ LOADED = {
     "pytest_tokenbudget.settings.options",
     "pytest_tokenbudget.collection",
     "pytest_tokenbudget.common",
+    "pytest_tokenbudget.common.extensions",
     "pytest_tokenbudget.common.names",
     "pytest_tokenbudget.common.package_files",
     "pytest_tokenbudget.plugin",

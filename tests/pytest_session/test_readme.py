@@ -16,6 +16,7 @@ import serving_flags
 from studies import make_study
 
 from pytest_tokenbudget import registry
+from pytest_tokenbudget.common.extensions import TASKS
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
 from pytest_tokenbudget.report.json_files import RunInfo, answer_record
@@ -23,7 +24,6 @@ from pytest_tokenbudget.settings import guide_table
 from pytest_tokenbudget.settings.config_file import read_config
 from pytest_tokenbudget.settings.options import NAMES
 from pytest_tokenbudget.studies.saturation.report import combined_record
-from pytest_tokenbudget.tasks.registry import TASK_NAMES
 from pytest_tokenbudget.tasks.word_problems import DEFAULT_SIZE
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +149,7 @@ def test_every_task_fixture_and_marker_is_in_the_guide() -> None:
         if type(value).__name__ == "FixtureFunctionDefinition" and not name.startswith("_")
     }
     assert public >= {"curve", "record_metrics", "context_study"}
-    for name in {*TASK_NAMES, *registry.markers(), *public - {"tokenbudget"}}:
+    for name in {*TASKS.names, *registry.markers(), *public - {"tokenbudget"}}:
         assert f"`{name}`" in guide, name
 
 

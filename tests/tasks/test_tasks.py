@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_tokenbudget.common.extensions import TASKS
 from pytest_tokenbudget.stats.truncation import problems_needed
 from pytest_tokenbudget.tasks import judges
 from pytest_tokenbudget.tasks.base import TaskError
 from pytest_tokenbudget.tasks.gsm8k import REVISION, Gsm8kTask
 from pytest_tokenbudget.tasks.jsonl import ANSWER_INSTRUCTION, JsonlTask
 from pytest_tokenbudget.tasks.problem import SOLVE_INSTRUCTION
-from pytest_tokenbudget.tasks.registry import TASK_NAMES, load_task
+from pytest_tokenbudget.tasks.registry import load_task
 
 GENERATED = ["word-problems", "recall", "multi-hop", "games"]
 
@@ -46,7 +47,7 @@ def test_generated_task(name):
     assert longer[: task.size] == full
     assert len({problem.id for problem in longer}) == task.size + 30
     assert load_task(name).problems(3) == full[:3] == task.problems(3)
-    assert load_task(name, seed=1).problems(3) != full[:3]
+    assert TASKS.load(name)(seed=1).problems(3) != full[:3]
     assert "/" in task.extractor
 
 
@@ -477,7 +478,7 @@ def test_unknown_task_names_the_nearest_and_all(spec, near):
         load_task(spec)
     message = str(raised.value)
     assert f"did you mean {near}" in message
-    assert all(name in message for name in TASK_NAMES)
+    assert all(name in message for name in TASKS.names)
 
 
 @pytest.mark.parametrize("spec", ["", "zzz", "=", "zzz=x"])
