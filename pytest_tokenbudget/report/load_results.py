@@ -22,7 +22,7 @@ _ENFORCED = {"enforcement": _TEXT, "closer": _TEXT}
 ANSWER_COLUMNS: Mapping[str, str] = {
     **_PLACE,
     **_ENFORCED,
-    **{"arm": _TEXT, "strategy": _TEXT, "limit": _WHOLE, "turns": _WHOLE, "depth": _NUMBER},
+    **{"arm": _TEXT, "strategy": _TEXT, "limit": _TEXT, "turns": _WHOLE, "depth": _NUMBER},
     **{"problem_id": _TEXT, "category": _TEXT, "sample": _WHOLE, "budget": _WHOLE},
     **{"outcome": _TEXT, "correct": _FLAG, "truncated": _FLAG, "stop_reason": _TEXT},
     **{"tokens_used": _WHOLE, "thinking_tokens": _WHOLE, "answer_tokens": _WHOLE},
@@ -87,9 +87,10 @@ class Results(NamedTuple):
             ``problem_id``, ``category``, ``sample`` (from 0), ``budget`` (tokens; in the thinking
             eval thinking tokens); ``outcome``, ``correct``, ``truncated``, ``stop_reason``;
             ``tokens_used``, ``thinking_tokens``, ``answer_tokens``; ``forced``, ``reopened``,
-            ``spilled`` (thinking eval); ``arm``, ``strategy``, ``limit`` (prompt tokens),
-            ``turns``, ``depth`` (context eval); ``predicted`` (the extracted answer), ``branch``
-            (the rule that found it), ``ground_truth``, ``question``, ``generated``, ``error``.
+            ``spilled`` (thinking eval); ``arm``, ``strategy``, ``limit`` (as written: tokens, or
+            percent of the conversation), ``turns``, ``depth`` (context eval); ``predicted`` (the
+            extracted answer), ``branch`` (the rule that found it), ``ground_truth``, ``question``,
+            ``generated``, ``error``.
         curve: One row a model and budget (and enforcement); in the thinking eval no limit has no
             budget. ``problems``, ``samples``; ``accuracy``, ``completed`` (accuracy over completed
             answers), ``truncation``, ``mean_tokens``, ``thinking_tokens``, ``answer_tokens``, each

@@ -106,6 +106,19 @@ def test_phase_1b_and_the_cliff_have_curves_too(reports):
     assert point.accuracy_low < point.accuracy <= point.accuracy_high
 
 
+def test_answers_of_the_context_eval_have_their_window(tmp_path):
+    header = {"schema": "tokenbudget-context/1", "model": "a_b", "task": "recall", "mode": "plain"}
+    write_json(tmp_path / "results" / "context_a_b.json", {**header, "points": [{"limit": "50%"}]})
+    window = {"arm": "all", "strategy": None, "limit": "50%", "turns": 8, "depth": 0.5}
+    record = {**window, "window": {"tokens": 3}, "problem_id": "p", "correct": False}
+    write_json(tmp_path / "results" / "context_a_b_answers.json", [record])
+    results = load_results(tmp_path)
+    answer = one(results.answers, eval="context", model="a_b", task="recall")
+    assert (answer.limit, answer.turns, answer.depth) == ("50%", 8, 0.5)
+    assert pd.isna(answer.budget)
+    assert results.curve.empty
+
+
 def test_results_of_the_first_schema_stay_readable():
     results = load_results(OLD)
     assert len(results.answers) == 40
