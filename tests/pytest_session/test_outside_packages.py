@@ -1,10 +1,11 @@
 """Evals, engines, tasks and scorers of other packages, installed for sessions of their own."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from outside_packages import install, register
+from outside_packages import DATA, install, register
 from runs import QUIET, answers, combined, finish, read, rows, start
 
 EVAL = ("--pyargs", "tokenbudget_lengths", "-m", "lengths", "--num-samples=6", *QUIET)
@@ -205,3 +206,20 @@ def test_a_broken_one_that_is_asked_for_ends_the_run(broken, arguments, message)
     assert code == 4
     assert message in text
     assert len(text.strip().splitlines()) == 1
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
+
+
+def test_the_page_shows_the_files_that_are_tested():
+    text = PAGE.read_text(encoding="utf-8")
+    shown = dict(re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", text, re.DOTALL))
+    there = {
+        path.relative_to(DATA).as_posix(): path.read_text(encoding="utf-8")
+        for folder in ("outside_eval", "outside_parts")
+        for path in (DATA / folder).rglob("*.*")
+        if path.suffix in (".py", ".toml")
+        and path.parts[-2:] != ("tokenbudget_echo", "__init__.py")
+    }
+    assert shown == there
+    assert len(re.sub(r"```.*?```", "", text, flags=re.DOTALL).split()) < 1_200
