@@ -55,7 +55,7 @@ _HOMES = {
     "llm.language_model": ("Generation", "LanguageModel", "LanguageModelError"),
     "models.resolution": ("load_catalogue", "resolve_model"),
     "report.load_results": ("Results", "ResultsError", "load_results"),
-    "studies.thinking.modes": ("ThinkingMode",),
+    "studies.thinking.thinking_mode": ("ThinkingMode",),
     "recipes.__main__": ("write_settings",),
     "recipes.recipe": ("Recipe", "RecipeError", "read_recipe", "resolve_recipe"),
 }
