@@ -18,8 +18,7 @@ from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.common.package_files import suite
 from pytest_tokenbudget.gates.table import Gate
 from pytest_tokenbudget.gates.targets import Place, judges
-from pytest_tokenbudget.settings.option_flags import TAKEN
-from pytest_tokenbudget.settings.options import OPTIONS
+from pytest_tokenbudget.settings.option_flags import TAKEN, session_options
 
 # Folders with other people's code.
 _SKIPPED = ("node_modules", "site-packages", "__pycache__")
@@ -127,7 +126,7 @@ def on_command_line(config: pytest.Config, flag: str) -> bool:
         config: pytest's configuration.
         flag: One of its names.
     """
-    option = next(option for option in OPTIONS if flag in option.flags)
+    option = next(option for option in session_options(config) if flag in option.flags)
     names = {option.long, *option.flags} - config.stash.get(TAKEN, {}).keys()
     return any(str(each).partition("=")[0] in names for each in config.invocation_params.args)
 

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 from pytest_tokenbudget.common.messages import kind_of, nearest
 from pytest_tokenbudget.models.files import ModelError
 from pytest_tokenbudget.settings.config_file import GENERATION
-from pytest_tokenbudget.settings.option_fields import Option
+from pytest_tokenbudget.settings.option_fields import Option, options_of
 from pytest_tokenbudget.settings.option_values import toml_text
-from pytest_tokenbudget.settings.options import OPTIONS, Settings
+from pytest_tokenbudget.settings.options import Settings
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.models.spec import ModelSpec, OwnSettings
 
 # Keys of the table, and the options that they set.
-KEYS = {key: each for each in OPTIONS if each.model for key in (each.name, *each.former)}
+KEYS = {
+    key: each for each in options_of(Settings) if each.model for key in (each.name, *each.former)
+}
 
 
 def read_own_settings(table: object, inherited: OwnSettings, where: str) -> OwnSettings:

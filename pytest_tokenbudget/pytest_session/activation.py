@@ -23,7 +23,7 @@ from pytest_tokenbudget.common.names import (
 )
 from pytest_tokenbudget.common.package_files import suite
 from pytest_tokenbudget.settings.locations import has_settings, upwards
-from pytest_tokenbudget.settings.options import OPTIONS
+from pytest_tokenbudget.settings.option_flags import session_options
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.session import Session
@@ -50,9 +50,10 @@ def configured(config: pytest.Config) -> bool:
 
 
 def _configured(config: pytest.Config) -> bool:
-    if any(getattr(config.option, option.ini, None) is not None for option in OPTIONS):
+    options = session_options(config)
+    if any(getattr(config.option, option.ini, None) is not None for option in options):
         return True
-    if any(_in_ini(config, option.ini) for option in OPTIONS):
+    if any(_in_ini(config, option.ini) for option in options):
         return True
     here, root = config.invocation_params.dir, config.rootpath
     return any(has_settings(directory) for directory in (*upwards(here, root), root))

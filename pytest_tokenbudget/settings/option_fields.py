@@ -1,5 +1,8 @@
 """How an option is declared: as a typed field of a dataclass, once, with all that belongs to it.
 
+The options of a session are the fields of :class:`~pytest_tokenbudget.settings.options.Settings`
+and those of the dataclasses that evals declare.
+
 Every pytest session loads this module, so it imports nothing that pytest has not loaded already.
 """
 
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import Any, TypeVar
 
 from pytest_tokenbudget.settings.option_values import onoff
@@ -140,6 +144,7 @@ def switch(flags: str, meaning: str, details: str = "") -> bool:
     return option(flags, onoff, meaning, details, default="off", switch=True)
 
 
+@cache
 def options_of(group: type) -> tuple[Option, ...]:
     """The options that a dataclass declares, in their order."""
     return tuple(

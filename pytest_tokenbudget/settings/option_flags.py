@@ -18,19 +18,36 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.settings.option_fields import Option
-from pytest_tokenbudget.settings.options import OPTIONS
+from pytest_tokenbudget.settings.option_fields import Option, options_of
 
+# The dataclasses whose fields are the options of this session.
+GROUPS = pytest.StashKey[tuple[type, ...]]()
 # Short names that belong to somebody else in this session, and the long names in their place.
 TAKEN = pytest.StashKey[dict[str, str]]()
 # Those of them that are on the command line.
 GIVEN = pytest.StashKey[tuple[str, ...]]()
 
 
-def add_options(parser: pytest.Parser, manager: pytest.PytestPluginManager) -> None:
-    """Register every option of the table by its long name, and as an ini setting."""
+def session_options(config: pytest.Config) -> tuple[Option, ...]:
+    """All options of a session."""
+    return tuple(option for group in config.stash[GROUPS] for option in options_of(group))
+
+
+def add_options(
+    parser: pytest.Parser, manager: pytest.PytestPluginManager, groups: tuple[type, ...]
+) -> None:
+    """Register every option by its long name, and as an ini setting.
+
+    Args:
+        parser: pytest's parser.
+        manager: pytest's plugin manager.
+        groups: The dataclasses that declare options.
+    """
+    config = manager.get_plugin("pytestconfig")
+    assert isinstance(config, pytest.Config)
+    config.stash[GROUPS] = groups
     group = parser.getgroup("tokenbudget", "what token limits cost and buy")
-    for option in OPTIONS:
+    for option in session_options(config):
         extra: dict[str, Any] = {"dest": option.ini, "default": None, "help": option.help}
         if option.switch:
             extra.update(action="store_const", const="on")
@@ -43,8 +60,6 @@ def add_options(parser: pytest.Parser, manager: pytest.PytestPluginManager) -> N
         parser.addini(option.ini, option.help, type="string", default="", aliases=former)
     if any(name.endswith("conftest.py") for name, _ in manager.list_name_plugin()):
         # A conftest.py loads this plugin: `load_conftests` does not run any more.
-        config = manager.get_plugin("pytestconfig")
-        assert isinstance(config, pytest.Config)
         _add_short_names(config, parser)
 
 
@@ -58,7 +73,7 @@ def load_conftests(
     """
     _add_short_names(config, parser)
     _parse_again(config, parser, args)
-    remove_short_names(parser)
+    remove_short_names(config, parser)
     yield
     taken = _add_short_names(config, parser)
     config.stash[TAKEN] = taken
@@ -93,7 +108,7 @@ def _add_short_names(config: pytest.Config, parser: pytest.Parser) -> dict[str, 
     if destinations is None:  # before pytest 9.1
         destinations = config._opt2dest  # type: ignore[attr-defined]
     taken = {}
-    for option in OPTIONS:
+    for option in session_options(config):
         action = actions[option.long]
         for flag in option.short:
             if flag in actions and actions[flag] is not action:
@@ -106,10 +121,10 @@ def _add_short_names(config: pytest.Config, parser: pytest.Parser) -> dict[str, 
     return taken
 
 
-def remove_short_names(parser: pytest.Parser) -> None:
+def remove_short_names(config: pytest.Config, parser: pytest.Parser) -> None:
     """Leave the short names to whoever registers them from now on."""
     actions = _actions(parser)
-    for option in OPTIONS:
+    for option in session_options(config):
         action = actions[option.long]
         for flag in option.short:
             if actions.get(flag) is action:
@@ -120,7 +135,7 @@ def remove_short_names(parser: pytest.Parser) -> None:
 def parsed(config: pytest.Config) -> None:
     """Note that pytest has parsed the command line."""
     if not config.option.help:
-        remove_short_names(config._parser)
+        remove_short_names(config, config._parser)
 
 
 # What people read names options by a name that works

@@ -5,19 +5,22 @@ Every pytest session loads this module, so it imports nothing that pytest has no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_tokenbudget.settings import option_values as values
 from pytest_tokenbudget.settings.baseline_values import baseline, baseline_name, tolerances
-from pytest_tokenbudget.settings.option_fields import option, options_of, several, switch
+from pytest_tokenbudget.settings.option_fields import option, several, switch
 from pytest_tokenbudget.settings.option_values import code, number
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.settings.baseline_values import Tolerance
     from pytest_tokenbudget.settings.generation_config import GenerationConfig
     from pytest_tokenbudget.settings.option_values import Threshold
+
+T = TypeVar("T")
 
 DEFAULT_BUDGETS = (32, 64, 128, 256, 512, 1024, 2048)
 DEFAULT_CLIFF_BUDGETS = tuple(range(96, 257, 16))
@@ -39,6 +42,7 @@ class Settings:
         explicit: Names of the options that somebody set.
         from_model_entry: Those of them that the model's own entry set; of the settings of a run,
             which are for all models, none.
+        evals: The options of evals by the dataclasses that declare them.
     """
 
     models: tuple[str, ...] = several(
@@ -436,8 +440,13 @@ class Settings:
     )
     explicit: frozenset[str] = frozenset()
     from_model_entry: tuple[str, ...] = ()
+    evals: Mapping[type, Any] = field(default_factory=dict)
 
+    def of_eval(self, group: type[T]) -> T:
+        """The options that an eval declares.
 
-OPTIONS = options_of(Settings)
-NAMES = tuple(each.name for each in OPTIONS)
-FORMER_NAMES = tuple(name for each in OPTIONS for name in each.former)
+        Args:
+            group: Its dataclass of options.
+        """
+        found: T = self.evals[group]
+        return found

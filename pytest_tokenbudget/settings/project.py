@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,9 +19,7 @@ import pytest
 
 from pytest_tokenbudget.settings.config_file import UserConfig, read_config
 from pytest_tokenbudget.settings.locations import has_settings, upwards
-from pytest_tokenbudget.settings.options import FORMER_NAMES, NAMES, OPTIONS
-
-FLAGS = frozenset(flag for option in OPTIONS for flag in (*option.flags, option.long))
+from pytest_tokenbudget.settings.option_flags import session_options
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,11 @@ def find_project(config: pytest.Config) -> Project:
     moved = (root, inipath) != (config.rootpath, config.inipath)
     if moved:
         _refuse_options_in_ini(config, inipath, ini)
-    near = _nearest(here, root)
+    keys = {key for option in session_options(config) for key in (option.name, *option.former)}
+    near = _nearest(here, root, keys)
     tests = [Path(os.path.abspath(here / name.split("::")[0])) for name in _tests(config)]
-    found = [near, *(_nearest(path, root) for path in tests if path.exists())]
-    found += [_read(directory) for directory in (root, config.rootpath)]
+    found = [near, *(_nearest(path, root, keys) for path in tests if path.exists())]
+    found += [_read(directory, keys) for directory in (root, config.rootpath)]
     files = {user.path: user for user in found if user is not None}
     user = next(iter(files.values()), UserConfig())
     # Where pytest has no file that fixes its rootdir, the settings file fixes the project's.
@@ -79,16 +78,16 @@ def _notes(used: UserConfig, others: list[UserConfig]) -> Iterator[str]:
         )
 
 
-def _nearest(start: Path, root: Path) -> UserConfig | None:
+def _nearest(start: Path, root: Path, keys: Collection[str]) -> UserConfig | None:
     """The settings file in a directory or nearest above it, None where there is none."""
-    found = (_read(directory) for directory in upwards(start, root))
+    found = (_read(directory, keys) for directory in upwards(start, root))
     return next((user for user in found if user is not None), None)
 
 
-def _read(directory: Path) -> UserConfig | None:
+def _read(directory: Path, keys: Collection[str]) -> UserConfig | None:
     if not has_settings(directory):
         return None
-    user = read_config(directory, (*NAMES, *FORMER_NAMES))
+    user = read_config(directory, keys)
     return None if user.path is None else user
 
 
@@ -119,15 +118,16 @@ def _refuse_options_in_ini(
     config: pytest.Config, inipath: Path | None, ini: Mapping[str, object]
 ) -> None:
     """Refuse options in ``addopts``, which pytest reads itself, if it reads the wrong file."""
-    ours = _options_in(ini.get("addopts"))
-    theirs = _options_in(config.getini("addopts"))
+    flags = {flag for option in session_options(config) for flag in (*option.flags, option.long)}
+    ours = _options_in(ini.get("addopts"), flags)
+    theirs = _options_in(config.getini("addopts"), flags)
     if not ours and not theirs:
         return
     given = config.invocation_params.args
     values = [
         (flag, value)
         for flag, value in pairwise(given)
-        if flag in FLAGS and (config.invocation_params.dir / value).exists()
+        if flag in flags and (config.invocation_params.dir / value).exists()
     ]
     cause = f"the value of {values[0][0]}" if values else "the value of an option"
     remedy = "=".join(values[0]) if values else "OPTION=VALUE, with an equals sign"
@@ -142,8 +142,8 @@ def _refuse_options_in_ini(
     )
 
 
-def _options_in(addopts: object) -> list[str]:
+def _options_in(addopts: object, flags: Collection[str]) -> list[str]:
     words = shlex.split(addopts) if isinstance(addopts, str) else addopts
     if not isinstance(words, list):
         return []
-    return [str(word) for word in words if str(word).partition("=")[0] in FLAGS]
+    return [str(word) for word in words if str(word).partition("=")[0] in flags]

@@ -18,10 +18,10 @@ import pytest
 from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig, budgets_of_entries
 from pytest_tokenbudget.settings.endpoints import shown_address
 from pytest_tokenbudget.settings.generation_config import GenerationConfig, read_generation_config
-from pytest_tokenbudget.settings.option_fields import Option
-from pytest_tokenbudget.settings.option_flags import first_name
+from pytest_tokenbudget.settings.option_fields import Option, options_of
+from pytest_tokenbudget.settings.option_flags import GROUPS, first_name, session_options
 from pytest_tokenbudget.settings.option_values import STAGES, toml_text
-from pytest_tokenbudget.settings.options import DEFAULT_THINKING_BUDGETS, OPTIONS, Settings
+from pytest_tokenbudget.settings.options import DEFAULT_THINKING_BUDGETS, Settings
 from pytest_tokenbudget.settings.project import Project
 
 GENERATION_CONFIG = "generation_config"
@@ -78,11 +78,13 @@ def read_settings(config: pytest.Config, project: Project) -> Settings:
     Raises:
         pytest.UsageError: Naming the option, the value, what is allowed and the nearest match.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {}  # by option
     explicit: set[str] = set()
     given: GenerationConfig | None = None
     # This one first: what its file says stands above settings files.
-    for option in sorted(OPTIONS, key=lambda option: option.name != GENERATION_CONFIG):
+    for option in sorted(
+        session_options(config), key=lambda option: option.name != GENERATION_CONFIG
+    ):
         origin, base = first_name(config, option), config.invocation_params.dir
         text = _from_command_line(config, option)
         if text is None and given is not None and option.name in given.options:
@@ -109,15 +111,22 @@ def read_settings(config: pytest.Config, project: Project) -> Settings:
             shown = shown_address(text)
             raise pytest.UsageError(f"{origin}: {shown!r} cannot be used; {error}") from None
         place = _named if option.file else _placed
-        values[option.field] = place(base, value)
+        values[option.name] = place(base, value)
         if option.name == GENERATION_CONFIG and value is not None:
-            given = values[option.field] = _generation_config(base / value.path, origin)
+            given = values[option.name] = _generation_config(base / value.path, origin)
     if given is not None and given.largest is not None:
         for name in LIMITED:
             if config.getoption(f"tokenbudget_{name}") is None:
                 values[name] = given.budgets(values[name])
                 explicit.add(name)
-    return _settle(values, frozenset(explicit), budgets_of_entries(project.user.models))
+    _settle(values, budgets_of_entries(project.user.models))
+    filled = {
+        group: {option.field: values[option.name] for option in options_of(group)}
+        for group in config.stash[GROUPS]
+    }
+    own = filled.pop(Settings)
+    evals = {group: group(**fields) for group, fields in filled.items()}
+    return Settings(**own, explicit=frozenset(explicit), evals=evals)
 
 
 def _from_command_line(config: pytest.Config, option: Option) -> str | None:
@@ -179,9 +188,8 @@ def refuse_budget(
     )
 
 
-def _settle(
-    values: dict[str, Any], explicit: frozenset[str], model_budgets: Collection[int]
-) -> Settings:
+def _settle(values: dict[str, Any], model_budgets: Collection[int]) -> None:
+    """Check values that depend on each other, and fill in those that others decide."""
     for name in ("min_accuracy", "max_truncation"):
         for threshold in values[name]:
             # Which evals are selected is not known yet, and each has budgets of its own.
@@ -200,4 +208,3 @@ def _settle(
             f"{values['trace_store'] / 'traces.sqlite'}"
         )
     values["storage"] = values["storage"] or values["reports"] / "baselines"
-    return Settings(**values, explicit=explicit)

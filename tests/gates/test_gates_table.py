@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from all_options import NAMES
 from fake_engine import FakeEngine
 from recordings import record, write
 from runs import NO_ENGINE, Engines
@@ -22,7 +23,6 @@ from pytest_tokenbudget.gates.unjudged import unjudged
 from pytest_tokenbudget.gates.verdicts import Judgement
 from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig, read_config
 from pytest_tokenbudget.settings.option_values import Threshold
-from pytest_tokenbudget.settings.options import NAMES
 
 pytest_plugins = ["run_fixtures"]
 

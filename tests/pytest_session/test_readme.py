@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import serving_flags
+from all_options import NAMES
 from studies import make_study
 
 from pytest_tokenbudget import registry
@@ -20,9 +21,7 @@ from pytest_tokenbudget.common.extensions import TASKS
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
 from pytest_tokenbudget.report.json_files import RunInfo, answer_record
-from pytest_tokenbudget.settings import guide_table
 from pytest_tokenbudget.settings.config_file import read_config
-from pytest_tokenbudget.settings.options import NAMES
 from pytest_tokenbudget.studies.saturation.report import combined_record
 from pytest_tokenbudget.tasks.word_problems import DEFAULT_SIZE
 
@@ -103,22 +102,14 @@ def test_files_exist(path: Path) -> None:
         assert (ROOT / name).exists() or (path.parent / name).exists(), name
 
 
-def test_the_table_of_options_is_the_one_that_the_script_writes() -> None:
-    guide = page("docs/guide.md")
-    assert guide_table.with_table(guide) == guide, f"run python -m {guide_table.__name__}"
-    assert f"\n\n{guide_table.table()}\n## " in guide
-
-
-def test_the_script_writes_the_table_and_nothing_else(tmp_path: Path) -> None:
-    guide = page("docs/guide.md")
-    outdated = tmp_path / "guide.md"
-    outdated.write_text(
-        re.sub(r"^\| `--seed` .*\n", "| x |\n", guide, flags=re.M), encoding="utf-8"
-    )
-    command = [sys.executable, "-m", guide_table.__name__, str(outdated)]
+def test_the_table_of_options_is_the_one_that_the_script_writes(tmp_path: Path) -> None:
+    written, outdated = tmp_path / "written.md", tmp_path / "outdated.md"
+    written.write_text(guide := page("docs/guide.md"), encoding="utf-8")
+    outdated.write_text(re.sub(r"\| `--seed` .*\n", "| x |\n", guide), encoding="utf-8")
     assert outdated.read_text(encoding="utf-8") != guide
-    subprocess.run(command, check=True)
-    assert outdated.read_text(encoding="utf-8") == guide
+    for path in (written, outdated):
+        subprocess.run([sys.executable, ROOT / "docs" / "options_table.py", path], check=True)
+        assert path.read_text(encoding="utf-8") == guide, "run python docs/options_table.py"
 
 
 def test_every_alias_is_in_the_guide_as_it_is() -> None:

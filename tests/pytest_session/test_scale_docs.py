@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
+from all_options import NAMES
 from serving_flags import FLAGS
 from test_readme import ROOT, known_flags
 
 from pytest_tokenbudget.models.resolution import load_catalogue
 from pytest_tokenbudget.settings.config_file import read_config
-from pytest_tokenbudget.settings.options import NAMES
 
 PAGES = ("scale.md", "engines.md")
 SHELLS = ("sh", "bash")

@@ -3,10 +3,10 @@
 import sys
 
 import pytest
+from all_options import OPTIONS
 from runs import NANO, QUIET, SUITE, Engines, combined, finish, start
 
 from pytest_tokenbudget.settings.option_flags import TAKEN, working_names
-from pytest_tokenbudget.settings.options import OPTIONS
 
 pytest_plugins = ["run_fixtures"]
 
@@ -75,6 +75,7 @@ import os, sys
 if late := os.environ.get("LATE_PACKAGES"):
     sys.path.append(late)
 import pytest
+from all_options import OPTIONS
 sys.exit(pytest.main(sys.argv[1:]))
 """
 

@@ -3,11 +3,12 @@ from pathlib import Path
 
 import numpy  # noqa: F401 - loads once in a process; pytester forgets what a run inside imports
 import pytest
+from all_options import NAMES, OPTIONS
 
 from pytest_tokenbudget.settings.baseline_values import Tolerance
 from pytest_tokenbudget.settings.generation_config import GenerationConfig
 from pytest_tokenbudget.settings.option_values import STRATEGIES, Threshold
-from pytest_tokenbudget.settings.options import DEFAULT_BUDGETS, NAMES, OPTIONS, Settings
+from pytest_tokenbudget.settings.options import DEFAULT_BUDGETS, Settings
 from pytest_tokenbudget.settings.project import find_project
 from pytest_tokenbudget.settings.read_settings import read_settings
 
@@ -183,7 +184,7 @@ def expected(name: str, pytester) -> tuple[str, object]:
 
 def test_every_option_is_tested_here():
     assert tuple(GIVEN) == NAMES
-    placed = {"reports", "trace_store", "storage", "explicit", "from_model_entry"}
+    placed = {"reports", "trace_store", "storage", "explicit", "from_model_entry", "evals"}
     assert {*DEFAULTS, *placed} == {f.name for f in fields(Settings)}
 
 

@@ -1,22 +1,14 @@
-"""The table of options in the guide.
-
-``python -m pytest_tokenbudget.settings.guide_table`` writes it into ``docs/guide.md``.
-"""
+"""Writes the table of options into the guide: ``python docs/options_table.py``."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from pytest_tokenbudget.settings.option_fields import Option
-from pytest_tokenbudget.settings.options import OPTIONS
+from pytest_tokenbudget.settings.option_fields import Option, options_of
+from pytest_tokenbudget.settings.options import Settings
 
 HEAD = "| option | setting | default | meaning |\n|---|---|---|---|\n"
-
-
-def table() -> str:
-    """The table of all options in Markdown."""
-    return HEAD + "".join(map(_row, OPTIONS))
 
 
 def _row(option: Option) -> str:
@@ -28,13 +20,15 @@ def _row(option: Option) -> str:
 
 def with_table(guide: str) -> str:
     """The text of the guide with the table as it is now."""
-    before, _, rest = guide.partition(HEAD)
+    before, head, rest = guide.partition(HEAD)
+    if not head:
+        raise SystemExit("the guide has no table of options")
     # The table ends with the first line that is no row.
     lines = rest.splitlines(keepends=True)
     end = next((n for n, line in enumerate(lines) if not line.startswith("|")), len(lines))
-    return before + table() + "".join(lines[end:])
+    return before + head + "".join(map(_row, options_of(Settings))) + "".join(lines[end:])
 
 
 if __name__ == "__main__":
-    page = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/guide.md")
+    page = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "guide.md")
     page.write_text(with_table(page.read_text(encoding="utf-8")), encoding="utf-8")
