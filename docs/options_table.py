@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from pytest_tokenbudget.registry import option_groups
 from pytest_tokenbudget.settings.option_fields import Option, options_of
-from pytest_tokenbudget.settings.options import Settings
 
 HEAD = "| option | setting | default | meaning |\n|---|---|---|---|\n"
 
@@ -26,7 +26,8 @@ def with_table(guide: str) -> str:
     # The table ends with the first line that is no row.
     lines = rest.splitlines(keepends=True)
     end = next((n for n, line in enumerate(lines) if not line.startswith("|")), len(lines))
-    return before + head + "".join(map(_row, options_of(Settings))) + "".join(lines[end:])
+    rows = [_row(option) for group in option_groups() for option in options_of(group)]
+    return before + head + "".join(rows) + "".join(lines[end:])
 
 
 if __name__ == "__main__":

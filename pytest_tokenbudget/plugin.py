@@ -17,11 +17,10 @@ from pytest_tokenbudget.collection import eval_fixtures
 from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.pytest_session import activation
 from pytest_tokenbudget.settings import option_flags
-from pytest_tokenbudget.settings.options import Settings
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    option_flags.add_options(parser, pluginmanager, (Settings,))
+    option_flags.add_options(parser, pluginmanager, registry.option_groups())
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

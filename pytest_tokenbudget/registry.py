@@ -17,12 +17,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from pytest_tokenbudget.common.extensions import fault, imported, is_own, points
+from pytest_tokenbudget.settings.option_fields import option_names
+from pytest_tokenbudget.settings.options import Settings
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
-    from pytest_tokenbudget.settings.options import Settings
 
 # Markers that no eval declares.
 OTHER_MARKERS: Final = {
@@ -191,6 +192,9 @@ class Eval:
         order: Evals are run and reported in this order.
         marker: The marker of its tests, for ``-m``.
         meaning: What the marker means, for ``pytest --markers``.
+        options: The dataclass that declares its options, with the help of
+            ``settings.option_fields``; ``settings.of_eval`` gives it back filled. None if it has
+            none of its own.
         fixtures: The module with its fixtures; empty if it has none.
         distinctive: Names of its fixtures that nobody asks for by accident: a test that does is an
             eval.
@@ -217,6 +221,7 @@ class Eval:
     order: int
     marker: str = ""
     meaning: str = ""
+    options: type | None = None
     fixtures: str = ""
     distinctive: tuple[str, ...] = ()
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
@@ -329,12 +334,22 @@ def _unusable(one: object, others: Sequence[Eval]) -> str:
     kinds = {each.kind for other in others for each in other.studies}
     if taken := kinds & {each.kind for each in one.studies}:
         return f"declares the kind of study {min(taken)!r}, which another eval has"
+    if one.options is not None:
+        groups = (Settings, *(other.options for other in others if other.options is not None))
+        flags = {name for group in groups for name in option_names(group)}
+        if taken := flags & option_names(one.options):
+            return f"declares the option {min(taken, key=len)}, which is there already"
     return ""
 
 
 def declarations() -> tuple[Eval, ...]:
     """What is shared, and then every eval."""
     return (SHARED, *registered().evals)
+
+
+def option_groups() -> tuple[type, ...]:
+    """The dataclasses that declare options: the settings of all evals, then those of each."""
+    return (Settings, *(one.options for one in registered().evals if one.options is not None))
 
 
 @cache

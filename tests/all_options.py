@@ -1,7 +1,7 @@
 """All options of this package, for tests."""
 
+from pytest_tokenbudget.registry import option_groups
 from pytest_tokenbudget.settings.option_fields import options_of
-from pytest_tokenbudget.settings.options import Settings
 
-OPTIONS = options_of(Settings)
+OPTIONS = tuple(option for group in option_groups() for option in options_of(group))
 NAMES = tuple(option.name for option in OPTIONS)

@@ -6,7 +6,6 @@ import datetime
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -324,9 +323,7 @@ class Reporter:
             settings = self.session.settings_of(spec)
         began = datetime.datetime.fromtimestamp(self.started).astimezone()
         return RunInfo(
-            settings={
-                f.name: getattr(settings, f.name) for f in fields(settings) if f.name != "explicit"
-            },
+            settings=settings.record(),
             versions=versions(),
             started=began.isoformat(timespec="seconds"),
             duration=round(time.time() - self.started, 3),

@@ -152,3 +152,8 @@ def options_of(group: type) -> tuple[Option, ...]:
         for each in fields(group)
         if (declared := each.metadata.get(_KEY))
     )
+
+
+def option_names(group: type) -> set[str]:
+    """The flags of the options that a dataclass declares, and their names in pytest's files."""
+    return {name for each in options_of(group) for name in (*each.flags, each.long, each.ini)}

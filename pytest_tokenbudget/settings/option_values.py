@@ -23,17 +23,6 @@ APIS = ("auto", "ids", "chat")
 GATE_RULES = ("point", "confident", "noninferior")
 THINKING_MODES = ("auto", "conservative", "balanced", "aggressive", "disabled")
 MODES = ("off", "on", *THINKING_MODES)
-# In the order in which they are shown; `context.window_summary.named_strategy` makes them.
-STRATEGIES = (
-    "newest",
-    "first",
-    "ends",
-    "system-newest",
-    "system-first-newest",
-    "sentences",
-    "importance",
-    "summary",
-)
 QUANTIZATIONS = ("none", "8bit", "4bit")
 DEMANDED = ("enforced", "soft")
 
@@ -65,7 +54,8 @@ class Threshold:
         return f"{self.value:g}" if self.budget is None else f"{self.budget}:{self.value:g}"
 
 
-def _nearest(value: str, allowed: Iterable[str]) -> str:
+def did_you_mean(value: str, allowed: Iterable[str]) -> str:
+    """What may have been meant, for the end of a message; empty if nothing is near."""
     from pytest_tokenbudget.common.messages import nearest
 
     close = nearest(value, list(allowed), count=1)
@@ -75,7 +65,7 @@ def _nearest(value: str, allowed: Iterable[str]) -> str:
 def choice(allowed: Sequence[str]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in allowed:
-            raise ValueError(f"allowed: {', '.join(allowed)}{_nearest(text, allowed)}")
+            raise ValueError(f"allowed: {', '.join(allowed)}{did_you_mean(text, allowed)}")
         return text
 
     return parse
@@ -110,71 +100,39 @@ def number(
     return parse
 
 
-def _items(text: str) -> list[str]:
+def items(text: str) -> list[str]:
+    """What stands between commas."""
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def names(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(_items(text)))
+    names = tuple(dict.fromkeys(items(text)))
     if not names:
         raise ValueError("allowed: one or more names, separated by commas")
     return names
 
 
 def addresses(text: str) -> tuple[str, ...]:
-    items = _items(text)
-    if not items:
+    given = items(text)
+    if not given:
         raise ValueError("allowed: one or more addresses, separated by commas")
     from pytest_tokenbudget.settings.endpoints import read_addresses
 
-    return read_addresses(items)
+    return read_addresses(given)
 
 
-def _rising(low: int, words: str) -> Callable[[str], tuple[int, ...]]:
+def rising(low: int, words: str) -> Callable[[str], tuple[int, ...]]:
+    """Parses whole numbers with commas, which are put in order."""
     parse_one = number(int, low, words=f"{words}, each a whole number of")
 
     def parse(text: str) -> tuple[int, ...]:
-        return tuple(sorted({parse_one(item) for item in _items(text)} or {parse_one(text)}))
+        return tuple(sorted({parse_one(item) for item in items(text)} or {parse_one(text)}))
 
     return parse
 
 
-budgets = _rising(1, "token counts")
-thinking_budgets = _rising(0, "token counts")
-turns = _rising(1, "numbers of turns")
-
-
-def strategies(text: str) -> tuple[str, ...]:
-    """Ways to truncate; those with a share take it behind an equals sign."""
-    return tuple(dict.fromkeys(_strategy(name) for name in names(text)))
-
-
-def _strategy(text: str) -> str:
-    from pytest_tokenbudget.settings.context_limits import WITH_SHARE
-
-    name, equals, share = text.partition("=")
-    if name not in STRATEGIES or (equals and name not in WITH_SHARE):
-        raise ValueError(
-            f"allowed: {', '.join(STRATEGIES)}, and a share for {' and '.join(WITH_SHARE)} "
-            f"(ends=0.25){_nearest(name, STRATEGIES)}"
-        )
-    return f"{name}={number(float, 0, 1)(share):g}" if equals else name
-
-
-def context_limits(text: str) -> tuple[str, ...]:
-    """Limits as they are written, tokens before shares, each rising; none for the whole."""
-    from pytest_tokenbudget.settings.context_limits import WHOLE, ContextError, Limit
-
-    try:
-        read = {Limit.read(item) for item in _items(text) or [text]} - {WHOLE}
-    except ContextError as error:
-        raise ValueError(str(error).partition("; ")[2]) from None
-    rising = sorted(read, key=lambda limit: (limit.share or 0, limit.tokens or 0))
-    if not rising:
-        raise ValueError(
-            "allowed: at least one limit below the whole conversation, which is always posed"
-        )
-    return tuple(map(str, rising))
+budgets = rising(1, "token counts")
+thinking_budgets = rising(0, "token counts")
 
 
 def closers(text: str) -> tuple[str, ...]:
@@ -196,7 +154,7 @@ def modes(text: str) -> tuple[str, ...]:
 
 
 def thresholds(text: str) -> tuple[Threshold, ...]:
-    return tuple(_threshold(item) for item in _items(text) or [text])
+    return tuple(_threshold(item) for item in items(text) or [text])
 
 
 def _threshold(text: str) -> Threshold:
@@ -215,7 +173,7 @@ def _threshold(text: str) -> Threshold:
 def counts(text: str) -> tuple[tuple[int, int], ...]:
     allowed = "allowed: BUDGET:COUNT, several with commas, for example 128:30,512:50"
     counts: dict[int, int] = {}
-    for item in _items(text) or [text]:
+    for item in items(text) or [text]:
         match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", item, re.ASCII)
         if not match or int(match[1]) < 1:
             raise ValueError(allowed)
@@ -224,7 +182,7 @@ def counts(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def paths(text: str) -> tuple[Path, ...]:
-    return tuple(path(item) for item in _items(text))
+    return tuple(path(item) for item in items(text))
 
 
 def quantization(text: str) -> str | None:
@@ -238,14 +196,14 @@ def batch_size(text: str) -> int | None:
 def device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", text, re.ASCII):
         allowed = ("auto", "cpu", "cuda", "cuda:N", "mps")
-        raise ValueError(f"allowed: {', '.join(allowed)}{_nearest(text, allowed)}")
+        raise ValueError(f"allowed: {', '.join(allowed)}{did_you_mean(text, allowed)}")
     return text
 
 
 def onoff(text: str) -> bool:
     words = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
     if text.lower() not in words:
-        raise ValueError(f"allowed: on, off{_nearest(text, ('on', 'off'))}")
+        raise ValueError(f"allowed: on, off{did_you_mean(text, ('on', 'off'))}")
     return words[text.lower()]
 
 
@@ -267,7 +225,7 @@ def demands(text: str) -> tuple[str, ...]:
         if verdict not in allowed or (colon and not way):
             raise ValueError(
                 f"allowed: limits, enforced, soft, WAY:enforced, WAY:soft, several with commas"
-                f"{_nearest(verdict, allowed)}"
+                f"{did_you_mean(verdict, allowed)}"
             )
     return demands
 

@@ -37,8 +37,7 @@ class Settings:
         generation_config: Where the command line does not say otherwise, it is in the other fields
             already.
         temperature: Where nobody set it, phase 1b has a value of its own; so has ``top_p``.
-        budgets: Rising, as all budgets and turns are.
-        context_limits: As they are written, without the whole.
+        budgets: Rising, as all budgets are.
         explicit: Names of the options that somebody set.
         from_model_entry: Those of them that the model's own entry set; of the settings of a run,
             which are for all models, none.
@@ -188,26 +187,6 @@ class Settings:
         "After thinking, at most half of what the context leaves.",
         default="256",
         model=True,
-    )
-    truncation: tuple[str, ...] = several(
-        "--truncation",
-        values.strategies,
-        f"{code(values.STRATEGIES)}: ways to truncate that the context eval compares.",
-        "`ends` and `summary` take a share (`ends=0.25`); see [context](context.md).",
-        default=",".join(values.STRATEGIES[:-1]),
-    )
-    context_limits: tuple[str, ...] = several(
-        "--context-limits",
-        values.context_limits,
-        "Limits of the context eval: tokens, or percent of the conversation.",
-        "The whole one is always posed.",
-        default="25%,50%,75%,100%",
-    )
-    context_turns: tuple[int, ...] = several(
-        "--context-turns",
-        values.turns,
-        "Filler turns of its conversations; without them powers of two up to the model's context.",
-        "Of these the longest four that it has room for.",
     )
     closers: tuple[str, ...] = several(
         "--closers",
@@ -450,3 +429,22 @@ class Settings:
         """
         found: T = self.evals[group]
         return found
+
+    def record(self) -> dict[str, object]:
+        """All that the run was asked for by name, options of evals too, for its reports."""
+        found = dict(vars(self))
+        # The stage is in the number of problems.
+        for name in ("explicit", "stage", "evals"):
+            del found[name]
+        for each in self.evals.values():
+            found.update(vars(each))
+        return found
+
+    if not TYPE_CHECKING:  # which would take every name for one of an option
+
+        def __getattr__(self, name: str) -> object:
+            """An option of an eval, by its own name."""
+            for each in vars(self).get("evals", {}).values():
+                if name in vars(each):
+                    return getattr(each, name)
+            raise AttributeError(f"there is no option {name!r}", name=name, obj=self)

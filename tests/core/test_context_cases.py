@@ -11,7 +11,7 @@ from pytest_tokenbudget.context.window_summary import named_strategy
 from pytest_tokenbudget.core.context_plan import facts_of
 from pytest_tokenbudget.core.engine import Generated, Prompt
 from pytest_tokenbudget.core.trace import StopReason
-from pytest_tokenbudget.settings.option_values import strategies
+from pytest_tokenbudget.studies.context.options import read_strategies
 
 pytest_plugins = ["run_fixtures"]
 
@@ -154,7 +154,7 @@ def test_a_summary_has_the_answer_where_it_has_its_words_not_their_letters():
 
 @pytest.mark.parametrize("given", ["ends=0.25,ends=0.250", "ends=.25, ends=0.25"])
 def test_a_strategy_written_in_two_ways_is_one(given):
-    assert strategies(given) == ("ends=0.25",)
+    assert read_strategies(given) == ("ends=0.25",)
 
 
 def test_tokens_of_summaries_are_among_those_that_a_run_generated(run, pytester, quick_figures):

@@ -38,6 +38,8 @@ LOADED = {
 LOADED |= {"pytest_tokenbudget.studies"}
 for one in registry.registered().evals:
     LOADED |= {one.fixtures, one.fixtures.removesuffix(".fixtures")}
+    if one.options is not None:
+        LOADED.add(one.options.__module__)
 LIST_MODULES = """
 import json, sys
 import pytest

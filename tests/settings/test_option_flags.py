@@ -75,7 +75,6 @@ import os, sys
 if late := os.environ.get("LATE_PACKAGES"):
     sys.path.append(late)
 import pytest
-from all_options import OPTIONS
 sys.exit(pytest.main(sys.argv[1:]))
 """
 

@@ -5,12 +5,14 @@ import numpy  # noqa: F401 - loads once in a process; pytester forgets what a ru
 import pytest
 from all_options import NAMES, OPTIONS
 
+from pytest_tokenbudget.registry import option_groups
 from pytest_tokenbudget.settings.baseline_values import Tolerance
 from pytest_tokenbudget.settings.generation_config import GenerationConfig
-from pytest_tokenbudget.settings.option_values import STRATEGIES, Threshold
+from pytest_tokenbudget.settings.option_values import Threshold
 from pytest_tokenbudget.settings.options import DEFAULT_BUDGETS, Settings
 from pytest_tokenbudget.settings.project import find_project
 from pytest_tokenbudget.settings.read_settings import read_settings
+from pytest_tokenbudget.studies.context.options import STRATEGIES
 
 # For each option: text that can be given everywhere, the field that it sets, and the value there.
 GIVEN = {
@@ -42,9 +44,6 @@ GIVEN = {
     "controls": ("4", "controls", 4),
     "thinking_budgets": ("64, 0,32,64", "thinking_budgets", (0, 32, 64)),
     "answer_tokens": ("64", "answer_tokens", 64),
-    "truncation": ("first, ends=0.250", "truncation", ("first", "ends=0.25")),
-    "context_limits": ("50%,0, 512,25.5 %,100%", "context_limits", ("512", "25.5%", "50%")),
-    "context_turns": ("16, 4,16", "context_turns", (4, 16)),
     "closers": ("bare,mine=</think>", "closers", ("bare", "mine=</think>")),
     "wait": ("2", "wait", 2),
     "modes": ("on,auto,disabled", "modes", ("on", "auto", "disabled")),
@@ -87,6 +86,9 @@ GIVEN = {
     "fresh": ("on", "fresh", True),
     "stream": ("on", "stream", True),
     "lease": ("2.5", "lease", 2.5),
+    "truncation": ("first, ends=0.250", "truncation", ("first", "ends=0.25")),
+    "context_limits": ("50%,0, 512,25.5 %,100%", "context_limits", ("512", "25.5%", "50%")),
+    "context_turns": ("16, 4,16", "context_turns", (4, 16)),
 }
 SWITCHES = {option.name for option in OPTIONS if option.switch}
 DEFAULTS = {
@@ -185,7 +187,8 @@ def expected(name: str, pytester) -> tuple[str, object]:
 def test_every_option_is_tested_here():
     assert tuple(GIVEN) == NAMES
     placed = {"reports", "trace_store", "storage", "explicit", "from_model_entry", "evals"}
-    assert {*DEFAULTS, *placed} == {f.name for f in fields(Settings)}
+    names = {field.name for group in option_groups() for field in fields(group)}
+    assert {*DEFAULTS, *placed} == names
 
 
 def test_defaults(read, pytester):
@@ -196,6 +199,14 @@ def test_defaults(read, pytester):
     assert settings.storage == pytester.path / "reports" / "baselines"
     assert settings.explicit == frozenset()
     assert settings.from_model_entry == ()
+
+
+def test_reports_record_every_option(read):
+    recorded = read().record()
+    assert recorded.keys() == {option.field for option in OPTIONS} - {"stage"} | {
+        "from_model_entry"
+    }
+    assert (recorded["seed"], recorded["truncation"]) == (0, STRATEGIES[:-1])
 
 
 @pytest.mark.parametrize("name", NAMES)

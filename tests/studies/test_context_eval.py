@@ -21,7 +21,7 @@ from pytest_tokenbudget.core.context_plan import (
 from pytest_tokenbudget.engines.text import ModelText
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
 from pytest_tokenbudget.settings.context_limits import WHOLE, ContextError, Limit
-from pytest_tokenbudget.settings.option_values import STRATEGIES as NAMES
+from pytest_tokenbudget.studies.context.options import STRATEGIES as NAMES
 from pytest_tokenbudget.studies.context.statistics import advise, contrasts
 from pytest_tokenbudget.tasks.conversations import Arm, ArmsTask, conversations, with_history
 from pytest_tokenbudget.tasks.recall import DEPTHS

@@ -1,12 +1,14 @@
 """Context: what is lost when a conversation does not fit, and which truncation loses least."""
 
 from pytest_tokenbudget.registry import Eval, Parameter, Section, StudyKind
+from pytest_tokenbudget.studies.context.options import ContextOptions
 
 EVAL = Eval(
     name="context",
     order=90,
     marker="context",
     meaning="what is lost when a conversation does not fit",
+    options=ContextOptions,
     fixtures=f"{__name__}.fixtures",
     distinctive=("context_arm", "context_study"),
     parameters={

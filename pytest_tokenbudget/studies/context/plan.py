@@ -15,6 +15,7 @@ from pytest_tokenbudget.settings.context_limits import (
     prompt_room,
 )
 from pytest_tokenbudget.settings.options import Settings
+from pytest_tokenbudget.studies.context.options import ContextOptions
 from pytest_tokenbudget.tasks.conversations import COUNTS, Arm, ArmsTask, Posed, conversations
 from pytest_tokenbudget.tasks.registry import load_task
 
@@ -47,12 +48,12 @@ def context_arms(session: Session, spec: ModelSpec) -> tuple[str, ...]:
 
 def strategies(session: Session, spec: ModelSpec) -> tuple[str, ...]:
     """The truncation strategies that tests run for."""
-    return session.settings.truncation
+    return session.settings.of_eval(ContextOptions).truncation
 
 
 def context_limits(session: Session, spec: ModelSpec) -> tuple[str, ...]:
     """The context limits that tests run for; the whole conversation is always one."""
-    return (*session.settings.context_limits, str(WHOLE))
+    return (*session.settings.of_eval(ContextOptions).context_limits, str(WHOLE))
 
 
 def arms_in_use(session: Session, spec: ModelSpec) -> set[str]:
@@ -111,13 +112,14 @@ def fit_context(
         answer = generation_cap(context, room, settings.answer_tokens)
     except ContextError as error:
         raise SetupError(f"{plan.alias}: {error}") from error
-    turns = settings.context_turns or _turns(task, measure, room)
+    options = settings.of_eval(ContextOptions)
+    turns = options.context_turns or _turns(task, measure, room)
     counts = {
         arm.value: settings.num_samples or COUNTS[arm] for arm in arms_of(task) if arm in arms
     }
     windowing = Windowing(
-        limits=settings.context_limits,
-        strategies=settings.truncation,
+        limits=options.context_limits,
+        strategies=options.truncation,
         turns=turns,
         counts=counts,
         left_out=(),
