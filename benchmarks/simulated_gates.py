@@ -18,9 +18,9 @@ from functools import cache
 import numpy as np
 
 from pytest_tokenbudget.stats.decision_rules import (
-    Demand,
-    Rule,
-    Ruling,
+    Decision,
+    DecisionRule,
+    Threshold,
     decide,
     keeps,
     not_kept_at,
@@ -37,10 +37,13 @@ EASY, HARD = 0.6, 0.2
 ACCURACY = EASY / (EASY + HARD)
 LENGTH, LONGER = 200.0, 0.05
 RULES: dict[str, dict[str, object]] = {
-    "`point`": {"rule": Rule.POINT},
-    "`confident`": {"rule": Rule.CONFIDENT},
-    "`confident`, inconclusive allowed": {"rule": Rule.CONFIDENT, "allow_inconclusive": True},
-    "`noninferior`": {"rule": Rule.NONINFERIOR},
+    "`point`": {"rule": DecisionRule.POINT},
+    "`confident`": {"rule": DecisionRule.CONFIDENT},
+    "`confident`, inconclusive allowed": {
+        "rule": DecisionRule.CONFIDENT,
+        "allow_inconclusive": True,
+    },
+    "`noninferior`": {"rule": DecisionRule.NONINFERIOR},
 }
 
 # A run, or a pair of them, with so many problems and so much lost.
@@ -136,12 +139,12 @@ def interval(evidence: Evidence, confidence: float) -> Estimate:
     return evidence.estimate(confidence)
 
 
-def ruling(evidence: Evidence, demand: Demand) -> Ruling:
+def ruling(evidence: Evidence, demand: Threshold) -> Decision:
     """What a gate decides."""
     return ruling_of(interval(evidence, demand.confidence), demand)
 
 
-def fails(evidence: Evidence, demand: Demand) -> bool:
+def fails(evidence: Evidence, demand: Threshold) -> bool:
     """Whether a gate fails."""
     return not keeps(ruling(evidence, demand), demand)
 
@@ -150,15 +153,14 @@ def rows(pairs: int = PAIRS, problems: int = PROBLEMS) -> Iterator[Row]:
     """Every kind by every rule, with so many problems and with as many as a verdict asks for."""
     for kind in KINDS:
         for name, rule in RULES.items():
-            demand = Demand(kind.threshold, kind.at_least, **rule) if name != "`noninferior`" else (
-                Demand(kind.threshold, kind.at_least, Rule.NONINFERIOR, kind.loss)
-            )  # fmt: skip
+            margin = {"margin": kind.loss} if name == "`noninferior`" else {}
+            demand = Threshold(kind.threshold, kind.at_least, **rule, **margin)
             yield count(kind, name, demand, pairs, problems)
             if name in ("`confident`, inconclusive allowed", "`noninferior`"):
                 yield count(kind, name, demand, pairs, asked(kind, demand, problems))
 
 
-def asked(kind: Kind, demand: Demand, problems: int) -> int:
+def asked(kind: Kind, demand: Threshold, problems: int) -> int:
     """How many problems a verdict asks for, to find the loss."""
     wanted = demand if demand.margin else replace(demand, change=kind.loss)
     rng = np.random.default_rng(0)
@@ -166,7 +168,7 @@ def asked(kind: Kind, demand: Demand, problems: int) -> int:
     return round(float(np.mean([needed for needed in told if needed is not None])))
 
 
-def count(kind: Kind, name: str, demand: Demand, pairs: int, problems: int) -> Row:
+def count(kind: Kind, name: str, demand: Threshold, pairs: int, problems: int) -> Row:
     """How often a gate fails, as stated and as counted."""
     rng = np.random.default_rng(problems)
     same = [kind.draw(rng, problems, 0.0) for _ in range(pairs)]
@@ -179,7 +181,7 @@ def count(kind: Kind, name: str, demand: Demand, pairs: int, problems: int) -> R
         at_detectable = float(np.mean([not fails(each, wide) for each in same]))
     else:
         drawn = (kind.draw(rng, problems, detectable) for _ in range(pairs))
-        at_detectable = float(np.mean([ruling(each, demand) is Ruling.FAILED for each in drawn]))
+        at_detectable = float(np.mean([ruling(each, demand) is Decision.FAILED for each in drawn]))
     lost = kind.threshold + sign * kind.loss
     return Row(
         kind,

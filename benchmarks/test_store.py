@@ -14,7 +14,7 @@ from benchmarks.conftest import GSM8K_SIZE, Benchmark, Sizes
 from pytest_tokenbudget.core.engine import Decoding, Engine, Generated, Request
 from pytest_tokenbudget.core.gather import gather
 from pytest_tokenbudget.core.plan import Plan
-from pytest_tokenbudget.core.store import Ended, TraceStore, Want
+from pytest_tokenbudget.core.store import EndedTrace, TraceStore, Want
 from pytest_tokenbudget.core.trace import StopReason
 
 CAP = 256
@@ -97,12 +97,12 @@ class Instant(Engine):
     def close(self) -> None: ...
 
 
-def ended(request: Request) -> Ended:
+def ended(request: Request) -> EndedTrace:
     """What is committed for a request: an output of 256 tokens and about a kilobyte of text."""
     ids, offsets = tuple(range(CAP)), tuple(range(4, 4 * CAP + 1, 4))
     text = "word" * CAP
     result = Generated(request, ids, StopReason.EOS, "eos", 1.0, text=text, offsets=offsets)
-    return Ended(result, text, offsets)
+    return EndedTrace(result, text, offsets)
 
 
 def plan() -> Plan:

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_tokenbudget.studies.conformance.budget_methods import WAYS
 from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
-from pytest_tokenbudget.studies.conformance.results import Finding
+from pytest_tokenbudget.studies.conformance.results import LimitFinding
 
 pytestmark = pytest.mark.conformance
 
@@ -25,9 +25,9 @@ def test_limit(conformance, probe, record_metrics):
         {"finding": found.finding, "sentence": found.sentence},
         conformance=conformance.record(limit=found),
     )
-    if found.finding is Finding.NOT_POSSIBLE:
+    if found.finding is LimitFinding.NOT_POSSIBLE:
         pytest.skip(found.sentence)
-    if found.finding is Finding.BROKEN:
+    if found.finding is LimitFinding.BROKEN:
         pytest.fail(found.sentence, pytrace=False)
 
 

@@ -6,7 +6,7 @@ categories will do. Everything is a cut of the traces of phase 1.
 
 import pytest
 
-from pytest_tokenbudget.stats.truncation import Verdict
+from pytest_tokenbudget.stats.truncation import LimitVerdict
 from pytest_tokenbudget.studies.scenarios.analysis import unknown_names
 
 pytestmark = pytest.mark.scenarios
@@ -42,7 +42,7 @@ def test_rules_of_thumb(scenarios, record_metrics):
     for each in scenarios.guidelines:
         record_metrics(each)
         cut = each.truncation
-        assert (each.verdict is Verdict.REFUTED) == (cut.lower > scenarios.target)
+        assert (each.verdict is LimitVerdict.REFUTED) == (cut.lower > scenarios.target)
     record_metrics(more=scenarios.more)
 
 

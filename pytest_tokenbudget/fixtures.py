@@ -21,7 +21,7 @@ from pytest_tokenbudget.pytest_session.activation import activate
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.curve import Curve
-    from pytest_tokenbudget.core.scoring import Judged
+    from pytest_tokenbudget.core.scoring import JudgedCut
     from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.core.trace import Trace
     from pytest_tokenbudget.engines.token_counter import TokenCounter
@@ -90,7 +90,7 @@ def traces(study: Study) -> Mapping[tuple[str, int], Trace]:
 
 
 @pytest.fixture(scope="session")
-def cuts(study: Study) -> Callable[[int], tuple[Judged, ...]]:
+def cuts(study: Study) -> Callable[[int], tuple[JudgedCut, ...]]:
     """A function from a budget to the judged cuts of all traces at that budget."""
     return study.judged
 

@@ -60,12 +60,15 @@ class Parameter:
         option: The option that sets them; empty if none does.
         budgets_of: Kinds of studies whose budgets, in output tokens, they are.
         parts_of: Kinds of studies of which they choose a part.
+        judged: The fixture of the study that gates judge at these budgets; see
+            :class:`GateSubject`.
     """
 
     values: Target
     option: str = ""
     budgets_of: tuple[str, ...] = ()
     parts_of: tuple[str, ...] = ()
+    judged: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ class Across:
 
 
 @dataclass(frozen=True)
-class Judged:
+class GateSubject:
     """What gates judge in a test that asks for the fixture ``gates``.
 
     Attributes:
@@ -232,7 +235,7 @@ class Eval:
     sections: tuple[Section, ...] = ()
     records: Records | None = None
     across: Across | None = None
-    judged: Judged | None = None
+    judged: GateSubject | None = None
     gated: tuple[str, ...] = ()
     page: str = ""
     collected: Target | None = None
@@ -279,10 +282,10 @@ SHARED: Final = Eval(
     },
     studies=(StudyKind(kind="main", fixture="study", recorded=True),),
     unplanned={"llm": "pytest_tokenbudget.dry_run.dry_run:llm_note"},
-    judged=Judged(
+    judged=GateSubject(
         fixture="study",
         answers="pytest_tokenbudget.collection.judged_answers:main_answers",
-        parameters=("budget", "cliff_budget"),
+        parameters=("budget",),
         budgets="pytest_tokenbudget.collection.selection:main_budgets",
     ),
     gated=("study", "curve"),
@@ -430,13 +433,19 @@ def gates_fixtures() -> tuple[str, ...]:
 
 
 @cache
-def judged() -> dict[str, Judged]:
+def judged() -> dict[str, GateSubject]:
     """What gates can judge, by the fixture that tests use; what is shared comes first."""
     found = (one.judged for one in declarations() if one.judged is not None)
     return {each.fixture: each for each in found}
 
 
-def judged_by_marker() -> Iterator[tuple[str, Judged]]:
+def judged_parameters(subject: GateSubject) -> tuple[str, ...]:
+    """Fixtures whose value is the budget or the mode at which gates judge a study."""
+    others = (name for name, each in parameters().items() if each.judged == subject.fixture)
+    return (*subject.parameters, *others)
+
+
+def judged_by_marker() -> Iterator[tuple[str, GateSubject]]:
     """What gates can judge, with the marker of the eval that declares it."""
     return ((one.marker, one.judged) for one in registered().evals if one.judged is not None)
 

@@ -318,7 +318,7 @@ class Session:
         if spec.kind != "hub" or not (spec.detect or resolve_commit(spec) is None):
             return spec
         placement = Placement("cpu", "float32", "none")
-        engine = self.make_engine(spec, self.settings, placement, self.say)
+        engine = self.make_engine(spec, self.settings, placement, self.log)
         # Both are read from files that are downloaded for it.
         _ = engine.context
         engine.decode([0])
@@ -351,7 +351,7 @@ class Session:
             return False
         return self.store.holds(self.plan_for(spec, Kind.MAIN)[1].model)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Show a line where this run's progress is shown; from any thread, and never an error."""
         from pytest_tokenbudget.core.store import StoreError
 
@@ -401,7 +401,7 @@ class Session:
             if self._engine is None or self._engine[0] != plan.model:
                 self.free_engine()
                 placement = placed(self.settings, spec, plan.identity, self.run)
-                made = self.make_engine(spec, self.settings, placement, self.say)
+                made = self.make_engine(spec, self.settings, placement, self.log)
                 self._engine = (plan.model, made)
             return self._engine[1]
 

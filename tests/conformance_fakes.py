@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from pytest_tokenbudget.core.engine import Decoding, Engine, Generated, Prompt, Request
-from pytest_tokenbudget.core.probes import Ask, Choice, Reply
+from pytest_tokenbudget.core.probes import Ask, ProbeOutput, Reply
 from pytest_tokenbudget.models.spec import ModelSpec
-from pytest_tokenbudget.studies.conformance.probe_context import Bench
+from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
 from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat
 
 OPEN, CLOSE, EOS = "<think>", "</think>", "<eos>"
@@ -162,7 +162,7 @@ class FakeEngine(Engine):
             choices = tuple(replace(choice, ids=None) for choice in choices)
         return Reply(sent, choices, usage, prompt_tokens=len(prompt))
 
-    def _choice(self, ask: Ask, sample: int, at_once: int, cut: str) -> Choice:
+    def _choice(self, ask: Ask, sample: int, at_once: int, cut: str) -> ProbeOutput:
         self.calls += 1
         text = self.decode(ask.prompt_ids)
         opened = text.rfind(OPEN) > text.rfind(CLOSE)
@@ -184,10 +184,10 @@ class FakeEngine(Engine):
         before, _, after = text.partition(CLOSE)
         if self._apart and (opened or text.startswith(OPEN)):
             thought = before.removeprefix(OPEN)
-            return Choice(ids, after, reason, thought, text, opened)
-        return Choice(ids, text, reason, None, text, opened)
+            return ProbeOutput(ids, after, reason, thought, text, opened)
+        return ProbeOutput(ids, text, reason, None, text, opened)
 
 
-def bench(engine: FakeEngine, **options: Any) -> Bench:
+def bench(engine: FakeEngine, **options: Any) -> ProbeContext:
     """A bench for a fake engine."""
-    return Bench(engine, SPEC, **options)
+    return ProbeContext(engine, SPEC, **options)

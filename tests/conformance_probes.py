@@ -16,14 +16,14 @@ from fake_engine import FakeEngine
 from pytest_tokenbudget.pytest_session.start import start as start_session
 from pytest_tokenbudget.studies.conformance import thinking
 from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
-from pytest_tokenbudget.studies.conformance.results import Finding, Verdict
+from pytest_tokenbudget.studies.conformance.results import BudgetVerdict, LimitFinding
 
 LOG = "probes.log"
 BROKEN = "CONFORMANCE_BROKEN"
 VERDICTS = {
-    "thinking_token_budget": Verdict.ENFORCED,
-    "template-thinking_budget": Verdict.SOFT,
-    "extra_body": Verdict.REFUSED,
+    "thinking_token_budget": BudgetVerdict.ENFORCED,
+    "template-thinking_budget": BudgetVerdict.SOFT,
+    "extra_body": BudgetVerdict.REFUSED,
 }
 REAL_LIMITS, REAL_WAY = dict(LIMIT_PROBES), thinking.probe_way
 
@@ -51,7 +51,7 @@ def limit_probe(name):
     def probe(bench):
         note(name)
         broken = name in os.environ.get(BROKEN, "").split(",")
-        finding = Finding.BROKEN if broken else Finding.KEPT
+        finding = LimitFinding.BROKEN if broken else LimitFinding.KEPT
         return conformance_samples.limit(name, finding, rate=(float("nan"), 0.0, 1.0))
 
     return probe
@@ -59,7 +59,7 @@ def limit_probe(name):
 
 def probe_way(bench, name):
     note(name)
-    return conformance_samples.way(name, VERDICTS.get(name, Verdict.IGNORED))
+    return conformance_samples.way(name, VERDICTS.get(name, BudgetVerdict.IGNORED))
 
 
 class Plugin:

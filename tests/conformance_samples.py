@@ -6,13 +6,13 @@ from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport, N
 from pytest_tokenbudget.studies.conformance.results import (
     Behaviour,
     BudgetResult,
-    Finding,
+    BudgetVerdict,
+    LimitFinding,
     LimitResult,
+    MethodResult,
     Observation,
     OverflowCase,
     Sight,
-    Verdict,
-    WayResult,
 )
 
 LONG = (300, 420, 500, 610)
@@ -52,19 +52,19 @@ def budget_result(budget, thinking=LONG, **changes):
     )
 
 
-def way(name, verdict=Verdict.ENFORCED, sentence="as its evidence says", **changes):
+def way(name, verdict=BudgetVerdict.ENFORCED, sentence="as its evidence says", **changes):
     def used(budget):
         match verdict:
-            case Verdict.ENFORCED:
+            case BudgetVerdict.ENFORCED:
                 return tuple(min(each, budget + 1) for each in LONG)
-            case Verdict.SOFT:
+            case BudgetVerdict.SOFT:
                 return tuple((each + budget) // 2 for each in LONG)
-            case Verdict.INVERTED:
+            case BudgetVerdict.INVERTED:
                 return tuple(each * 3 for each in LONG)
         return LONG
 
     budgets = [budget_result(b, used(b)) for b in (0, 1, 32, 256)]
-    if verdict is Verdict.REFUSED:
+    if verdict is BudgetVerdict.REFUSED:
         budgets = [BudgetResult(b, error="unknown field") for b in (0, 1, 32, 256)]
     given = {
         "way": name,
@@ -75,10 +75,10 @@ def way(name, verdict=Verdict.ENFORCED, sentence="as its evidence says", **chang
         "budgets": (*budgets, budget_result(None)),
         "unknown_fields": "dropped",
     }
-    return WayResult(**given | changes)
+    return MethodResult(**given | changes)
 
 
-def limit(name, finding=Finding.KEPT, **changes):
+def limit(name, finding=LimitFinding.KEPT, **changes):
     given = {"probe": name, "finding": finding, "sentence": f"{name}: {finding}", "checked": 8}
     return LimitResult(**given | changes)
 
@@ -120,7 +120,7 @@ LIMITS = (
     limit("prefix_alone"),
     limit(
         "prefix_under_load",
-        Finding.DIFFERS,
+        LimitFinding.DIFFERS,
         sentence="3 of 16 outputs go another way where others are in flight, first at token 12",
         checked=16,
         failed=3,
@@ -129,20 +129,20 @@ LIMITS = (
     limit("usage"),
     limit(
         "finish_reason",
-        Finding.BROKEN,
+        LimitFinding.BROKEN,
         sentence="2 of 8 outputs end by their end-of-sequence token and are called 'length'",
         failed=2,
         evidence=({"request": {"max_tokens": 16}, "finish_reason": "length"},),
     ),
-    limit("overflow", Finding.KEPT, sentence="beyond the context: refused", cases=CASES),
+    limit("overflow", LimitFinding.KEPT, sentence="beyond the context: refused", cases=CASES),
 )
 WAYS = (
     way("thinking_token_budget", sentence="1,024 of 1,024 kept"),
-    way("chat_template_kwargs.thinking_budget", Verdict.SOFT),
-    way("chat_template_kwargs.max_thinking_tokens", Verdict.IGNORED),
-    way("custom_params.thinking_budget", Verdict.NOT_RESOLVED),
-    way("/no_think", Verdict.INVERTED, sentence="it thinks three times as long"),
-    way("reasoning.max_tokens", Verdict.REFUSED),
+    way("chat_template_kwargs.thinking_budget", BudgetVerdict.SOFT),
+    way("chat_template_kwargs.max_thinking_tokens", BudgetVerdict.IGNORED),
+    way("custom_params.thinking_budget", BudgetVerdict.NOT_RESOLVED),
+    way("/no_think", BudgetVerdict.INVERTED, sentence="it thinks three times as long"),
+    way("reasoning.max_tokens", BudgetVerdict.REFUSED),
 )
 
 

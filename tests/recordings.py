@@ -10,17 +10,17 @@ import pytest
 from pytest_tokenbudget.recorded.files import load_recordings
 from pytest_tokenbudget.recorded.load import recorded_study
 from pytest_tokenbudget.recorded.records import RecordingError
-from pytest_tokenbudget.recorded.traces import Tokens
+from pytest_tokenbudget.recorded.traces import TextTokens
 
 DATA = Path(__file__).parent / "data" / "recorded"
 
 
-def words(text: str) -> Tokens:
+def words(text: str) -> TextTokens:
     """A tokenizer for tests: a token is a run of text that ends in a space."""
     ends = [i + 1 for i, c in enumerate(text) if c == " "]
     if text and (not ends or ends[-1] != len(text)):
         ends.append(len(text))
-    return Tokens(tuple(range(len(ends))), tuple(ends))
+    return TextTokens(tuple(range(len(ends))), tuple(ends))
 
 
 def record(number=0, generated="3 + 4 = 7 #### 7", budget=128, **more):

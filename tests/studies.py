@@ -9,7 +9,7 @@ from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import StopReason, ThinkingFormat, Trace
 from pytest_tokenbudget.tasks.answers import EXTRACTOR, extract_number, same_number
-from pytest_tokenbudget.tasks.base import Verdict
+from pytest_tokenbudget.tasks.base import AnswerVerdict
 from pytest_tokenbudget.tasks.problem import Problem
 
 BUDGETS = (32, 64, 128, 256, 512, 1024, 2048)
@@ -28,12 +28,12 @@ class NumberTask:
     def problems(self, limit: int | None) -> tuple[Problem, ...]:
         return self._problems[:limit]
 
-    def judge_text(self, problem: Problem, text: str, truncated: bool) -> Verdict:
+    def judge_text(self, problem: Problem, text: str, truncated: bool) -> AnswerVerdict:
         found = extract_number(text, truncated)
         if found is None:
-            return Verdict(predicted=None, branch=None, correct=False)
+            return AnswerVerdict(predicted=None, branch=None, correct=False)
         correct = same_number(found.value, problem.answer)
-        return Verdict(predicted=str(found.value), branch=found.branch, correct=correct)
+        return AnswerVerdict(predicted=str(found.value), branch=found.branch, correct=correct)
 
 
 def make_problem(index: int) -> Problem:

@@ -10,10 +10,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from pytest_tokenbudget.baselines.comparison import Comparison
+from pytest_tokenbudget.baselines.comparison import BaselineComparison
 from pytest_tokenbudget.baselines.run_statistics import Scores, problem_pairs, ratio_of_means
 from pytest_tokenbudget.settings.baseline_values import Tolerance
-from pytest_tokenbudget.stats.decision_rules import Demand, Rule, Unit, Verdict, decide
+from pytest_tokenbudget.stats.decision_rules import (
+    DecisionRule,
+    MetricUnit,
+    Threshold,
+    ThresholdDecision,
+    decide,
+)
 from pytest_tokenbudget.stats.evidence import Change, Evidence, Mean, mean_of
 from pytest_tokenbudget.stats.intervals import Estimate, Floats
 from pytest_tokenbudget.stats.paired import losses_and_wins, paired_bounds
@@ -38,7 +44,7 @@ class Check:
 
     tolerance: Tolerance
     budget: int
-    verdict: Verdict
+    verdict: ThresholdDecision
 
     @property
     def failed(self) -> bool:
@@ -48,7 +54,7 @@ class Check:
     def sentence(self) -> str:
         """The verdict with its evidence, for people."""
         tolerance = self.tolerance
-        margin = self.verdict.demand.rule is Rule.NONINFERIOR
+        margin = self.verdict.demand.rule is DecisionRule.NONINFERIOR
         than = "a change of" if margin else "the tolerated"
         said = self.verdict.sentence(NAMES[tolerance.metric], _unit(tolerance), than)
         return f"{said} at {self.budget:,} tokens"
@@ -97,7 +103,7 @@ class BaselineGates:
     def __init__(
         self,
         tolerances: Sequence[Tolerance],
-        comparison: Comparison,
+        comparison: BaselineComparison,
         confidence: float = 0.95,
         largest: int | None = None,
     ) -> None:
@@ -142,21 +148,21 @@ class BaselineGates:
         return Check(tolerance, budget, decide(evidence, _demand(tolerance, self.confidence)))
 
 
-def _unit(tolerance: Tolerance) -> Unit:
+def _unit(tolerance: Tolerance) -> MetricUnit:
     if tolerance.metric != "tokens":
-        return Unit.CHANGE
-    return Unit.SHARE if tolerance.relative else Unit.TOKENS
+        return MetricUnit.CHANGE
+    return MetricUnit.SHARE if tolerance.relative else MetricUnit.TOKENS
 
 
-def _demand(tolerance: Tolerance, confidence: float) -> Demand:
-    rule, least, value = Rule(tolerance.rule), tolerance.falls, tolerance.value
-    if rule is Rule.NONINFERIOR and value:
-        return Demand(0.0, least, rule, margin=abs(value), confidence=confidence)
+def _demand(tolerance: Tolerance, confidence: float) -> Threshold:
+    rule, least, value = DecisionRule(tolerance.rule), tolerance.falls, tolerance.value
+    if rule is DecisionRule.NONINFERIOR and value:
+        return Threshold(0.0, least, rule, margin=abs(value), confidence=confidence)
     # No change at all leaves no margin: what the interval does not show is then not kept.
-    strict = rule is Rule.NONINFERIOR
-    rule = Rule.CONFIDENT if strict else rule
-    allow = rule is Rule.CONFIDENT and not strict
-    return Demand(value, least, rule, confidence=confidence, allow_inconclusive=allow)
+    strict = rule is DecisionRule.NONINFERIOR
+    rule = DecisionRule.CONFIDENT if strict else rule
+    allow = rule is DecisionRule.CONFIDENT and not strict
+    return Threshold(value, least, rule, confidence=confidence, allow_inconclusive=allow)
 
 
 def _evidence(scores: tuple[Scores, Scores], tolerance: Tolerance) -> Evidence:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pytest_tokenbudget.baselines.facts import machine_facts
-from pytest_tokenbudget.baselines.run import Answer, BaselineError, Run
+from pytest_tokenbudget.baselines.run import BaselineError, Run, RunAnswer
 from pytest_tokenbudget.baselines.run_statistics import PointChange, Scores, compare, problem_means
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import plural, shorten
@@ -52,8 +52,8 @@ class Changed(NamedTuple):
         after: The answer of this run.
     """
 
-    before: Answer
-    after: Answer
+    before: RunAnswer
+    after: RunAnswer
 
 
 class Curves(NamedTuple):
@@ -71,7 +71,7 @@ class Curves(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Comparison(ByBudget[PointChange]):
+class BaselineComparison(ByBudget[PointChange]):
     """One model's run against a stored one.
 
     Attributes:
@@ -178,7 +178,7 @@ def _curves(scores: Scores) -> Curves:
     )
 
 
-def _example(run: Run, problem: str, budget: int, right: bool) -> Answer:
+def _example(run: Run, problem: str, budget: int, right: bool) -> RunAnswer:
     """A sample of a problem that is right, or is not, at a budget; else the first there is."""
     place = run.budgets.index(budget)
     keys = ((problem, sample) for sample in range(run.samples))
@@ -186,7 +186,7 @@ def _example(run: Run, problem: str, budget: int, right: bool) -> Answer:
     return next((each for each in samples if each.right(place) is right), samples[0])
 
 
-def compare_with(baseline: Baseline, after: Run) -> Comparison:
+def compare_with(baseline: Baseline, after: Run) -> BaselineComparison:
     """Compare a run with the stored one of its model.
 
     Raises:
@@ -208,7 +208,7 @@ def compare_runs(
     label: str,
     differs: tuple[Difference, ...] = (),
     at: Collection[int] | None = None,
-) -> Comparison:
+) -> BaselineComparison:
     """Compare two runs.
 
     Args:
@@ -238,7 +238,7 @@ def compare_runs(
         raise BaselineError(
             f"{label} has the budgets {theirs} and this run has {ours}: none in common"
         )
-    return Comparison(
+    return BaselineComparison(
         points=compare(budgets, before.scores(common, budgets), after.scores(common, budgets)),
         label=label,
         before=before,

@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from pytest_tokenbudget.baselines.comparison import Comparison, Curves
+    from pytest_tokenbudget.baselines.comparison import BaselineComparison, Curves
     from pytest_tokenbudget.core.study import Study
 
 SIZE = (6.8, 8.4)
-BEFORE = style.Look(style.GREY, "s", "--")
+BEFORE = style.SeriesStyle(style.GREY, "s", "--")
 AFTER = style.ACCURACY
 
 
-def compare_figure(study: Study, comparison: Comparison, directory: Path) -> list[Path]:
+def compare_figure(study: Study, comparison: BaselineComparison, directory: Path) -> list[Path]:
     """Draw a comparison below ``directory``, as PNG for print and as SVG; returns the files."""
     return save_study_figure(
         lambda: draw_comparison(comparison), study, directory, "compare", "{} against a stored run"
     )
 
 
-def draw_comparison(comparison: Comparison) -> Figure:
+def draw_comparison(comparison: BaselineComparison) -> Figure:
     """The figure itself; draw it inside `style.figure_style`."""
     figure = new_figure(SIZE)
     accuracy, change, truncation, tokens = figure.subplots(
@@ -63,13 +63,13 @@ def draw_comparison(comparison: Comparison) -> Figure:
     return figure
 
 
-def _draw_change(axes: Axes, comparison: Comparison) -> None:
+def _draw_change(axes: Axes, comparison: BaselineComparison) -> None:
     differences = [point.accuracy.difference for point in comparison.points]
     axes.axhline(0, color=style.INK, linewidth=0.9, zorder=1.5)
     shown = [
         d._replace(value=100 * d.value, low=100 * d.low, high=100 * d.high) for d in differences
     ]
-    series(axes, comparison.budgets, shown, style.Look(style.ORANGE, "D", "-"))
+    series(axes, comparison.budgets, shown, style.SeriesStyle(style.ORANGE, "D", "-"))
     ends = [abs(end) for d in shown for end in (d.low, d.high) if math.isfinite(end)]
     top = max([*ends, 1.0]) * 1.15
     axes.set_ylim(-top, top)
@@ -82,7 +82,7 @@ def _top(curves: tuple[Curves, Curves]) -> float:
     return max([end for end in ends if math.isfinite(end)] + [1.0])
 
 
-def _title(figure: Figure, top: Axes, comparison: Comparison) -> None:
+def _title(figure: Figure, top: Axes, comparison: BaselineComparison) -> None:
     from pytest_tokenbudget.stats.resampling import p_words
 
     point = comparison.at(comparison.largest)

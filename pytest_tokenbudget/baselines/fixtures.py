@@ -11,13 +11,13 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.baselines.checks import BaselineGates
-    from pytest_tokenbudget.baselines.comparison import Comparison
+    from pytest_tokenbudget.baselines.comparison import BaselineComparison
     from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.session import Session
 
 
 @pytest.fixture(scope="session")
-def compared(tokenbudget: Session, study: Study) -> Comparison:
+def compared(tokenbudget: Session, study: Study) -> BaselineComparison:
     """The study against the stored run that ``--tokenbudget-compare`` names.
 
     Its tests are skipped where nothing is named, and fail where the two cannot be compared.
@@ -37,7 +37,9 @@ def compared(tokenbudget: Session, study: Study) -> Comparison:
 
 
 @pytest.fixture(scope="session")
-def baseline_gates(tokenbudget: Session, study: Study, compared: Comparison) -> BaselineGates:
+def baseline_gates(
+    tokenbudget: Session, study: Study, compared: BaselineComparison
+) -> BaselineGates:
     """What ``--tokenbudget-compare-fail`` tolerates."""
     from pytest_tokenbudget.baselines.study_comparison import gates_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pytest_tokenbudget.report.github import SIGNS, Job, command, escape
+from pytest_tokenbudget.report.github import SIGNS, GithubJob, command, escape
 
 Record = Mapping[str, Any]
 
@@ -22,7 +22,7 @@ def compared_annotations(found: Sequence[Record]) -> Iterator[str]:
                 yield command("warning", {}, title, message)
 
 
-def write_compared_summary(job: Job | None, found: Sequence[Record]) -> None:
+def write_compared_summary(job: GithubJob | None, found: Sequence[Record]) -> None:
     """Add what changed to the job's summary, where there is one."""
     if job is not None and job.summary is not None and found:
         # Other steps of the job write there too.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pytest_tokenbudget.baselines.comparison import compare_runs
 from pytest_tokenbudget.baselines.run import BaselineError, Run, run_of
-from pytest_tokenbudget.baselines.run_statistics import Pair, Place, pairwise, pareto
+from pytest_tokenbudget.baselines.run_statistics import Pair, ParetoPoint, pairwise, pareto
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.engines.planning import Kind
 from pytest_tokenbudget.report.cost import THOUSAND, cost_report
@@ -61,8 +61,8 @@ class Plane:
     """
 
     axis: Axis
-    places: tuple[Place, ...]
-    front: tuple[Place, ...]
+    places: tuple[ParetoPoint, ...]
+    front: tuple[ParetoPoint, ...]
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _planes(studies: Sequence[Study], names: Sequence[str]) -> list[Plane]:
             for study, name in zip(studies, names, strict=True)
             for point in study.curve.points
         ]
-        places = tuple(Place(*each[:3], each[3]) for each in prices if each[3] is not None)
+        places = tuple(ParetoPoint(*each[:3], each[3]) for each in prices if each[3] is not None)
         if len(places) == len(prices):
             planes.append(Plane(axis, places, pareto(places)))
     return planes

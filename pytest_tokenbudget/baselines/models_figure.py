@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pytest_tokenbudget.baselines.models_compared import Plane
-    from pytest_tokenbudget.baselines.run_statistics import Place
+    from pytest_tokenbudget.baselines.run_statistics import ParetoPoint
 
 
 def pareto_figure(plane: Plane, task: str, path: Path) -> list[Path]:
@@ -43,7 +43,7 @@ def draw_pareto(plane: Plane, task: str) -> Figure:
     """The figure itself; draw it inside `style.figure_style`."""
     figure = new_figure((6.8, 5.4))
     axes = figure.subplots()
-    by_model: dict[str, list[Place]] = {}
+    by_model: dict[str, list[ParetoPoint]] = {}
     for place in plane.places:
         by_model.setdefault(place.name, []).append(place)
     for (name, places), look in zip(by_model.items(), itertools.cycle(style.SERIES), strict=False):

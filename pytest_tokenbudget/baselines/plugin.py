@@ -24,7 +24,7 @@ RECORD = "baseline"
 NOT_COMPARED = "not-compared"
 
 
-class BaselineKeeper:
+class BaselinePlugin:
     """The plugin object of the process that reports.
 
     Args:

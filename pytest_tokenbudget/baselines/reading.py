@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pytest_tokenbudget.baselines.run import SCHEMA, Answer, BaselineError, Run
+from pytest_tokenbudget.baselines.run import SCHEMA, BaselineError, Run, RunAnswer
 from pytest_tokenbudget.common.outside_files import FileError, MissingFileError, read_json
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.recorded.records import RecordingError
@@ -162,8 +162,8 @@ def _budgets(fields: Fields) -> tuple[int, ...]:
     return budgets
 
 
-def _run(fields: Fields, budgets: tuple[int, ...], answers: Iterable[Answer]) -> Run:
-    by_key: dict[tuple[str, int], Answer] = {}
+def _run(fields: Fields, budgets: tuple[int, ...], answers: Iterable[RunAnswer]) -> Run:
+    by_key: dict[tuple[str, int], RunAnswer] = {}
     for answer in answers:
         if by_key.setdefault((answer.problem_id, answer.sample), answer) is not answer:
             raise BaselineError(
@@ -192,7 +192,7 @@ def _object(fields: Fields, key: str) -> dict[str, object]:
     return dict(inner.found) if inner else {}
 
 
-def _answer(fields: Fields, budgets: int) -> Answer:
+def _answer(fields: Fields, budgets: int) -> RunAnswer:
     def column(key: str, kinds: type | tuple[type, ...], allowed: str) -> Sequence[object]:
         values = fields.items(key)
         if len(values) != budgets:
@@ -204,7 +204,7 @@ def _answer(fields: Fields, budgets: int) -> Answer:
 
     longest = fields.text("generated", empty=True)
     shown = column("shown", (int, str), "a length or a text")
-    return Answer(
+    return RunAnswer(
         problem_id=fields.name("problem_id"),
         sample=fields.count("sample") or 0,
         category=fields.text("category", None) or NO_CATEGORY,
@@ -221,9 +221,9 @@ def _answer(fields: Fields, budgets: int) -> Answer:
     )
 
 
-def _of_records(records: Sequence[Fields]) -> Answer:
+def _of_records(records: Sequence[Fields]) -> RunAnswer:
     first = records[0]
-    return Answer(
+    return RunAnswer(
         problem_id=first.name("problem_id"),
         sample=first.count("sample") or 0,
         category=first.text("category", None) or NO_CATEGORY,

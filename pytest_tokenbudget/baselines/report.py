@@ -25,7 +25,7 @@ from pytest_tokenbudget.report.json_files import RunInfo, file_stem, header
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.baselines.checks import BaselineGates
-    from pytest_tokenbudget.baselines.comparison import Changed, Comparison
+    from pytest_tokenbudget.baselines.comparison import BaselineComparison, Changed
     from pytest_tokenbudget.baselines.run import Run
     from pytest_tokenbudget.baselines.run_statistics import PointChange
     from pytest_tokenbudget.core.study import Study
@@ -56,14 +56,14 @@ def compared_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[s
     return lines
 
 
-def _rule(comparison: Comparison, width: int) -> str:
+def _rule(comparison: BaselineComparison, width: int) -> str:
     before, after = comparison.before, comparison.after
     other = "" if before.model == after.model else f" ({shorten(printable(before.model), 20)})"
     against = f" against {shorten(printable(comparison.label), 24)}{other}"
     return rule(after.model, f"{against}, n = {len(comparison.problems):,}", width)
 
 
-def _table(comparison: Comparison) -> list[str]:
+def _table(comparison: BaselineComparison) -> list[str]:
     return aligned([_HEADINGS, *(_row(point) for point in comparison.points)])
 
 

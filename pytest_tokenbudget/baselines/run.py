@@ -23,7 +23,7 @@ class BaselineError(PrintableError):
 
 
 @dataclass(frozen=True)
-class Answer:
+class RunAnswer:
     """One sample of one problem; sequences have a value for each budget of the run.
 
     Attributes:
@@ -98,7 +98,7 @@ class Run:
     decoding: Mapping[str, object]
     samples: int
     budgets: tuple[int, ...]
-    answers: Mapping[tuple[str, int], Answer]
+    answers: Mapping[tuple[str, int], RunAnswer]
     versions: Mapping[str, str]
     started: str = ""
 
@@ -141,7 +141,7 @@ def run_of(study: Study, info: RunInfo) -> Run:
     answers = {}
     for row in zip(*columns, strict=True):
         problem, sample = row[0].problem, row[0].cut.trace.sample
-        answers[problem.id, sample] = Answer(
+        answers[problem.id, sample] = RunAnswer(
             problem_id=problem.id,
             sample=sample,
             category=problem.category,

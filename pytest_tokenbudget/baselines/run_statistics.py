@@ -294,7 +294,7 @@ def pairwise(changes: Sequence[tuple[str, str, PointChange]]) -> tuple[Pair, ...
     )
 
 
-class Place(NamedTuple):
+class ParetoPoint(NamedTuple):
     """One model at one budget on the plane of accuracy and what it takes.
 
     Attributes:
@@ -310,12 +310,12 @@ class Place(NamedTuple):
     price: float
 
 
-def pareto(places: Sequence[Place]) -> tuple[Place, ...]:
+def pareto(places: Sequence[ParetoPoint]) -> tuple[ParetoPoint, ...]:
     """Those that no other place beats by being as good for less, or better for as much.
 
     In rising order of price. Of places that are alike in both the first is kept.
     """
-    front: list[Place] = []
+    front: list[ParetoPoint] = []
     for place in sorted(places, key=lambda each: (each.price, -each.accuracy)):
         known = math.isfinite(place.price) and math.isfinite(place.accuracy)
         if known and (not front or place.accuracy > front[-1].accuracy + 1e-12):

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.baselines.checks import BaselineGates
-from pytest_tokenbudget.baselines.comparison import Comparison, compare_with
+from pytest_tokenbudget.baselines.comparison import BaselineComparison, compare_with
 from pytest_tokenbudget.baselines.run import BaselineError, run_of
 from pytest_tokenbudget.baselines.session import baseline_of
 from pytest_tokenbudget.engines.planning import Kind
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _GATES = "gates of the comparison with a stored run"
 
 
-def comparison_of(study: Study, baseline: Baseline) -> Comparison:
+def comparison_of(study: Study, baseline: Baseline) -> BaselineComparison:
     """How a study differs from a stored run.
 
     Raises:
@@ -30,7 +30,7 @@ def comparison_of(study: Study, baseline: Baseline) -> Comparison:
     return study.once(_compared, study, baseline)
 
 
-def _compared(study: Study, baseline: Baseline) -> Comparison:
+def _compared(study: Study, baseline: Baseline) -> BaselineComparison:
     from pytest_tokenbudget.report.json_files import versions
 
     return compare_with(baseline, run_of(study, RunInfo(versions=versions())))

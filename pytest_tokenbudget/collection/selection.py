@@ -271,7 +271,7 @@ def kinds_of(item: pytest.Item) -> list[Kind]:
     return [*kinds, *([Kind(needed)] if needed is not None and needed not in kinds else [])]
 
 
-def judged_in(item: pytest.Item) -> registry.Judged | None:
+def judged_in(item: pytest.Item) -> registry.GateSubject | None:
     """What gates judge in a test; None if it asks for no gates.
 
     A test that asks for ``gates`` and for no study is judged by the study that evals share.

@@ -13,7 +13,7 @@ Range = tuple[int, int]
 THINK_END = "</think>"
 
 
-class Place(NamedTuple):
+class MessageSpan(NamedTuple):
     """Where a message's content stands in the text of a prompt.
 
     Attributes:
@@ -37,7 +37,7 @@ def mark(index: int) -> str:
     return f"\ue000{index}\ue001"
 
 
-def places(text: str, skeleton: str, contents: Sequence[str]) -> dict[int, Place]:
+def places(text: str, skeleton: str, contents: Sequence[str]) -> dict[int, MessageSpan]:
     """Find each message's content in a rendered prompt.
 
     Args:
@@ -50,7 +50,7 @@ def places(text: str, skeleton: str, contents: Sequence[str]) -> dict[int, Place
         the template writes something else around other contents.
     """
     gaps = _MARK.split(skeleton)
-    found: dict[int, Place] = {}
+    found: dict[int, MessageSpan] = {}
     at = len(gaps[0])
     if not text.startswith(gaps[0]):
         return {}
@@ -65,7 +65,7 @@ def places(text: str, skeleton: str, contents: Sequence[str]) -> dict[int, Place
     return found
 
 
-def _place(text: str, at: int, content: str, gap: str, is_last: bool) -> Place | None:
+def _place(text: str, at: int, content: str, gap: str, is_last: bool) -> MessageSpan | None:
     for written in dict.fromkeys(_forms(content)):
         end = at + len(written)
         if (
@@ -73,12 +73,12 @@ def _place(text: str, at: int, content: str, gap: str, is_last: bool) -> Place |
             and text.startswith(gap, end)
             and (not is_last or end + len(gap) == len(text))
         ):
-            return Place(at, end, content.rfind(written))
+            return MessageSpan(at, end, content.rfind(written))
     if is_last:
         end = len(text) - len(gap) if text.endswith(gap) else -1
     else:
         end = text.find(gap, at) if gap else -1
-    return Place(at, end, None) if end >= at else None
+    return MessageSpan(at, end, None) if end >= at else None
 
 
 def _forms(content: str) -> Iterator[str]:

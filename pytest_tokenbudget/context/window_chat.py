@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
-from pytest_tokenbudget.context.window_alignment import Place, Range, mark, places, token_range
+from pytest_tokenbudget.context.window_alignment import (
+    MessageSpan,
+    Range,
+    mark,
+    places,
+    token_range,
+)
 from pytest_tokenbudget.texts.detokenizer import text_and_offsets
 
 Message = Mapping[str, str]
@@ -40,7 +46,7 @@ class Layout(NamedTuple):
         offsets: For each token of the prompt, how many characters stand after it.
     """
 
-    places: Mapping[int, Place]
+    places: Mapping[int, MessageSpan]
     offsets: tuple[int, ...]
 
     def tokens(self, message: int, start: int, end: int) -> Range | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.common.patterns import matches
-from pytest_tokenbudget.core.scoring import Judged
+from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.trace import Outcome
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Answers:
         most: The most tokens that one could have.
     """
 
-    judged: Sequence[Judged]
+    judged: Sequence[JudgedCut]
     samples: int
     tokens: Sequence[int]
     most: int

@@ -17,7 +17,7 @@ from typing import NamedTuple
 Value = bytes | str | int | float | None
 
 
-class Kind(NamedTuple):
+class ChecksummedTable(NamedTuple):
     """A table whose rows have checksums."""
 
     table: str
@@ -60,7 +60,7 @@ class Kind(NamedTuple):
         )
 
 
-TRACES = Kind(
+TRACES = ChecksummedTable(
     "traces",
     ("key",),
     (
@@ -68,10 +68,10 @@ TRACES = Kind(
         *("cap", "new_tokens", "seconds", "created", "run", "owner", "counted", "usage"),
     ),
 )
-PROMPTS = Kind("prompts", ("model", "render"), ("ids", "opens_thinking"))
-WINDOWS = Kind("windows", ("model", "key"), ("facts",))
-SERVERS = Kind("servers", ("urls", "served"), ("facts",))
-FILES = Kind("files", ("path", "size", "mtime_ns"), ("sha256",))
+PROMPTS = ChecksummedTable("prompts", ("model", "render"), ("ids", "opens_thinking"))
+WINDOWS = ChecksummedTable("windows", ("model", "key"), ("facts",))
+SERVERS = ChecksummedTable("servers", ("urls", "served"), ("facts",))
+FILES = ChecksummedTable("files", ("path", "size", "mtime_ns"), ("sha256",))
 
 SIGN_ALL = tuple(
     f"INSERT INTO checksums SELECT '{kind.table}', {kind.key_of('r')}, {kind.checksum('r')}"
@@ -106,7 +106,7 @@ def row_checksum(types: str | bytes, *values: Value) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def sign(db: sqlite3.Connection, kind: Kind, keys: Sequence[Sequence[Value]]) -> None:
+def sign(db: sqlite3.Connection, kind: ChecksummedTable, keys: Sequence[Sequence[Value]]) -> None:
     """Give rows that have just been written their checksums, in the same transaction."""
     db.executemany(
         f"INSERT OR REPLACE INTO checksums SELECT '{kind.table}', {kind.key_of('r')},"
@@ -115,7 +115,7 @@ def sign(db: sqlite3.Connection, kind: Kind, keys: Sequence[Sequence[Value]]) ->
     )
 
 
-def signed(db: sqlite3.Connection, kind: Kind, key: Sequence[Value]) -> bool:
+def signed(db: sqlite3.Connection, kind: ChecksummedTable, key: Sequence[Value]) -> bool:
     """Whether there is a checksum for a key, so that there was a row."""
     marks = " || char(10) || ".join("?" for _ in kind.key)
     found = db.execute(
@@ -124,14 +124,16 @@ def signed(db: sqlite3.Connection, kind: Kind, key: Sequence[Value]) -> bool:
     return found.fetchone() is not None
 
 
-def forget(db: sqlite3.Connection, kind: Kind, keys: Sequence[Sequence[Value]]) -> None:
+def forget(db: sqlite3.Connection, kind: ChecksummedTable, keys: Sequence[Sequence[Value]]) -> None:
     """Drop rows and their checksums."""
     marks = " || char(10) || ".join("?" for _ in kind.key)
     db.executemany(f"DELETE FROM {kind.table} AS r WHERE {kind.where('r')}", keys)
     db.executemany(f"DELETE FROM checksums WHERE kind = '{kind.table}' AND key = {marks}", keys)
 
 
-def keep_damaged(db: sqlite3.Connection, kind: Kind, keys: Sequence[Sequence[Value]]) -> None:
+def keep_damaged(
+    db: sqlite3.Connection, kind: ChecksummedTable, keys: Sequence[Sequence[Value]]
+) -> None:
     """Keep those of the rows that are damaged in the table ``damaged``, before they are dropped."""
     literals = " || ', ' || ".join(
         f"quote(CASE typeof(r.{n}) WHEN 'text' THEN CAST(r.{n} AS BLOB) ELSE r.{n} END)"

@@ -49,7 +49,7 @@ class CliffStatus(StrEnum):
 
 
 @dataclass(frozen=True)
-class Step:
+class BudgetStep:
     """From one budget to the next.
 
     Attributes:
@@ -106,8 +106,8 @@ class Cliff:
     """
 
     status: CliffStatus
-    steps: tuple[Step, ...]
-    steepest: Step | None
+    steps: tuple[BudgetStep, ...]
+    steepest: BudgetStep | None
     place: tuple[int, int] | None
     problems: int
     confidence: float
@@ -119,7 +119,7 @@ class Cliff:
         """The budgets, rising."""
         return tuple(s.low for s in self.steps[:1]) + tuple(s.high for s in self.steps)
 
-    def at(self, budget: int) -> Step | None:
+    def at(self, budget: int) -> BudgetStep | None:
         """The step that ends at ``budget``; None at the smallest.
 
         Raises:
@@ -131,9 +131,9 @@ class Cliff:
         return next((step for step in self.steps if step.high == budget), None)
 
     @property
-    def ranked(self) -> tuple[tuple[Step, ...], ...]:
+    def ranked(self) -> tuple[tuple[BudgetStep, ...], ...]:
         """Windows in which accuracy rises, the steepest first; equally steep ones are grouped."""
-        found: dict[float, list[Step]] = {}
+        found: dict[float, list[BudgetStep]] = {}
         for step in self.steps:
             if step.gain.value > 0:
                 found.setdefault(round(step.per_token.value, 12), []).append(step)
@@ -211,7 +211,7 @@ def find_cliff(
         column, excess = gains[:, index], excesses[index]
         gain = bootstrap_mean(column, confidence)
         steps.append(
-            Step(
+            BudgetStep(
                 low=low,
                 high=high,
                 gain=gain,

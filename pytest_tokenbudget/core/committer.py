@@ -7,7 +7,7 @@ from contextlib import closing
 from queue import Empty, SimpleQueue
 from types import TracebackType
 
-from pytest_tokenbudget.core.store import Ended, TraceStore
+from pytest_tokenbudget.core.store import EndedTrace, TraceStore
 
 MOST_TOGETHER = 500
 
@@ -29,7 +29,7 @@ class Committer:
 
     def __init__(self, store: TraceStore, model: str, fresh: bool, plan: str = "") -> None:
         self._store, self._model, self._fresh, self._plan = store, model, fresh, plan
-        self._queue: SimpleQueue[Ended | None] = SimpleQueue()
+        self._queue: SimpleQueue[EndedTrace | None] = SimpleQueue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="tokenbudget-commits", daemon=True)
 
@@ -48,7 +48,7 @@ class Committer:
         if error is None:
             self._check()
 
-    def put(self, ended: Ended) -> None:
+    def put(self, ended: EndedTrace) -> None:
         """Have a trace committed."""
         self._check()
         self._queue.put(ended)
@@ -71,9 +71,9 @@ class Committer:
         except BaseException as error:  # raised where traces are given
             self._error = error
 
-    def _next(self) -> tuple[list[Ended], bool]:
+    def _next(self) -> tuple[list[EndedTrace], bool]:
         """The traces that have arrived, at least one, and whether more will come."""
-        ended: list[Ended] = []
+        ended: list[EndedTrace] = []
         one = self._queue.get()
         while one is not None:
             ended.append(one)

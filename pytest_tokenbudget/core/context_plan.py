@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 from pytest_tokenbudget.context.window import ContextWindow
 from pytest_tokenbudget.context.window_conversation import Conversation
-from pytest_tokenbudget.settings.context_limits import WHOLE, Limit
+from pytest_tokenbudget.settings.context_limits import WHOLE, ContextLimit
 from pytest_tokenbudget.tasks.judges import judge_contains
 
 CUT_OVER_CHAT = "only messages can be posed over chat, and this window begins or ends inside one"
 
 
 @dataclass(frozen=True)
-class Windowing:
+class ContextPlan:
     """What the context eval poses.
 
     Attributes:
@@ -51,7 +51,7 @@ class Windowing:
         )
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Windowing:
+    def from_json(cls, data: Mapping[str, Any]) -> ContextPlan:
         """The inverse of ``dataclasses.asdict``."""
         values = dict(data)
         for name in ("limits", "strategies", "turns", "left_out"):
@@ -71,15 +71,15 @@ class Cell(NamedTuple):
     limit: str
 
     @property
-    def of(self) -> Limit:
+    def of(self) -> ContextLimit:
         """The limit."""
-        return Limit.read(self.limit)
+        return ContextLimit.read(self.limit)
 
 
 WHOLE_CELL = Cell("", str(WHOLE))
 
 
-class Place(NamedTuple):
+class WindowKey(NamedTuple):
     """One conversation posed in one way."""
 
     problem_id: str

@@ -16,7 +16,7 @@ from pytest_tokenbudget.tasks.problem import Problem
 Traces = Mapping[tuple[str, int], Trace]
 
 
-class Place(NamedTuple):
+class ForcedAnswerKey(NamedTuple):
     """What a forced answer stands for."""
 
     closer: str
@@ -25,7 +25,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Going:
+class Continuation:
     """A trace that goes on from another one.
 
     Attributes:
@@ -76,7 +76,7 @@ def plan_texts(plan: Plan) -> list[str]:
 
 def forced_of(
     plan: Plan, problems: Sequence[Problem], natural: Traces, ids: Mapping[str, Ids]
-) -> dict[Place, Going]:
+) -> dict[ForcedAnswerKey, Continuation]:
     """Every forced answer of a plan for the natural traces that are there.
 
     Problem by problem, the longest prompt first, so that prompts that begin alike come into the
@@ -88,15 +88,15 @@ def forced_of(
     known = [(p, natural[p.id, 0]) for p in problems if (p.id, 0) in natural]
     known = [(p, t) for p, t in known if t.covers(plan.cap) and not t.error]
     known.sort(key=lambda pair: -len(pair[1].prompt_ids) - len(pair[1].output_ids))
-    found: dict[Place, Going] = {}
+    found: dict[ForcedAnswerKey, Continuation] = {}
     for problem, trace in known:
         for budget in reversed(forcing.budgets):
             for closer in forcing.closers:
                 branch = force(trace, budget, form, closer, ids.__getitem__)
                 if branch is not None:
                     key = plan.key(branch.prompt_ids)
-                    going = Going(key, branch, forcing.answer_tokens, problem.id)
-                    found[Place(closer.name, budget, problem.id)] = going
+                    going = Continuation(key, branch, forcing.answer_tokens, problem.id)
+                    found[ForcedAnswerKey(closer.name, budget, problem.id)] = going
     return found
 
 
@@ -107,22 +107,22 @@ class Sent(NamedTuple):
     cap: int
 
 
-def sent_on(
+def extend_thinking(
     plan: Plan, problems: Sequence[Problem], before: Mapping[str, Sent], ids: Mapping[str, Ids]
-) -> dict[str, Going]:
+) -> dict[str, Continuation]:
     """The traces of one more round of "Wait", by problem id, for those of the round before.
 
     A round has what is left of the tokens that the one before it was allowed.
     """
     assert plan.format is not None
-    found: dict[str, Going] = {}
+    found: dict[str, Continuation] = {}
     for problem in problems:
         if problem.id not in before or before[problem.id].trace.error:
             continue
         trace, cap = before[problem.id]
         branch = send_on(trace, plan.format, ids[WAIT])
         if branch is not None and (left := cap - branch.kept - len(ids[WAIT])) > 0:
-            found[problem.id] = Going(plan.key(branch.prompt_ids), branch, left, problem.id)
+            found[problem.id] = Continuation(plan.key(branch.prompt_ids), branch, left, problem.id)
     return found
 
 
@@ -133,8 +133,8 @@ def rounds(
     natural: Traces,
     ids: Mapping[str, Ids],
     *,
-    gather: Callable[[Mapping[str, Going]], None] = lambda goings: None,
-) -> Iterator[dict[str, tuple[Trace, Going]]]:
+    gather: Callable[[Mapping[str, Continuation]], None] = lambda goings: None,
+) -> Iterator[dict[str, tuple[Trace, Continuation]]]:
     """Round after round of "Wait": the traces that are there, by problem id.
 
     Args:
@@ -148,15 +148,19 @@ def rounds(
     assert plan.forcing is not None
     before = {p.id: Sent(natural[p.id, 0], plan.cap) for p in problems if (p.id, 0) in natural}
     for _ in range(plan.forcing.waits):
-        goings = sent_on(plan, problems, before, ids)
+        goings = extend_thinking(plan, problems, before, ids)
         gather(goings)
-        found = load_going(store, {going.key: going for going in goings.values()}, opens=True)
+        found = load_continuations(
+            store, {going.key: going for going in goings.values()}, opens=True
+        )
         there = {pid: (named(found[g.key], pid), g) for pid, g in goings.items() if g.key in found}
         yield there
         before = {pid: Sent(trace, going.cap) for pid, (trace, going) in there.items()}
 
 
-def load_going(store: TraceStore, goings: Mapping[str, Going], opens: bool) -> dict[str, Trace]:
+def load_continuations(
+    store: TraceStore, goings: Mapping[str, Continuation], opens: bool
+) -> dict[str, Trace]:
     """The traces that are there, by key.
 
     Args:

@@ -17,7 +17,7 @@ from pytest_tokenbudget.core.committer import Committer
 from pytest_tokenbudget.core.engine import Engine, EngineError, Generated, Request, Watch
 from pytest_tokenbudget.core.journal import Journal
 from pytest_tokenbudget.core.plan import Plan
-from pytest_tokenbudget.core.store import Ended, StoredPrompt, StoreError, TraceStore, Want
+from pytest_tokenbudget.core.store import EndedTrace, StoredPrompt, StoreError, TraceStore, Want
 from pytest_tokenbudget.core.tally import GENERATING, PUBLISH_SECONDS, Tally, published
 from pytest_tokenbudget.core.waiting import Waiting
 from pytest_tokenbudget.tasks.problem import Problem
@@ -232,7 +232,7 @@ def _generate(
                 text, offsets = text_and_offsets(engine.pieces or engine.decode, result.output_ids)
             else:
                 text, offsets = result.text, result.offsets
-            committer.put(Ended(result, text, offsets))
+            committer.put(EndedTrace(result, text, offsets))
             ended += 1
             tally.ended(result.request)
             if audience is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pytest_tokenbudget.core import checksums
-from pytest_tokenbudget.core.checksums import FILES, SERVERS, WINDOWS, Kind, Value
+from pytest_tokenbudget.core.checksums import FILES, SERVERS, WINDOWS, ChecksummedTable, Value
 from pytest_tokenbudget.core.store_file import StoreError, connect, explained, identity
 
 MOST_NAMED = 10
@@ -120,7 +120,7 @@ class Journal:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _write(self, kind: Kind, rows: Sequence[Sequence[Value]]) -> None:
+    def _write(self, kind: ChecksummedTable, rows: Sequence[Sequence[Value]]) -> None:
         """Write rows with their checksums; damaged ones whose place they take are kept."""
         keys = [row[: len(kind.key)] for row in rows]
         marks = ", ".join("?" for _ in kind.columns)
@@ -130,7 +130,7 @@ class Journal:
             checksums.sign(db, kind, keys)
 
     def _read(
-        self, kind: Kind, keys: Sequence[Sequence[Value]], name: str
+        self, kind: ChecksummedTable, keys: Sequence[Sequence[Value]], name: str
     ) -> dict[tuple[Value, ...], tuple[Any, ...]]:
         """What the rows with these keys hold beside them; damaged ones are noted and left out."""
         columns = ", ".join(f"r.{column}" for column in kind.others)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pytest_tokenbudget.core.context_plan import Cell, Windowing
+from pytest_tokenbudget.core.context_plan import Cell, ContextPlan
 from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.core.forcing import Forcing
 from pytest_tokenbudget.core.store import StoredPrompt, Want
@@ -91,7 +91,7 @@ class Plan:
     kind: str = "main"
     cliff_budgets: tuple[int, ...] = ()
     forcing: Forcing | None = None
-    windowing: Windowing | None = None
+    windowing: ContextPlan | None = None
     from_model_entry: tuple[str, ...] = ()
 
     @property
@@ -170,7 +170,7 @@ class Plan:
         if values.get("forcing") is not None:
             values["forcing"] = Forcing.from_json(values["forcing"])
         if values.get("windowing") is not None:
-            values["windowing"] = Windowing.from_json(values["windowing"])
+            values["windowing"] = ContextPlan.from_json(values["windowing"])
         values["budgets"] = tuple(values["budgets"])
         values["left_out"] = tuple(values["left_out"])
         values["cliff_budgets"] = tuple(values["cliff_budgets"])

@@ -50,7 +50,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ProbeOutput:
     """One output.
 
     Attributes:
@@ -87,7 +87,7 @@ class Reply:
     """
 
     sent: Mapping[str, Any]
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[ProbeOutput, ...] = ()
     usage: Mapping[str, int] = field(default_factory=dict)
     error: str = ""
     status: int | None = None

@@ -47,7 +47,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BudgetComparison:
     """One budget against the largest, by problem.
 
     Attributes:
@@ -102,11 +102,11 @@ class Saturation:
     confidence: float
     problems: int
     accuracy: Estimate
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[BudgetComparison, ...]
     needed: int | None
 
     @property
-    def failed(self) -> Comparison | None:
+    def failed(self) -> BudgetComparison | None:
         """The comparison at which the sequence stopped, if it did."""
         return next((each for each in self.comparisons if not each.holds), None)
 
@@ -245,11 +245,11 @@ def _differences(smaller: Floats, largest: Floats) -> Floats:
 
 def _compare(
     budget: int, values: Floats, single: bool, margin: float, confidence: float
-) -> Comparison:
+) -> BudgetComparison:
     lost, won = losses_and_wins(values)
     n = values.size
     lower, upper = paired_bounds(values, single, confidence, margin)
-    return Comparison(
+    return BudgetComparison(
         budget=budget,
         problems=n,
         difference=float(values.mean()) if n else math.nan,

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.core.trace import Cut, Outcome, StopReason
-from pytest_tokenbudget.tasks.base import NO_ANSWER, Task, Verdict
+from pytest_tokenbudget.tasks.base import NO_ANSWER, AnswerVerdict, Task
 from pytest_tokenbudget.tasks.problem import Problem
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedCut:
     """A cut with what it amounts to.
 
     Attributes:
@@ -39,7 +39,7 @@ class Judged:
         return self.outcome is Outcome.CORRECT
 
 
-def judge(task: Task, problem: Problem, cut: Cut) -> Judged:
+def judge(task: Task, problem: Problem, cut: Cut) -> JudgedCut:
     """Decide the outcome of a cut.
 
     A truncated cut is right only where an answer was declared before the cut; otherwise it counts
@@ -48,7 +48,9 @@ def judge(task: Task, problem: Problem, cut: Cut) -> Judged:
     return judge_by(partial(task.judge_text, problem), problem, cut)
 
 
-def judge_by(judge_text: Callable[[str, bool], Verdict], problem: Problem, cut: Cut) -> Judged:
+def judge_by(
+    judge_text: Callable[[str, bool], AnswerVerdict], problem: Problem, cut: Cut
+) -> JudgedCut:
     """Decide the outcome of a cut, whose answer a function judges.
 
     Args:
@@ -57,10 +59,12 @@ def judge_by(judge_text: Callable[[str, bool], Verdict], problem: Problem, cut: 
         cut: The cut.
     """
     outcome, verdict = _decide(judge_text, cut)
-    return Judged(problem, cut, outcome, verdict.predicted, verdict.branch)
+    return JudgedCut(problem, cut, outcome, verdict.predicted, verdict.branch)
 
 
-def _decide(judge_text: Callable[[str, bool], Verdict], cut: Cut) -> tuple[Outcome, Verdict]:
+def _decide(
+    judge_text: Callable[[str, bool], AnswerVerdict], cut: Cut
+) -> tuple[Outcome, AnswerVerdict]:
     if cut.trace.stop_reason is StopReason.ERROR:
         return Outcome.ERROR, NO_ANSWER
     if cut.in_thinking:
@@ -76,7 +80,7 @@ def _decide(judge_text: Callable[[str, bool], Verdict], cut: Cut) -> tuple[Outco
     return (Outcome.NO_ANSWER if verdict.predicted is None else Outcome.WRONG), verdict
 
 
-def scores(judged: tuple[Judged, ...]) -> NDArray[np.float64]:
+def scores(judged: tuple[JudgedCut, ...]) -> NDArray[np.float64]:
     """1 for a right answer, 0 for any other, NaN where an error left nothing to judge."""
     import numpy as np
 

@@ -65,7 +65,7 @@ class Want:
     opens_thinking: bool = False
 
 
-class Claim(NamedTuple):
+class ClaimedShare(NamedTuple):
     """What another process has claimed of what is wanted.
 
     Attributes:
@@ -214,7 +214,7 @@ class Shares(Journal):
         if given_up:
             self._todo_for = None
 
-    def claims(self) -> list[Claim]:
+    def claims(self) -> list[ClaimedShare]:
         """What other processes have claimed of what is wanted, the largest claim first."""
         with self._errors():
             rows = self._db.execute(
@@ -225,7 +225,7 @@ class Shares(Journal):
                 {"now": time.time(), "owner": self.owner},
             ).fetchall()
         return [
-            Claim(Process(host, pid, started) if host else None, run, traces, until)
+            ClaimedShare(Process(host, pid, started) if host else None, run, traces, until)
             for host, pid, started, run, traces, until in rows
         ]
 

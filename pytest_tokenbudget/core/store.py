@@ -24,10 +24,19 @@ from pytest_tokenbudget.core.trace_rows import StoredPrompt, pack, trace_of, unp
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["Ended", "PlanRow", "StoreError", "StoredPrompt", "TraceStore", "Want", "pack", "unpack"]
+__all__ = [
+    "EndedTrace",
+    "PlanRow",
+    "StoreError",
+    "StoredPrompt",
+    "TraceStore",
+    "Want",
+    "pack",
+    "unpack",
+]
 
 
-class Ended(NamedTuple):
+class EndedTrace(NamedTuple):
     """A trace that has ended, with its text.
 
     Attributes:
@@ -80,10 +89,10 @@ class TraceStore(Shares):
         fresh: bool = False,
     ) -> None:
         """Keep one trace and give up the claim on it, as :meth:`commit_all` does."""
-        self.commit_all(model, [Ended(result, text, offsets)], fresh)
+        self.commit_all(model, [EndedTrace(result, text, offsets)], fresh)
 
     def commit_all(
-        self, model: str, ended: Sequence[Ended], fresh: bool = False, plan: str = ""
+        self, model: str, ended: Sequence[EndedTrace], fresh: bool = False, plan: str = ""
     ) -> None:
         """Keep traces and give up the claims on them, in one transaction.
 
@@ -105,7 +114,7 @@ class TraceStore(Shares):
                 (kept, self.run, plan),
             )
 
-    def _keep(self, db: sqlite3.Connection, model: str, ended: Ended, fresh: bool) -> bool:
+    def _keep(self, db: sqlite3.Connection, model: str, ended: EndedTrace, fresh: bool) -> bool:
         """Keep one trace; whether anything was changed."""
         result, text, offsets = ended
         request: Request = result.request

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.core.engine import Decoding
-from pytest_tokenbudget.core.scoring import Judged, judge
+from pytest_tokenbudget.core.scoring import JudgedCut, judge
 from pytest_tokenbudget.core.study_cache import Once
 from pytest_tokenbudget.core.trace import (
     Outcome,
@@ -91,7 +91,7 @@ class Study(Once):
         self.reach = max(self.reach, self.largest)
         if self.samples < 1:
             raise ValueError(f"a study has at least 1 sample a problem, not {self.samples}")
-        self._judged: dict[int, tuple[Judged, ...]] = {}
+        self._judged: dict[int, tuple[JudgedCut, ...]] = {}
 
     @property
     def main(self) -> Study:
@@ -212,7 +212,7 @@ class Study(Once):
         """Whether there is a complete problem with a trace that did not end in an error."""
         return len(self.errors) < len(self._rows)
 
-    def judged(self, budget: int) -> tuple[Judged, ...]:
+    def judged(self, budget: int) -> tuple[JudgedCut, ...]:
         """Every trace of the complete problems cut at ``budget`` and judged.
 
         The order is that of the problems, and of the samples within each.
@@ -331,7 +331,7 @@ class Study(Once):
                 f"{self.largest} tokens: there is nothing to judge"
             )
 
-    def _table(self, value: Callable[[Judged], Value]) -> list[list[list[Value]]]:
+    def _table(self, value: Callable[[JudgedCut], Value]) -> list[list[list[Value]]]:
         """A value of every cut, as problems x samples x budgets."""
         columns = [self.judged(budget) for budget in self.budgets]
         return [

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from pytest_tokenbudget.texts.thinking_blocks import (
     Blocks,
-    Part,
+    OutputPart,
     Tag,
     ThinkingFormat,
     answer_tokens,
@@ -200,7 +200,7 @@ class Cut:
         first one.
         """
         return "".join(
-            self.text[s.start : s.end] for s in self.blocks.spans if s.part is Part.THINKING
+            self.text[s.start : s.end] for s in self.blocks.spans if s.part is OutputPart.THINKING
         )
 
     @cached_property

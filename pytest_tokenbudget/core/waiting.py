@@ -7,7 +7,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any
 
-from pytest_tokenbudget.core.shares import Claim
+from pytest_tokenbudget.core.shares import ClaimedShare
 from pytest_tokenbudget.core.store import TraceStore
 
 WAITING = "waiting"
@@ -67,7 +67,7 @@ class Waiting:
         self._since, self._published = None, 0.0
 
 
-def who(claim: Claim) -> str:
+def who(claim: ClaimedShare) -> str:
     """The process that holds a claim, in words."""
     if claim.process is None:
         return "another process"

@@ -25,11 +25,11 @@ from pytest_tokenbudget.settings.option_flags import NamingTerminal
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.dry_run.memory import Memory
-    from pytest_tokenbudget.dry_run.parts import Book, Part
+    from pytest_tokenbudget.dry_run.parts import Book, PlannedPart
     from pytest_tokenbudget.models.resolution import ModelSpec
 
 
-def say(session: pytest.Session) -> bool | None:
+def report_dry_run(session: pytest.Session) -> bool | None:
     """Say what the selected tests would generate, instead of running them.
 
     Returns:
@@ -41,7 +41,7 @@ def say(session: pytest.Session) -> bool | None:
         return None
     from pytest_tokenbudget.dry_run.report import dry_run_lines, write_dry_run
 
-    found = look(state, session.items)
+    found = planned_runs(state, session.items)
     terminal = session.config.pluginmanager.getplugin("terminalreporter")
     lines = dry_run_lines(found, 80)
     try:
@@ -64,7 +64,7 @@ def say(session: pytest.Session) -> bool | None:
     return True
 
 
-def look(session: Session, items: Sequence[pytest.Item]) -> list[ModelRun]:
+def planned_runs(session: Session, items: Sequence[pytest.Item]) -> list[ModelRun]:
     """What the tests would generate, model by model, in their order."""
     from pytest_tokenbudget.report.reporter import is_skipped
 
@@ -115,7 +115,7 @@ def _model(session: Session, spec: ModelSpec, kinds: Sequence[str]) -> ModelRun:
     return run
 
 
-def _parts(book: Book, kind: str, run: ModelRun) -> list[Part]:
+def _parts(book: Book, kind: str, run: ModelRun) -> list[PlannedPart]:
     from pytest_tokenbudget.dry_run.parts import main_part
 
     if (unplanned := registry.unplanned().get(kind)) is not None:
@@ -123,7 +123,7 @@ def _parts(book: Book, kind: str, run: ModelRun) -> list[Part]:
         return []
     known = registry.studies().get(kind)
     if known is not None and known.dry_run is not None:
-        parts: list[Part] = registry.load(known.dry_run)(book)
+        parts: list[PlannedPart] = registry.load(known.dry_run)(book)
         return parts
     need = book.session.needs.get((book.spec.alias, Kind(kind)), Need(all_budgets=True))
     return [main_part(book, Kind(kind), need)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.store import StoredPrompt
 from pytest_tokenbudget.core.trace import StopReason, Trace
-from pytest_tokenbudget.dry_run.prompt_counts import Known, Length, PromptCounter
+from pytest_tokenbudget.dry_run.prompt_counts import LengthSource, PromptCounter, PromptLength
 from pytest_tokenbudget.engines.planning import Kind, Need, SetupError, decoding_of, fit, make_plan
 from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.settings.endpoints import speaks_ids
@@ -68,7 +68,7 @@ class Past:
 
 
 @dataclass(frozen=True)
-class Part:
+class PlannedPart:
     """What one part of a run would generate.
 
     Attributes:
@@ -95,7 +95,7 @@ class Part:
     prompt_tokens: int
     expected_prompt_tokens: float
     longest: int
-    known: Known
+    known: LengthSource
     past: Past = field(default_factory=Past)
     notes: tuple[str, ...] = ()
 
@@ -140,22 +140,22 @@ class Book:
 
     def lengths(
         self, plan: Plan, problems: Sequence[Problem], rendered: Mapping[str, StoredPrompt]
-    ) -> dict[str, Length]:
+    ) -> dict[str, PromptLength]:
         """Tokens of the prompts of problems, by id."""
         return {
-            p.id: Length(len(rendered[p.id].ids), Known.STORED)
+            p.id: PromptLength(len(rendered[p.id].ids), LengthSource.STORED)
             if p.id in rendered
             else self.counter.length(p.messages, plan.thinking)
             for p in problems
         }
 
-    def fitted(self, plan: Plan, lengths: Mapping[str, Length]) -> Plan:
+    def fitted(self, plan: Plan, lengths: Mapping[str, PromptLength]) -> Plan:
         """The plan as the context has room, where that and the prompts are known.
 
         Raises:
             SetupError: If no budget is left.
         """
-        if self.spec.context is None or weakest(lengths.values()) is Known.ESTIMATED:
+        if self.spec.context is None or weakest(lengths.values()) is LengthSource.ESTIMATED:
             return plan
         prompts = {pid: _as_long_as(length) for pid, length in lengths.items()}
         return fit(plan, self.spec, prompts, _no_engine)
@@ -165,7 +165,7 @@ class Book:
         plan: Plan,
         problems: Sequence[Problem],
         rendered: Mapping[str, StoredPrompt],
-        lengths: Mapping[str, Length],
+        lengths: Mapping[str, PromptLength],
     ) -> list[Wanted]:
         """The traces of a plan, with what is there of each."""
         there = self.store.load(plan.names(problems, rendered), rendered, plan.cap)
@@ -185,10 +185,10 @@ class Book:
         plan: Plan,
         wanted: Sequence[Wanted],
         *,
-        known: Known,
+        known: LengthSource,
         past: Past,
         notes: Iterable[str] = (),
-    ) -> Part:
+    ) -> PlannedPart:
         """A part of the run: what of its traces is missing, and what that takes."""
         begun: list[int] = []
         prompts = later_prompts = 0
@@ -214,7 +214,7 @@ class Book:
         if begun or not later:
             expected.append(forecast(begun, cap, past.lengths, past.ended))
         share = _share_beyond(past.lengths, min(later, default=0))
-        return Part(
+        return PlannedPart(
             plan=plan,
             traces=len(wanted),
             stored=len(wanted) - len(begun) - later.total(),
@@ -307,7 +307,7 @@ def _reasoning(traces: Sequence[Trace], plan: Plan) -> float | None:
     return sum(cut.thinking_tokens for cut in cuts if cut.opened) / tokens
 
 
-def main_part(book: Book, kind: Kind, need: Need) -> Part:
+def main_part(book: Book, kind: Kind, need: Need) -> PlannedPart:
     """The part of a kind of study whose budgets are cuts of its traces.
 
     Raises:
@@ -322,15 +322,16 @@ def main_part(book: Book, kind: Kind, need: Need) -> Part:
     return book.part(plan, wanted, known=weakest(lengths.values()), past=book.past(plan))
 
 
-def weakest(lengths: Iterable[Length]) -> Known:
+def weakest(lengths: Iterable[PromptLength]) -> LengthSource:
     """How lengths are known, the least surely known of them."""
     ways = {length.known for length in lengths}
     return next(
-        (known for known in (Known.ESTIMATED, Known.COUNTED) if known in ways), Known.STORED
+        (known for known in (LengthSource.ESTIMATED, LengthSource.COUNTED) if known in ways),
+        LengthSource.STORED,
     )
 
 
-def _as_long_as(length: Length) -> StoredPrompt:
+def _as_long_as(length: PromptLength) -> StoredPrompt:
     return StoredPrompt((0,) * length.tokens, False)
 
 
@@ -351,7 +352,7 @@ class ModelRun:
     """
 
     spec: ModelSpec
-    parts: list[Part] = field(default_factory=list)
+    parts: list[PlannedPart] = field(default_factory=list)
     memory: Memory | None = None
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

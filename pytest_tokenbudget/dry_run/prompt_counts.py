@@ -31,7 +31,7 @@ CHARACTERS = 4
 AROUND = 8
 
 
-class Known(StrEnum):
+class LengthSource(StrEnum):
     """How lengths of prompts are known, from surely to hardly."""
 
     STORED = "stored"
@@ -40,7 +40,7 @@ class Known(StrEnum):
 
 
 @dataclass(frozen=True)
-class Length:
+class PromptLength:
     """Tokens of one prompt.
 
     Attributes:
@@ -49,7 +49,7 @@ class Length:
     """
 
     tokens: int
-    known: Known
+    known: LengthSource
 
 
 class PromptCounter:
@@ -67,7 +67,7 @@ class PromptCounter:
         """Whether prompts are counted and not estimated."""
         return self._parts is not None
 
-    def length(self, messages: Sequence[Message], thinking: bool | None) -> Length:
+    def length(self, messages: Sequence[Message], thinking: bool | None) -> PromptLength:
         """Tokens of the prompt that chat messages make.
 
         Args:
@@ -84,19 +84,21 @@ class PromptCounter:
                 text = render([dict(message) for message in messages], **given)
             except TemplateError:
                 return self._estimate(messages)
-            return Length(_count(tokenizer, text), Known.COUNTED)
+            return PromptLength(_count(tokenizer, text), LengthSource.COUNTED)
         return self._estimate(messages)
 
-    def text(self, text: str) -> Length:
+    def text(self, text: str) -> PromptLength:
         """Tokens of a text that is put into a prompt."""
         if self._parts is not None:
-            return Length(_count(self._parts[0], text), Known.COUNTED)
-        return Length(-(-len(text) // CHARACTERS), Known.ESTIMATED)
+            return PromptLength(_count(self._parts[0], text), LengthSource.COUNTED)
+        return PromptLength(-(-len(text) // CHARACTERS), LengthSource.ESTIMATED)
 
     @staticmethod
-    def _estimate(messages: Sequence[Message]) -> Length:
+    def _estimate(messages: Sequence[Message]) -> PromptLength:
         characters = sum(len(message["content"]) for message in messages)
-        return Length(-(-characters // CHARACTERS) + AROUND * len(messages), Known.ESTIMATED)
+        return PromptLength(
+            -(-characters // CHARACTERS) + AROUND * len(messages), LengthSource.ESTIMATED
+        )
 
     @cached_property
     def _parts(self) -> tuple[Tokenizer, Render, Mapping[str, str]] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common.text_layout import columns, count, plural, rule, wrapped
-from pytest_tokenbudget.dry_run.prompt_counts import Known
+from pytest_tokenbudget.dry_run.prompt_counts import LengthSource
 from pytest_tokenbudget.models.prices import MILLION, Price
 from pytest_tokenbudget.report.cost_words import duration, money
 from pytest_tokenbudget.report.files import to_plain, write_json
@@ -16,7 +16,7 @@ from pytest_tokenbudget.report.progress import about
 from pytest_tokenbudget.stats.forecast import Forecast, together
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.dry_run.parts import ModelRun, Part
+    from pytest_tokenbudget.dry_run.parts import ModelRun, PlannedPart
 
 SCHEMA = "tokenbudget-dry-run/1"
 FILE = "dry_run.json"
@@ -45,7 +45,7 @@ class Toll:
     most_cost: float | None
 
 
-def toll_of(part: Part, price: Price | None, rate: float | None) -> Toll:
+def toll_of(part: PlannedPart, price: Price | None, rate: float | None) -> Toll:
     """What a part would take.
 
     Args:
@@ -191,7 +191,7 @@ def dry_run_lines(runs: Sequence[ModelRun], width: int) -> list[str]:
     return lines
 
 
-def _part(part: Part, toll: Toll, price: Price | None) -> list[str]:
+def _part(part: PlannedPart, toll: Toll, price: Price | None) -> list[str]:
     stored = f"{plural(part.traces, 'trace')} needed, {count(part.stored)} stored"
     if not part.missing:
         return [f"  {stored}: nothing would be generated"]
@@ -202,7 +202,7 @@ def _part(part: Part, toll: Toll, price: Price | None) -> list[str]:
     return said + [f"  {note}" for note in _notes(part)]
 
 
-def _notes(part: Part) -> list[str]:
+def _notes(part: PlannedPart) -> list[str]:
     if part.missing and part.forecast is not None and part.past.note:
         return [*part.notes, f"expected {part.past.note}"]
     return list(part.notes)
@@ -220,18 +220,18 @@ def _tokens(toll: Toll) -> str:
     )
 
 
-def _asked(part: Part) -> str:
+def _asked(part: PlannedPart) -> str:
     most, expected = part.prompt_tokens, round(part.expected_prompt_tokens)
     if expected == most:
         return plural(most, "token")
     return f"about {count(expected)} tokens, at most {count(most)}"
 
 
-def _prompts(known: Known) -> str:
+def _prompts(known: LengthSource) -> str:
     return {
-        Known.STORED: "as rendered before",
-        Known.COUNTED: "counted with the model's tokenizer",
-        Known.ESTIMATED: "estimated from their characters: the tokenizer is not here",
+        LengthSource.STORED: "as rendered before",
+        LengthSource.COUNTED: "counted with the model's tokenizer",
+        LengthSource.ESTIMATED: "estimated from their characters: the tokenizer is not here",
     }[known]
 
 

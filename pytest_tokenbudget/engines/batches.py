@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.engines.branches import Cache, Ids, branch, can_branch, share
-from pytest_tokenbudget.engines.rows import Row
+from pytest_tokenbudget.engines.rows import BatchRow
 from pytest_tokenbudget.engines.sampling import choose
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ class Batch:
             and it pays.
     """
 
-    def __init__(self, model: Model, rows: Sequence[Row], pad_id: int, shares: bool = True) -> None:
+    def __init__(
+        self, model: Model, rows: Sequence[BatchRow], pad_id: int, shares: bool = True
+    ) -> None:
         import torch
 
         self.rows = list(rows)
@@ -46,7 +48,7 @@ class Batch:
         with torch.inference_mode():
             self._input, self._mask = self._begin(ids, pad_id, shares)
 
-    def step(self, decoding: Decoding) -> list[Row]:
+    def step(self, decoding: Decoding) -> list[BatchRow]:
         """Generate one token a row.
 
         Returns:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 from pytest_tokenbudget.core.engine import Decoding, Engine, Generated, Prompt, Request
-from pytest_tokenbudget.engines.rows import Row, generated, impossible
+from pytest_tokenbudget.engines.rows import BatchRow, generated, impossible
 from pytest_tokenbudget.engines.text import ModelText
 from pytest_tokenbudget.engines.transformers_types import Tokenizer
 from pytest_tokenbudget.models.resolution import ModelSpec
@@ -75,7 +75,7 @@ class InProcessEngine(Engine):
         return self._text.encode(text)
 
     def begin(
-        self, requests: Sequence[Request], decoding: Decoding, rows: list[Row]
+        self, requests: Sequence[Request], decoding: Decoding, rows: list[BatchRow]
     ) -> Iterator[Generated]:
         """Yield what is there without generating, and add the others to ``rows``.
 
@@ -87,7 +87,7 @@ class InProcessEngine(Engine):
             if result is not None:
                 yield result
                 continue
-            row = Row(request, decoding, self.eos_ids, self.decode)
+            row = BatchRow(request, decoding, self.eos_ids, self.decode)
             if row.stop_reason is None:
                 rows.append(row)
             else:

@@ -11,7 +11,7 @@ from pytest_tokenbudget.engines.sampling import Noise
 Decode = Callable[[Sequence[int]], str]
 
 
-class Row:
+class BatchRow:
     """One request while it is being generated.
 
     Attributes:
@@ -59,7 +59,7 @@ class Row:
         return any(stop in text for stop in self._stop)
 
 
-def generated(row: Row, seconds: float, engine_reason: str = "", error: str = "") -> Generated:
+def generated(row: BatchRow, seconds: float, engine_reason: str = "", error: str = "") -> Generated:
     """What became of a row that has ended; an error where it did not end and should have.
 
     Args:

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from pytest_tokenbudget.core.engine import EngineError, Prompt
-from pytest_tokenbudget.engines.server.tokens import ServerText, Tokens, choose_tokens
+from pytest_tokenbudget.engines.server.tokens import PromptTokens, ServerText, choose_tokens
 from pytest_tokenbudget.engines.text import ModelText
 from pytest_tokenbudget.models.resolution import (
     DEFAULT_MODEL,
@@ -77,7 +77,7 @@ class TokenCounter:
         self.thinking = thinking
         facts = spec.endpoint.facts if spec.endpoint else None
         try:
-            self.tokens: Tokens = (
+            self.tokens: PromptTokens = (
                 ModelText(spec) if facts is None else choose_tokens(spec, facts, timeout)
             )
         except EngineError as error:

@@ -17,7 +17,7 @@ from pytest_tokenbudget.engines import loading, memory, transformers_types
 from pytest_tokenbudget.engines.batches import Batch, new_cache
 from pytest_tokenbudget.engines.branches import can_branch, in_families
 from pytest_tokenbudget.engines.in_process import InProcessEngine
-from pytest_tokenbudget.engines.rows import Row, generated
+from pytest_tokenbudget.engines.rows import BatchRow, generated
 from pytest_tokenbudget.models.resolution import ModelSpec, choose_quantization
 
 
@@ -103,7 +103,7 @@ class TransformersEngine(InProcessEngine):
             ValueError: If a cap reaches beyond the context.
             EngineError: If the model cannot be loaded, or one row alone does not fit into memory.
         """
-        rows: list[Row] = []
+        rows: list[BatchRow] = []
         yield from self.begin(requests, decoding, rows)
         if not rows:
             return
@@ -148,7 +148,7 @@ class TransformersEngine(InProcessEngine):
             self.spec, self._config, self.device, self._dtype, self.quantization
         )
 
-    def _in_order(self, rows: Sequence[Row]) -> deque[Row]:
+    def _in_order(self, rows: Sequence[BatchRow]) -> deque[BatchRow]:
         """The longest first: if memory runs out it does so at once, and no long row ends alone.
 
         Rows that share follow one another, so that they come into one batch.
@@ -157,14 +157,14 @@ class TransformersEngine(InProcessEngine):
             return deque(rows[i] for i in in_families([row.ids for row in rows]))
         return deque(sorted(rows, key=lambda row: len(row.ids), reverse=True))
 
-    def _rows_at_once(self, queue: Sequence[Row]) -> int:
+    def _rows_at_once(self, queue: Sequence[BatchRow]) -> int:
         """Rows of the next batch, as if all of them were as long as the longest that waits."""
         total = max(len(row.request.prompt_ids) + row.request.cap for row in queue)
         rows = self.rows(max(len(row.ids) for row in queue), total)
         return rows if self._most_rows is None else min(rows, self._most_rows)
 
     def _run(
-        self, members: Sequence[Row], queue: deque[Row], decoding: Decoding
+        self, members: Sequence[BatchRow], queue: deque[BatchRow], decoding: Decoding
     ) -> Iterator[Generated]:
         """Decode one batch to its end; what memory cannot hold goes back to the queue."""
         started = time.monotonic()
@@ -197,7 +197,9 @@ class TransformersEngine(InProcessEngine):
                 queue.extendleft(reversed(waiting))
                 return
 
-    def _shrink(self, width: int, unfinished: Sequence[Row], queued: int, failure: str) -> None:
+    def _shrink(
+        self, width: int, unfinished: Sequence[BatchRow], queued: int, failure: str
+    ) -> None:
         """Allow half as many rows from now on.
 
         Raises:

@@ -14,7 +14,7 @@ from pytest_tokenbudget.core.engine import (
     Prompt,
     Request,
 )
-from pytest_tokenbudget.core.probes import Ask, Askable, Choice, Reply
+from pytest_tokenbudget.core.probes import Ask, Askable, ProbeOutput, Reply
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines import loading, transformers_types
 from pytest_tokenbudget.engines.transformers import TransformersEngine
@@ -150,7 +150,7 @@ class InProcess(Engine):
         for each in results:
             text = self._engine.decode(each.output_ids)
             choices.append(
-                Choice(
+                ProbeOutput(
                     ids=each.output_ids,
                     content=text,
                     finish_reason=each.engine_reason,

@@ -27,12 +27,12 @@ from pytest_tokenbudget.core.engine import (
     Prompt,
     Request,
 )
-from pytest_tokenbudget.core.probes import Ask, Choice, Reply
+from pytest_tokenbudget.core.probes import Ask, ProbeOutput, Reply
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.background import Background
 from pytest_tokenbudget.engines.in_process import InProcessEngine
 from pytest_tokenbudget.engines.loading import first_line
-from pytest_tokenbudget.engines.rows import Row, generated
+from pytest_tokenbudget.engines.rows import BatchRow, generated
 from pytest_tokenbudget.engines.sampling import seed_of
 from pytest_tokenbudget.models.resolution import ModelSpec
 
@@ -56,7 +56,7 @@ Output = Any
 Parameters = dict[str, Any]
 
 
-class Ended(NamedTuple):
+class EndedSubmission(NamedTuple):
     """A submission that has ended.
 
     Attributes:
@@ -137,7 +137,7 @@ class VllmEngine(InProcessEngine):
             ValueError: If a cap reaches beyond the context.
             EngineError: If vLLM cannot be started, or ends while it works.
         """
-        rows: list[Row] = []
+        rows: list[BatchRow] = []
         yield from self.begin(requests, decoding, rows)
         if not rows:
             return
@@ -191,7 +191,7 @@ class VllmEngine(InProcessEngine):
         submissions: Sequence[tuple[Ids, Parameters]],
         at_once: int | None = None,
         came: Came | None = None,
-    ) -> Iterator[Ended]:
+    ) -> Iterator[EndedSubmission]:
         """Submit all, ``at_once`` at a time where that is said, and give each as it ends.
 
         Raises:
@@ -228,8 +228,8 @@ class VllmEngine(InProcessEngine):
         submissions: Sequence[tuple[Ids, Parameters]],
         at_once: int | None,
         came: Came | None,
-    ) -> AsyncIterator[Ended]:
-        ended: asyncio.Queue[Ended] = asyncio.Queue()
+    ) -> AsyncIterator[EndedSubmission]:
+        ended: asyncio.Queue[EndedSubmission] = asyncio.Queue()
         gate = asyncio.Semaphore(at_once or len(submissions))
 
         async def one(place: int, ids: Ids, wanted: Parameters) -> None:
@@ -242,7 +242,7 @@ class VllmEngine(InProcessEngine):
                     output = await process.generate(ids, wanted, name, so_far)
                 except Exception as error:
                     output = error
-                ended.put_nowait(Ended(place, output, time.monotonic() - started))
+                ended.put_nowait(EndedSubmission(place, output, time.monotonic() - started))
 
         tasks = [
             asyncio.create_task(one(place, ids, wanted))
@@ -271,7 +271,7 @@ class VllmEngine(InProcessEngine):
         thinking = self.spec.thinking
         opened = thinking is not None and thinking.left_open(prompt.text)
         choices = tuple(
-            Choice(
+            ProbeOutput(
                 ids=tuple(one.token_ids),
                 content=one.text,
                 finish_reason=str(one.finish_reason),
@@ -321,7 +321,7 @@ def asked_parameters(ask: Ask, eos_ids: frozenset[int]) -> Parameters:
     return wanted | dict(ask.fields)
 
 
-def _settled(row: Row, ended: Ended) -> Generated:
+def _settled(row: BatchRow, ended: EndedSubmission) -> Generated:
     """What became of a row: its stop reason is found in the ids, as for any other engine."""
     output = ended.output
     if isinstance(output, Exception):

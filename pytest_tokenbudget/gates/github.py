@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pytest_tokenbudget.report.github import SIGNS, Job, command, escape
+from pytest_tokenbudget.report.github import SIGNS, GithubJob, command, escape
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.gates.table import Gate
     from pytest_tokenbudget.gates.unjudged import Unjudged
-    from pytest_tokenbudget.gates.verdicts import Judgement
+    from pytest_tokenbudget.gates.verdicts import GateJudgement
 
 
 def annotation_lines(
-    job: Job,
+    job: GithubJob,
     gates: Sequence[Gate],
-    judgements: Sequence[Judgement],
+    judgements: Sequence[GateJudgement],
     missing: Sequence[Unjudged],
 ) -> Iterator[str]:
     """A workflow command for every verdict that fails, and a warning for what is only allowed.
@@ -42,7 +42,7 @@ def annotation_lines(
         yield command(kind, where, "tokenbudget: not judged", missed.sentence())
 
 
-def _place(job: Job, gate: Gate, test: str = "") -> dict[str, str | int]:
+def _place(job: GithubJob, gate: Gate, test: str = "") -> dict[str, str | int]:
     """File and line of a gate, or of the test that judged it, where they are the repository's."""
     name = test.partition("::")[0] if gate.option else gate.file
     path = (job.workspace / name).resolve()
@@ -53,9 +53,9 @@ def _place(job: Job, gate: Gate, test: str = "") -> dict[str, str | int]:
 
 
 def write_summary(
-    job: Job | None,
+    job: GithubJob | None,
     gates: Sequence[Gate],
-    judgements: Sequence[Judgement],
+    judgements: Sequence[GateJudgement],
     missing: Sequence[Unjudged],
     remark: str = "",
 ) -> None:
@@ -69,9 +69,9 @@ def write_summary(
 
 
 def summary(
-    job: Job,
+    job: GithubJob,
     gates: Sequence[Gate],
-    judgements: Sequence[Judgement],
+    judgements: Sequence[GateJudgement],
     missing: Sequence[Unjudged],
     remark: str = "",
 ) -> str:
@@ -97,18 +97,18 @@ def summary(
     return "\n".join(lines) + "\n"
 
 
-def _row(job: Job, each: Judgement, gate: Gate) -> str:
-    from pytest_tokenbudget.stats.decision_rules import Unit
+def _row(job: GithubJob, each: GateJudgement, gate: Gate) -> str:
+    from pytest_tokenbudget.stats.decision_rules import MetricUnit
 
     at = "" if each.budget is None else f" at {each.budget:,}"
     where = ", ".join(part for part in (f"{each.eval}{at}", each.mode, each.category) if part)
     measured, power = "-", "-"
     if each.unit and each.value is not None and each.low is not None:
-        unit = Unit(each.unit)
+        unit = MetricUnit(each.unit)
         high = "-" if each.high is None else unit.number(each.high)
         measured = f"{unit.number(each.value)}{unit.after} [{unit.number(each.low)}, {high}]"
         if each.detectable is not None:
-            power = Unit(each.change_unit).distance(each.detectable)
+            power = MetricUnit(each.change_unit).distance(each.detectable)
     label = escape(each.gate)
     link = _link(job, gate, each)
     cells = (
@@ -124,7 +124,7 @@ def _row(job: Job, each: Judgement, gate: Gate) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _link(job: Job, gate: Gate, each: Judgement) -> str:
+def _link(job: GithubJob, gate: Gate, each: GateJudgement) -> str:
     """The gate, or the test that judged it, at the commit."""
     place = _place(job, gate, each.test)
     if not job.commit or not place:

@@ -12,15 +12,15 @@ from pytest_tokenbudget import registry
 from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.gates.table import SATURATION, Gate
 from pytest_tokenbudget.gates.targets import (
-    Place,
+    GateTarget,
     applies,
     evals_of,
     goes_with,
-    place_of,
     recorded_as,
+    target_of,
 )
 from pytest_tokenbudget.gates.verdicts import (
-    Judgement,
+    GateJudgement,
     judge_answers,
     judge_saturation,
     judgement_at,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.stats.points import AtBudget
 
 GATES = pytest.StashKey[tuple[Gate, ...]]()
-JUDGEMENTS = pytest.StashKey[list[Judgement]]()
+JUDGEMENTS = pytest.StashKey[list[GateJudgement]]()
 Source = Callable[[int], "Answers"]
 
 
@@ -55,8 +55,8 @@ class Gates:
     def __init__(
         self,
         gates: Sequence[Gate],
-        place: Place,
-        kept: list[Judgement],
+        place: GateTarget,
+        kept: list[GateJudgement],
         largest: int,
         sources: Mapping[str, Source],
     ) -> None:
@@ -66,7 +66,7 @@ class Gates:
         self._sources = sources
         self._kept = kept
 
-    def judge(self, budget: int) -> list[Judgement]:
+    def judge(self, budget: int) -> list[GateJudgement]:
         """Every gate on answers that applies to those at a budget, judged."""
         found = []
         for gate in self.gates:
@@ -74,7 +74,7 @@ class Gates:
                 found += [self._judge(gate, budget, mode) for mode in self._modes(gate)]
         return found
 
-    def _judge(self, gate: Gate, budget: int, mode: str) -> Judgement:
+    def _judge(self, gate: Gate, budget: int, mode: str) -> GateJudgement:
         here = [m for m in gate.modes if m in self.place.modes]
         shown = self.place.mode or (mode if mode in gate.modes else " or ".join(here))
         at = self._at(gate, budget, shown)
@@ -105,7 +105,7 @@ class Gates:
         __tracebackhide__ = True
         self._settle(self.judge_saturation(saturation))
 
-    def judge_saturation(self, saturation: Saturation) -> list[Judgement]:
+    def judge_saturation(self, saturation: Saturation) -> list[GateJudgement]:
         """Every gate on the saturation point that applies here, judged."""
         return [
             judge_saturation(gate, saturation, self._at(gate, None))
@@ -121,10 +121,10 @@ class Gates:
         named = [mode for mode in known if mode in gate.modes and mode != own]
         return named or [next(iter(self._sources))]
 
-    def _at(self, gate: Gate, budget: int | None, mode: str = "") -> Judgement:
+    def _at(self, gate: Gate, budget: int | None, mode: str = "") -> GateJudgement:
         return judgement_at(gate, self.place, budget, mode)
 
-    def _settle(self, found: Sequence[Judgement]) -> None:
+    def _settle(self, found: Sequence[GateJudgement]) -> None:
         __tracebackhide__ = True
         settle(found, self._kept)
 
@@ -141,7 +141,7 @@ def gates_of_test(
     """
     from pytest_tokenbudget.gates.verdict_gates import VerdictGates
 
-    gates, place, kept = of(request, spec)
+    gates, place, kept = gates_for(request, spec)
     judged = registry.judged()[place.judged]
     if judged.verdicts is not None:
         return VerdictGates(gates, place, kept, registry.load(judged.verdicts))
@@ -153,13 +153,13 @@ def gates_of_test(
     return Gates(gates, place, kept, answers.largest, answers.by_mode)
 
 
-def of(
+def gates_for(
     request: pytest.FixtureRequest, spec: ModelSpec
-) -> tuple[tuple[Gate, ...], Place, list[Judgement]]:
+) -> tuple[tuple[Gate, ...], GateTarget, list[GateJudgement]]:
     """The gates of a run, the test that asks, and where it keeps what it judges."""
     item, config = request.node, request.config
     session = config.stash[SESSION]
-    place = place_of(item, session) or Place(
+    place = target_of(item, session) or GateTarget(
         item.nodeid,
         next(iter(registry.judged())),
         evals_of(item),

@@ -17,7 +17,7 @@ import pytest
 from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.common.package_files import suite
 from pytest_tokenbudget.gates.table import Gate
-from pytest_tokenbudget.gates.targets import Place, judges
+from pytest_tokenbudget.gates.targets import GateTarget, judges
 from pytest_tokenbudget.settings.option_flags import TAKEN, session_options
 
 # Folders with other people's code.
@@ -37,7 +37,7 @@ class Selection:
         self,
         config: pytest.Config | None = None,
         files: Collection[str] = (),
-        deselected: Sequence[Place] = (),
+        deselected: Sequence[GateTarget] = (),
     ) -> None:
         self.config = config
         self.files, self.deselected = frozenset(files), tuple(deselected)

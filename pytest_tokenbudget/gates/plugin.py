@@ -20,11 +20,11 @@ from pytest_tokenbudget.engines.planning import Kind, SetupError
 from pytest_tokenbudget.gates.judging import GATES, JUDGEMENTS
 from pytest_tokenbudget.gates.partial_runs import Selection, on_command_line
 from pytest_tokenbudget.gates.table import ERRORS, Gate, gates_of
-from pytest_tokenbudget.gates.targets import Place, judges, place_of
+from pytest_tokenbudget.gates.targets import GateTarget, judges, target_of
 from pytest_tokenbudget.gates.unjudged import Unjudged, known_names, unjudged
-from pytest_tokenbudget.gates.verdicts import Judgement, records
+from pytest_tokenbudget.gates.verdicts import GateJudgement, records
 from pytest_tokenbudget.report.outcomes import CAUSE
-from pytest_tokenbudget.report.problems import Problems
+from pytest_tokenbudget.report.problems import ReportFaults
 from pytest_tokenbudget.settings.config_file import ConfigError
 from pytest_tokenbudget.settings.option_flags import NamingTerminal, working_names
 from pytest_tokenbudget.settings.read_settings import refuse_budget
@@ -38,7 +38,7 @@ SHOWN = 3
 NAME = "tokenbudget-gates"  # of the plugin
 
 
-class Keeper:
+class GatesPlugin:
     """The plugin object of the gates, in every process of a run.
 
     Args:
@@ -56,17 +56,17 @@ class Keeper:
             raise pytest.UsageError(str(error)) from None
         config.stash[GATES] = self.gates
         self.config, self.session = config, session
-        self.places: dict[str, Place] = {}
-        self.judgements: list[Judgement] = []
+        self.places: dict[str, GateTarget] = {}
+        self.judgements: list[GateJudgement] = []
         self.missing: list[Unjudged] = []
         self.outcomes: dict[str, str] = {}
         self.used = False
         self.files: set[str] = set()  # names of the collected test files
-        self.deselected: list[Place] = []
+        self.deselected: list[GateTarget] = []
         self._left_out: list[pytest.Item] = []
         self.selection = Selection()
         self.complete = False  # until the tests ran to their end
-        self.problems = Problems(config, "gates")
+        self.problems = ReportFaults(config, "gates")
 
     # Where tests run
 
@@ -89,9 +89,9 @@ class Keeper:
             registry.parameters()[name].option.removeprefix("--").replace("-", "_")
             for each in registry.judged().values()
             if each.by_option
-            for name in each.parameters
+            for name in registry.judged_parameters(each)
         )
-        values = (value for option in options for value in getattr(settings, option))
+        values = (value for option in options if option for value in getattr(settings, option))
         usual = {value for value in values if isinstance(value, int)}
         asked = [
             gate
@@ -124,14 +124,14 @@ class Keeper:
             setattr(report, JUDGED, records(found))
         return report
 
-    def place(self, item: pytest.Item) -> Place | None:
+    def place(self, item: pytest.Item) -> GateTarget | None:
         """The place that a test is; None where it judges nothing."""
         # What cannot be known fails the test itself.
         with suppress(pytest.UsageError, SetupError):
-            return place_of(item, self.session)
+            return target_of(item, self.session)
         return None
 
-    def _deselected_places(self) -> list[Place]:
+    def _deselected_places(self) -> list[GateTarget]:
         """Tests that could judge gates and were not selected; none where no test used a model."""
         items = self._left_out if self.gates and self.used else []
         return [place for item in items if (place := self.place(item)) is not None]
@@ -157,7 +157,7 @@ class Keeper:
         self.used |= getattr(report, USED, False)
         if (place := getattr(report, PLACE, None)) is not None:
             self.places[report.nodeid] = _place(place)
-        self.judgements += [Judgement(**each) for each in getattr(report, JUDGED, ())]
+        self.judgements += [GateJudgement(**each) for each in getattr(report, JUDGED, ())]
         if report.skipped:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
             self.outcomes[report.nodeid] = f"was skipped: {reason.removeprefix('Skipped: ')}"
@@ -230,10 +230,10 @@ class Keeper:
         return self.problems.noting("verdicts cannot be written", "verdicts are not complete")
 
 
-def _place(values: dict[str, Any]) -> Place:
+def _place(values: dict[str, Any]) -> GateTarget:
     # What travels between processes comes as lists.
     tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return Place(**tuples)
+    return GateTarget(**tuples)
 
 
 def failed_report(missing: Unjudged) -> pytest.TestReport:
@@ -256,7 +256,7 @@ class Lister:
         keeper: Has the gates.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: GatesPlugin) -> None:
         self.keeper = keeper
 
     @pytest.hookimpl(tryfirst=True)
@@ -282,7 +282,7 @@ class Lister:
         return True
 
 
-def _as_if_judged(gates: Sequence[Gate], places: Sequence[Place]) -> list[Judgement]:
+def _as_if_judged(gates: Sequence[Gate], places: Sequence[GateTarget]) -> list[GateJudgement]:
     from pytest_tokenbudget.gates.verdicts import judgement_at
 
     return [
@@ -295,7 +295,7 @@ def _as_if_judged(gates: Sequence[Gate], places: Sequence[Place]) -> list[Judgem
 
 
 def listed(
-    gates: Sequence[Gate], places: Sequence[Place], missing: Sequence[Unjudged]
+    gates: Sequence[Gate], places: Sequence[GateTarget], missing: Sequence[Unjudged]
 ) -> list[str]:
     """Every gate with the tests that judge it, for people."""
     if not gates:
@@ -366,7 +366,7 @@ def tolerates_errors(item: pytest.Item, kind: Kind) -> bool:
     if not gates or spec is None:
         return False
     keeper = item.config.pluginmanager.get_plugin(NAME)
-    assert isinstance(keeper, Keeper)
+    assert isinstance(keeper, GatesPlugin)
     places = (
         keeper.place(other)
         for other in item.session.items
@@ -381,7 +381,7 @@ def register(config: pytest.Config, session: Session) -> None:
     Raises:
         pytest.UsageError: If a gate cannot be used.
     """
-    keeper = Keeper(config, session)
+    keeper = GatesPlugin(config, session)
     config.pluginmanager.register(keeper, NAME)
     if session.settings.list_gates:
         # Workers would collect, and there is nothing to run.

@@ -17,10 +17,10 @@ from pytest_tokenbudget.report.folder import report_folder
 from pytest_tokenbudget.report.github import current_job
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.gates.plugin import Keeper
+    from pytest_tokenbudget.gates.plugin import GatesPlugin
     from pytest_tokenbudget.gates.table import Gate
     from pytest_tokenbudget.gates.unjudged import Unjudged
-    from pytest_tokenbudget.gates.verdicts import Judgement
+    from pytest_tokenbudget.gates.verdicts import GateJudgement
     from pytest_tokenbudget.settings.option_flags import NamingTerminal
 
 FILE = "gates.json"
@@ -34,7 +34,7 @@ MARKS = {
 }
 
 
-def write_gates(keeper: Keeper) -> list[Path]:
+def write_gates(keeper: GatesPlugin) -> list[Path]:
     """Write ``results/gates.json``, and the job summary where one is asked for."""
     settings = keeper.session.settings
     path = settings.reports / "results" / FILE
@@ -52,7 +52,7 @@ def write_gates(keeper: Keeper) -> list[Path]:
 
 def gates_record(
     gates: Sequence[Gate],
-    judgements: Sequence[Judgement],
+    judgements: Sequence[GateJudgement],
     missing: Sequence[Unjudged],
     complete: bool = True,
 ) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def gates_record(
 
 
 def gate_lines(
-    judgements: Sequence[Judgement],
+    judgements: Sequence[GateJudgement],
     missing: Sequence[Unjudged],
     width: int = 80,
     verbose: bool = False,
@@ -133,17 +133,17 @@ def gate_lines(
     return lines
 
 
-def _in_short(each: Judgement, interval: bool = True) -> str:
+def _in_short(each: GateJudgement, interval: bool = True) -> str:
     """What was measured and what is allowed, without further evidence."""
     from pytest_tokenbudget.gates.table import METRICS
-    from pytest_tokenbudget.stats.decision_rules import Unit
+    from pytest_tokenbudget.stats.decision_rules import MetricUnit
 
     said = each.sentence.partition(";")[0].partition(" (")[0]
     if each.unit == "change":  # the saturation point, which rests on a difference
         return printable(f"{said.partition(' is at most ')[0]} {each.shown}")
     if each.unit not in ("share", "tokens") or each.value is None:
         return printable(said)
-    unit = Unit(each.unit)
+    unit = MetricUnit(each.unit)
     of = f" of {each.category}" if each.category else ""
     ends = [unit.number(end) for end in (each.low, each.high) if end is not None]
     between = f" [{', '.join(ends)}]" if interval and len(ends) == 2 else ""
@@ -151,7 +151,7 @@ def _in_short(each: Judgement, interval: bool = True) -> str:
     return printable(f"{name}{of} {unit.number(each.value)}{unit.after}{between} {each.shown}")
 
 
-def show_gates(keeper: Keeper, terminal: NamingTerminal) -> None:
+def show_gates(keeper: GatesPlugin, terminal: NamingTerminal) -> None:
     """Show every verdict on the terminal, and annotate them where they are shown on GitHub."""
     terminal.ensure_newline()
     if not keeper.complete:

@@ -15,7 +15,7 @@ from pytest_tokenbudget.settings.option_values import demands
 from pytest_tokenbudget.settings.options import Settings
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.stats.decision_rules import Demand, Unit
+    from pytest_tokenbudget.stats.decision_rules import MetricUnit, Threshold
 
 ALL = "all"
 CONFORMANCE = "min_conformance"
@@ -110,26 +110,26 @@ class Gate:
         return self.metric.startswith("min_")
 
     @property
-    def unit(self) -> Unit:
+    def unit(self) -> MetricUnit:
         """The unit of a number."""
-        from pytest_tokenbudget.stats.decision_rules import Unit
+        from pytest_tokenbudget.stats.decision_rules import MetricUnit
 
-        return Unit(self.measured.unit)
+        return MetricUnit(self.measured.unit)
 
-    def demand(self, threshold: float | None = None, margin: float | None = None) -> Demand:
+    def demand(self, threshold: float | None = None, margin: float | None = None) -> Threshold:
         """What it demands of a number.
 
         Args:
             threshold: Instead of the gate's, where it is on something derived.
             margin: The same for the margin.
         """
-        from pytest_tokenbudget.stats.decision_rules import Demand, Rule
+        from pytest_tokenbudget.stats.decision_rules import DecisionRule, Threshold
 
         assert threshold is not None or not isinstance(self.threshold, str)
-        return Demand(
+        return Threshold(
             float(self.threshold) if threshold is None else threshold,
             self.at_least,
-            Rule(self.rule),
+            DecisionRule(self.rule),
             self.margin if margin is None else margin,
             self.confidence,
             self.change,

@@ -24,7 +24,7 @@ ANSWERS = {"budget", "cliff_budget", "study", "curve", "cuts", "traces"}
 
 
 @dataclass(frozen=True)
-class Place:
+class GateTarget:
     """A test that can judge gates, for one model.
 
     Attributes:
@@ -58,7 +58,7 @@ class Place:
     saturation: bool = False
 
 
-def place_of(item: pytest.Item, session: Session) -> Place | None:
+def target_of(item: pytest.Item, session: Session) -> GateTarget | None:
     """The place that a test is; None where it judges nothing.
 
     Args:
@@ -74,7 +74,7 @@ def place_of(item: pytest.Item, session: Session) -> Place | None:
     task, recorded = recorded_as(session, spec)
     asked = set(item._fixtureinfo.argnames)  # type: ignore[attr-defined]
     saturation = "saturation" in asked and uses(item, "saturation")
-    return Place(
+    return GateTarget(
         test=item.nodeid,
         judged=judged.fixture,
         evals=evals_of(item),
@@ -110,12 +110,14 @@ def evals_of(item: pytest.Item) -> tuple[str, ...]:
 
 
 def _budget(
-    item: pytest.Item, session: Session, spec: ModelSpec, judged: registry.Judged
+    item: pytest.Item, session: Session, spec: ModelSpec, judged: registry.GateSubject
 ) -> tuple[int | None, tuple[str, ...], tuple[str, ...]]:
     from pytest_tokenbudget.collection.selection import mode_of
 
     params: dict[str, Any] = item.callspec.params  # type: ignore[attr-defined]
-    asked = next((params[name] for name in judged.parameters if name in params), None)
+    asked = next(
+        (params[name] for name in registry.judged_parameters(judged) if name in params), None
+    )
     if judged.metric:
         return None, (), ()
     if judged.modes:
@@ -132,7 +134,7 @@ def _budget(
     return budget, (name,) if mode is None else (mode, name), ()
 
 
-def _largest(session: Session, spec: ModelSpec, judged: registry.Judged) -> int | None:
+def _largest(session: Session, spec: ModelSpec, judged: registry.GateSubject) -> int | None:
     if judged.budgets is None:
         return None
     budgets = registry.load(judged.budgets)(session, spec)
@@ -142,17 +144,17 @@ def _largest(session: Session, spec: ModelSpec, judged: registry.Judged) -> int 
 # Which gate applies where
 
 
-def goes_with(gate: Gate, place: Place) -> bool:
+def goes_with(gate: Gate, place: GateTarget) -> bool:
     """Whether all that a gate names goes with a place; its budget aside."""
     return not _elsewhere(gate, place)
 
 
-def judges(gate: Gate, place: Place) -> bool:
+def judges(gate: Gate, place: GateTarget) -> bool:
     """Whether the test at a place judges a gate, as far as can be known before it runs."""
     return goes_with(gate, place) and _measures(gate, place)
 
 
-def applies(gate: Gate, place: Place, budget: int, largest: int) -> bool:
+def applies(gate: Gate, place: GateTarget, budget: int, largest: int) -> bool:
     """Whether a gate on answers applies to those at a budget.
 
     Args:
@@ -170,7 +172,7 @@ def applies(gate: Gate, place: Place, budget: int, largest: int) -> bool:
     return gate.every or budget in (gate.budgets or (largest,))
 
 
-def _elsewhere(gate: Gate, place: Place) -> str:
+def _elsewhere(gate: Gate, place: GateTarget) -> str:
     """The first of a gate's selectors that does not go with a place; empty if all do."""
     if gate.option and not registry.judged()[place.judged].by_option:
         return "eval"
@@ -185,7 +187,7 @@ def _elsewhere(gate: Gate, place: Place) -> str:
     return ""
 
 
-def _measures(gate: Gate, place: Place) -> bool:
+def _measures(gate: Gate, place: GateTarget) -> bool:
     if gate.metric in (CONFORMANCE, SATURATION) or not place.answers:
         return _measures_at_all(gate, place)
     if place.by_mode:
@@ -195,7 +197,7 @@ def _measures(gate: Gate, place: Place) -> bool:
     return gate.every or (place.budget in gate.budgets if gate.budgets else place.largest)
 
 
-def why_nowhere(gate: Gate, places: Sequence[Place], known: Known) -> str:
+def why_nowhere(gate: Gate, places: Sequence[GateTarget], known: KnownNames) -> str:
     """Why no selected test judges a gate, with the nearest name of what there is."""
     for selector, given, here, also, more in (
         ("eval", gate.evals, [n for p in places for n in p.evals], [], known.evals),
@@ -211,7 +213,7 @@ def why_nowhere(gate: Gate, places: Sequence[Place], known: Known) -> str:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownNames:
     """Names that gates may have, whether or not they are part of a run."""
 
     evals: tuple[str, ...] = ()
@@ -220,7 +222,7 @@ class Known:
     modes: tuple[str, ...] = ()
 
 
-def misspelt(gate: Gate, places: Sequence[Place], known: Known) -> bool:
+def misspelt(gate: Gate, places: Sequence[GateTarget], known: KnownNames) -> bool:
     """Whether a gate names something that is in no run."""
     return not (
         set(gate.evals) <= {*known.evals, *(n for p in places for n in p.evals)}
@@ -241,7 +243,7 @@ def _no_such(selector: str, given: Sequence[str], here: Sequence[str], more: Seq
     return f"no selected test is of {selector} {' or '.join(given)}; of this run: {shown}{hint}"
 
 
-def _not_measured(gate: Gate, places: Sequence[Place]) -> str:
+def _not_measured(gate: Gate, places: Sequence[GateTarget]) -> str:
     if not any(_measures_at_all(gate, p) for p in places):
         return f"no selected test judges it; {how_to_judge(gate.metric)}"
     budgets = sorted({p.budget for p in places if p.budget is not None})
@@ -262,7 +264,7 @@ def how_to_judge(metric: str) -> str:
     return f"call `{call}` in a test, or run `pytest --pyargs pytest_tokenbudget.evals -m {marker}`"
 
 
-def _measures_at_all(gate: Gate, place: Place) -> bool:
+def _measures_at_all(gate: Gate, place: GateTarget) -> bool:
     if gate.metric == CONFORMANCE:
         return registry.judged()[place.judged].metric == gate.metric
     if gate.metric == SATURATION:

@@ -14,14 +14,14 @@ from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.gates.partial_runs import Selection
 from pytest_tokenbudget.gates.table import CONFORMANCE, SATURATION, Gate
 from pytest_tokenbudget.gates.targets import (
-    Known,
-    Place,
+    GateTarget,
+    KnownNames,
     how_to_judge,
     judges,
     misspelt,
     why_nowhere,
 )
-from pytest_tokenbudget.gates.verdicts import Judgement
+from pytest_tokenbudget.gates.verdicts import GateJudgement
 from pytest_tokenbudget.settings.option_values import MODES
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ class Unjudged:
 
 def unjudged(
     gates: Sequence[Gate],
-    places: Sequence[Place],
-    judgements: Sequence[Judgement],
+    places: Sequence[GateTarget],
+    judgements: Sequence[GateJudgement],
     outcomes: Mapping[str, str],
-    known: Known,
+    known: KnownNames,
     *,
     selection: Selection | None = None,
 ) -> Iterator[Unjudged]:
@@ -110,7 +110,7 @@ def unjudged(
                     yield Unjudged(gate, reason, model, not excuse, excuse)
 
 
-def _budgets(gate: Gate, places: Sequence[Place]) -> Sequence[int | None]:
+def _budgets(gate: Gate, places: Sequence[GateTarget]) -> Sequence[int | None]:
     """The budgets that must have been judged; None where any one will do."""
     if gate.metric in (CONFORMANCE, SATURATION):
         return (None,)
@@ -120,7 +120,7 @@ def _budgets(gate: Gate, places: Sequence[Place]) -> Sequence[int | None]:
 
 
 def _why(
-    gate: Gate, budget: int | None, places: Sequence[Place], outcomes: Mapping[str, str]
+    gate: Gate, budget: int | None, places: Sequence[GateTarget], outcomes: Mapping[str, str]
 ) -> str:
     at = [p for p in places if budget is None or p.budget in (None, budget)]
     if not at:
@@ -135,12 +135,12 @@ def _why(
     return f"{name} {what}"
 
 
-def known_names(session: Session, evals: Collection[str]) -> Known:
+def known_names(session: Session, evals: Collection[str]) -> KnownNames:
     """All names that gates may have, in this run or another."""
     files = (path.stem.removeprefix("test_") for path in sorted(suite().glob("test_*.py")))
     specs = session.catalogue.values()
     further = (mode for each in registry.judged().values() for mode in each.modes)
-    return Known(
+    return KnownNames(
         evals=(*files, *evals),
         models=(*session.catalogue, *(spec.source for spec in specs)),
         tasks=TASKS.names,
@@ -148,12 +148,12 @@ def known_names(session: Session, evals: Collection[str]) -> Known:
     )
 
 
-def broken(judgements: Sequence[Judgement], missing: Sequence[Unjudged]) -> int:
+def broken(judgements: Sequence[GateJudgement], missing: Sequence[Unjudged]) -> int:
     """How many verdicts fail the run."""
     return sum(not j.kept for j in judgements) + sum(each.fails for each in missing)
 
 
-def headline(judgements: Sequence[Judgement], missing: Sequence[Unjudged]) -> str:
+def headline(judgements: Sequence[GateJudgement], missing: Sequence[Unjudged]) -> str:
     """How many verdicts there are, and how many of them fail."""
     total = len(judgements) + sum(not each.selection for each in missing)
     fails = broken(judgements, missing)

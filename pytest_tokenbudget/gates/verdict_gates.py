@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from pytest_tokenbudget import registry
 from pytest_tokenbudget.gates.table import Gate
-from pytest_tokenbudget.gates.targets import Place, goes_with
-from pytest_tokenbudget.gates.verdicts import Judgement, judgement_at, settle
+from pytest_tokenbudget.gates.targets import GateTarget, goes_with
+from pytest_tokenbudget.gates.verdicts import GateJudgement, judgement_at, settle
 
 Verdicts = Callable[[Sequence[str], object], Sequence[tuple[str, str, str]]]
 
@@ -24,7 +24,11 @@ class VerdictGates:
     """
 
     def __init__(
-        self, gates: Sequence[Gate], place: Place, kept: list[Judgement], verdicts: Verdicts
+        self,
+        gates: Sequence[Gate],
+        place: GateTarget,
+        kept: list[GateJudgement],
+        verdicts: Verdicts,
     ) -> None:
         metric = registry.judged()[place.judged].metric
         self.gates = tuple(g for g in gates if g.metric == metric and goes_with(g, place))
@@ -49,7 +53,7 @@ class VerdictGates:
     # The former name for findings on the whole.
     check_all = check
 
-    def judge(self, finding: object) -> list[Judgement]:
+    def judge(self, finding: object) -> list[GateJudgement]:
         """Every threshold that concerns a finding, judged."""
         return [
             self._judgement(gate, fault, evidence)
@@ -57,7 +61,7 @@ class VerdictGates:
             for _, fault, evidence in self._verdicts((str(gate.threshold),), finding)
         ]
 
-    def _judgement(self, gate: Gate, fault: str, evidence: str) -> Judgement:
+    def _judgement(self, gate: Gate, fault: str, evidence: str) -> GateJudgement:
         unknown = "cannot be judged" in fault
         return replace(
             judgement_at(gate, self.place),

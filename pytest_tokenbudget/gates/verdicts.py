@@ -10,19 +10,19 @@ import pytest
 
 from pytest_tokenbudget.common.messages import nearest
 from pytest_tokenbudget.gates.table import P95, Gate
-from pytest_tokenbudget.gates.targets import Place
+from pytest_tokenbudget.gates.targets import GateTarget
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.answers import Answers
     from pytest_tokenbudget.core.saturation import Saturation
-    from pytest_tokenbudget.stats.decision_rules import Verdict
+    from pytest_tokenbudget.stats.decision_rules import ThresholdDecision
 
 
 LONGER = 0.05
 
 
 @dataclass(frozen=True)
-class Judgement:
+class GateJudgement:
     """What a gate decided at one place.
 
     Attributes:
@@ -88,7 +88,9 @@ class Judgement:
     by_chance: float | None = None
 
 
-def with_verdict(judgement: Judgement, verdict: Verdict, sentence: str) -> Judgement:
+def with_verdict(
+    judgement: GateJudgement, verdict: ThresholdDecision, sentence: str
+) -> GateJudgement:
     """The judgement with all that a verdict says."""
     demand, estimate = verdict.demand, verdict.estimate
     return replace(
@@ -111,7 +113,7 @@ def with_verdict(judgement: Judgement, verdict: Verdict, sentence: str) -> Judge
     )
 
 
-def judge_answers(gate: Gate, answers: Answers, place: Judgement) -> Judgement:
+def judge_answers(gate: Gate, answers: Answers, place: GateJudgement) -> GateJudgement:
     """A gate on answers.
 
     Args:
@@ -120,7 +122,7 @@ def judge_answers(gate: Gate, answers: Answers, place: Judgement) -> Judgement:
         place: Where it is judged.
     """
     from pytest_tokenbudget.gates.metrics import evidence_of
-    from pytest_tokenbudget.stats.decision_rules import Ruling, decide
+    from pytest_tokenbudget.stats.decision_rules import Decision, decide
 
     of = " or ".join(gate.categories)
     name = gate.measured.name + (f" of {of}" if of else "")
@@ -132,17 +134,23 @@ def judge_answers(gate: Gate, answers: Answers, place: Judgement) -> Judgement:
         return _judge_p95(gate, chosen, name, place)
     verdict = decide(evidence_of(gate.metric, chosen), gate.demand())
     sentence = verdict.sentence(name, gate.unit, whose(gate))
-    if verdict.ruling is Ruling.UNKNOWN:
+    if verdict.ruling is Decision.UNKNOWN:
         sentence = f"{name} was not measured: {_nothing(chosen)}"
     elif chosen.errors and gate.metric != "max_error_rate":
         sentence += f", {chosen.errors:,} more ended in engine errors"
     return with_verdict(place, verdict, sentence)
 
 
-def _judge_p95(gate: Gate, answers: Answers, name: str, place: Judgement) -> Judgement:
+def _judge_p95(gate: Gate, answers: Answers, name: str, place: GateJudgement) -> GateJudgement:
     """A gate on the 95th percentile, which is one on the share of answers that are longer."""
     from pytest_tokenbudget.gates.metrics import longest_of
-    from pytest_tokenbudget.stats.decision_rules import Demand, Rule, Ruling, Unit, decide
+    from pytest_tokenbudget.stats.decision_rules import (
+        Decision,
+        DecisionRule,
+        MetricUnit,
+        Threshold,
+        decide,
+    )
     from pytest_tokenbudget.stats.evidence import Rate, quantile_estimate
 
     assert not isinstance(gate.threshold, str)
@@ -151,18 +159,18 @@ def _judge_p95(gate: Gate, answers: Answers, name: str, place: Judgement) -> Jud
         return replace(place, sentence=f"{name} was not measured: {_nothing(answers)}")
     most = gate.threshold + gate.margin
     # What is not shown to be within the margin fails, as ever.
-    rule = Rule.CONFIDENT if gate.rule == "noninferior" else Rule(gate.rule)
+    rule = DecisionRule.CONFIDENT if gate.rule == "noninferior" else DecisionRule(gate.rule)
     longer = Rate(int((tokens > most).sum()), len(tokens))
-    demand = Demand(LONGER, False, rule, 0.0, gate.confidence, None, gate.allow_inconclusive)
+    demand = Threshold(LONGER, False, rule, 0.0, gate.confidence, None, gate.allow_inconclusive)
     verdict = decide(longer, demand)
-    if gate.rule == "noninferior" and verdict.ruling is Ruling.INCONCLUSIVE:
-        verdict = replace(verdict, ruling=Ruling.FAILED)
+    if gate.rule == "noninferior" and verdict.ruling is Decision.INCONCLUSIVE:
+        verdict = replace(verdict, ruling=Decision.FAILED)
     estimate = quantile_estimate(tokens, 1 - LONGER, gate.confidence, float(answers.most))
-    value, low, high = (Unit.TOKENS.number(each) for each in estimate[:3])
-    verb = {Ruling.PASSED: "is at most", Ruling.FAILED: "is above"}.get(
+    value, low, high = (MetricUnit.TOKENS.number(each) for each in estimate[:3])
+    verb = {Decision.PASSED: "is at most", Decision.FAILED: "is above"}.get(
         verdict.ruling, "is inconclusive about"
     )
-    share = Unit.SHARE.number(longer.value)
+    share = MetricUnit.SHARE.number(longer.value)
     return replace(
         with_verdict(place, replace(verdict, estimate=estimate), ""),
         rule=gate.rule,
@@ -171,8 +179,8 @@ def _judge_p95(gate: Gate, answers: Answers, name: str, place: Judgement) -> Jud
         change_unit="share",
         sentence=(
             f"{name} {value} tokens [{low}, {high}] {verb} {whose(gate)} "
-            f"{Unit.TOKENS.limit(most)} tokens: {share} % of the answers are longer, 5 % may be "
-            f"({verdict.evidence(Unit.SHARE)})"
+            f"{MetricUnit.TOKENS.limit(most)} tokens: {share} % of the answers are longer, 5 % may "
+            f"be ({verdict.evidence(MetricUnit.SHARE)})"
         ),
     )
 
@@ -200,7 +208,7 @@ def _nothing(answers: Answers) -> str:
     return "no answer was completed"
 
 
-def judge_saturation(gate: Gate, saturation: Saturation, place: Judgement) -> Judgement:
+def judge_saturation(gate: Gate, saturation: Saturation, place: GateJudgement) -> GateJudgement:
     """A gate on the saturation point, which is a matter of a difference that was tested.
 
     Its budget at most must be shown to lose no more than the margin against the largest. Where that
@@ -211,7 +219,13 @@ def judge_saturation(gate: Gate, saturation: Saturation, place: Judgement) -> Ju
         saturation: The saturation point.
         place: Where it is judged.
     """
-    from pytest_tokenbudget.stats.decision_rules import Demand, Rule, Ruling, Unit, decide
+    from pytest_tokenbudget.stats.decision_rules import (
+        Decision,
+        DecisionRule,
+        MetricUnit,
+        Threshold,
+        decide,
+    )
     from pytest_tokenbudget.stats.evidence import Change
     from pytest_tokenbudget.stats.intervals import Estimate
 
@@ -229,27 +243,27 @@ def judge_saturation(gate: Gate, saturation: Saturation, place: Judgement) -> Ju
         )
         if not kept:
             return replace(place, sentence=sentence)
-    ruling = Ruling.PASSED if kept else Ruling.FAILED
+    ruling = Decision.PASSED if kept else Decision.FAILED
     evidence = ""
     if compared:
         best = max(compared, key=lambda each: each.budget)
         if gate.rule == "confident" and not kept and not best.worse:
-            ruling = Ruling.INCONCLUSIVE
-        shown = Demand(
-            0.0, True, Rule.NONINFERIOR, saturation.margin, 2 * saturation.confidence - 1
+            ruling = Decision.INCONCLUSIVE
+        shown = Threshold(
+            0.0, True, DecisionRule.NONINFERIOR, saturation.margin, 2 * saturation.confidence - 1
         )
         change = Change(best.lost, best.won, best.problems)
         known = Estimate(best.difference, best.lower_bound, best.upper_bound, best.problems)
         verdict = decide(change, shown, known)
         place = with_verdict(place, verdict, "")
-        value, low, high = (Unit.CHANGE.number(each) for each in verdict.estimate[:3])
+        value, low, high = (MetricUnit.CHANGE.number(each) for each in verdict.estimate[:3])
         evidence = (
             f"; at {best.budget:,} accuracy is {value} points [{low}, {high}] from that at "
-            f"{saturation.largest:,} ({verdict.evidence(Unit.CHANGE)})"
+            f"{saturation.largest:,} ({verdict.evidence(MetricUnit.CHANGE)})"
         )
-    allowed = ruling is Ruling.INCONCLUSIVE and gate.allow_inconclusive
+    allowed = ruling is Decision.INCONCLUSIVE and gate.allow_inconclusive
     limit = f"{whose(gate)} {most:,} tokens"
-    if ruling is Ruling.INCONCLUSIVE:
+    if ruling is Decision.INCONCLUSIVE:
         said = f"whether saturation is at most {limit} is not resolved"
     elif found is None:
         said = f"saturation is not shown to be at most {limit}"
@@ -268,16 +282,18 @@ def judge_saturation(gate: Gate, saturation: Saturation, place: Judgement) -> Ju
     )
 
 
-def records(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
+def records(judgements: Sequence[GateJudgement]) -> list[dict[str, Any]]:
     """Judgements as plain values."""
     from pytest_tokenbudget.report.files import to_record
 
     return [dict(to_record(asdict(each))) for each in judgements]
 
 
-def judgement_at(gate: Gate, place: Place, budget: int | None = None, mode: str = "") -> Judgement:
+def judgement_at(
+    gate: Gate, place: GateTarget, budget: int | None = None, mode: str = ""
+) -> GateJudgement:
     """A judgement that is still to be made."""
-    return Judgement(
+    return GateJudgement(
         gate=gate.label,
         metric=gate.metric,
         shown=gate.shown(),
@@ -293,7 +309,7 @@ def judgement_at(gate: Gate, place: Place, budget: int | None = None, mode: str 
     )
 
 
-def settle(found: Sequence[Judgement], kept: list[Judgement]) -> None:
+def settle(found: Sequence[GateJudgement], kept: list[GateJudgement]) -> None:
     """Keep judgements for the reports, and fail the test if one says so.
 
     Raises:

@@ -53,7 +53,7 @@ class AllocationError(PrintableError, ValueError):
 
 
 @dataclass(frozen=True)
-class Row:
+class AllocationRow:
     """A row of the table.
 
     Attributes:
@@ -74,13 +74,13 @@ class Row:
 
 
 # The first row that matches counts.
-TABLE: Final[tuple[Row, ...]] = (
-    Row("MiniMax-M2 REAP-50", "minimax-m2", 128_000, r"reap[-_]?50(?!\d)"),
-    Row("MiniMax-M2", "minimax-m2", 64_000),
-    Row("DeepSeek-R1 distills", "deepseek-r1", 64_000, r"distill|llama|qwen"),
-    Row("DeepSeek-R1", "deepseek-r1", 64_000),
-    Row("GLM-4.5/4.6/4.7", "glm-4.5", 32_000),
-    Row(
+TABLE: Final[tuple[AllocationRow, ...]] = (
+    AllocationRow("MiniMax-M2 REAP-50", "minimax-m2", 128_000, r"reap[-_]?50(?!\d)"),
+    AllocationRow("MiniMax-M2", "minimax-m2", 64_000),
+    AllocationRow("DeepSeek-R1 distills", "deepseek-r1", 64_000, r"distill|llama|qwen"),
+    AllocationRow("DeepSeek-R1", "deepseek-r1", 64_000),
+    AllocationRow("GLM-4.5/4.6/4.7", "glm-4.5", 32_000),
+    AllocationRow(
         "Qwen3",
         "qwen3",
         32_000,
@@ -146,7 +146,7 @@ def family_of(model_id: str) -> str | None:
     return None
 
 
-def find_row(model_id: str) -> tuple[Row | None, str]:
+def find_row(model_id: str) -> tuple[AllocationRow | None, str]:
     """The row of a model, and why it is this one or none.
 
     Args:

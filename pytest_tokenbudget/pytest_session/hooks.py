@@ -37,9 +37,9 @@ def register(config: pytest.Config) -> None:
         shown = reporter.Reporter(config, session)
         manager.register(shown, "tokenbudget-reporter")
         if session.settings.save is not None or session.settings.compare is not None:
-            from pytest_tokenbudget.baselines.plugin import BaselineKeeper
+            from pytest_tokenbudget.baselines.plugin import BaselinePlugin
 
-            kept = BaselineKeeper(config, session, shown)
+            kept = BaselinePlugin(config, session, shown)
             manager.register(kept, "tokenbudget-baselines")
     manager.register(sys.modules[__name__], HOOKS)
 
@@ -72,7 +72,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     with named_in_errors(session.config):
         preflight.check_selected(session)
-    return dry_run.say(session)
+    return dry_run.report_dry_run(session)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -21,7 +21,7 @@ from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.engines.planning import gpus_of
 from pytest_tokenbudget.gates.partial_runs import on_command_line
 from pytest_tokenbudget.gates.plugin import NAME as GATES
-from pytest_tokenbudget.gates.plugin import Keeper
+from pytest_tokenbudget.gates.plugin import GatesPlugin
 from pytest_tokenbudget.models.choice import engine_of
 from pytest_tokenbudget.settings.config_file import ConfigError
 
@@ -47,7 +47,7 @@ def check_selected(session: pytest.Session) -> None:
     if session.testsfailed and not config.option.continue_on_collection_errors:
         return
     keeper = config.pluginmanager.get_plugin(GATES)
-    if isinstance(keeper, Keeper):
+    if isinstance(keeper, GatesPlugin):
         keeper.refuse_unknown_budgets(session.items)
     needed: dict[ModelSpec, bool] = {}
     for item in session.items:

@@ -13,7 +13,7 @@ from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
 
 
 @dataclass(frozen=True)
-class Family:
+class ModelFamily:
     """A family of thinking models.
 
     Attributes:
@@ -58,15 +58,17 @@ _ELSEWHERE: Final = {
 # Parsers: vllm/reasoning/__init__.py and docs/features/reasoning_outputs.md of vLLM, DetectorMap in
 # python/sglang/srt/parser/reasoning_parser.py of SGLang, both as stored in autumn 2026. Sampling:
 # the model cards on the hub.
-FAMILIES: Final[Mapping[str, Family]] = {
+FAMILIES: Final[Mapping[str, ModelFamily]] = {
     family.name: family
     for family in (
-        Family("qwen3", "qwen3", "qwen3", "qwen3", "qwen3", (0.6, 0.95), (0.7, 0.8), "sentence"),
-        Family(
+        ModelFamily(
+            "qwen3", "qwen3", "qwen3", "qwen3", "qwen3", (0.6, 0.95), (0.7, 0.8), "sentence"
+        ),
+        ModelFamily(
             "deepseek-r1", "deepseek-r1", "deepseek-r1", "deepseek_r1", "deepseek-r1", (0.6, 0.95)
         ),
-        Family("glm-4.5", "glm-4", "glm-4.5", "glm45", "glm45", (1.0, 0.95)),
-        Family(
+        ModelFamily("glm-4.5", "glm-4", "glm-4.5", "glm45", "glm45", (1.0, 0.95)),
+        ModelFamily(
             "minimax-m2",
             "minimax-m2",
             "minimax-m2",
@@ -74,13 +76,13 @@ FAMILIES: Final[Mapping[str, Family]] = {
             "minimax-append-think",
             (1.0, 0.95),
         ),
-        Family("gpt-oss", "gpt-oss", "gpt-oss", "openai_gptoss", "gpt-oss", (1.0, 1.0)),
-        Family("seed-oss", "seed-oss", "seed-oss", "seed_oss", None, (1.1, 0.95)),
+        ModelFamily("gpt-oss", "gpt-oss", "gpt-oss", "openai_gptoss", "gpt-oss", (1.0, 1.0)),
+        ModelFamily("seed-oss", "seed-oss", "seed-oss", "seed_oss", None, (1.1, 0.95)),
     )
 }
 
 
-def find_family(model_id: str) -> Family | None:
+def find_family(model_id: str) -> ModelFamily | None:
     """The family of a resolved model id; None for a stranger.
 
     Args:

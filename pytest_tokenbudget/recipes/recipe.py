@@ -25,7 +25,7 @@ from pytest_tokenbudget.models.resolution import (
     load_catalogue,
     resolve_model,
 )
-from pytest_tokenbudget.recipes.families import Family, find_family
+from pytest_tokenbudget.recipes.families import ModelFamily, find_family
 from pytest_tokenbudget.recipes.measured import is_settings, recipe_keys
 from pytest_tokenbudget.settings.config_file import ConfigError, read_toml
 from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
@@ -113,7 +113,7 @@ class Serving:
 
     recipe: Recipe
     model: str
-    family: Family | None
+    family: ModelFamily | None
     thinking: ThinkingFormat | None
     allocation: Allocation
     spec: ModelSpec | None

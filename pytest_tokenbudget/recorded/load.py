@@ -20,7 +20,7 @@ from pytest_tokenbudget.recorded.traces import (
 )
 from pytest_tokenbudget.recorded.values import expected
 from pytest_tokenbudget.tasks.answers import parse_number
-from pytest_tokenbudget.tasks.base import Task, Verdict
+from pytest_tokenbudget.tasks.base import AnswerVerdict, Task
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.ruled import ANSWER, NUMBER, GivenTask
 from pytest_tokenbudget.tasks.verdict_changes import Stretch, merged
@@ -47,7 +47,7 @@ class RecordedTask(GivenTask):
         """Name and version of the way answers are found, or the record's scorer."""
         return f"recorded {self._scorer}" if self._scorer else super().extractor
 
-    def judge_text(self, problem: Problem, text: str, truncated: bool) -> Verdict:
+    def judge_text(self, problem: Problem, text: str, truncated: bool) -> AnswerVerdict:
         """Right where it is one of the expected answers."""
         verdicts = [self.rule.judge(answer, text, truncated) for answer in _answers(problem)]
         return next((verdict for verdict in verdicts if verdict.correct), verdicts[0])

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_tokenbudget.core.scoring import Judged, judge, judge_by
+from pytest_tokenbudget.core.scoring import JudgedCut, judge, judge_by
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Cut, Outcome, StopReason, Trace
 from pytest_tokenbudget.recorded.records import Recording, Runs
 from pytest_tokenbudget.recorded.traces import Measured
-from pytest_tokenbudget.tasks.base import NO_ANSWER, Verdict
+from pytest_tokenbudget.tasks.base import NO_ANSWER, AnswerVerdict
 from pytest_tokenbudget.tasks.problem import Problem
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Agreement(NamedTuple):
+class ScorerAgreement(NamedTuple):
     """How often a scorer of the record and ours say the same.
 
     Attributes:
@@ -118,7 +118,7 @@ class RecordedStudy(Study):
             if measured.trace.stop_reason is StopReason.ERROR
         )
 
-    def judged(self, budget: int) -> tuple[Judged, ...]:
+    def judged(self, budget: int) -> tuple[JudgedCut, ...]:
         """Every generation of the complete problems at ``budget``, judged.
 
         Raises:
@@ -135,16 +135,16 @@ class RecordedStudy(Study):
             )
         return self._judged[budget]
 
-    def _judge(self, problem: Problem, key: tuple[str, int], budget: int) -> Judged:
+    def _judge(self, problem: Problem, key: tuple[str, int], budget: int) -> JudgedCut:
         cut = self._cut(key, budget)
         if not self.scorer:
             return judge(self.task, problem, cut)
         source = self.measured[budget if budget in self.measured else max(self.measured)]
         right = source[key].record.verdicts.get(self.scorer, False)
 
-        def as_recorded(text: str, truncated: bool) -> Verdict:
+        def as_recorded(text: str, truncated: bool) -> AnswerVerdict:
             # The verdict is on the whole text and says nothing of one that was cut.
-            return NO_ANSWER if truncated else Verdict("as recorded", self.scorer, right)
+            return NO_ANSWER if truncated else AnswerVerdict("as recorded", self.scorer, right)
 
         return judge_by(as_recorded, problem, cut)
 
@@ -215,7 +215,7 @@ class RecordedStudy(Study):
         return [one for at in self.measured.values() for one in at.values()]
 
     @cached_property
-    def agreements(self) -> tuple[Agreement, ...]:
+    def agreements(self) -> tuple[ScorerAgreement, ...]:
         """How often the record's own verdicts and ours differ, by scorer of the record."""
         compared: Counter[str] = Counter()
         ours: Counter[str] = Counter()
@@ -232,7 +232,7 @@ class RecordedStudy(Study):
                     compared[scorer] += 1
                     ours[scorer] += judged.correct and not right
                     theirs[scorer] += right and not judged.correct
-        return tuple(Agreement(s, compared[s], ours[s], theirs[s]) for s in compared)
+        return tuple(ScorerAgreement(s, compared[s], ours[s], theirs[s]) for s in compared)
 
     @cached_property
     def source(self) -> dict[str, object]:

@@ -32,7 +32,7 @@ UNKNOWN_ID = -1
 SLACK = 1.05
 
 
-class Tokens(NamedTuple):
+class TextTokens(NamedTuple):
     """A text's tokens.
 
     Attributes:
@@ -44,7 +44,7 @@ class Tokens(NamedTuple):
     offsets: tuple[int, ...]
 
 
-Count = Callable[[str], Tokens]
+Count = Callable[[str], TextTokens]
 
 
 class Counter:
@@ -59,7 +59,7 @@ class Counter:
         self._tokenizer = tokenizer
         self.name = name
 
-    def __call__(self, text: str) -> Tokens:
+    def __call__(self, text: str) -> TextTokens:
         """The tokens of a text, no special ones added."""
         # Broken output can hold half of a surrogate pair, which no tokenizer takes.
         text = text.encode("utf-16-le", "replace").decode("utf-16-le", "replace")
@@ -68,14 +68,14 @@ class Counter:
         ids = tuple(encoded["input_ids"])
         decoded, offsets = text_and_offsets(self._decode, ids)
         if decoded == text:
-            return Tokens(ids, offsets)
+            return TextTokens(ids, offsets)
         if not wanted:
-            return Tokens(ids, _spread(len(ids), len(text)))
+            return TextTokens(ids, _spread(len(ids), len(text)))
         reached, ends = 0, []
         for _, end in encoded["offset_mapping"]:
             reached = max(reached, end)
             ends.append(reached)
-        return Tokens(ids, (*ends[:-1], len(text)) if ends else ())
+        return TextTokens(ids, (*ends[:-1], len(text)) if ends else ())
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(
@@ -185,9 +185,9 @@ class _Counts:
     def __init__(self, recording: Recording, count: Count | None) -> None:
         self._recording = recording
         self._count = count
-        self._found: dict[str, Tokens] = {}
+        self._found: dict[str, TextTokens] = {}
 
-    def of(self, text: str) -> Tokens | None:
+    def of(self, text: str) -> TextTokens | None:
         """The tokens of a text; None where there is no tokenizer."""
         if self._count is None:
             return None
@@ -273,7 +273,7 @@ def _unknown_if_hidden(record: Record) -> Record:
     )
 
 
-def _truncated(record: Record, tokens: Tokens | None, counts: _Counts) -> tuple[bool, bool]:
+def _truncated(record: Record, tokens: TextTokens | None, counts: _Counts) -> tuple[bool, bool]:
     """Whether the budget cut it, and whether that had to be inferred."""
     if record.error:
         return False, False
@@ -311,7 +311,7 @@ def _breaks_off(text: str) -> bool:
     return unfinished_sentence(text) and "####" not in text.rpartition("\n")[2]
 
 
-def _total(record: Record, tokens: Tokens | None, truncated: bool) -> int:
+def _total(record: Record, tokens: TextTokens | None, truncated: bool) -> int:
     if record.tokens is not None:
         return record.tokens
     counted = len(tokens.ids) if tokens else 0
@@ -330,7 +330,7 @@ def _total(record: Record, tokens: Tokens | None, truncated: bool) -> int:
 
 
 def _places(
-    record: Record, tokens: Tokens | None, total: int, ended: bool
+    record: Record, tokens: TextTokens | None, total: int, ended: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Ids, and where in the text each ends, for ``total`` tokens."""
     length = len(record.text)

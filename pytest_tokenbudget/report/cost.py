@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_tokenbudget.core.scoring import Judged
+from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Outcome, Trace
 from pytest_tokenbudget.report.limits import recommended_limits
@@ -73,7 +73,7 @@ class CostReport:
         return next(point for point in self.points if point.budget == budget)
 
 
-class Row(NamedTuple):
+class PaidAnswer(NamedTuple):
     """One answer as it is paid for; NaN for an error.
 
     Attributes:
@@ -94,21 +94,21 @@ def prompt_tokens(trace: Trace) -> int:
     return len(trace.prompt_ids) or trace.usage.get("prompt_tokens", 0)
 
 
-def row_of(judged: Judged) -> Row:
+def row_of(judged: JudgedCut) -> PaidAnswer:
     """One answer of a study as it is paid for."""
     cut = judged.cut
     if judged.outcome is Outcome.ERROR:
-        return Row(*[float("nan")] * 4)
+        return PaidAnswer(*[float("nan")] * 4)
     # Without a block that was opened, what looks like thinking is what a format calls so.
     thought = cut.thinking_tokens if cut.format is not None and cut.opened else 0
-    return Row(prompt_tokens(cut.trace), cut.tokens_used, thought, judged.correct)
+    return PaidAnswer(prompt_tokens(cut.trace), cut.tokens_used, thought, judged.correct)
 
 
-def table_of(rows: Sequence[Row], problems: int) -> Floats:
+def table_of(rows: Sequence[PaidAnswer], problems: int) -> Floats:
     """Rows as fields x problems x samples."""
     import numpy as np
 
-    return np.array(rows, dtype=np.float64).T.reshape(len(Row._fields), problems, -1)
+    return np.array(rows, dtype=np.float64).T.reshape(len(PaidAnswer._fields), problems, -1)
 
 
 def cost_report(study: Study, target: float) -> CostReport:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.stats.intervals import Estimate
 
 NAME = "fig1_cost"
-_EACH = style.Look(style.INK, "^", "-.")
-_CHEAPEST = style.Look(style.GREEN, "*", (0, (6, 2, 1, 2)))
+_EACH = style.SeriesStyle(style.INK, "^", "-.")
+_CHEAPEST = style.SeriesStyle(style.GREEN, "*", (0, (6, 2, 1, 2)))
 
 
 def cost_figure(study: Study, directory: Path, target: float) -> list[Path]:

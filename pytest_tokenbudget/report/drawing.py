@@ -130,7 +130,7 @@ def series(
     axes: Axes,
     budgets: Sequence[float],
     estimates: Sequence[Estimate],
-    look: style.Look,
+    look: style.SeriesStyle,
     label: str = "",
     *,
     band: bool = True,
@@ -197,7 +197,7 @@ def side_by_side(places: Sequence[float], number: int, of: int) -> list[float]:
 
 
 def nested_marker(
-    axes: Axes, at: tuple[float, float], look: style.Look, number: int, label: str = ""
+    axes: Axes, at: tuple[float, float], look: style.SeriesStyle, number: int, label: str = ""
 ) -> None:
     """A hollow marker that shows those drawn at the same place: a later one is smaller.
 

@@ -26,7 +26,7 @@ SIGNS = {
 
 
 @dataclass(frozen=True)
-class Job:
+class GithubJob:
     """The job that this run is a part of.
 
     Attributes:
@@ -42,7 +42,7 @@ class Job:
     run: str = ""
 
 
-def current_job(environ: Mapping[str, str] | None = None) -> Job | None:
+def current_job(environ: Mapping[str, str] | None = None) -> GithubJob | None:
     """The job, None outside of GitHub Actions."""
     known = os.environ if environ is None else environ
     if known.get("GITHUB_ACTIONS") != "true":
@@ -50,7 +50,7 @@ def current_job(environ: Mapping[str, str] | None = None) -> Job | None:
     server, repository = known.get("GITHUB_SERVER_URL", ""), known.get("GITHUB_REPOSITORY", "")
     base = f"{server}/{repository}" if server.startswith("https://") and repository else ""
     commit, run = known.get("GITHUB_SHA", ""), known.get("GITHUB_RUN_ID", "")
-    return Job(
+    return GithubJob(
         workspace=Path(known.get("GITHUB_WORKSPACE") or Path.cwd()),
         summary=Path(known["GITHUB_STEP_SUMMARY"]) if known.get("GITHUB_STEP_SUMMARY") else None,
         commit=f"{base}/blob/{commit}" if base and commit else "",

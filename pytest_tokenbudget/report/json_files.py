@@ -13,7 +13,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_tokenbudget.core.scoring import Judged
+from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.core.trace import Outcome, StopReason
 from pytest_tokenbudget.report.files import safe_name
@@ -59,12 +59,12 @@ def file_stem(study: Study) -> str:
     return stem if study.mode == PLAIN else f"{stem}+{safe_name(study.mode)}"
 
 
-def truncated(judged: Judged) -> bool:
+def truncated(judged: JudgedCut) -> bool:
     """Whether the budget cut it short; what ended in an error was cut by that instead."""
     return judged.cut.truncated and judged.outcome is not Outcome.ERROR
 
 
-def answer_record(judged: Judged) -> dict[str, object]:
+def answer_record(judged: JudgedCut) -> dict[str, object]:
     """One answer at one budget."""
     problem, cut = judged.problem, judged.cut
     record: dict[str, object] = {
@@ -139,7 +139,7 @@ def recorded_header(
     }
 
 
-def token_stats_of(judged: Sequence[Judged]) -> dict[str, float | int | None]:
+def token_stats_of(judged: Sequence[JudgedCut]) -> dict[str, float | int | None]:
     """Average and maximum of the tokens used, and how many answers the budget cut short."""
     from pytest_tokenbudget.stats.tokens import token_stats
 

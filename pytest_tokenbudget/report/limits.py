@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common.text_layout import percent, plural
-from pytest_tokenbudget.core.scoring import Judged
+from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.report.files import to_record
@@ -134,7 +134,7 @@ def limits_record(found: Recommendations) -> dict[str, object]:
 
 def limits_of(
     problems: Sequence[Problem],
-    answers: Sequence[Judged],
+    answers: Sequence[JudgedCut],
     tokens: Sequence[int],
     *,
     kind: str,

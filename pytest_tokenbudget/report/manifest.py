@@ -36,7 +36,7 @@ class ManifestError(PrintableError, OSError):
     """A manifest cannot be used; the message is for people."""
 
 
-class Problems(NamedTuple):
+class ProblemSet(NamedTuple):
     """Which problems of a task were used.
 
     Attributes:
@@ -47,20 +47,20 @@ class Problems(NamedTuple):
     number: int
     sha256: str = ""
 
-    def same_as(self, other: Problems) -> bool:
+    def same_as(self, other: ProblemSet) -> bool:
         """Whether these are the same problems, as far as both are known."""
         unknown = not (self.sha256 and other.sha256)
         return self.number == other.number and (unknown or self.sha256 == other.sha256)
 
 
-Selection = Mapping[str, Problems]
+Selection = Mapping[str, ProblemSet]
 """Problems by task."""
 
 
-def problems_of(problems: Iterable[Problem]) -> Problems:
+def problems_of(problems: Iterable[Problem]) -> ProblemSet:
     """Describe the problems of a task."""
     rows = sorted({(p.id, p.question, str(p.answer)) for p in problems})
-    return Problems(len(rows), digest(rows))
+    return ProblemSet(len(rows), digest(rows))
 
 
 def same_selection(one: Selection | None, other: Selection | None) -> bool:
@@ -183,7 +183,7 @@ def _from_record(record: Mapping[str, Any]) -> Entry:
     values = {name: record[name] for name in Entry.__dataclass_fields__ if name in record}
     if values["selection"] is not None:
         values["selection"] = {
-            task: Problems(int(found["number"]), str(found["sha256"]))
+            task: ProblemSet(int(found["number"]), str(found["sha256"]))
             for task, found in values["selection"].items()
         }
     for name in ("budgets", "files"):
@@ -226,7 +226,7 @@ def adopt(folder: Path) -> list[Entry]:
             number = int(header.get("problems") or 0) + int(header.get("missing") or 0)
             tasks.setdefault(header["task"], set()).add(number)
     several = len(tasks) != 1 or any(len(numbers) > 1 for numbers in tasks.values())
-    found = {} if several else {task: Problems(max(numbers)) for task, numbers in tasks.items()}
+    found = {} if several else {task: ProblemSet(max(numbers)) for task, numbers in tasks.items()}
     everything = _files(folder)
     entries = []
     for stem, header in headers:

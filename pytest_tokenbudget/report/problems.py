@@ -11,7 +11,7 @@ import pytest
 from pytest_tokenbudget.settings.option_flags import NamingTerminal
 
 
-class Problems:
+class ReportFaults:
     """Collects what goes wrong after the tests, so that it hides none of their results.
 
     Args:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.store import PlanRow, TraceStore
 from pytest_tokenbudget.core.tally import GENERATING
-from pytest_tokenbudget.report.remaining import Length, expected_tokens
+from pytest_tokenbudget.report.remaining import TraceLength, expected_tokens
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -34,7 +34,7 @@ class PlanProgress:
         self.name, self._model, self._cap = row.name, plan.model, plan.cap
         self._total, self._done = row.to_generate, row.to_generate - row.missing
         self._before = store.generated(plan.model)[1]
-        self._finished: dict[str, Length] = {}
+        self._finished: dict[str, TraceLength] = {}
         self._after = row.created
         self._began = time.monotonic()
         self._first: tuple[float, int] | None = None
@@ -53,11 +53,11 @@ class PlanProgress:
         changed = self._done != row.to_generate - row.missing
         self._done = row.to_generate - row.missing
         found, self._after = self._store.lengths(self._model, self._after)
-        self._finished |= {key: Length(*each) for key, each in found.items()}
+        self._finished |= {key: TraceLength(*each) for key, each in found.items()}
         states = [s for s in self._store.states(GENERATING) if s["plan"] == self.name]
         self.generates = bool(states)
         going_on = [
-            Length(*length)
+            TraceLength(*length)
             for state in states
             for key, length in state["lengths"].items()
             if key not in self._finished
@@ -76,7 +76,7 @@ class PlanProgress:
             self._estimated = now
             self._estimate(going_on, row.missing, now)
 
-    def _estimate(self, going_on: list[Length], missing: int, now: float) -> None:
+    def _estimate(self, going_on: list[TraceLength], missing: int, now: float) -> None:
         waiting = max(missing - len(going_on), 0)
         expected = expected_tokens([*self._finished.values()], going_on, waiting, self._cap)
         self._left = None

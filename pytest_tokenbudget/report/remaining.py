@@ -12,7 +12,7 @@ _PARTS = (0.25, 0.5, 1.0)
 _ENOUGH = 5
 
 
-class Length(NamedTuple):
+class TraceLength(NamedTuple):
     """How long a trace is.
 
     Attributes:
@@ -38,7 +38,7 @@ class Remaining:
         cap: Output tokens that are allowed.
     """
 
-    def __init__(self, lengths: Sequence[Length], cap: int) -> None:
+    def __init__(self, lengths: Sequence[TraceLength], cap: int) -> None:
         self.cap = cap
         ends = Counter(each.tokens for each in lengths if each.ended)
         self._times = sorted(ends)
@@ -78,7 +78,7 @@ class Remaining:
         return room if self._rate <= 0 else (1 - exp(-self._rate * room)) / self._rate
 
 
-def _rate(lengths: Sequence[Length], ends: Counter[int], last: int) -> float:
+def _rate(lengths: Sequence[TraceLength], ends: Counter[int], last: int) -> float:
     """Ends a token in the latest part of the range in which there were enough of them."""
     for part in _PARTS:
         low = last * (1 - part)
@@ -90,7 +90,7 @@ def _rate(lengths: Sequence[Length], ends: Counter[int], last: int) -> float:
 
 
 def expected_tokens(
-    finished: Sequence[Length], going_on: Sequence[Length], waiting: int, cap: int
+    finished: Sequence[TraceLength], going_on: Sequence[TraceLength], waiting: int, cap: int
 ) -> tuple[float, float] | None:
     """Tokens that are still to come, together and for the trace that takes longest.
 

@@ -26,7 +26,7 @@ from pytest_tokenbudget.common.package_files import suite
 from pytest_tokenbudget.engines.planning import Kind, SetupError
 from pytest_tokenbudget.report import outcomes
 from pytest_tokenbudget.report.interrupts import listen
-from pytest_tokenbudget.report.problems import Problems
+from pytest_tokenbudget.report.problems import ReportFaults
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.settings import option_flags
 
@@ -142,7 +142,7 @@ class Reporter:
         self.across: list[tuple[Across, Any]] = []
         self.written: list[Path] = []
         self.folder_notes: list[str] = []
-        self.problems = Problems(config, "tokenbudget")
+        self.problems = ReportFaults(config, "tokenbudget")
         self.skipped = outcomes.SkippedEvals()
         self.started = config.stash[STARTED]
         self._watching = ExitStack()
@@ -187,7 +187,7 @@ class Reporter:
         def ready(plan: Plan) -> None:
             self._monitor.wait_for(plan.name)
 
-        return LiveDisplay(write, terminal.hasmarkup, ready, self.session.say)
+        return LiveDisplay(write, terminal.hasmarkup, ready, self.session.log)
 
     def _begin_line(self) -> None:
         terminal = self.config.pluginmanager.getplugin("terminalreporter")

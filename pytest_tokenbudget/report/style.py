@@ -20,7 +20,7 @@ GREY = "#777777"
 DPI = 300
 
 
-class Look(NamedTuple):
+class SeriesStyle(NamedTuple):
     """How one series is told from the others, with colour and without."""
 
     colour: str
@@ -28,19 +28,19 @@ class Look(NamedTuple):
     line: str | tuple[int, tuple[int, ...]]
 
 
-ACCURACY = Look(BLUE, "o", "-")
-COMPLETED = Look(ORANGE, "s", "--")
-TRUNCATED = Look(INK, "^", "-.")
-TOKENS = Look(PURPLE, "D", ":")
+ACCURACY = SeriesStyle(BLUE, "o", "-")
+COMPLETED = SeriesStyle(ORANGE, "s", "--")
+TRUNCATED = SeriesStyle(INK, "^", "-.")
+TOKENS = SeriesStyle(PURPLE, "D", ":")
 # For series of one meaning, such as several models; the order is that of their contrast.
 SERIES = (
     ACCURACY,
-    Look(ORANGE, "s", "--"),
-    Look(GREEN, "^", "-."),
-    Look(PURPLE, "D", ":"),
-    Look(INK, "v", (0, (5, 1, 1, 1, 1, 1))),
-    Look(SKY, "P", (0, (3, 1))),
-    Look(YELLOW, "X", (0, (1, 1))),
+    SeriesStyle(ORANGE, "s", "--"),
+    SeriesStyle(GREEN, "^", "-."),
+    SeriesStyle(PURPLE, "D", ":"),
+    SeriesStyle(INK, "v", (0, (5, 1, 1, 1, 1, 1))),
+    SeriesStyle(SKY, "P", (0, (3, 1))),
+    SeriesStyle(YELLOW, "X", (0, (1, 1))),
 )
 
 # Fonts that know more scripts than matplotlib's own; used where the machine has them.

@@ -9,7 +9,7 @@ from pytest_tokenbudget.common.text_layout import MAX_WIDTH, count, percent, sho
 from pytest_tokenbudget.core.trace import Outcome
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.core.scoring import Judged
+    from pytest_tokenbudget.core.scoring import JudgedCut
     from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.core.truncation_signs import SignCount
 
@@ -22,7 +22,7 @@ _NAMES = {
 _WIDTHS = (20, 15, 20)
 
 
-def truncation_signs(columns: Iterable[Sequence[Judged]]) -> tuple[SignCount, ...]:
+def truncation_signs(columns: Iterable[Sequence[JudgedCut]]) -> tuple[SignCount, ...]:
     """How often each sign occurs in answers that were cut and in complete ones.
 
     Args:

@@ -18,7 +18,7 @@ class ContextError(PrintableError, ValueError):
     """A context window that cannot be made; the message is for people."""
 
 
-class Limit(NamedTuple):
+class ContextLimit(NamedTuple):
     """How long a prompt may be: so many tokens, or a share of what it is.
 
     Attributes:
@@ -30,7 +30,7 @@ class Limit(NamedTuple):
     share: float | None = None
 
     @classmethod
-    def read(cls, text: str) -> Limit:
+    def read(cls, text: str) -> ContextLimit:
         """A limit such as ``512``, ``25%``, or ``0`` and ``100%`` for no truncation.
 
         Raises:
@@ -62,7 +62,7 @@ class Limit(NamedTuple):
         return self.tokens or 0
 
 
-WHOLE = Limit(tokens=0)
+WHOLE = ContextLimit(tokens=0)
 
 
 def prompt_room(context: int, max_new: int | None = None) -> int:

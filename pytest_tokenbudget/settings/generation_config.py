@@ -316,7 +316,7 @@ def _load(path: Path) -> object:
 
 
 @dataclass(frozen=True)
-class Limit:
+class WrittenLimit:
     """A limit to write, and what is known of it."""
 
     tokens: int
@@ -327,7 +327,7 @@ def generation_config_text(
     generation: Mapping[str, object],
     *,
     data: Mapping[str, object] | None = None,
-    limits: Mapping[str, Mapping[str, Limit]] | None = None,
+    limits: Mapping[str, Mapping[str, WrittenLimit]] | None = None,
     about: Collection[str] = (),
 ) -> str:
     """Settings in this form.

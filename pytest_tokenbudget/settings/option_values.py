@@ -44,7 +44,7 @@ def code(names: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Threshold:
+class BudgetThreshold:
     """One gate value: a bound, for one budget or (None) for the largest."""
 
     value: float
@@ -153,11 +153,11 @@ def modes(text: str) -> tuple[str, ...]:
     return tuple(choose(name) for name in names(text))
 
 
-def thresholds(text: str) -> tuple[Threshold, ...]:
+def thresholds(text: str) -> tuple[BudgetThreshold, ...]:
     return tuple(_threshold(item) for item in items(text) or [text])
 
 
-def _threshold(text: str) -> Threshold:
+def _threshold(text: str) -> BudgetThreshold:
     head, colon, tail = text.rpartition(":")
     try:
         budget = int(head) if colon else None
@@ -167,7 +167,7 @@ def _threshold(text: str) -> Threshold:
     if not 0 <= value <= 1:
         hint = f"; for {value:g} % write {value / 100:g}" if 1 < value <= 100 else ""
         raise ValueError(f"allowed: a share from 0 to 1{hint}")
-    return Threshold(value, budget)
+    return BudgetThreshold(value, budget)
 
 
 def counts(text: str) -> tuple[tuple[int, int], ...]:

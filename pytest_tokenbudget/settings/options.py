@@ -18,7 +18,7 @@ from pytest_tokenbudget.settings.option_values import code, number
 if TYPE_CHECKING:
     from pytest_tokenbudget.settings.baseline_values import Tolerance
     from pytest_tokenbudget.settings.generation_config import GenerationConfig
-    from pytest_tokenbudget.settings.option_values import Threshold
+    from pytest_tokenbudget.settings.option_values import BudgetThreshold
 
 T = TypeVar("T")
 
@@ -328,13 +328,13 @@ class Settings:
         "Say what would be generated, in tokens, time, cost and memory; no test is run.",
         "No model is loaded; see [before a run](cost.md#before-a-run).",
     )
-    min_accuracy: tuple[Threshold, ...] = several(
+    min_accuracy: tuple[BudgetThreshold, ...] = several(
         "--min-accuracy",
         values.thresholds,
         "Fail where accuracy is below `SHARE` (largest budget) or `BUDGET:SHARE`.",
         "See [Gates](#gates).",
     )
-    max_truncation: tuple[Threshold, ...] = several(
+    max_truncation: tuple[BudgetThreshold, ...] = several(
         "--max-truncation",
         values.thresholds,
         "Fail where the truncation rate is above `SHARE` (largest budget) or `BUDGET:SHARE`.",

@@ -26,7 +26,7 @@ CONFIDENCE = 0.95
 MOST_PROBLEMS = 10_000_000
 
 
-class Rule(StrEnum):
+class DecisionRule(StrEnum):
     """Which rule decides."""
 
     POINT = "point"
@@ -34,7 +34,7 @@ class Rule(StrEnum):
     NONINFERIOR = "noninferior"
 
 
-class Ruling(StrEnum):
+class Decision(StrEnum):
     """What was decided; ``unknown`` where there was nothing to decide by."""
 
     PASSED = "passed"
@@ -43,7 +43,7 @@ class Ruling(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Unit(StrEnum):
+class MetricUnit(StrEnum):
     """What the numbers are, for people."""
 
     SHARE = "share"
@@ -52,15 +52,15 @@ class Unit(StrEnum):
 
     def number(self, value: float) -> str:
         """A measured value without its unit."""
-        if self is Unit.TOKENS:
+        if self is MetricUnit.TOKENS:
             return f"{value:,.1f}"
-        return f"{100 * value:+.1f}" if self is Unit.CHANGE else f"{100 * value:.1f}"
+        return f"{100 * value:+.1f}" if self is MetricUnit.CHANGE else f"{100 * value:.1f}"
 
     def limit(self, value: float) -> str:
         """A value that somebody chose, without its unit and no longer than they wrote it."""
-        if self is Unit.TOKENS:
+        if self is MetricUnit.TOKENS:
             return f"{value:,.10g}"
-        return f"{100 * value:+.10g}" if self is Unit.CHANGE else f"{100 * value:.10g}"
+        return f"{100 * value:+.10g}" if self is MetricUnit.CHANGE else f"{100 * value:.10g}"
 
     @property
     def after(self) -> str:
@@ -69,11 +69,11 @@ class Unit(StrEnum):
 
     def distance(self, value: float) -> str:
         """How far two values are apart."""
-        return f"{value:,.1f} tokens" if self is Unit.TOKENS else f"{100 * value:.1f} points"
+        return f"{value:,.1f} tokens" if self is MetricUnit.TOKENS else f"{100 * value:.1f} points"
 
 
 @dataclass(frozen=True)
-class Demand:
+class Threshold:
     """A threshold, and how it decides.
 
     Attributes:
@@ -92,7 +92,7 @@ class Demand:
 
     threshold: float
     at_least: bool = True
-    rule: Rule = Rule.POINT
+    rule: DecisionRule = DecisionRule.POINT
     margin: float = 0.0
     confidence: float = 0.95
     change: float | None = None
@@ -100,19 +100,19 @@ class Demand:
 
     def __post_init__(self) -> None:
         check_confidence(self.confidence)
-        if (self.rule is Rule.NONINFERIOR) != (self.margin > 0):
+        if (self.rule is DecisionRule.NONINFERIOR) != (self.margin > 0):
             raise ValueError(
                 "noninferior needs a margin above 0"
-                if self.rule is Rule.NONINFERIOR
+                if self.rule is DecisionRule.NONINFERIOR
                 else f"a margin is for noninferior, not for {self.rule}"
             )
-        if self.change is not None and (self.change <= 0 or self.rule is Rule.NONINFERIOR):
+        if self.change is not None and (self.change <= 0 or self.rule is DecisionRule.NONINFERIOR):
             raise ValueError(
                 "the change that noninferior looks for is its margin"
-                if self.rule is Rule.NONINFERIOR
+                if self.rule is DecisionRule.NONINFERIOR
                 else f"a change to be found is above 0, not {self.change:g}"
             )
-        if self.allow_inconclusive and self.rule is not Rule.CONFIDENT:
+        if self.allow_inconclusive and self.rule is not DecisionRule.CONFIDENT:
             raise ValueError(f"only confident can be inconclusive, not {self.rule}")
 
     @property
@@ -127,7 +127,7 @@ class Demand:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ThresholdDecision:
     """What a demand decided, with all that it rests on.
 
     Attributes:
@@ -145,8 +145,8 @@ class Verdict:
         decided_by: The test that decided, where the interval alone would have decided otherwise.
     """
 
-    demand: Demand
-    ruling: Ruling
+    demand: Threshold
+    ruling: Decision
     estimate: Estimate
     detectable: float | None = None
     wanted: float | None = None
@@ -159,7 +159,7 @@ class Verdict:
         """Whether the demand is kept."""
         return keeps(self.ruling, self.demand)
 
-    def sentence(self, name: str, unit: Unit, threshold: str = "the gate's") -> str:
+    def sentence(self, name: str, unit: MetricUnit, threshold: str = "the gate's") -> str:
         """The verdict with its evidence, for people.
 
         Args:
@@ -167,7 +167,7 @@ class Verdict:
             unit: What its numbers are.
             threshold: Whose threshold it is.
         """
-        if self.ruling is Ruling.UNKNOWN:
+        if self.ruling is Decision.UNKNOWN:
             return f"{name} was not measured (n = {self.estimate.n:,})"
         value, low, high = (unit.number(each) for each in self.estimate[:3])
         limit = f"{threshold} {unit.limit(self.demand.threshold)}{unit.after}"
@@ -179,22 +179,22 @@ class Verdict:
             f"({self.evidence(unit)})"
         )
 
-    def _found(self, unit: Unit) -> str:
+    def _found(self, unit: MetricUnit) -> str:
         demand = self.demand
         good, misses = ("at least", "below") if demand.at_least else ("at most", "above")
-        if demand.rule is Rule.NONINFERIOR:
+        if demand.rule is DecisionRule.NONINFERIOR:
             margin = unit.distance(demand.margin)
-            if self.ruling is Ruling.PASSED:
+            if self.ruling is Decision.PASSED:
                 return f"is shown to be no more than {margin} {misses}"
             return f"may be more than {margin} {misses}"
-        if self.ruling is Ruling.INCONCLUSIVE:
+        if self.ruling is Decision.INCONCLUSIVE:
             return "is inconclusive about"
-        return f"is {good if self.ruling is Ruling.PASSED else misses}"
+        return f"is {good if self.ruling is Decision.PASSED else misses}"
 
-    def evidence(self, unit: Unit) -> str:
+    def evidence(self, unit: MetricUnit) -> str:
         """How many problems there were, and what they could have shown, for people."""
         said = [f"n = {self.estimate.n:,}"]
-        nonin = self.demand.rule is Rule.NONINFERIOR
+        nonin = self.demand.rule is DecisionRule.NONINFERIOR
         what = "margin" if nonin else "change"
         if self.detectable is None:
             said.append(f"no {what} could have been found with 80 % power")
@@ -219,7 +219,9 @@ class Verdict:
         return "; ".join(said)
 
 
-def decide(evidence: Evidence, demand: Demand, estimate: Estimate | None = None) -> Verdict:
+def decide(
+    evidence: Evidence, demand: Threshold, estimate: Estimate | None = None
+) -> ThresholdDecision:
     """Hold what was measured against a demand.
 
     Args:
@@ -232,10 +234,10 @@ def decide(evidence: Evidence, demand: Demand, estimate: Estimate | None = None)
         evidence.estimate(demand.confidence) if estimate is None else estimate, demand
     )
     shown = evidence.shown(demand.confidence) if estimate is None else estimate
-    if ruling is Ruling.UNKNOWN:
-        return Verdict(demand, ruling, shown)
+    if ruling is Decision.UNKNOWN:
+        return ThresholdDecision(demand, ruling, shown)
     wanted, needed = _needed(evidence, demand)
-    return Verdict(
+    return ThresholdDecision(
         demand,
         ruling,
         shown,
@@ -247,7 +249,7 @@ def decide(evidence: Evidence, demand: Demand, estimate: Estimate | None = None)
     )
 
 
-def not_kept_at(evidence: Evidence, demand: Demand, truth: float, n: int | None = None) -> float:
+def not_kept_at(evidence: Evidence, demand: Threshold, truth: float, n: int | None = None) -> float:
     """How often a demand is not kept, were ``truth`` true.
 
     Args:
@@ -258,14 +260,14 @@ def not_kept_at(evidence: Evidence, demand: Demand, truth: float, n: int | None 
     """
     good, level = demand.at_least, demand.level
     match demand.rule:
-        case Rule.POINT:
+        case DecisionRule.POINT:
             return 1 - evidence.chance(good, demand.threshold, truth, None, n)
-        case Rule.CONFIDENT if demand.allow_inconclusive:
+        case DecisionRule.CONFIDENT if demand.allow_inconclusive:
             return evidence.chance(not good, _beyond(evidence, demand), truth, level, n)
     return 1 - evidence.chance(good, demand.bound, truth, level, n)
 
 
-def _beyond(evidence: Evidence, demand: Demand) -> float:
+def _beyond(evidence: Evidence, demand: Threshold) -> float:
     """The threshold, as an interval that is shown to miss it must exceed it.
 
     At the end of the range every interval reaches the threshold, and what misses it lies beyond.
@@ -276,15 +278,17 @@ def _beyond(evidence: Evidence, demand: Demand) -> float:
     return threshold + 2 * ROUNDING if threshold <= evidence.least + ROUNDING else threshold
 
 
-def keeps(ruling: Ruling, demand: Demand) -> bool:
+def keeps(ruling: Decision, demand: Threshold) -> bool:
     """Whether a ruling keeps its demand."""
-    return ruling is Ruling.PASSED or (ruling is Ruling.INCONCLUSIVE and demand.allow_inconclusive)
+    return ruling is Decision.PASSED or (
+        ruling is Decision.INCONCLUSIVE and demand.allow_inconclusive
+    )
 
 
-def ruling_of(estimate: Estimate, demand: Demand) -> Ruling:
+def ruling_of(estimate: Estimate, demand: Threshold) -> Decision:
     """What a demand decides by an estimate whose interval has the demand's confidence."""
     if math.isnan(estimate.value):
-        return Ruling.UNKNOWN
+        return Decision.UNKNOWN
     sign = 1.0 if demand.at_least else -1.0
     worst, best = (estimate.low, estimate.high) if sign > 0 else (estimate.high, estimate.low)
 
@@ -292,16 +296,16 @@ def ruling_of(estimate: Estimate, demand: Demand) -> Ruling:
         return sign * (value - demand.bound) >= -ROUNDING
 
     match demand.rule:
-        case Rule.POINT:
-            return Ruling.PASSED if within(estimate.value) else Ruling.FAILED
-        case Rule.NONINFERIOR:
-            return Ruling.PASSED if within(worst) else Ruling.FAILED
+        case DecisionRule.POINT:
+            return Decision.PASSED if within(estimate.value) else Decision.FAILED
+        case DecisionRule.NONINFERIOR:
+            return Decision.PASSED if within(worst) else Decision.FAILED
     if within(worst):
-        return Ruling.PASSED
-    return Ruling.INCONCLUSIVE if within(best) else Ruling.FAILED
+        return Decision.PASSED
+    return Decision.INCONCLUSIVE if within(best) else Decision.FAILED
 
 
-def _detectable(evidence: Evidence, demand: Demand) -> float | None:
+def _detectable(evidence: Evidence, demand: Threshold) -> float | None:
     """The smallest change, or margin, with the power."""
     sign = -1.0 if demand.at_least else 1.0
     threshold, bad = demand.threshold, not demand.at_least
@@ -309,9 +313,9 @@ def _detectable(evidence: Evidence, demand: Demand) -> float | None:
     def power(distance: float) -> float:
         beyond = threshold + sign * distance
         match demand.rule:
-            case Rule.POINT:
+            case DecisionRule.POINT:
                 return 1 - evidence.chance(not bad, threshold, beyond, None)
-            case Rule.CONFIDENT:
+            case DecisionRule.CONFIDENT:
                 return evidence.chance(bad, _beyond(evidence, demand), beyond, demand.level)
         return evidence.chance(not bad, beyond, threshold, demand.level)
 
@@ -338,11 +342,11 @@ def _smallest(power: Callable[[float], float], most: float) -> float | None:
     return high
 
 
-def _needed(evidence: Evidence, demand: Demand) -> tuple[float | None, int | None]:
+def _needed(evidence: Evidence, demand: Threshold) -> tuple[float | None, int | None]:
     """The change that was to be found, and how many problems that takes."""
     good, threshold, level = demand.at_least, demand.threshold, demand.level
     sign = 1.0 if good else -1.0
-    if demand.rule is Rule.NONINFERIOR:
+    if demand.rule is DecisionRule.NONINFERIOR:
         wanted, above, limit, truth = demand.margin, good, demand.bound, threshold
     elif demand.change is not None:
         wanted, above, limit = demand.change, not good, _beyond(evidence, demand)

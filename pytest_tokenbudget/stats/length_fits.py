@@ -142,7 +142,7 @@ def _summed(tokens: Floats, cap: float) -> Lengths:
 
 
 @dataclass(frozen=True)
-class Family:
+class LengthDistribution:
     """A distribution with two parameters that may take any value; arrays are 2 x replicates."""
 
     name: str
@@ -194,7 +194,7 @@ def _normal_log_quantile(theta: Floats, share: float) -> Floats:
     return np.asarray(theta[0] + float(ndtri(share)) * np.exp(theta[1]), np.float64)
 
 
-LOG_NORMAL = Family(
+LOG_NORMAL = LengthDistribution(
     name="log-normal",
     start=_normal_start,
     likelihood=_normal_likelihood,
@@ -245,7 +245,7 @@ def _gamma_log_spread(theta: Floats) -> Floats:
     return np.asarray(np.sqrt(polygamma(1, np.exp(theta[1]))), np.float64)
 
 
-GAMMA = Family(
+GAMMA = LengthDistribution(
     name="gamma",
     start=_gamma_start,
     likelihood=_gamma_likelihood,
@@ -262,7 +262,7 @@ GAMMA = Family(
 _BOUNDS: Mapping[str, tuple[float, float]] = {"log-normal": (-7.0, 4.0), "gamma": (-8.0, 14.0)}
 
 
-def _maximise(family: Family, lengths: Lengths) -> tuple[Floats, Floats]:
+def _maximise(family: LengthDistribution, lengths: Lengths) -> tuple[Floats, Floats]:
     """Parameters of the largest likelihood of every replicate, by damped Newton steps."""
     low, high = _BOUNDS[family.name]
     count = lengths.complete + lengths.capped
@@ -313,7 +313,9 @@ def _derivatives(
     return slope, (aa, ab, bb)
 
 
-def _anderson_darling(family: Family, theta: Floats, tokens: Floats, cap: float) -> Floats:
+def _anderson_darling(
+    family: LengthDistribution, theta: Floats, tokens: Floats, cap: float
+) -> Floats:
     """Anderson and Darling's statistic of each row, of what lies below the cap."""
     n = tokens.shape[1]
     ordered = np.sort(tokens, axis=1)

@@ -22,12 +22,12 @@ from numpy.typing import ArrayLike
 
 from pytest_tokenbudget.stats.intervals import Floats
 from pytest_tokenbudget.stats.length_fits import LengthFit, fit_lengths
-from pytest_tokenbudget.stats.rules_of_thumb import RULES, Rule
+from pytest_tokenbudget.stats.rules_of_thumb import RULES, RuleOfThumb
 from pytest_tokenbudget.stats.tokens import TokenSpread, by_sample, token_spread
 from pytest_tokenbudget.stats.truncation import (
     Bools,
+    LimitVerdict,
     Truncation,
-    Verdict,
     as_traces,
     judge_limit,
     problems_needed,
@@ -55,10 +55,10 @@ class RuleCheck:
         times_recommended: How many times the recommended limit it is; None without one.
     """
 
-    rule: Rule
+    rule: RuleOfThumb
     applies: bool
     truncation: Truncation
-    verdict: Verdict
+    verdict: LimitVerdict
     times_recommended: float | None
 
 
@@ -74,7 +74,7 @@ class Margin:
 
     factor: float
     truncation: Truncation
-    verdict: Verdict
+    verdict: LimitVerdict
 
 
 class Promise(StrEnum):
@@ -197,7 +197,7 @@ def recommend(
     kind: str = "standard",
     target: float = 0.01,
     confidence: float = 0.95,
-    rules: Sequence[Rule] = RULES,
+    rules: Sequence[RuleOfThumb] = RULES,
     fit: bool = True,
 ) -> Recommendation:
     """Recommend a limit from traces.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Rule:
+class RuleOfThumb:
     """A rule of thumb: a limit for a kind of use."""
 
     kind: str
@@ -15,16 +15,16 @@ class Rule:
 
 
 RULES = (
-    Rule("standard", 440, "standard: 440"),
-    Rule("standard", 500, "standard: 500 to 600, lower end"),
-    Rule("standard", 600, "standard: 500 to 600, upper end"),
-    Rule("standard", 1000, "standard: at most 1,000"),
-    Rule("thinking", 1200, "thinking: at least 1,200"),
-    Rule("thinking", 1500, "thinking: 1,500 to 2,000, lower end"),
-    Rule("thinking", 1800, "thinking: 1,800 recommended"),
-    Rule("thinking", 2000, "thinking: 1,500 to 2,000, upper end"),
-    Rule("sequential", 1200, "sequential: 1,200 or more"),
-    Rule("multi-turn", 1500, "multi-turn: 1,500 or more"),
+    RuleOfThumb("standard", 440, "standard: 440"),
+    RuleOfThumb("standard", 500, "standard: 500 to 600, lower end"),
+    RuleOfThumb("standard", 600, "standard: 500 to 600, upper end"),
+    RuleOfThumb("standard", 1000, "standard: at most 1,000"),
+    RuleOfThumb("thinking", 1200, "thinking: at least 1,200"),
+    RuleOfThumb("thinking", 1500, "thinking: 1,500 to 2,000, lower end"),
+    RuleOfThumb("thinking", 1800, "thinking: 1,800 recommended"),
+    RuleOfThumb("thinking", 2000, "thinking: 1,500 to 2,000, upper end"),
+    RuleOfThumb("sequential", 1200, "sequential: 1,200 or more"),
+    RuleOfThumb("multi-turn", 1500, "multi-turn: 1,500 or more"),
 )
 """Limits in common use, each a claim to be measured."""
 

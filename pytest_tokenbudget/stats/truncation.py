@@ -53,7 +53,7 @@ class Truncation:
     upper: float
 
 
-class Verdict(StrEnum):
+class LimitVerdict(StrEnum):
     """What traces say about a limit that someone proposed."""
 
     HOLDS = "holds"  # truncates at most the target
@@ -95,13 +95,13 @@ def truncates(
     )
 
 
-def judge_limit(cut: Truncation, target: float) -> Verdict:
+def judge_limit(cut: Truncation, target: float) -> LimitVerdict:
     """Whether a limit that was fixed beforehand keeps to the target."""
     if cut.upper <= target:
-        return Verdict.HOLDS
+        return LimitVerdict.HOLDS
     if cut.lower > target:
-        return Verdict.REFUTED
-    return Verdict.UNMEASURED if cut.unknown else Verdict.UNRESOLVED
+        return LimitVerdict.REFUTED
+    return LimitVerdict.UNMEASURED if cut.unknown else LimitVerdict.UNRESOLVED
 
 
 def problems_needed(target: float, confidence: float = 0.95, share: float = 0.0) -> int | None:

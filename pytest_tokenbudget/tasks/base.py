@@ -12,7 +12,7 @@ class TaskError(PrintableError):
     """A task could not be found, read or made; the message is for people."""
 
 
-class Verdict(NamedTuple):
+class AnswerVerdict(NamedTuple):
     """What a text amounts to as an answer.
 
     Attributes:
@@ -26,7 +26,7 @@ class Verdict(NamedTuple):
     correct: bool
 
 
-NO_ANSWER = Verdict(None, None, False)
+NO_ANSWER = AnswerVerdict(None, None, False)
 
 
 class Task(Protocol):
@@ -57,7 +57,7 @@ class Task(Protocol):
             TaskError: If ``limit`` is below 1 or cannot be met.
         """
 
-    def judge_text(self, problem: Problem, text: str, truncated: bool) -> Verdict:
+    def judge_text(self, problem: Problem, text: str, truncated: bool) -> AnswerVerdict:
         """Find and judge the answer in ``text``.
 
         Args:

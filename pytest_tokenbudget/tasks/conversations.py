@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from pytest_tokenbudget.context.window_conversation import SYSTEM_ROLES
 from pytest_tokenbudget.tasks import recall
-from pytest_tokenbudget.tasks.base import Task, Verdict
+from pytest_tokenbudget.tasks.base import AnswerVerdict, Task
 from pytest_tokenbudget.tasks.problem import Message, Problem
 
 
@@ -34,7 +34,7 @@ HOPS = {Arm.RECALL: 1, Arm.MULTI_HOP: 2}
 
 
 @dataclass(frozen=True)
-class Posed:
+class ConversationCase:
     """A problem behind a conversation.
 
     Attributes:
@@ -54,7 +54,9 @@ class Posed:
     needed: tuple[int, ...]
 
 
-def conversations(arm: Arm, turns: Sequence[int], count: int, task: Task) -> tuple[Posed, ...]:
+def conversations(
+    arm: Arm, turns: Sequence[int], count: int, task: Task
+) -> tuple[ConversationCase, ...]:
     """The conversations of an arm: depths and lengths in turn, so that all meet all.
 
     They are the same for every model. More extend fewer.
@@ -73,7 +75,7 @@ def conversations(arm: Arm, turns: Sequence[int], count: int, task: Task) -> tup
         return tuple(
             with_history(problem, turns[i % len(turns)]) for i, problem in enumerate(problems)
         )
-    made: dict[str, Posed] = {}
+    made: dict[str, ConversationCase] = {}
     index = 0
     while len(made) < count:
         depth = recall.DEPTHS[index % len(recall.DEPTHS)]
@@ -83,12 +85,12 @@ def conversations(arm: Arm, turns: Sequence[int], count: int, task: Task) -> tup
         posed = recall.pose(f"context/{arm}/{index}", HOPS[arm], length, depth)
         told = posed.metadata["told_in"]
         assert isinstance(told, list)
-        made.setdefault(posed.id, Posed(arm, posed, length, depth, tuple(told)))
+        made.setdefault(posed.id, ConversationCase(arm, posed, length, depth, tuple(told)))
         index += 1
     return tuple(made.values())
 
 
-def with_history(problem: Problem, turns: int) -> Posed:
+def with_history(problem: Problem, turns: int) -> ConversationCase:
     """A problem with small talk between its system messages and its question.
 
     Args:
@@ -109,7 +111,7 @@ def with_history(problem: Problem, turns: int) -> Posed:
         id=f"{problem.id}+{turns}",
         messages=(*problem.messages[:begin], *talk, *problem.messages[begin:]),
     )
-    return Posed(Arm.TASK, posed, turns, None, tuple(range(begin)))
+    return ConversationCase(Arm.TASK, posed, turns, None, tuple(range(begin)))
 
 
 class ArmsTask:
@@ -120,7 +122,7 @@ class ArmsTask:
         posed: The problems.
     """
 
-    def __init__(self, arms: Mapping[Arm, Task], posed: Sequence[Posed]) -> None:
+    def __init__(self, arms: Mapping[Arm, Task], posed: Sequence[ConversationCase]) -> None:
         self._arms = dict(arms)
         self._problems = tuple(each.problem for each in posed)
         self._arm_of = {each.problem.id: each.arm for each in posed}
@@ -144,6 +146,6 @@ class ArmsTask:
         """The first ``limit`` problems, all of them where it is None."""
         return self._problems[:limit]
 
-    def judge_text(self, problem: Problem, text: str, truncated: bool) -> Verdict:
+    def judge_text(self, problem: Problem, text: str, truncated: bool) -> AnswerVerdict:
         """Find and judge the answer as the problem's arm does."""
         return self._arms[self._arm_of[problem.id]].judge_text(problem, text, truncated)

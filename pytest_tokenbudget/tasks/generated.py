@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pytest_tokenbudget.tasks import games, recall, word_problems
 from pytest_tokenbudget.tasks.base import TaskError, check_limit
 from pytest_tokenbudget.tasks.problem import Problem
-from pytest_tokenbudget.tasks.ruled import CHOICE, CONTAINS, NUMBER, Rule, RuledTask
+from pytest_tokenbudget.tasks.ruled import CHOICE, CONTAINS, NUMBER, JudgingRule, RuledTask
 
 
 class GeneratedTask(RuledTask):
@@ -20,7 +20,7 @@ class GeneratedTask(RuledTask):
         stream: Makes the problems. One that comes again is passed over.
     """
 
-    def __init__(self, name: str, rule: Rule, size: int, stream: Iterator[Problem]) -> None:
+    def __init__(self, name: str, rule: JudgingRule, size: int, stream: Iterator[Problem]) -> None:
         super().__init__(name, rule)
         self.size = size
         self._stream = stream

@@ -10,7 +10,7 @@ from typing import cast
 from pytest_tokenbudget.models import hub
 from pytest_tokenbudget.tasks.answers import parse_number
 from pytest_tokenbudget.tasks.base import TaskError
-from pytest_tokenbudget.tasks.jsonl import Row, read_rows, to_problems
+from pytest_tokenbudget.tasks.jsonl import JsonlLine, read_rows, to_problems
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.ruled import NUMBER, GivenTask
 
@@ -47,7 +47,7 @@ class Gsm8kTask(GivenTask):
         return self._solutions[problem.id]
 
 
-def _prepared(source: str, row: Row) -> Row:
+def _prepared(source: str, row: JsonlLine) -> JsonlLine:
     if "####" not in row.solution:
         raise TaskError(f'{source}, line {row.line}: "answer" has no #### before the number')
     if parse_number(row.answer) is None:
@@ -56,7 +56,7 @@ def _prepared(source: str, row: Row) -> Row:
     return replace(row, category=row.category or f"{steps}-step")
 
 
-def _hub_rows() -> list[Row]:
+def _hub_rows() -> list[JsonlLine]:
     try:
         import datasets
 
@@ -75,6 +75,8 @@ def _hub_rows() -> list[Row]:
         ) from error
     rows = cast("Iterable[Mapping[str, str]]", loaded)
     return [
-        Row(number, row["question"], row["answer"].rpartition("####")[2].strip(), row["answer"])
+        JsonlLine(
+            number, row["question"], row["answer"].rpartition("####")[2].strip(), row["answer"]
+        )
         for number, row in enumerate(rows, 1)
     ]

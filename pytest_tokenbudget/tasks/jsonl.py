@@ -32,7 +32,7 @@ from pytest_tokenbudget.tasks.problem import (
     Problem,
     content_id,
 )
-from pytest_tokenbudget.tasks.ruled import ANSWER, GivenTask, Rule
+from pytest_tokenbudget.tasks.ruled import ANSWER, GivenTask, JudgingRule
 
 ANSWER_INSTRUCTION = "Answer the question. End with #### and the answer."
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -48,7 +48,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class JsonlLine:
     """One valid line of a file.
 
     Attributes:
@@ -72,7 +72,7 @@ class Row:
     scorer: str | None = None
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[JsonlLine]:
     """Read a JSON Lines file.
 
     Blank lines, a byte-order mark and Windows line ends are allowed.
@@ -103,7 +103,7 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _row(raw: bytes, number: int) -> Row:
+def _row(raw: bytes, number: int) -> JsonlLine:
     found = _parse(raw)
     for field in ("question", "answer"):
         if field not in found:
@@ -118,7 +118,7 @@ def _row(raw: bytes, number: int) -> Row:
     given_id = found.get("id")
     if isinstance(given_id, int) and not isinstance(given_id, bool):
         found["id"] = str(given_id)
-    return Row(
+    return JsonlLine(
         number,
         question,
         answer,
@@ -222,7 +222,7 @@ def _messages(value: object) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def to_problems(source: str, prefix: str, rows: list[Row]) -> tuple[Problem, ...]:
+def to_problems(source: str, prefix: str, rows: list[JsonlLine]) -> tuple[Problem, ...]:
     """Make problems of rows.
 
     Args:
@@ -264,7 +264,7 @@ def to_problems(source: str, prefix: str, rows: list[Row]) -> tuple[Problem, ...
     return tuple(problems)
 
 
-def default_messages(row: Row) -> tuple[Message, ...]:
+def default_messages(row: JsonlLine) -> tuple[Message, ...]:
     """The chat messages of a row that has none of its own."""
     numeric = row.scorer in (None, "number") and parse_number(row.answer) is not None
     return (
@@ -288,7 +288,7 @@ class JsonlTask(GivenTask):
         self.path = path
         named = dict.fromkeys(str(p.metadata["scorer"]) for p in self._problems if p.metadata)
         try:
-            self._rules: dict[str, Rule] = {name: SCORERS.load(name) for name in named}
+            self._rules: dict[str, JudgingRule] = {name: SCORERS.load(name) for name in named}
         except ExtensionError as error:
             raise TaskError(f"{path}: {error}") from None
 
@@ -298,6 +298,6 @@ class JsonlTask(GivenTask):
         others = {rule.extractor for n, rule in self._rules.items() if n not in SCORERS.own}
         return "+".join([self.rule.extractor, *sorted(others)])
 
-    def rule_of(self, problem: Problem) -> Rule:
+    def rule_of(self, problem: Problem) -> JudgingRule:
         """The rule that the problem's line names, else the one that its answer asks for."""
         return self._rules.get(str(problem.metadata.get("scorer")), self.rule)

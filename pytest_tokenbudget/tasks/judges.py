@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from pytest_tokenbudget.tasks.answers import EXTRACTOR, extract_number, parse_number, plain
-from pytest_tokenbudget.tasks.base import NO_ANSWER, Verdict
+from pytest_tokenbudget.tasks.base import NO_ANSWER, AnswerVerdict
 from pytest_tokenbudget.tasks.text_answers import judge_text, normalise, shown
 
 __all__ = [
@@ -32,7 +32,7 @@ _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|["{}]', re.DOTALL)
 _MAY_GROW = re.compile(r"[.,:/']?\Z")
 
 
-def judge_number(expected: str, text: str, truncated: bool) -> Verdict:
+def judge_number(expected: str, text: str, truncated: bool) -> AnswerVerdict:
     """Right when the extracted number equals the expected one exactly.
 
     Raises:
@@ -44,17 +44,17 @@ def judge_number(expected: str, text: str, truncated: bool) -> Verdict:
     found = extract_number(text, truncated)
     if found is None:
         return NO_ANSWER
-    return Verdict(plain(found.value), found.branch, found.value == value)
+    return AnswerVerdict(plain(found.value), found.branch, found.value == value)
 
 
-def judge_answer(expected: str, text: str, truncated: bool) -> Verdict:
+def judge_answer(expected: str, text: str, truncated: bool) -> AnswerVerdict:
     """Judge by number where the expected answer is one, else by text."""
     if parse_number(expected) is not None:
         return judge_number(expected, text, truncated)
     return judge_text(expected, text, truncated)
 
 
-def judge_contains(expected: str, text: str, truncated: bool) -> Verdict:
+def judge_contains(expected: str, text: str, truncated: bool) -> AnswerVerdict:
     """Right when ``text`` contains the expected words as whole words, in whatever case.
 
     In truncated text a match that touches the cut does not count: the word may still grow.
@@ -63,8 +63,8 @@ def judge_contains(expected: str, text: str, truncated: bool) -> Verdict:
         return NO_ANSWER
     for match in _whole_words(expected).finditer(text):
         if not (truncated and _MAY_GROW.match(text, match.end())):
-            return Verdict(expected, "contains", True)
-    return Verdict(shown(text), "contains", False)
+            return AnswerVerdict(expected, "contains", True)
+    return AnswerVerdict(shown(text), "contains", False)
 
 
 def _whole_words(expected: str) -> re.Pattern[str]:
@@ -76,7 +76,7 @@ def _whole_words(expected: str) -> re.Pattern[str]:
     )
 
 
-def judge_choice(expected: str, text: str, truncated: bool) -> Verdict:
+def judge_choice(expected: str, text: str, truncated: bool) -> AnswerVerdict:
     """Right when the last JSON object with a ``choice`` makes a legal one.
 
     An object that has not ended is no answer, so whether the text was truncated does not matter.
@@ -93,7 +93,9 @@ def judge_choice(expected: str, text: str, truncated: bool) -> Verdict:
     if choice is None:
         return NO_ANSWER
     legal = {option.casefold(): option for option in expected.split("|")}
-    return Verdict(legal.get(choice.casefold(), shown(choice)), "json", choice.casefold() in legal)
+    return AnswerVerdict(
+        legal.get(choice.casefold(), shown(choice)), "json", choice.casefold() in legal
+    )
 
 
 def json_objects(text: str) -> Iterator[dict[str, object]]:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pytest_tokenbudget.tasks import judges, verdict_changes
-from pytest_tokenbudget.tasks.base import Verdict, check_limit
+from pytest_tokenbudget.tasks.base import AnswerVerdict, check_limit
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.verdict_changes import Stretch
 
 
-class Rule(NamedTuple):
+class JudgingRule(NamedTuple):
     """A way to judge.
 
     Attributes:
@@ -22,15 +22,15 @@ class Rule(NamedTuple):
     """
 
     extractor: str
-    judge: Callable[[str, str, bool], Verdict]
+    judge: Callable[[str, str, bool], AnswerVerdict]
     unsettled: Callable[[str, str], Sequence[Stretch]] = verdict_changes.everywhere
 
 
-NUMBER = Rule(judges.NUMBERS, judges.judge_number, verdict_changes.in_number)
-TEXT = Rule(judges.TEXTS, judges.judge_text, verdict_changes.in_text)
-ANSWER = Rule(judges.ANSWERS, judges.judge_answer, verdict_changes.in_answer)
-CONTAINS = Rule(judges.CONTAINS, judges.judge_contains, verdict_changes.in_words)
-CHOICE = Rule(judges.JSON_CHOICE, judges.judge_choice, verdict_changes.in_choice)
+NUMBER = JudgingRule(judges.NUMBERS, judges.judge_number, verdict_changes.in_number)
+TEXT = JudgingRule(judges.TEXTS, judges.judge_text, verdict_changes.in_text)
+ANSWER = JudgingRule(judges.ANSWERS, judges.judge_answer, verdict_changes.in_answer)
+CONTAINS = JudgingRule(judges.CONTAINS, judges.judge_contains, verdict_changes.in_words)
+CHOICE = JudgingRule(judges.JSON_CHOICE, judges.judge_choice, verdict_changes.in_choice)
 
 
 class RuledTask:
@@ -41,7 +41,7 @@ class RuledTask:
         rule: The rule.
     """
 
-    def __init__(self, name: str, rule: Rule) -> None:
+    def __init__(self, name: str, rule: JudgingRule) -> None:
         self.name = name
         self.rule = rule
 
@@ -50,11 +50,11 @@ class RuledTask:
         """Name and version of the way answers are found."""
         return self.rule.extractor
 
-    def rule_of(self, problem: Problem) -> Rule:
+    def rule_of(self, problem: Problem) -> JudgingRule:
         """How a problem is judged."""
         return self.rule
 
-    def judge_text(self, problem: Problem, text: str, truncated: bool) -> Verdict:
+    def judge_text(self, problem: Problem, text: str, truncated: bool) -> AnswerVerdict:
         return self.rule_of(problem).judge(problem.answer, text, truncated)
 
     def unsettled(self, problem: Problem, text: str) -> Sequence[Stretch]:
@@ -71,7 +71,7 @@ class GivenTask(RuledTask):
         problems: The problems.
     """
 
-    def __init__(self, name: str, rule: Rule, problems: tuple[Problem, ...]) -> None:
+    def __init__(self, name: str, rule: JudgingRule, problems: tuple[Problem, ...]) -> None:
         super().__init__(name, rule)
         self._problems = problems
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pytest_tokenbudget.tasks.answer_keywords import Keyword, find_keywords, last_first
 from pytest_tokenbudget.tasks.answer_text import ascii_view, readable_view, without_markup
-from pytest_tokenbudget.tasks.base import NO_ANSWER, Verdict
+from pytest_tokenbudget.tasks.base import NO_ANSWER, AnswerVerdict
 from pytest_tokenbudget.tasks.declarations import Region, find_questions, region_of
 
 LONGEST_SHOWN = 200
@@ -44,7 +44,7 @@ def shown(text: str) -> str:
     return line if len(line) <= LONGEST_SHOWN else line[: LONGEST_SHOWN - 1] + "…"
 
 
-def judge_text(expected: str, text: str, truncated: bool) -> Verdict:
+def judge_text(expected: str, text: str, truncated: bool) -> AnswerVerdict:
     """Judge by normalised text.
 
     The last declaration counts, up to the end of a sentence or of its line; without one, a
@@ -66,13 +66,13 @@ def judge_text(expected: str, text: str, truncated: bool) -> Verdict:
         # With text after it, #### may be a heading too: then it counts only where it is right.
         final = keyword.form != "hash" or region.line_end >= written
         if right or (candidates and final):
-            return Verdict(expected if right else shown(candidates[0]), keyword.branch, right)
+            return AnswerVerdict(expected if right else shown(candidates[0]), keyword.branch, right)
     if truncated or not text.strip():
         return NO_ANSWER
     answer = view[:end]
     label = _LABEL.match(answer.strip()) if letter else None
     right = normalise(answer) == wanted or (label is not None and label[1].casefold() == letter)
-    return Verdict(expected if right else shown(text[:end]), "text", right)
+    return AnswerVerdict(expected if right else shown(text[:end]), "text", right)
 
 
 def _answer_end(view: str, keywords: list[Keyword]) -> int:

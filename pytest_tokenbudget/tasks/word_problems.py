@@ -110,7 +110,7 @@ THEMES: dict[str, Theme] = {
 
 
 @dataclass(frozen=True)
-class Equation:
+class ArithmeticFact:
     """One arithmetic fact ``left op right = result`` with integer terms."""
 
     left: int
@@ -121,10 +121,10 @@ class Equation:
     def __str__(self) -> str:
         return f"{self.left} {self.op} {self.right} = {self.result}"
 
-    def undone(self) -> Equation:
+    def undone(self) -> ArithmeticFact:
         """The inverse fact, from the result back to ``left``."""
         inverse = {"+": "-", "-": "+", "*": "/"}[self.op]
-        return Equation(self.result, inverse, self.right, self.left)
+        return ArithmeticFact(self.result, inverse, self.right, self.left)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Event:
     """One sentence of a story with the equations that it needs, the running total's last."""
 
     sentence: str
-    equations: tuple[Equation, ...]
+    equations: tuple[ArithmeticFact, ...]
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Story:
     question: str
 
     @property
-    def equations(self) -> tuple[Equation, ...]:
+    def equations(self) -> tuple[ArithmeticFact, ...]:
         return tuple(e for event in self.events for e in event.equations)
 
     @property
@@ -206,18 +206,21 @@ def _make_event(
     if kind == "add":
         k = rng.randint(2, min(20, MAX_TOTAL - total))
         sentence = rng.choice(theme.additions).format(k=k, **words)
-        return Event(sentence, (Equation(total, "+", k, total + k),))
+        return Event(sentence, (ArithmeticFact(total, "+", k, total + k),))
     if kind == "subtract":
         k = rng.randint(2, min(20, total - 2))
         sentence = rng.choice(theme.subtractions).format(k=k, **words)
-        return Event(sentence, (Equation(total, "-", k, total - k),))
+        return Event(sentence, (ArithmeticFact(total, "-", k, total - k),))
     if kind == "multiple":
         k = rng.choice([f for f in (2, 3) if total * f <= MAX_TOTAL])
         sentence = theme.multiples[0].format(k={2: "double", 3: "triple"}[k], **words)
-        return Event(sentence, (Equation(total, "*", k, total * k),))
+        return Event(sentence, (ArithmeticFact(total, "*", k, total * k),))
     a, k = rng.randint(2, 5), rng.randint(2, 6)
     sentence = rng.choice(theme.packs).format(a=a, k=k, **words)
-    return Event(sentence, (Equation(a, "*", k, a * k), Equation(total, "+", a * k, total + a * k)))
+    return Event(
+        sentence,
+        (ArithmeticFact(a, "*", k, a * k), ArithmeticFact(total, "+", a * k, total + a * k)),
+    )
 
 
 def to_problem(story: Story) -> Problem:

@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from pytest_tokenbudget.common.argument_checks import described, whole_number
-from pytest_tokenbudget.texts.token_texts import REPLACEMENT, Decode, Kind, Pieces, may_combine
+from pytest_tokenbudget.texts.token_texts import (
+    REPLACEMENT,
+    Decode,
+    DecoderKind,
+    Pieces,
+    may_combine,
+)
 
 __all__ = ["Decode", "Detokenizer", "Pieces", "text_and_offsets"]
 
@@ -202,13 +208,13 @@ class Detokenizer:
         if piece is not None and not (self._run or self._starts):
             return piece
         self._run.append(token_id)
-        if piece is None and pieces.kind is Kind.RUNS:
+        if piece is None and pieces.kind is DecoderKind.RUNS:
             return ""
         text = self._run_text(piece)
         if not pieces.known:
             self._ids.pop()
             return self._look_through_window(token_id)
-        if piece is None and pieces.kind is Kind.RUNS:
+        if piece is None and pieces.kind is DecoderKind.RUNS:
             return ""
         waiting = _waiting(text) if piece is None else 0
         fresh = text[self._settled : len(text) - waiting]
@@ -327,11 +333,11 @@ def _offsets_by_single_ids(decode: Decode, ids: Sequence[int], text: str) -> lis
 
 def _offsets_by_pieces(pieces: Pieces, ids: Sequence[int], text: str) -> list[int] | None:
     """Offsets where every token adds its own bytes; None where that does not hold."""
-    if pieces.kind is not Kind.JOINED:
+    if pieces.kind is not DecoderKind.JOINED:
         return None
     detokenizer = Detokenizer(pieces)
     settled = [detokenizer.settle(token_id) for token_id in ids]
-    if pieces.kind is not Kind.JOINED or "".join(settled) + detokenizer.rest() != text:
+    if pieces.kind is not DecoderKind.JOINED or "".join(settled) + detokenizer.rest() != text:
         return None
     return list(accumulate(len(part) for part in settled))
 

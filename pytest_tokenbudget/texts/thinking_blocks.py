@@ -151,7 +151,7 @@ class Tag(NamedTuple):
     mark: Mark
 
 
-class Part(StrEnum):
+class OutputPart(StrEnum):
     """What a part of an output is."""
 
     THINKING = "thinking"
@@ -164,7 +164,7 @@ class Span(NamedTuple):
 
     start: int
     end: int
-    part: Part
+    part: OutputPart
 
 
 @dataclass(frozen=True)
@@ -297,7 +297,7 @@ def walk(
     """Thinking and answer of a text whose tags are known; those beyond its end do not count."""
     length = len(text)
     if thinking is None:
-        return Blocks((Span(0, length, Part.ANSWER),) if text else (), 0, length)
+        return Blocks((Span(0, length, OutputPart.ANSWER),) if text else (), 0, length)
     state = _State(thinking, opened_by_prompt, text)
     for tag in tags:
         if tag.end > length:
@@ -335,7 +335,7 @@ class _State:
             self.spelled += 1
             return
         self.add(tag.start, self.before(tag.mark))
-        self.add(tag.end, Part.TAG)
+        self.add(tag.end, OutputPart.TAG)
         if tag.mark is Mark.OPEN:
             self.open(tag)
         elif tag.mark is Mark.CLOSE:
@@ -344,18 +344,18 @@ class _State:
             self.leave(tag)
             self.answer_start, self.answer_end = tag.end, None
 
-    def before(self, mark: Mark) -> Part:
+    def before(self, mark: Mark) -> OutputPart:
         """What the text before a tag is; only a tag says what has stood before it."""
         channels = bool(self.format.answer)
         if self.depth:
-            return Part.THINKING
+            return OutputPart.THINKING
         if self.in_answer:
             shown = channels if mark is Mark.CLOSE else self.format.repeats and mark is Mark.OPEN
-            return Part.ANSWER if shown else Part.THINKING
+            return OutputPart.ANSWER if shown else OutputPart.THINKING
         # Between two messages stands but the beginning of the second one's header.
-        return Part.TAG if channels and mark is not Mark.CLOSE else Part.THINKING
+        return OutputPart.TAG if channels and mark is not Mark.CLOSE else OutputPart.THINKING
 
-    def add(self, end: int, part: Part) -> None:
+    def add(self, end: int, part: OutputPart) -> None:
         if end > self.place:
             self.spans.append(Span(self.place, end, part))
             self.place = end
@@ -390,8 +390,8 @@ class _State:
             self.open_at.append((self.opened_at, tag.end))
 
     def finish(self, length: int) -> Blocks:
-        closed = Part.ANSWER if self.in_answer else Part.TAG
-        self.add(length, Part.THINKING if self.depth else closed)
+        closed = OutputPart.ANSWER if self.in_answer else OutputPart.TAG
+        self.add(length, OutputPart.THINKING if self.depth else closed)
         if self.depth:
             self.open_at.append((self.opened_at, length + 1))
         return Blocks(
@@ -434,7 +434,7 @@ def answer_tokens(blocks: Blocks, length: int, offsets: Sequence[int]) -> int:
     count = sum(
         begun_before(span.end) - begun_before(span.start)
         for span in blocks.spans
-        if span.part is Part.ANSWER and span.end < length
+        if span.part is OutputPart.ANSWER and span.end < length
     )
     if blocks.answer_start is not None and blocks.answer_end == length:
         count += tokens - begun_before(blocks.answer_start)

@@ -29,7 +29,7 @@ TRIED_RUNS = 64
 TIDIED = " .,!?'"
 
 
-class Kind(Enum):
+class DecoderKind(Enum):
     """How a decode function puts tokens together.
 
     Attributes:
@@ -79,7 +79,7 @@ class Pieces:
 
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
-        self.kind = Kind.OTHER
+        self.kind = DecoderKind.OTHER
         self.free: dict[int, str] = {}
         self._whole: dict[int, str] = {}
         self._parts: set[int] = set()
@@ -101,7 +101,7 @@ class Pieces:
     @property
     def known(self) -> bool:
         """Whether a rule by which tokens are put together is known to hold."""
-        return self.kind is not Kind.OTHER
+        return self.kind is not DecoderKind.OTHER
 
     def piece(self, token_id: int) -> str | None:
         """Text of a token behind others, empty where it has none; None for part of a run.
@@ -128,7 +128,7 @@ class Pieces:
                     self._give_up()
                     return ""
                 self._note_bytes(ids, text)
-            if self._untried and self.kind is Kind.JOINED and not text.endswith(REPLACEMENT):
+            if self._untried and self.kind is DecoderKind.JOINED and not text.endswith(REPLACEMENT):
                 self._untried -= 1
                 self._try_complete(ids, text)
             if len(ids) <= REMEMBERED_LENGTH:
@@ -146,11 +146,11 @@ class Pieces:
         self._anchor = next(filter(None, (self._as_anchor(i, text) for i, text in seen)), None)
         if self._anchor is None:
             return
-        self.kind = Kind.JOINED
+        self.kind = DecoderKind.JOINED
         if self._stray is not None:
             self._stray = _Stray(self._stray.id, self._behind((self._stray.id,)) or "")
             for token_id, text in seen:
-                if token_id == self._stray.id or self.kind is not Kind.JOINED:
+                if token_id == self._stray.id or self.kind is not DecoderKind.JOINED:
                     break
                 if text and REPLACEMENT not in text:
                     self._learn(token_id)
@@ -206,7 +206,7 @@ class Pieces:
         return text[len(anchor.first) :] if text.startswith(anchor.first) else None
 
     def _give_up(self) -> None:
-        self.kind = Kind.OTHER
+        self.kind = DecoderKind.OTHER
         # Whoever looks here only has to come back and ask.
         self.free.clear()
 
@@ -233,7 +233,7 @@ class Pieces:
         if stray is not None:
             among = self._behind((stray.id, token_id, stray.id, anchor.id))
             if among != stray.text + text + stray.text + last and text:
-                self.kind = Kind.RUNS
+                self.kind = DecoderKind.RUNS
                 self._parts.add(token_id)
                 return
         if text and text.strip(" ") in TIDIED and text not in self._signs:
@@ -244,7 +244,7 @@ class Pieces:
 
     def _by_bytes(self, ids: tuple[int, ...]) -> str | None:
         """Text of ids whose bytes are all known; None where some are not."""
-        if not self._reads or self.kind is not Kind.JOINED:
+        if not self._reads or self.kind is not DecoderKind.JOINED:
             return None
         try:
             text = b"".join([self._bytes[token_id] for token_id in ids]).decode(errors="replace")
@@ -261,7 +261,7 @@ class Pieces:
 
     def _note_bytes(self, ids: tuple[int, ...], text: str) -> None:
         """Learn bytes from a run that is complete: where there is but one way to divide it."""
-        if not self._reads or self.kind is not Kind.JOINED or REPLACEMENT in text:
+        if not self._reads or self.kind is not DecoderKind.JOINED or REPLACEMENT in text:
             return
         raw = text.encode()
         if len(raw) == len(ids):
@@ -277,7 +277,7 @@ class Pieces:
         """See whether characters that are complete stay so when a part of one follows."""
         stray = self._stray
         if stray is not None and self._behind((*ids, stray.id)) != text + stray.text:
-            self.kind = Kind.RUNS
+            self.kind = DecoderKind.RUNS
 
 
 def may_combine(char: str) -> bool:

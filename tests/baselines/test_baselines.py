@@ -20,7 +20,7 @@ from pytest_tokenbudget.baselines.run import BaselineError, record_of, run_of
 from pytest_tokenbudget.baselines.storage import find_baseline, save_baseline
 from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.core.study import Study
-from pytest_tokenbudget.report.github import Job
+from pytest_tokenbudget.report.github import GithubJob
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.settings.baseline_values import tolerances
 from pytest_tokenbudget.studies.saturation.report import write_results
@@ -389,13 +389,13 @@ def test_a_job_on_github_is_told(tmp_path):
     assert other.startswith("::warning title=tokenbudget%3A truncation%3A+0.001 against")
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
-    write_compared_summary(Job(tmp_path, summary), [record])
+    write_compared_summary(GithubJob(tmp_path, summary), [record])
     lines = summary.read_text().split("\n")
     assert lines[:2] == ["before", r"## Token budgets against 0001\_main\|x"]
     assert lines[5].startswith("| m | 64 | accuracy 99.0 -&gt; 80.0 %, -19.0 points ")
     assert [line.split()[1] for line in lines[7:10]] == [":x:", *[":grey_question:"] * 2]
     write_compared_summary(None, [record])
-    write_compared_summary(Job(tmp_path), [record])
+    write_compared_summary(GithubJob(tmp_path), [record])
 
 
 def test_what_could_not_be_measured_is_not_kept():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.baselines.run_statistics import (
-    Place,
+    ParetoPoint,
     Scores,
     compare,
     pairwise,
@@ -166,15 +166,16 @@ def test_pairs_of_models_are_adjusted_by_holm():
 
 
 def test_the_pareto_front_by_hand():
-    small, large = Place("a", 32, 0.2, 30.0), Place("a", 64, 0.6, 50.0)
-    beaten, same = Place("b", 32, 0.2, 31.0), Place("b", 64, 0.6, 50.0)
-    unknown = Place("c", 32, math.nan, 1.0)
+    small, large = ParetoPoint("a", 32, 0.2, 30.0), ParetoPoint("a", 64, 0.6, 50.0)
+    beaten, same = ParetoPoint("b", 32, 0.2, 31.0), ParetoPoint("b", 64, 0.6, 50.0)
+    unknown = ParetoPoint("c", 32, math.nan, 1.0)
     assert pareto([large, beaten, small, same, unknown]) == (small, large)
     assert pareto([]) == ()
 
 
 places = st.lists(
-    st.builds(Place, st.just("m"), st.just(1), st.integers(0, 9), st.integers(0, 9)), max_size=12
+    st.builds(ParetoPoint, st.just("m"), st.just(1), st.integers(0, 9), st.integers(0, 9)),
+    max_size=12,
 )
 
 

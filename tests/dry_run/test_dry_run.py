@@ -10,7 +10,7 @@ from server_scripted import ScriptedServer
 
 from pytest_tokenbudget import registry
 from pytest_tokenbudget.dry_run.memory import memory_of
-from pytest_tokenbudget.dry_run.prompt_counts import Known, PromptCounter
+from pytest_tokenbudget.dry_run.prompt_counts import LengthSource, PromptCounter
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
 from pytest_tokenbudget.stats.forecast import beyond, forecast, together
 from pytest_tokenbudget.tasks.registry import load_task
@@ -252,7 +252,7 @@ def test_prompts_are_counted_as_the_engine_renders_them(nano, warm):
     for problem in load_task("word-problems").problems(5):
         for thinking in (True, False, None):
             length = counter.length(problem.messages, thinking)
-            assert length.known is Known.COUNTED
+            assert length.known is LengthSource.COUNTED
             assert length.tokens == len(engine.render(problem.messages, thinking).ids)
 
 
@@ -263,7 +263,7 @@ def test_prompts_without_a_tokenizer_are_estimated(tmp_path, nano):
     (problem,) = load_task("word-problems").problems(1)
     assert not counter.exact
     length = counter.length(problem.messages, None)
-    assert length.known is Known.ESTIMATED
+    assert length.known is LengthSource.ESTIMATED
     assert length.tokens > 20
 
 

@@ -23,7 +23,7 @@ from pytest_tokenbudget.engines.branches import (
     in_families,
     share,
 )
-from pytest_tokenbudget.engines.rows import Row
+from pytest_tokenbudget.engines.rows import BatchRow
 from pytest_tokenbudget.engines.transformers import TransformersEngine
 from pytest_tokenbudget.tasks.registry import load_task
 
@@ -313,7 +313,8 @@ def first_logits(model: Any, shares: bool) -> tuple[torch.Tensor, list[int]]:
     model.forward = noted
     try:
         made = [
-            Row(Request(str(i), row, 4), GREEDY, frozenset(), str) for i, row in enumerate(rows)
+            BatchRow(Request(str(i), row, 4), GREEDY, frozenset(), str)
+            for i, row in enumerate(rows)
         ]
         batch = Batch(model, made, 0, shares)
         with torch.inference_mode():

@@ -17,7 +17,7 @@ from tiny_server import TinyServer, answered
 from pytest_tokenbudget.core.engine import Decoding, EngineError
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
-from pytest_tokenbudget.engines.server.faults import error_in, refused_parameter, said
+from pytest_tokenbudget.engines.server.faults import error_in, error_text, refused_parameter
 from pytest_tokenbudget.engines.server.heard import Heard, MalformedError, NoIdsError
 from pytest_tokenbudget.engines.server.payload import MOST_NESTED, Joiner, parsed, whole
 from pytest_tokenbudget.engines.server.request_parameters import RequestParameters
@@ -605,7 +605,7 @@ def test_a_filter_may_stop_an_output_of_ids_too(run):
 
 def test_errors_of_validation_name_the_parameter():
     body = '{"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs"}, {"msg": "b"}]}'
-    assert said(body) == "seed: Extra inputs; b"
+    assert error_text(body) == "seed: Extra inputs; b"
 
 
 @pytest.mark.slow

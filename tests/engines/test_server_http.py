@@ -17,7 +17,7 @@ from tiny_server import TinyServer, answered
 
 from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.engines.server.address import Address, Key
-from pytest_tokenbudget.engines.server.faults import kind_of, retry_after, said
+from pytest_tokenbudget.engines.server.faults import error_text, kind_of, retry_after
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Server
 
 SECRET = "sk-tb-9f8e7d6c5b4a3/2+1="
@@ -435,7 +435,7 @@ def test_kinds(status, text, kind):
     ],
 )
 def test_what_an_error_says(body, words):
-    assert said(body) == words or (words == "502" and said(body).endswith("Bad"))
+    assert error_text(body) == words or (words == "502" and error_text(body).endswith("Bad"))
 
 
 NOW = datetime(2026, 11, 22, 4, 0, 0, tzinfo=UTC)

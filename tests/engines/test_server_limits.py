@@ -22,14 +22,14 @@ from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.core.probes import NoAnswerError, Reply
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.server.address import Key
-from pytest_tokenbudget.engines.server.faults import FaultKind, kind_of, said, without_queries
+from pytest_tokenbudget.engines.server.faults import FaultKind, error_text, kind_of, without_queries
 from pytest_tokenbudget.engines.server.limits import allowance
 from pytest_tokenbudget.engines.server.server_facts import NoWordError, probe
 from pytest_tokenbudget.settings.endpoints import Endpoint
 from pytest_tokenbudget.studies.conformance.evidence import not_possible
 from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
-from pytest_tokenbudget.studies.conformance.probe_context import Bench
-from pytest_tokenbudget.studies.conformance.results import Finding
+from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
+from pytest_tokenbudget.studies.conformance.results import LimitFinding
 from pytest_tokenbudget.studies.conformance.thinking import probe_way
 
 __all__ = ["run"]
@@ -432,8 +432,8 @@ def test_a_probe_without_an_answer_is_a_failure_and_a_refused_one_is_not(status)
     with pytest.raises(NoAnswerError, match=r"^seeds: no output came: nothing answers$"):
         not_possible("seeds", "no output came: nothing answers", lost)
     refused = Reply({}, error="no n here", status=400)
-    assert not_possible("n", "n is refused", refused).finding is Finding.NOT_POSSIBLE
-    assert not_possible("n", "no counts", Reply({})).finding is Finding.NOT_POSSIBLE
+    assert not_possible("n", "n is refused", refused).finding is LimitFinding.NOT_POSSIBLE
+    assert not_possible("n", "no counts", Reply({})).finding is LimitFinding.NOT_POSSIBLE
 
 
 def test_probes_of_a_server_that_answers_nothing_raise(run, monkeypatch):
@@ -443,7 +443,7 @@ def test_probes_of_a_server_that_answers_nothing_raise(run, monkeypatch):
         FaultyProxy(server.url, always(Mischief.SERVER_ERROR)) as proxy,
     ):
         engine = run(proxy)
-        bench = Bench(engine, engine.spec, size=1)
+        bench = ProbeContext(engine, engine.spec, size=1)
         for probe in ("finish_reason", "seeds"):
             with pytest.raises(NoAnswerError, match="something in the engine broke"):
                 LIMIT_PROBES[probe](bench)
@@ -494,7 +494,7 @@ def test_keys_in_addresses_that_a_server_writes_are_not_shown():
     )
     for text in texts:
         for body in (text, json.dumps({"error": {"message": text}}), f"<p>{text}</p>"):
-            assert "hush" not in said(body)
+            assert "hush" not in error_text(body)
         raw = answered(json.dumps({"error": {"message": text}}), status="502 Bad Gateway")
         with TinyServer(raw={"/v1/completions": raw}) as server:
             assert "hush" not in str(fault_of(server.url, collect))
@@ -516,7 +516,7 @@ def test_a_long_text_is_searched_for_addresses_in_little_time():
         "<p>",
         "models ",
     ):
-        said(part * (400_000 // len(part)))
+        error_text(part * (400_000 // len(part)))
         kind_of(400, part * (400_000 // len(part)))
     assert time.monotonic() - begun < 5
 
@@ -524,6 +524,6 @@ def test_a_long_text_is_searched_for_addresses_in_little_time():
 def test_pages_say_their_text_without_code():
     head = "<html><head><title>502 Bad</title><style>a{b:c}</style></head>"
     page = f"{head}<SCRIPT>x</script>Sorry<br>you"
-    assert said(page) == "502 Bad Sorry you"
-    assert said("<p>Too busy</p><style>a{b:c}") == "Too busy"
-    assert said("<style>" * 30_000) == ""
+    assert error_text(page) == "502 Bad Sorry you"
+    assert error_text("<p>Too busy</p><style>a{b:c}") == "Too busy"
+    assert error_text("<style>" * 30_000) == ""

@@ -11,8 +11,8 @@ from pytest_tokenbudget.engines.transformers import TransformersEngine
 from pytest_tokenbudget.engines.transformers_probes import InProcess
 from pytest_tokenbudget.models.resolution import DEFAULT_MODEL, load_catalogue, resolve_model
 from pytest_tokenbudget.studies.conformance.limits import probe_limit
-from pytest_tokenbudget.studies.conformance.probe_context import Bench
-from pytest_tokenbudget.studies.conformance.results import Behaviour, Finding, Verdict
+from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
+from pytest_tokenbudget.studies.conformance.results import Behaviour, BudgetVerdict, LimitFinding
 from pytest_tokenbudget.studies.conformance.thinking import probe_way
 
 MESSAGES = ({"role": "user", "content": "Tom has 12 pens. Tom finds 7 pens. How many pens now?"},)
@@ -27,8 +27,8 @@ def engine() -> Iterator[InProcess]:
 
 
 @pytest.fixture(scope="module")
-def desk(engine: InProcess) -> Bench:
-    return Bench(engine, resolve_model(DEFAULT_MODEL, load_catalogue()), size=5)
+def desk(engine: InProcess) -> ProbeContext:
+    return ProbeContext(engine, resolve_model(DEFAULT_MODEL, load_catalogue()), size=5)
 
 
 def test_it_can_be_asked(engine: InProcess) -> None:
@@ -86,27 +86,27 @@ def test_what_it_does_not_take_is_refused(engine: InProcess, ask: Ask) -> None:
 
 
 @pytest.mark.slow
-def test_what_its_template_does_not_name_is_ignored(desk: Bench) -> None:
+def test_what_its_template_does_not_name_is_ignored(desk: ProbeContext) -> None:
     result = probe_way(desk, "template-max_thinking_tokens")
-    assert result.verdict is Verdict.IGNORED
+    assert result.verdict is BudgetVerdict.IGNORED
     assert result.unknown_fields == "dropped"
     # All are the very same, token for token.
     assert [each.same for each in result.budgets[:4]] == [5, 5, 5, 5]
     assert not result.counted
 
 
-def test_its_switch_is_kept(desk: Bench) -> None:
+def test_its_switch_is_kept(desk: ProbeContext) -> None:
     result = probe_way(desk, "template-enable_thinking")
-    assert result.verdict is Verdict.ENFORCED
+    assert result.verdict is BudgetVerdict.ENFORCED
     assert max(each.thinking for each in result.budgets[0].observations) == 0
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "n", "seeds", "finish_reason"])
-def test_its_limits_are_kept(desk: Bench, name: str) -> None:
-    assert probe_limit(desk, name).finding is Finding.KEPT
+def test_its_limits_are_kept(desk: ProbeContext, name: str) -> None:
+    assert probe_limit(desk, name).finding is LimitFinding.KEPT
 
 
-def test_it_refuses_what_does_not_fit(desk: Bench) -> None:
+def test_it_refuses_what_does_not_fit(desk: ProbeContext) -> None:
     *alone, together = probe_limit(desk, "overflow").cases
     assert [case.behaviour for case in alone] == [Behaviour.REFUSED] * 4
     assert together.behaviour is Behaviour.WHOLE

@@ -11,12 +11,12 @@ from studies import make_study
 from pytest_tokenbudget.core.answers import study_answers
 from pytest_tokenbudget.core.saturation import saturation_point
 from pytest_tokenbudget.gates import Gate, Gates
-from pytest_tokenbudget.gates.targets import Place
+from pytest_tokenbudget.gates.targets import GateTarget
 from pytest_tokenbudget.gates.verdicts import judge_saturation
 
 pytest_plugins = ["run_fixtures"]
 
-PLACE = Place("t.py::t", "study", ("saturation", "phase1"), "nano", "org/nano", "sums")
+PLACE = GateTarget("t.py::t", "study", ("saturation", "phase1"), "nano", "org/nano", "sums")
 
 
 def gate(metric, threshold, **changes):
@@ -161,7 +161,7 @@ def test_gates_apply_to_what_they_name(study, selectors, meant):
 def test_a_mode_that_a_model_does_not_have_is_not_measured(study):
     """Where no mode is named, the first is judged."""
     answers = study_answers(study)
-    place = Place(
+    place = GateTarget(
         "t", "thinking_study", ("thinking",), "nano", "org/nano", "sums", 64,
         modes=("thinking", "forced", "hard", "natural", "off"),
     )  # fmt: skip

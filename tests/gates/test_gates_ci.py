@@ -15,7 +15,7 @@ from runs import environment
 
 from pytest_tokenbudget.gates import Gate, github
 from pytest_tokenbudget.gates.unjudged import Unjudged
-from pytest_tokenbudget.gates.verdicts import Judgement
+from pytest_tokenbudget.gates.verdicts import GateJudgement
 from pytest_tokenbudget.report.github import current_job
 
 pytest_plugins = ["run_fixtures"]
@@ -136,7 +136,7 @@ def judgement(**changes):
         "ruling": "failed",
         "sentence": "50 % is,\nbelow: *60*",
     }
-    return Judgement(**values | changes)
+    return GateJudgement(**values | changes)
 
 
 @pytest.fixture

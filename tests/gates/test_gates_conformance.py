@@ -4,11 +4,11 @@ import pytest
 from conformance_samples import LIMITS, make_report, way
 
 from pytest_tokenbudget.gates import Gate, VerdictGates
-from pytest_tokenbudget.gates.targets import Place
-from pytest_tokenbudget.studies.conformance.results import Verdict
+from pytest_tokenbudget.gates.targets import GateTarget
+from pytest_tokenbudget.studies.conformance.results import BudgetVerdict
 from pytest_tokenbudget.studies.conformance.verdicts import verdicts
 
-PLACE = Place("t", "conformance", ("conformance",), "nano", "path", "sums")
+PLACE = GateTarget("t", "conformance", ("conformance",), "nano", "path", "sums")
 
 
 def gates(*demands, kept=None, **selectors):
@@ -32,7 +32,7 @@ def broken(judgements):
     ],
 )
 def test_what_a_demand_is_reached_by(demand, verdict, kept):
-    tried = way("w", Verdict(verdict))
+    tried = way("w", BudgetVerdict(verdict))
     demanded = gates(demand, f"w:{demand}")
     assert (not broken(demanded.judge(tried))) is kept
     assert (not broken(demanded.judge(make_report(ways=(tried,))))) is kept
@@ -40,10 +40,10 @@ def test_what_a_demand_is_reached_by(demand, verdict, kept):
 
 def test_a_demand_on_one_way_is_not_one_on_others():
     demanded = gates("w:enforced")
-    assert demanded.judge(way("v", Verdict.IGNORED)) == []
-    assert demanded.judge(make_report(ways=(way("w"), way("v", Verdict.IGNORED)))) == []
+    assert demanded.judge(way("v", BudgetVerdict.IGNORED)) == []
+    assert demanded.judge(make_report(ways=(way("w"), way("v", BudgetVerdict.IGNORED)))) == []
     with pytest.raises(pytest.fail.Exception, match=r"^w was to be enforced, and is ignored: as"):
-        demanded.check(way("w", Verdict.IGNORED))
+        demanded.check(way("w", BudgetVerdict.IGNORED))
 
 
 def test_limits_are_judged_and_nothing_judged_is_not_kept():

@@ -18,11 +18,11 @@ from pytest_tokenbudget.core.engine import Generated
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.gates import Gate
 from pytest_tokenbudget.gates.table import KEYS, METRICS, SELECTORS, gates_of
-from pytest_tokenbudget.gates.targets import Known, Place
+from pytest_tokenbudget.gates.targets import GateTarget, KnownNames
 from pytest_tokenbudget.gates.unjudged import unjudged
-from pytest_tokenbudget.gates.verdicts import Judgement
+from pytest_tokenbudget.gates.verdicts import GateJudgement
 from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig, read_config
-from pytest_tokenbudget.settings.option_values import Threshold
+from pytest_tokenbudget.settings.option_values import BudgetThreshold
 
 pytest_plugins = ["run_fixtures"]
 
@@ -79,11 +79,11 @@ def test_a_table_with_several_thresholds_is_several_gates():
 
 
 def test_options_are_gates_of_the_same_kind():
-    found = read(min_accuracy=(Threshold(0.6, 512),), min_conformance=("limits",))
+    found = read(min_accuracy=(BudgetThreshold(0.6, 512),), min_conformance=("limits",))
     accuracy, conformance = found
     assert (accuracy.label, accuracy.budgets) == ("--min-accuracy 512:0.6", (512,))
     assert (conformance.metric, conformance.threshold) == ("min_conformance", "limits")
-    [confident] = read(max_truncation=(Threshold(0.1),), gate_rule="confident")
+    [confident] = read(max_truncation=(BudgetThreshold(0.1),), gate_rule="confident")
     assert confident.rule == "confident"
 
 
@@ -154,7 +154,7 @@ def test_gates_are_an_array_of_tables(tmp_path, text):
 
 def test_the_page_has_everything_that_there_is(tmp_path):
     page = PAGE.read_text("utf-8")
-    for name in (*KEYS, *(field.name for field in fields(Judgement))):
+    for name in (*KEYS, *(field.name for field in fields(GateJudgement))):
         assert f"`{name}`" in page or f"{name} = " in page, name
     for table, names in (("what it is for", SELECTORS), ("threshold", METRICS)):
         rows = page.split(f"| {table} |")[1].split("\n\n")[0]
@@ -167,8 +167,10 @@ def test_the_page_has_everything_that_there_is(tmp_path):
 
 # What nobody judged
 
-KNOWN = Known(("saturation", "thinking"), ("nano", "qwen"), ("sums", "gsm8k"), ("plain", "hard"))
-HERE = Place(
+KNOWN = KnownNames(
+    ("saturation", "thinking"), ("nano", "qwen"), ("sums", "gsm8k"), ("plain", "hard")
+)
+HERE = GateTarget(
     "t::point[64]", "study", ("saturation", "phase1"), "nano", "org/nano", "sums", 64, True,
     ("plain",),
 )  # fmt: skip
@@ -187,7 +189,7 @@ def gate(metric="min_accuracy", threshold=0.5, **changes):
 
 
 def judged(budget=64, model="nano"):
-    return Judgement("g", "min_accuracy", "", model, "sums", "saturation", "t", budget=budget)
+    return GateJudgement("g", "min_accuracy", "", model, "sums", "saturation", "t", budget=budget)
 
 
 def test_what_was_judged_is_not_missing():

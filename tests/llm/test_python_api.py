@@ -23,7 +23,7 @@ from pytest_tokenbudget import (
 )
 from pytest_tokenbudget.context.window import ContextError
 from pytest_tokenbudget.recipes.recipe import parse_recipe, resolve_recipe
-from pytest_tokenbudget.settings.context_limits import Limit
+from pytest_tokenbudget.settings.context_limits import ContextLimit
 
 pytest_plugins = ["servers"]
 
@@ -190,7 +190,7 @@ def test_other_parts_of_windows(value, chat):
             "document must be a text, not ",
         ),
         (lambda: named_strategy(value), "the name of a strategy must be a text, not "),
-        (lambda: Limit.read(value), "a context limit is read from a text, not from "),
+        (lambda: ContextLimit.read(value), "a context limit is read from a text, not from "),
     ]:
         with pytest.raises(ContextError) as error:
             call()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_tokenbudget.core.trace import StopReason, Trace
 from pytest_tokenbudget.models.thinking_formats import builtin_formats, detect
-from pytest_tokenbudget.texts.thinking_blocks import Part, ThinkingFormat, parse, walk
+from pytest_tokenbudget.texts.thinking_blocks import OutputPart, ThinkingFormat, parse, walk
 
 TOKENS = {"<think>": 1, "</think>": 2}
 HARMONY = {
@@ -347,7 +347,9 @@ def test_every_cut_is_its_parts(pieces, ended, opened, form):
         assert min(counts(cut)) >= 0
         if form.answer == ():
             assert cut.text.endswith(cut.answer)
-        shown = "".join(cut.text[s.start : s.end] for s in blocks.spans if s.part is Part.ANSWER)
+        shown = "".join(
+            cut.text[s.start : s.end] for s in blocks.spans if s.part is OutputPart.ANSWER
+        )
         assert shown.endswith(cut.answer) or form.answer
         if not form.repeats:
             assert bool(cut.answer) <= bool(cut.answer_tokens)

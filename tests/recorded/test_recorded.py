@@ -15,7 +15,7 @@ from pytest_tokenbudget.core.trace import Outcome, StopReason, ThinkingFormat
 from pytest_tokenbudget.models.resolution import load_catalogue
 from pytest_tokenbudget.recorded.files import load_recordings
 from pytest_tokenbudget.recorded.records import Runs
-from pytest_tokenbudget.recorded.traces import Tokens, load_counter
+from pytest_tokenbudget.recorded.traces import TextTokens, load_counter
 from pytest_tokenbudget.report.files import to_plain
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.studies.saturation.report import combined_record, write_results
@@ -94,9 +94,9 @@ def own_counter(study):
         for t in study.traces.values()
     }
 
-    def count(text: str) -> Tokens:
+    def count(text: str) -> TextTokens:
         ends = places[text]
-        return Tokens(tuple(range(len(ends))), tuple(ends))
+        return TextTokens(tuple(range(len(ends))), tuple(ends))
 
     return count
 

@@ -14,7 +14,7 @@ from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.models.resolution import DEFAULT_MODEL, load_catalogue
 from pytest_tokenbudget.report.live import DIM, REVERSE, UNDIM, UNREVERSE, LiveTrace
 from pytest_tokenbudget.texts.detokenizer import Pieces, text_and_offsets
-from pytest_tokenbudget.texts.thinking_blocks import Part, ThinkingFormat, parse
+from pytest_tokenbudget.texts.thinking_blocks import OutputPart, ThinkingFormat, parse
 
 PLAIN = ThinkingFormat()
 CHANNELS = ThinkingFormat(
@@ -101,7 +101,7 @@ def test_what_is_thinking_while_it_is_written_is_dimmed(ids, opened):
     dim, bright = "", ""
     # As each character comes, what it belongs to is decided by the text up to it.
     blocks = parse(text, PLAIN, opened)
-    tags = [span for span in blocks.spans if span.part is Part.TAG]
+    tags = [span for span in blocks.spans if span.part is OutputPart.TAG]
     for place, char in enumerate(text):
         before = parse(text[:place], PLAIN, opened)
         in_tag = any(span.start <= place < span.end for span in tags)

@@ -4,13 +4,13 @@ import random
 
 import pytest
 
-from pytest_tokenbudget.report.remaining import Length, Remaining, expected_tokens
+from pytest_tokenbudget.report.remaining import Remaining, TraceLength, expected_tokens
 
 
 def batch(lengths, step, cap=1024):
     """Traces that decode together, after a number of steps: finished ones, and those going on."""
-    done = [Length(0, n, n < cap) for n in lengths if n <= step]
-    return done, [Length(0, step) for n in lengths if n > step]
+    done = [TraceLength(0, n, n < cap) for n in lengths if n <= step]
+    return done, [TraceLength(0, step) for n in lengths if n > step]
 
 
 @pytest.mark.parametrize("spread", [0.3, 0.6, 0.9])
@@ -35,14 +35,14 @@ def test_expectation_comes_near_what_is_really_left(spread):
 
 
 def test_equal_lengths_are_expected_exactly():
-    estimate = Remaining([Length(0, 100, True)] * 8, 512)
+    estimate = Remaining([TraceLength(0, 100, True)] * 8, 512)
     assert estimate.of(0) == 100
     assert estimate.of(40) == 60
     assert estimate.of(99) == 1
 
 
 def test_the_cap_bounds_what_is_expected():
-    done = [Length(0, 50, True), Length(0, 512)]
+    done = [TraceLength(0, 50, True), TraceLength(0, 512)]
     estimate = Remaining(done, 512)
     assert estimate.of(512) == 0
     assert estimate.of(511) <= 1
@@ -50,23 +50,25 @@ def test_the_cap_bounds_what_is_expected():
 
 
 def test_traces_that_all_reach_the_cap_are_expected_to_reach_it():
-    together, longest = expected_tokens([Length(0, 64)] * 3, [Length(0, 10)], 2, 64)
+    together, longest = expected_tokens([TraceLength(0, 64)] * 3, [TraceLength(0, 10)], 2, 64)
     assert together == 54 + 2 * 64
     assert longest == 64
 
 
 def test_nothing_is_expected_before_the_first_end():
-    assert expected_tokens([], [Length(0, 30)], 9, 64) is None
+    assert expected_tokens([], [TraceLength(0, 30)], 9, 64) is None
 
 
 def test_extended_traces_count_from_where_they_began():
     """Traces that begin at 100 tokens do not say that none ends before."""
-    done = [Length(0, 20, True), Length(0, 40, True), Length(100, 120, True)]
+    done = [TraceLength(0, 20, True), TraceLength(0, 40, True), TraceLength(100, 120, True)]
     assert Remaining(done, 200).of(0) == pytest.approx(30)
-    together, _ = expected_tokens([Length(100, 120, True)] * 4, [], 2, 200)
+    together, _ = expected_tokens([TraceLength(100, 120, True)] * 4, [], 2, 200)
     assert together == pytest.approx(40)
 
 
 def test_a_trace_that_is_longer_than_all_others_still_has_an_end():
-    estimate = Remaining([Length(0, 10 * n, True) for n in range(1, 11)] + [Length(0, 150)], 1024)
+    estimate = Remaining(
+        [TraceLength(0, 10 * n, True) for n in range(1, 11)] + [TraceLength(0, 150)], 1024
+    )
     assert 0 < estimate.of(150) < 400

@@ -9,7 +9,7 @@ from runs import NANO, NO_ENGINE, QUIET, Engines, combined, read
 
 from pytest_tokenbudget.recorded.files import MANIFEST
 from pytest_tokenbudget.report.folder import ReportFolder
-from pytest_tokenbudget.report.manifest import Entry, ManifestError, Problems, read_entries
+from pytest_tokenbudget.report.manifest import Entry, ManifestError, ProblemSet, read_entries
 
 pytest_plugins = ["run_fixtures"]
 pytestmark = pytest.mark.usefixtures("quick_figures")
@@ -262,7 +262,7 @@ def test_annotations_stay_where_people_edit_them(run, reports, other_task):
 
 
 def test_an_interrupted_run_does_not_replace_a_whole_one(reports):
-    folder = ReportFolder(reports, {"t": Problems(3, "x")})
+    folder = ReportFolder(reports, {"t": ProblemSet(3, "x")})
     whole = Entry("saturation", folder.selection, "m", budgets=(16,), files=("results/a.json",))
     (reports / "results").mkdir(parents=True)
     (reports / "results" / "a.json").write_text("whole")
@@ -311,12 +311,12 @@ def test_nothing_of_the_users_is_overwritten_in_the_folder_for_earlier_results(r
     theirs = reports / "earlier" / "t-3" / "results" / "a.json"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("theirs")
-    folder = ReportFolder(reports, {"t": Problems(3, "x")})
+    folder = ReportFolder(reports, {"t": ProblemSet(3, "x")})
     (reports / "results").mkdir()
     (reports / "results" / "a.json").write_text("ours")
     folder.note(Entry("saturation", folder.selection, "m"), [reports / "results" / "a.json"])
-    ReportFolder(reports, {"u": Problems(1, "y")}).make_room(
-        [Entry("saturation", {"u": Problems(1, "y")}, "m")]
+    ReportFolder(reports, {"u": ProblemSet(1, "y")}).make_room(
+        [Entry("saturation", {"u": ProblemSet(1, "y")}, "m")]
     )
     assert theirs.read_text() == "theirs"
     assert (reports / "earlier" / "t-3-2" / "results" / "a.json").read_text() == "ours"

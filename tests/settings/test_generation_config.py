@@ -13,7 +13,7 @@ from pytest_tokenbudget.settings.config_file import ConfigError
 from pytest_tokenbudget.settings.generation_config import (
     FRAMINGS,
     Given,
-    Limit,
+    WrittenLimit,
     generation_config_text,
     read_generation_config,
 )
@@ -236,8 +236,8 @@ def test_what_is_written_is_read_again(tmp_path_factory, emotions, categories, a
         {"max_new_tokens": limit, "temperature": 0.25},
         data={"batch_size": "auto"},
         limits={
-            "emotions": {name: Limit(tokens) for name, tokens in emotions.items()},
-            "categories": {name: Limit(t, f"as {name}") for name, t in categories.items()},
+            "emotions": {name: WrittenLimit(tokens) for name, tokens in emotions.items()},
+            "categories": {name: WrittenLimit(t, f"as {name}") for name, t in categories.items()},
         },
         about=about,
     )

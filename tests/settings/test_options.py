@@ -8,7 +8,7 @@ from all_options import NAMES, OPTIONS
 from pytest_tokenbudget.registry import option_groups
 from pytest_tokenbudget.settings.baseline_values import Tolerance
 from pytest_tokenbudget.settings.generation_config import GenerationConfig
-from pytest_tokenbudget.settings.option_values import Threshold
+from pytest_tokenbudget.settings.option_values import BudgetThreshold
 from pytest_tokenbudget.settings.options import DEFAULT_BUDGETS, Settings
 from pytest_tokenbudget.settings.project import find_project
 from pytest_tokenbudget.settings.read_settings import read_settings
@@ -65,8 +65,12 @@ GIVEN = {
     "tokenizer": ("qwen3-0.6b", "tokenizer", "qwen3-0.6b"),
     "trace_store": ("some.sqlite", "trace_store", Path("some.sqlite")),
     "dry_run": ("on", "dry_run", True),
-    "min_accuracy": ("0.6,512:0.5", "min_accuracy", (Threshold(0.6), Threshold(0.5, 512))),
-    "max_truncation": ("256:0", "max_truncation", (Threshold(0.0, 256),)),
+    "min_accuracy": (
+        "0.6,512:0.5",
+        "min_accuracy",
+        (BudgetThreshold(0.6), BudgetThreshold(0.5, 512)),
+    ),
+    "max_truncation": ("256:0", "max_truncation", (BudgetThreshold(0.0, 256),)),
     "min_conformance": ("limits,enforced", "min_conformance", ("limits", "enforced")),
     "gate_rule": ("confident", "gate_rule", "confident"),
     "gate_margin": ("0.03", "gate_margin", 0.03),
@@ -253,7 +257,7 @@ def test_toml_may_use_its_own_types(read, pytester):
     assert settings.num_samples == 3
     assert settings.temperature == 0.5
     assert (settings.fresh, settings.thinking) == (True, False)
-    assert settings.min_accuracy == (Threshold(0.5), Threshold(0.25, 64))
+    assert settings.min_accuracy == (BudgetThreshold(0.5), BudgetThreshold(0.25, 64))
 
 
 def test_ini_options_of_pyproject_may_use_numbers(read, pytester):
@@ -286,8 +290,8 @@ def test_flag_before_pytests_file_before_own_file(read, pytester):
         (["--quantization", "none"], "quantization", "none"),
         (["--temperature", "0"], "temperature", 0.0),
         (["--min-accuracy", "0.5", "--min-accuracy", "64:0.1"], "min_accuracy",
-         (Threshold(0.5), Threshold(0.1, 64))),
-        (["--min-accuracy", "1"], "min_accuracy", (Threshold(1.0),)),
+         (BudgetThreshold(0.5), BudgetThreshold(0.1, 64))),
+        (["--min-accuracy", "1"], "min_accuracy", (BudgetThreshold(1.0),)),
     ],
 )  # fmt: skip
 def test_other_ways_to_say_it(read, arguments, field, value):

@@ -3,7 +3,7 @@
 import pytest
 from runs import QUIET, SUITE, finish, start
 
-from pytest_tokenbudget.settings.option_values import Threshold
+from pytest_tokenbudget.settings.option_values import BudgetThreshold
 from pytest_tokenbudget.settings.project import find_project
 from pytest_tokenbudget.settings.read_settings import read_settings
 
@@ -62,7 +62,7 @@ def test_settings_are_those_of_the_invocation_directory_or_above(read, places, f
     (places / "other" / file).write_text(FILES[file].format(THEIRS))
     project, settings = read(*ROOT, *move)
     assert project.user.path == places / "repo" / file
-    assert settings.min_accuracy == (Threshold(0.9),)
+    assert settings.min_accuracy == (BudgetThreshold(0.9),)
     assert settings.max_truncation == ()
     assert settings.num_samples == 7
     if move[:1] != ("--reports",):
@@ -159,7 +159,7 @@ def test_the_ini_file_of_the_user_is_read_where_pytest_reads_another(read, place
     )
     (places / "other" / "pytest.ini").write_text("[pytest]\ntokenbudget_max_truncation = 0.1\n")
     _, settings = read(*ROOT, *move, "-o", "tokenbudget_seed=5")
-    assert settings.min_accuracy == (Threshold(0.9),)
+    assert settings.min_accuracy == (BudgetThreshold(0.9),)
     assert (settings.max_truncation, settings.num_samples, settings.seed) == ((), 7, 5)
     assert settings.storage == places / "repo" / "kept"
 
@@ -180,7 +180,7 @@ def test_gates_in_lost_addopts_are_refused(read, places, file, text):
     assert f"the addopts in {places / 'repo' / file} would be lost" in message
     assert "min-accuracy" in message
     assert "write --reports=../../artifacts" in message
-    assert read(*ROOT, "--reports=../../artifacts")[1].min_accuracy == (Threshold(0.9),)
+    assert read(*ROOT, "--reports=../../artifacts")[1].min_accuracy == (BudgetThreshold(0.9),)
 
 
 def test_gates_in_addopts_of_another_project_are_refused(read, places):

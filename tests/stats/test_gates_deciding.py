@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.stats.decision_rules import (
-    Demand,
-    Rule,
-    Ruling,
-    Unit,
+    Decision,
+    DecisionRule,
+    MetricUnit,
+    Threshold,
     decide,
     keeps,
     not_kept_at,
@@ -27,10 +27,10 @@ from pytest_tokenbudget.stats.intervals import (
 )
 
 RULES = (
-    {"rule": Rule.POINT},
-    {"rule": Rule.CONFIDENT},
-    {"rule": Rule.CONFIDENT, "allow_inconclusive": True},
-    {"rule": Rule.NONINFERIOR, "margin": 0.05},
+    {"rule": DecisionRule.POINT},
+    {"rule": DecisionRule.CONFIDENT},
+    {"rule": DecisionRule.CONFIDENT, "allow_inconclusive": True},
+    {"rule": DecisionRule.NONINFERIOR, "margin": 0.05},
 )
 LEVEL = 0.025
 
@@ -54,7 +54,7 @@ def exactly(demand, n, truth):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(("threshold", "at_least"), [(0.6, True), (0.9, True), (0.05, False)])
 def test_chances_of_a_rate_are_exact(rule, threshold, at_least):
-    demand = Demand(threshold, at_least, **rule)
+    demand = Threshold(threshold, at_least, **rule)
     for truth in (0.5, threshold, 0.97):
         said = not_kept_at(Rate(0, 60), demand, truth)
         assert exactly(demand, 60, truth) == pytest.approx(said, abs=1e-9)
@@ -64,9 +64,9 @@ def test_chances_of_a_rate_are_exact(rule, threshold, at_least):
 @pytest.mark.parametrize("n", [20, 97, 300])
 def test_a_confident_gate_fails_by_chance_no_more_often_than_its_level(threshold, n):
     for at_least in (True, False):
-        demand = Demand(threshold, at_least, Rule.CONFIDENT, allow_inconclusive=True)
+        demand = Threshold(threshold, at_least, DecisionRule.CONFIDENT, allow_inconclusive=True)
         assert exactly(demand, n, threshold) <= LEVEL
-        worse = Demand(threshold, at_least, Rule.NONINFERIOR, margin=0.01)
+        worse = Threshold(threshold, at_least, DecisionRule.NONINFERIOR, margin=0.01)
         bound = worse.bound
         if 0 < bound < 1:
             assert 1 - exactly(worse, n, bound) <= LEVEL, "passes what is worse by the margin"
@@ -74,7 +74,7 @@ def test_a_confident_gate_fails_by_chance_no_more_often_than_its_level(threshold
 
 @pytest.mark.parametrize("rule", RULES[:3:2])
 def test_the_detectable_change_has_its_power(rule):
-    demand = Demand(0.6, **rule)
+    demand = Threshold(0.6, **rule)
     verdict = decide(Rate(57, 100), demand)
     assert exactly(demand, 100, 0.6 - verdict.detectable) == pytest.approx(0.8, abs=1e-6)
 
@@ -82,28 +82,28 @@ def test_the_detectable_change_has_its_power(rule):
 @pytest.mark.parametrize("at_least", [True, False])
 def test_a_threshold_at_the_end_of_the_range_is_missed_by_one_answer(at_least):
     end = 1.0 if at_least else 0.0
-    demand = Demand(end, at_least, Rule.CONFIDENT, allow_inconclusive=True, change=0.1)
+    demand = Threshold(end, at_least, DecisionRule.CONFIDENT, allow_inconclusive=True, change=0.1)
     verdict = decide(Rate(20 if at_least else 0, 20), demand)
-    assert (verdict.ruling, verdict.by_chance) == (Ruling.INCONCLUSIVE, 0.0)
+    assert (verdict.ruling, verdict.by_chance) == (Decision.INCONCLUSIVE, 0.0)
     assert verdict.detectable == pytest.approx(1 - 0.2 ** (1 / 20))
     assert verdict.needed == 16, "the least n with 1 - 0.9 ** n of at least 80 %"
-    assert decide(Rate(19 if at_least else 1, 20), demand).ruling is Ruling.FAILED
+    assert decide(Rate(19 if at_least else 1, 20), demand).ruling is Decision.FAILED
 
 
 def test_the_detectable_margin_has_its_power():
-    verdict = decide(Rate(57, 100), Demand(0.6, rule=Rule.NONINFERIOR, margin=0.05))
-    wide = Demand(0.6, rule=Rule.NONINFERIOR, margin=verdict.detectable + 1e-9)
+    verdict = decide(Rate(57, 100), Threshold(0.6, rule=DecisionRule.NONINFERIOR, margin=0.05))
+    wide = Threshold(0.6, rule=DecisionRule.NONINFERIOR, margin=verdict.detectable + 1e-9)
     assert 1 - exactly(wide, 100, 0.6) >= 0.8
-    narrow = Demand(0.6, rule=Rule.NONINFERIOR, margin=verdict.detectable - 0.01)
+    narrow = Threshold(0.6, rule=DecisionRule.NONINFERIOR, margin=verdict.detectable - 0.01)
     assert 1 - exactly(narrow, 100, 0.6) < 0.8
 
 
 @pytest.mark.parametrize(
     "demand",
     [
-        Demand(0.6, rule=Rule.CONFIDENT, change=0.1),
-        Demand(0.6, rule=Rule.NONINFERIOR, margin=0.1),
-        Demand(0.4, at_least=False, rule=Rule.CONFIDENT, change=0.1),
+        Threshold(0.6, rule=DecisionRule.CONFIDENT, change=0.1),
+        Threshold(0.6, rule=DecisionRule.NONINFERIOR, margin=0.1),
+        Threshold(0.4, at_least=False, rule=DecisionRule.CONFIDENT, change=0.1),
     ],
 )
 def test_the_needed_number_is_about_the_least_with_the_power(demand):
@@ -122,7 +122,7 @@ def test_rules_share_a_threshold_and_differ_in_who_must_prove():
         (80, ("passed", "passed", "passed")),
     ):
         found = [
-            decide(Rate(successes, 100), Demand(0.6, **rule)).ruling
+            decide(Rate(successes, 100), Threshold(0.6, **rule)).ruling
             for rule in (RULES[0], RULES[1], RULES[3])
         ]
         assert tuple(found) == rulings, successes
@@ -130,41 +130,43 @@ def test_rules_share_a_threshold_and_differ_in_who_must_prove():
 
 def test_a_threshold_met_exactly_is_kept():
     for k, n, threshold in ((6, 10, 0.6), (29, 100, 0.29), (57, 100, 0.57)):
-        assert decide(Rate(k, n), Demand(threshold)).ruling is Ruling.PASSED
-        assert decide(Rate(k, n), Demand(threshold, at_least=False)).ruling is Ruling.PASSED
-        assert not_kept_at(Rate(k, n), Demand(threshold), threshold) < 0.6
+        assert decide(Rate(k, n), Threshold(threshold)).ruling is Decision.PASSED
+        assert decide(Rate(k, n), Threshold(threshold, at_least=False)).ruling is Decision.PASSED
+        assert not_kept_at(Rate(k, n), Threshold(threshold), threshold) < 0.6
     for rule in RULES:
-        assert decide(Rate(0, 9), Demand(0.0, **rule)).kept, "whatever is measured keeps it"
-        assert decide(Rate(9, 9), Demand(1.0, at_least=False, **rule)).kept
+        assert decide(Rate(0, 9), Threshold(0.0, **rule)).kept, "whatever is measured keeps it"
+        assert decide(Rate(9, 9), Threshold(1.0, at_least=False, **rule)).kept
 
 
 def test_nothing_measured_is_no_verdict():
     for nothing in (Rate(0, 0), rate_of(np.full((3, 1), math.nan)), Change(0, 0, 0)):
-        verdict = decide(nothing, Demand(0.5))
-        assert verdict.ruling is Ruling.UNKNOWN
+        verdict = decide(nothing, Threshold(0.5))
+        assert verdict.ruling is Decision.UNKNOWN
         assert not verdict.kept
-        assert verdict.sentence("accuracy", Unit.SHARE) == "accuracy was not measured (n = 0)"
-    alone = decide(mean_of([[9.0]]), Demand(10.0, at_least=False, rule=Rule.CONFIDENT))
-    assert alone.ruling is Ruling.INCONCLUSIVE
+        assert verdict.sentence("accuracy", MetricUnit.SHARE) == "accuracy was not measured (n = 0)"
+    alone = decide(mean_of([[9.0]]), Threshold(10.0, at_least=False, rule=DecisionRule.CONFIDENT))
+    assert alone.ruling is Decision.INCONCLUSIVE
     assert alone.detectable is None
 
 
 def test_demands_that_contradict_themselves_are_refused():
     for wrong in (
-        {"rule": Rule.NONINFERIOR},
+        {"rule": DecisionRule.NONINFERIOR},
         {"margin": 0.1},
-        {"rule": Rule.POINT, "allow_inconclusive": True},
-        {"rule": Rule.NONINFERIOR, "margin": 0.1, "change": 0.2},
+        {"rule": DecisionRule.POINT, "allow_inconclusive": True},
+        {"rule": DecisionRule.NONINFERIOR, "margin": 0.1, "change": 0.2},
         {"change": 0.0},
         {"confidence": 1.0},
     ):
         with pytest.raises(ValueError, match=r"."):
-            Demand(0.5, **wrong)
+            Threshold(0.5, **wrong)
 
 
 def test_sentences_have_all_that_a_verdict_rests_on():
     def said(rule, successes=57):
-        return decide(Rate(successes, 100), Demand(0.6, **rule)).sentence("accuracy", Unit.SHARE)
+        return decide(Rate(successes, 100), Threshold(0.6, **rule)).sentence(
+            "accuracy", MetricUnit.SHARE
+        )
 
     found = "would have been found with 80 % power"
     assert said(RULES[0]) == (
@@ -182,9 +184,12 @@ def test_sentences_have_all_that_a_verdict_rests_on():
     )
     assert said(RULES[1], 90).endswith("; 19 are enough to tell 90.0 from 60)")
     tokens = decide(
-        Mean(mean_of(np.arange(20.0)[:, None]).measured, 5.9, 0.0), Demand(1234.5, at_least=False)
+        Mean(mean_of(np.arange(20.0)[:, None]).measured, 5.9, 0.0),
+        Threshold(1234.5, at_least=False),
     )
-    assert " is at most the gate's 1,234.5 tokens (n = 20; " in tokens.sentence("x", Unit.TOKENS)
+    assert " is at most the gate's 1,234.5 tokens (n = 20; " in tokens.sentence(
+        "x", MetricUnit.TOKENS
+    )
 
 
 @given(
@@ -215,19 +220,21 @@ def test_problems_that_are_alike_keep_their_rate():
 
 def test_where_the_interval_alone_would_decide_otherwise_the_test_is_named():
     """One success of 300: Wilson's lower end is above 0.05 %, the exact bound is not."""
-    demand = Demand(0.0005, at_least=False, rule=Rule.CONFIDENT)
+    demand = Threshold(0.0005, at_least=False, rule=DecisionRule.CONFIDENT)
     verdict = decide(Rate(1, 300), demand)
     assert verdict.estimate == wilson(1, 300)
     assert verdict.estimate.low > demand.threshold
-    assert verdict.ruling is Ruling.INCONCLUSIVE
-    said = verdict.sentence("truncation", Unit.SHARE)
+    assert verdict.ruling is Decision.INCONCLUSIVE
+    said = verdict.sentence("truncation", MetricUnit.SHARE)
     assert "is inconclusive about the gate's 0.05 %, by the exact binomial test (n = 300" in said
-    assert "by the" not in decide(Rate(57, 100), Demand(0.6)).sentence("accuracy", Unit.SHARE)
+    assert "by the" not in decide(Rate(57, 100), Threshold(0.6)).sentence(
+        "accuracy", MetricUnit.SHARE
+    )
 
 
 def test_an_interval_with_another_confidence_than_tables_have_says_so():
-    demand = Demand(0.6, rule=Rule.CONFIDENT, confidence=0.99)
-    said = decide(Rate(57, 100), demand).sentence("accuracy", Unit.SHARE)
+    demand = Threshold(0.6, rule=DecisionRule.CONFIDENT, confidence=0.99)
+    said = decide(Rate(57, 100), demand).sentence("accuracy", MetricUnit.SHARE)
     low, high = (100 * end for end in wilson(57, 100, 0.99)[1:3])
     assert f"57.0 % [{low:.1f}, {high:.1f}] at 99 % is inconclusive" in said
 
@@ -237,11 +244,11 @@ def test_a_rule_with_more_to_prove_never_passes_more(n, data):
     rate = Rate(data.draw(st.integers(0, n)), n)
     threshold = data.draw(st.floats(0.01, 0.99))
     at_least = data.draw(st.booleans())
-    point = decide(rate, Demand(threshold, at_least))
-    confident = decide(rate, Demand(threshold, at_least, Rule.CONFIDENT))
-    if confident.ruling is Ruling.PASSED:
+    point = decide(rate, Threshold(threshold, at_least))
+    confident = decide(rate, Threshold(threshold, at_least, DecisionRule.CONFIDENT))
+    if confident.ruling is Decision.PASSED:
         assert point.kept
-    if confident.ruling is Ruling.FAILED:
+    if confident.ruling is Decision.FAILED:
         assert not point.kept
     assert 0 <= point.by_chance <= 1
 
@@ -249,7 +256,7 @@ def test_a_rule_with_more_to_prove_never_passes_more(n, data):
 def test_a_mean_states_chances_that_come_true():
     """Simulated: what is said of one run holds over many."""
     rng = np.random.default_rng(0)
-    demand = Demand(200.0, False, Rule.CONFIDENT, allow_inconclusive=True)
+    demand = Threshold(200.0, False, DecisionRule.CONFIDENT, allow_inconclusive=True)
     runs = rng.gamma(4.0, 50.0, (800, 150, 1))
     detectable = np.mean([decide(mean_of(run, 0.0), demand).detectable for run in runs[:10]])
     assert np.mean([not kept(mean_of(run, 0.0), demand) for run in runs]) <= LEVEL + 0.012

@@ -9,7 +9,7 @@ from studies import NumberTask, make_problem, trace_of
 from thinking_engine import ThinkingEngine
 
 from pytest_tokenbudget.common.text_layout import cells
-from pytest_tokenbudget.core.forced import Place
+from pytest_tokenbudget.core.forced import ForcedAnswerKey
 from pytest_tokenbudget.core.forcing import Forcing, ModeBudget, force
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.models.resolution import ModelSpec
@@ -32,7 +32,7 @@ from pytest_tokenbudget.studies.allocation.settings import (
     settings_record,
 )
 from pytest_tokenbudget.studies.allocation.stored_traces import FEATURES, FIRST, replay_of
-from pytest_tokenbudget.studies.thinking.study import Going, ThinkingStudy
+from pytest_tokenbudget.studies.thinking.study import ContinuedTrace, ThinkingStudy
 from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat
 
 pytest_plugins = ["run_fixtures"]
@@ -84,12 +84,12 @@ def make(n=40, off=None, budgets=BUDGETS, modes=(), error=0, missing=0):
             branch = force(trace, budget, THINK, BARE, lambda text: CLOSER_IDS)
             if branch is None or failed:
                 continue
-            place = Place("bare", budget, problem.id)
+            place = ForcedAnswerKey("bare", budget, problem.id)
             wanted.add(place)
             if index < n - missing:
                 said = answer(problem.answer if budget >= enough else "7")
                 one = replace(trace_of(problem.id, said, 30), prompt_ids=branch.prompt_ids)
-                forced[place] = Going(one, branch.kept)
+                forced[place] = ContinuedTrace(one, branch.kept)
     switched = None
     if off is not None:
         without = {

@@ -11,13 +11,13 @@ from conformance_probes import BROKEN, LOG, Plugin
 from runs import NO_ENGINE, QUIET, RealEngines, finish, read, start
 
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
-from pytest_tokenbudget.studies.conformance.budget_methods import WAYS, ways_for
+from pytest_tokenbudget.studies.conformance.budget_methods import WAYS, methods_for
 from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
 
 pytest_plugins = ["run_fixtures"]
 
 CONFORMANCE = ("--pyargs", "pytest_tokenbudget.evals", "-m", "conformance", *QUIET)
-MEASURED = ways_for("vllm", resolve_model("nano-reasoner", load_catalogue()))
+MEASURED = methods_for("vllm", resolve_model("nano-reasoner", load_catalogue()))
 FILE = "conformance_vllm_nano-reasoner.json"
 TESTS = Path(__file__).parents[1]
 

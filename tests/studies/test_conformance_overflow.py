@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from conformance_fakes import CLOSE, OPEN, FakeEngine, Fate, Thought, Tokens, bench
 
-from pytest_tokenbudget.core.probes import Ask, Choice, Reply
+from pytest_tokenbudget.core.probes import Ask, ProbeOutput, Reply
 from pytest_tokenbudget.studies.conformance.filled_prompts import (
     BEGINNING,
     END,
@@ -20,10 +20,10 @@ from pytest_tokenbudget.studies.conformance.filled_prompts import (
 )
 from pytest_tokenbudget.studies.conformance.limits import probe_limit
 from pytest_tokenbudget.studies.conformance.overflow import AT_ONCE, EDGE, ROOM, TOO_MUCH, Case
-from pytest_tokenbudget.studies.conformance.prompt_visibility import Look, where_cut
+from pytest_tokenbudget.studies.conformance.prompt_visibility import PromptView, where_cut
 from pytest_tokenbudget.studies.conformance.results import (
     Behaviour,
-    Finding,
+    LimitFinding,
     LimitResult,
     OverflowCase,
     Sight,
@@ -99,7 +99,7 @@ ENGINES: list[FakeEngine] = []
 @pytest.mark.parametrize("ids", [True, False])
 def test_an_engine_that_refuses_all(ids: bool) -> None:
     result, cases = probe(make(ids=ids))
-    assert result.finding is Finding.KEPT
+    assert result.finding is LimitFinding.KEPT
     assert list(cases) == list(Case)
     own = [cases[case].behaviour for case in Case if case is not Case.TOGETHER]
     assert own == [Behaviour.REFUSED] * 4
@@ -133,7 +133,7 @@ def test_requests_are_as_long_as_the_table_says() -> None:
 
 def test_an_output_that_is_cut_at_the_context_is_right_if_it_says_so() -> None:
     result, cases = probe(make(capping("length")))
-    assert result.finding is Finding.KEPT
+    assert result.finding is LimitFinding.KEPT
     for case in (Case.BUDGET, Case.BUDGET_ALONE):
         assert cases[case].behaviour is Behaviour.CAPPED
         assert (cases[case].output, cases[case].finish_reason) == (ROOM, "length")
@@ -143,7 +143,7 @@ def test_an_output_that_is_cut_at_the_context_is_right_if_it_says_so() -> None:
 @pytest.mark.parametrize("word", ["stop", "error"])
 def test_an_output_that_is_cut_at_the_context_and_called_otherwise(word, ids) -> None:  # type: ignore[no-untyped-def]
     result, cases = probe(make(capping(word), ids=ids))
-    assert result.finding is Finding.BROKEN
+    assert result.finding is LimitFinding.BROKEN
     assert cases[Case.BUDGET].behaviour is Behaviour.CAPPED_UNSAID
     assert cases[Case.BUDGET].broken
     assert repr(word) in cases[Case.BUDGET].sentence
@@ -164,7 +164,7 @@ def test_outputs_that_end_by_themselves_before_the_context_tell_nothing(length: 
         return ["word "] * (length - 1)
 
     result, cases = probe(make(capping("length"), brief))
-    assert result.finding is Finding.KEPT
+    assert result.finding is LimitFinding.KEPT
     assert cases[Case.BUDGET].behaviour is Behaviour.NOT_RESOLVED
     assert f"ended before, at {length}, {length}, {length} tokens" in cases[Case.BUDGET].sentence
 
@@ -189,7 +189,7 @@ def test_one_problem_that_is_thought_about_for_long_is_enough() -> None:
 def test_where_a_prompt_was_cut_is_found_out(side: str, told: bool, ids: bool) -> None:
     result, cases = probe(make(cutting(side, told), ids=ids))
     wanted = Behaviour(f"cut {'in the' if side == 'middle' else 'at the'} {side}")
-    assert result.finding is Finding.BROKEN
+    assert result.finding is LimitFinding.BROKEN
     assert cases[Case.PROMPT_TWICE].behaviour is wanted
     # A little that is missing between two facts is known where the engine does not count it.
     known = side != "middle" or told
@@ -213,7 +213,7 @@ def test_a_prompt_that_is_taken_in_full_beyond_the_context(ids: bool) -> None:
     for case in (Case.PROMPT, Case.PROMPT_TWICE, Case.BUDGET):
         assert cases[case].behaviour is Behaviour.WHOLE
         assert set(cases[case].sights.values()) == {SEEN}
-    assert result.finding is Finding.BROKEN, "it answers what it says it cannot take"
+    assert result.finding is LimitFinding.BROKEN, "it answers what it says it cannot take"
     assert not cases[Case.BUDGET].broken
     assert result.failed == 2
 
@@ -236,7 +236,7 @@ def test_an_output_that_goes_on_while_the_beginning_is_dropped() -> None:
     assert shifted.behaviour is Behaviour.CUT_LEFT
     assert shifted.output == TOO_MUCH
     assert shifted.counted == shifted.prompt == CONTEXT - ROOM
-    assert result.finding is Finding.BROKEN
+    assert result.finding is LimitFinding.BROKEN
     assert f"{TOO_MUCH} tokens came behind {CONTEXT - ROOM:,}" in shifted.sentence
 
 
@@ -321,7 +321,7 @@ def test_a_crash_at_a_long_prompt() -> None:
         return replace(reply, status=500, error="worker died") if reply.error else reply
 
     result, cases = probe(make(reply=crash))
-    assert result.finding is Finding.BROKEN
+    assert result.finding is LimitFinding.BROKEN
     assert [case.behaviour for case in result.cases[:4]] == [Behaviour.FAILED] * 4
     assert "worker died" in cases[Case.PROMPT].sentence
 
@@ -332,7 +332,7 @@ def test_a_crash_at_a_long_prompt() -> None:
 class Shared(FakeEngine):
     """Its places share one context: ``how`` says what comes of requests beyond that."""
 
-    how: Reply | Choice | None = None
+    how: Reply | ProbeOutput | None = None
 
     def ask(self, asks: Sequence[Ask], at_once: int = 1) -> list[Reply]:
         replies = super().ask(asks, at_once)
@@ -346,10 +346,10 @@ class Shared(FakeEngine):
 @pytest.mark.parametrize(
     ("how", "behaviour", "finding"),
     [
-        (None, Behaviour.WHOLE, Finding.KEPT),
-        (Reply({}, error="exceeded", status=500), Behaviour.FAILED, Finding.BROKEN),
-        (Reply({}, error="exceeded", status=400), Behaviour.REFUSED, Finding.BROKEN),
-        (Choice((3,), "x", "length", text="x"), Behaviour.NOT_RESOLVED, Finding.KEPT),
+        (None, Behaviour.WHOLE, LimitFinding.KEPT),
+        (Reply({}, error="exceeded", status=500), Behaviour.FAILED, LimitFinding.BROKEN),
+        (Reply({}, error="exceeded", status=400), Behaviour.REFUSED, LimitFinding.BROKEN),
+        (ProbeOutput((3,), "x", "length", text="x"), Behaviour.NOT_RESOLVED, LimitFinding.KEPT),
     ],
 )
 def test_prompts_that_fit_one_by_one(how, behaviour, finding) -> None:  # type: ignore[no-untyped-def]
@@ -379,7 +379,7 @@ def test_what_fails_alone_says_nothing_of_several() -> None:
 def test_contexts_that_are_too_long_or_too_short(context: int, said: str) -> None:
     engine = FakeEngine(context=context)
     result = probe_limit(bench(engine), "overflow")
-    assert result.finding is Finding.NOT_POSSIBLE
+    assert result.finding is LimitFinding.NOT_POSSIBLE
     assert said in result.sentence
     assert engine.calls == 0
 
@@ -412,7 +412,7 @@ def test_contexts_that_are_too_long_or_too_short(context: int, said: str) -> Non
     ],
 )
 def test_what_the_evidence_comes_to(sights, counted, cut, behaviour) -> None:  # type: ignore[no-untyped-def]
-    look = Look(2000, counted, dict(zip(PLACES, sights, strict=True)), cut, f"kept {cut}")
+    look = PromptView(2000, counted, dict(zip(PLACES, sights, strict=True)), cut, f"kept {cut}")
     found, why = where_cut(look)
     assert found is behaviour
     assert all(place in why for place in PLACES)

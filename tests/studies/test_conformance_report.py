@@ -49,7 +49,12 @@ from pytest_tokenbudget.studies.conformance.report import (
     conformance_record,
     write_conformance,
 )
-from pytest_tokenbudget.studies.conformance.results import Behaviour, Finding, Sight, Verdict
+from pytest_tokenbudget.studies.conformance.results import (
+    Behaviour,
+    BudgetVerdict,
+    LimitFinding,
+    Sight,
+)
 from pytest_tokenbudget.studies.conformance.verdict import LEVEL, MIN_INFORMATIVE
 from pytest_tokenbudget.studies.conformance.verdicts import of_engine
 
@@ -94,7 +99,7 @@ def test_order_is_that_of_the_probes_whoever_was_first():
 
 
 def test_what_was_not_made_is_named_and_the_last_record_of_a_name_counts():
-    again = limit("usage", Finding.BROKEN)
+    again = limit("usage", LimitFinding.BROKEN)
     rows = [record(limit=limit("usage")), record(limit=again), {"test": "t", "accuracy": 1.0}]
     rows.append({"test": "t", "conformance": "somebody else's"})
     [found] = reports_of(rows, ("n", "usage"), ("a", "b"))
@@ -107,10 +112,10 @@ def test_what_was_not_made_is_named_and_the_last_record_of_a_name_counts():
 
 def test_models_and_engines_are_kept_apart():
     other = {**ABOUT, "engine": "llamacpp"}
-    rows = [record(limit=limit("n")), record(other, limit=limit("n", Finding.DIFFERS))]
+    rows = [record(limit=limit("n")), record(other, limit=limit("n", LimitFinding.DIFFERS))]
     found = reports_of(rows, ("n",), ())
     assert [each.engine for each in found] == ["vllm", "llamacpp"]
-    assert found[1].limits[0].finding is Finding.DIFFERS
+    assert found[1].limits[0].finding is LimitFinding.DIFFERS
 
 
 def test_a_rate_that_is_none_survives():
@@ -139,18 +144,18 @@ def test_a_rate_that_is_none_survives():
     ],
 )
 def test_what_the_ways_come_to_together(verdicts, words):
-    ways = tuple(way(f"w{n}", Verdict(each)) for n, each in enumerate(verdicts))
+    ways = tuple(way(f"w{n}", BudgetVerdict(each)) for n, each in enumerate(verdicts))
     assert make_report(ways=ways).thinking_sentence() == words
 
 
 def test_a_switch_keeps_no_budget():
     """That thinking can be turned off does not mean that 256 tokens of it can be asked for."""
-    report = make_report(ways=(SWITCH, way("w", Verdict.IGNORED)))
+    report = make_report(ways=(SWITCH, way("w", BudgetVerdict.IGNORED)))
     assert report.thinking_sentence() == "thinking budget ignored: 1 way tried, none keeps one"
     assert report.switch_sentence() == "thinking is turned off by template-enable_thinking"
     assert badge_of(report).message == "ignored, 1 limit broken"
     assert of_engine("enforced", report)
-    off = replace(SWITCH, verdict=Verdict.IGNORED)
+    off = replace(SWITCH, verdict=BudgetVerdict.IGNORED)
     assert make_report(ways=(off,)).switch_sentence() == (
         "no switch is shown to turn thinking off (1 way tried)"
     )
@@ -159,9 +164,9 @@ def test_a_switch_keeps_no_budget():
 
 def test_what_the_limits_come_to():
     assert make_report().limits_sentence() == "1 limit is broken: finish_reason"
-    two = (limit("a", Finding.BROKEN), limit("b", Finding.BROKEN), limit("c"))
+    two = (limit("a", LimitFinding.BROKEN), limit("b", LimitFinding.BROKEN), limit("c"))
     assert make_report(limits=two).limits_sentence() == "2 limits are broken: a, b"
-    fine = (limit("a"), limit("b", Finding.DIFFERS))
+    fine = (limit("a"), limit("b", LimitFinding.DIFFERS))
     assert make_report(limits=fine).limits_sentence() == (
         "no limit broken, 1 of 2 kept; outputs differ in b"
     )
@@ -210,7 +215,7 @@ def test_foreign_names_are_safe_everywhere(tmp_path):
         alias=HOSTILE,
         engine=HOSTILE,
         about={**ABOUT, "model": HOSTILE, "engine": HOSTILE, "engine_version": HOSTILE},
-        limits=(limit("n", Finding.BROKEN, sentence=HOSTILE),),
+        limits=(limit("n", LimitFinding.BROKEN, sentence=HOSTILE),),
         ways=(way(HOSTILE, sentence=HOSTILE, remarks=(HOSTILE,)),),
     )
     shown = "\n".join(conformance_lines(report, RunInfo()))
@@ -286,12 +291,15 @@ def test_neither_badge_nor_sentence_hides_that_thinking_goes_on():
     """The tokens are paid for, inside of the block or outside."""
     one = make_report(ways=(going_on("first"),), limits=LIMITS[:3])
     assert badge_of(one).message == "enforced by first, thinks on after its close"
-    assert badge_of(one).colour not in {COLOURS[Verdict.ENFORCED], COLOURS[Verdict.IGNORED]}
+    assert badge_of(one).colour not in {
+        COLOURS[BudgetVerdict.ENFORCED],
+        COLOURS[BudgetVerdict.IGNORED],
+    }
     sentence = "thinking budget enforced by first, but the model goes on thinking after the close"
     assert one.thinking_sentence() == sentence
     broken = badge_of(make_report(ways=(going_on("first"),)))
     assert broken.message == "enforced by first, thinks on after its close, 1 limit broken"
-    assert broken.colour == COLOURS[Verdict.IGNORED]
+    assert broken.colour == COLOURS[BudgetVerdict.IGNORED]
 
 
 def test_a_way_under_which_thinking_ends_is_named_first():
@@ -301,7 +309,9 @@ def test_a_way_under_which_thinking_ends_is_named_first():
         "thinking budget enforced by first and second, but the model goes on thinking after the "
         "close with first"
     )
-    assert make_report(ways=(going_on("first"), way("soft", Verdict.SOFT))).best.way == "first"
+    assert (
+        make_report(ways=(going_on("first"), way("soft", BudgetVerdict.SOFT))).best.way == "first"
+    )
 
 
 def test_what_a_model_does_without_a_budget_is_not_held_against_one():
@@ -361,7 +371,7 @@ def test_a_case_that_is_broken_is_explained_whatever_its_name():
     whole = replace(CASES[0], behaviour=Behaviour.WHOLE, sentence="answered, all of it")
     for broken in (True, False):
         cases = (replace(whole, broken=broken),)
-        limits = (limit("overflow", Finding.BROKEN, sentence="long", cases=cases),)
+        limits = (limit("overflow", LimitFinding.BROKEN, sentence="long", cases=cases),)
         shown = conformance_lines(make_report(limits=limits), RunInfo())
         assert ("prompt a little too long: answered, all of it" in shown) is broken
         assert "overflow broken: long" not in shown
@@ -400,7 +410,7 @@ def test_same_report_same_bytes(tmp_path):
         {},
         {"limits": ()},
         {"ways": WAYS[:1], "limits": LIMITS[:1]},
-        {"ways": tuple(way("w" * 60, each) for each in Verdict), "alias": "m" * 90},
+        {"ways": tuple(way("w" * 60, each) for each in BudgetVerdict), "alias": "m" * 90},
         {"ways": (SWITCH, *WAYS)},
     ],
     ids=["all", "no limits", "one", "long names", "with a switch"],
@@ -425,7 +435,7 @@ def test_the_figure_says_every_verdict_in_words_and_shows_no_cell_that_was_not_t
     figure = drawn(make_report(ways=(SWITCH, *WAYS)))
     table = figure.axes[0]
     words = [t.get_text() for t in table.findobj(Text)]
-    assert [word for word in words if word in set(Verdict)] == [
+    assert [word for word in words if word in set(BudgetVerdict)] == [
         each.verdict for each in (SWITCH, *WAYS)
     ]
     assert words.count("4 of 4") == 1 + 4
@@ -443,7 +453,8 @@ def test_the_figure_shows_what_happens_beyond_the_context():
         assert {case.case, case.behaviour} <= set(words)
     shown = [to_hex(cell.get_facecolor()) for cell in chips.patches if cell.get_gid() is None]
     kept, broken, open_ = (
-        FINDINGS[each].colour for each in (Finding.KEPT, Finding.BROKEN, Finding.NOT_POSSIBLE)
+        FINDINGS[each].colour
+        for each in (LimitFinding.KEPT, LimitFinding.BROKEN, LimitFinding.NOT_POSSIBLE)
     )
     assert shown[: len(CASES)] == [kept, broken, kept, open_]
 
@@ -467,7 +478,7 @@ def test_a_colour_has_one_meaning_and_the_legend_names_it():
 def test_the_colour_of_a_cell_says_what_its_numbers_say():
     from matplotlib.colors import to_hex
 
-    [mixed] = (each for each in WAYS if each.verdict is Verdict.SOFT)
+    [mixed] = (each for each in WAYS if each.verdict is BudgetVerdict.SOFT)
     figure = drawn(make_report(ways=(mixed,)))
     shown = [to_hex(cell.get_facecolor()) for cell in figure.axes[0].patches]
     expected = [
@@ -501,11 +512,11 @@ def test_the_badge_says_which_way_and_what_is_broken():
         "schemaVersion": 1,
         "label": "thinking budget",
         "message": "enforced by thinking_token_budget",
-        "color": COLOURS[Verdict.ENFORCED].removeprefix("#"),
+        "color": COLOURS[BudgetVerdict.ENFORCED].removeprefix("#"),
     }
     broken = badge_of(make_report())
     assert broken.message == "enforced by thinking_token_budget, 1 limit broken"
-    assert broken.colour == COLOURS[Verdict.IGNORED]
+    assert broken.colour == COLOURS[BudgetVerdict.IGNORED]
     limits = badge_of(make_report(ways=(), limits=LIMITS[:3]))
     assert (limits.label, limits.message) == ("token limits", "kept")
     assert badge_of(make_report(ways=())).message == "1 limit broken"
@@ -535,7 +546,7 @@ def test_the_page_names_everything_that_there_is():
     budget = found["ways"][0]["budgets"][0]
     fields = {*found, *found["summary"], *found["limits"][0], *found["ways"][0], *budget}
     fields |= {*budget["observations"][0], *found["overflow"][0]}
-    words = {*Verdict, *Finding, *Behaviour, *Sight, *Case, *PLACES}
+    words = {*BudgetVerdict, *LimitFinding, *Behaviour, *Sight, *Case, *PLACES}
     names = {*fields, *words, *LIMIT_PROBES, *WAYS_THERE_ARE, UNKNOWN}
     assert {name for name in names if f"`{name}`" not in page} == set()
     assert set(re.findall(r"^\| `([\w-]+)` \| ", page, re.M)) >= {*LIMIT_PROBES, *WAYS_THERE_ARE}

@@ -14,13 +14,13 @@ from pytest_tokenbudget.context.window_summary import named_strategy
 from pytest_tokenbudget.core.context_plan import (
     WHOLE_CELL,
     Cell,
+    ContextPlan,
     WindowFacts,
-    Windowing,
     facts_of,
 )
 from pytest_tokenbudget.engines.text import ModelText
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
-from pytest_tokenbudget.settings.context_limits import WHOLE, ContextError, Limit
+from pytest_tokenbudget.settings.context_limits import WHOLE, ContextError, ContextLimit
 from pytest_tokenbudget.studies.context.options import STRATEGIES as NAMES
 from pytest_tokenbudget.studies.context.statistics import advise, contrasts
 from pytest_tokenbudget.tasks.conversations import Arm, ArmsTask, conversations, with_history
@@ -41,14 +41,14 @@ TASK = load_task("word-problems")
      ("100%", 900, 0), ("100.0%", 900, 0)],
 )  # fmt: skip
 def test_a_limit_is_tokens_or_a_share(text, length, tokens):
-    assert Limit.read(text).of(length) == tokens
-    assert Limit.read(str(Limit.read(text))) == Limit.read(text)
+    assert ContextLimit.read(text).of(length) == tokens
+    assert ContextLimit.read(str(ContextLimit.read(text))) == ContextLimit.read(text)
 
 
 @pytest.mark.parametrize("text", ["", "-5", "0%", "101%", "half", "5.5", "٣"])
 def test_what_is_no_limit_is_told(text):
     with pytest.raises(ContextError, match=r"tokens \(512\), shares of the conversation"):
-        Limit.read(text)
+        ContextLimit.read(text)
 
 
 def test_the_names_of_options_are_the_strategies_there_are():
@@ -158,8 +158,8 @@ def test_what_is_kept_of_a_window_comes_back():
 
 
 def test_a_plan_of_windows_comes_back_and_names_every_cell():
-    windowing = Windowing(("512", "50%"), ("first", "ends"), (4,), {"recall": 3}, ("p",), 9, 8, 7)
-    again = Windowing.from_json(json.loads(json.dumps(windowing.__dict__)))
+    windowing = ContextPlan(("512", "50%"), ("first", "ends"), (4,), {"recall": 3}, ("p",), 9, 8, 7)
+    again = ContextPlan.from_json(json.loads(json.dumps(windowing.__dict__)))
     assert again == windowing
     assert again.cells == (
         WHOLE_CELL, Cell("first", "512"), Cell("first", "50%"), Cell("ends", "512"),

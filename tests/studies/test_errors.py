@@ -33,7 +33,7 @@ from pytest_tokenbudget.studies.errors.statistics import (
     shares,
     step,
 )
-from pytest_tokenbudget.studies.errors.taxonomy import ERROR_TYPES, Answer, suggest
+from pytest_tokenbudget.studies.errors.taxonomy import ERROR_TYPES, WrongAnswer, suggest
 from pytest_tokenbudget.tasks.answers import extract_number
 
 # What the embedded model wrote; 13 + 12 = 25, and Omar pays Clara: a wrong step, a right sum.
@@ -51,7 +51,7 @@ Check: 15 - 9 = 6, 6 + 19 = 25, 25 - 12 = 13. It fits.
 
 def asked(text, expected="53", truncated=False, question=QUESTION):
     found = extract_number(text, truncated)
-    return Answer(
+    return WrongAnswer(
         text=text,
         answer=text,
         truncated=truncated,

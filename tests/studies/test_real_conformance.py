@@ -16,9 +16,14 @@ from pytest_tokenbudget.studies.conformance.budget_methods import WAYS
 from pytest_tokenbudget.studies.conformance.filled_prompts import Filling
 from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
 from pytest_tokenbudget.studies.conformance.overflow import Case
-from pytest_tokenbudget.studies.conformance.probe_context import Bench
+from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
 from pytest_tokenbudget.studies.conformance.prompt_visibility import Looking, where_cut
-from pytest_tokenbudget.studies.conformance.results import Behaviour, Finding, Verdict, WayResult
+from pytest_tokenbudget.studies.conformance.results import (
+    Behaviour,
+    BudgetVerdict,
+    LimitFinding,
+    MethodResult,
+)
 from pytest_tokenbudget.studies.conformance.thinking import probe_way
 
 pytest_plugins = ["servers"]
@@ -37,27 +42,27 @@ BEYOND = {
 
 
 @pytest.fixture
-def bench_at() -> Iterator[Callable[..., Bench]]:
+def bench_at() -> Iterator[Callable[..., ProbeContext]]:
     """A function that makes a bench of a server; its engine ends with the test."""
     engines = []
 
-    def make(real) -> Bench:
+    def make(real) -> ProbeContext:
         endpoint = Endpoint((real.url,), real.model, "auto")
         spec = replace(NANO, endpoint=endpoint)
         engines.append(ServerEngine(spec, probe(endpoint)))
-        return Bench(engines[-1], spec, size=PROMPTS)
+        return ProbeContext(engines[-1], spec, size=PROMPTS)
 
     yield make
     for engine in engines:
         engine.close()
 
 
-def with_budget(bench: Bench, name: str) -> WayResult:
+def with_budget(bench: ProbeContext, name: str) -> MethodResult:
     return probe_way(bench, replace(WAYS[name], budgets=(BUDGET,)))
 
 
-def assert_enforced(found: WayResult) -> None:
-    assert found.verdict is Verdict.ENFORCED, found.sentence
+def assert_enforced(found: MethodResult) -> None:
+    assert found.verdict is BudgetVerdict.ENFORCED, found.sentence
     under, without = found.budgets
     assert under.budget == BUDGET
     assert under.kept == under.informative == PROMPTS
@@ -66,9 +71,9 @@ def assert_enforced(found: WayResult) -> None:
     assert min(each.thinking for each in without.observations) > most
 
 
-def assert_ignored(found: WayResult) -> None:
+def assert_ignored(found: MethodResult) -> None:
     """To the last token, and without an error: that is what must be found out."""
-    assert found.verdict is Verdict.IGNORED, found.sentence
+    assert found.verdict is BudgetVerdict.IGNORED, found.sentence
     under, without = found.budgets
     assert under.budget == BUDGET
     assert (under.same, under.kept, under.informative) == (PROMPTS, 0, PROMPTS)
@@ -127,11 +132,11 @@ def test_a_budget_of_the_whole_server_is_seen_without_asking_for_one(bench_at, s
 def test_limits(bench_at, server, limit):
     found = LIMIT_PROBES[limit](bench_at(server))
     broken = limit in BROKEN.get(server.kind, ())
-    assert found.finding is (Finding.BROKEN if broken else Finding.KEPT), found.sentence
+    assert found.finding is (LimitFinding.BROKEN if broken else LimitFinding.KEPT), found.sentence
     assert found.evidence
 
 
-def overflow(bench: Bench) -> tuple[Finding, dict[str, Behaviour]]:
+def overflow(bench: ProbeContext) -> tuple[LimitFinding, dict[str, Behaviour]]:
     found = LIMIT_PROBES["overflow"](bench)
     assert found.evidence
     return found.finding, {case.case: case.behaviour for case in found.cases}
@@ -141,14 +146,14 @@ def test_what_happens_beyond_the_context(bench_at, server):
     """A prompt that is twice too long for a model shows nothing: it understands nothing of it."""
     finding, cases = overflow(bench_at(server))
     assert cases == dict(zip(Case, BEYOND[server.kind], strict=True))
-    assert finding is (Finding.BROKEN if server.kind == "serve" else Finding.KEPT)
+    assert finding is (LimitFinding.BROKEN if server.kind == "serve" else LimitFinding.KEPT)
 
 
 @pytest.mark.llamacpp
 def test_a_context_shift_drops_the_beginning(bench_at, start_server):
     started = start_server("llamacpp", context=1024, slots=1, options=("--context-shift",))
     finding, cases = overflow(bench_at(started))
-    assert finding is Finding.BROKEN
+    assert finding is LimitFinding.BROKEN
     assert cases[Case.PROMPT] is REFUSED
     assert cases[Case.BUDGET] is Behaviour.CUT_LEFT
 
@@ -160,7 +165,7 @@ def test_slots_that_share_a_context_fail_together(bench_at, start_server):
     bench = bench_at(start_server("llamacpp", context=256, slots=4, options=options))
     assert bench.engine.context == 1024
     finding, cases = overflow(bench)
-    assert finding is Finding.BROKEN
+    assert finding is LimitFinding.BROKEN
     assert cases == dict(
         zip(Case, (REFUSED, REFUSED, CAPPED, CAPPED, Behaviour.FAILED), strict=True)
     )

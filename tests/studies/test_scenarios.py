@@ -10,7 +10,7 @@ from scipy import stats
 
 from pytest_tokenbudget.stats.influence import folds
 from pytest_tokenbudget.stats.limits import Promise
-from pytest_tokenbudget.stats.truncation import Verdict, truncates
+from pytest_tokenbudget.stats.truncation import LimitVerdict, truncates
 from pytest_tokenbudget.studies.scenarios.lengths import lengths_differ, mean_gap
 from pytest_tokenbudget.studies.scenarios.limits import ONE_LIMIT, learn, replay_limits
 from pytest_tokenbudget.studies.scenarios.rules import judge_given
@@ -225,7 +225,7 @@ def test_one_given_limit_is_judged_as_a_rule_is():
     assert (whole.truncation.truncated, whole.truncation.upper) == (rule.truncated, rule.upper)
     assert whole.limits == (70, 70)
     assert {each.name for each in found["kind"]} == {"short", "long"}
-    assert [each.verdict for each in found["kind"]] == [Verdict.REFUTED] * 2
+    assert [each.verdict for each in found["kind"]] == [LimitVerdict.REFUTED] * 2
 
 
 def test_given_limits_of_their_own():
@@ -233,8 +233,8 @@ def test_given_limits_of_their_own():
     ended = np.ones(200, bool)
     limits = [600 if kind == "long" else 79 for kind in kinds]
     [whole] = judge_given(lengths, ended, limits, {}, target=0.05)["all"]
-    assert (whole.truncation.truncated, whole.verdict) == (0, Verdict.HOLDS)
+    assert (whole.truncation.truncated, whole.verdict) == (0, LimitVerdict.HOLDS)
     assert whole.limits == (79, 600)
     lengths[:20], ended[:20] = 64, False
     [capped] = judge_given(lengths, ended, limits, {}, target=0.05)["all"]
-    assert (capped.truncation.unknown, capped.verdict) == (20, Verdict.UNMEASURED)
+    assert (capped.truncation.unknown, capped.verdict) == (20, LimitVerdict.UNMEASURED)

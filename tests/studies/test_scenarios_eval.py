@@ -12,7 +12,7 @@ from pytest_tokenbudget.common.text_layout import cells
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.settings.generation_config import FRAMINGS, read_generation_config
-from pytest_tokenbudget.stats.truncation import Verdict
+from pytest_tokenbudget.stats.truncation import LimitVerdict
 from pytest_tokenbudget.studies.scenarios.analysis import (
     NoScenariosError,
     analyse_scenarios,
@@ -170,12 +170,12 @@ def test_rules_of_thumb_are_judged_on_the_scenarios_that_they_are_meant_for():
     found = {rule.guideline.words: rule for rule in report.guidelines}
     assert found["anger: 1,800"].truncation.problems == 62
     assert found["sequential: 1,200"].truncation.problems == 172
-    assert found["440"].verdict is Verdict.HOLDS
+    assert found["440"].verdict is LimitVerdict.HOLDS
     assert found["anger: 1,800"].recommended == 40
     assert found["anger: 1,800"].times_recommended == 45
     assert (report.more.more, report.more.less) == ("anger", "happiness")
     assert report.more.difference.value == pytest.approx(28)
-    assert report.more.verdict is Verdict.HOLDS
+    assert report.more.verdict is LimitVerdict.HOLDS
     split = {each.split: each for each in report.differ}
     assert split["framing"].p_holm < 0.01
     # Within a framing all lengths are the same: there is nothing to compare games by.
@@ -203,8 +203,8 @@ def test_where_anger_alone_is_long_it_gets_a_limit_of_its_own(tmp_path, no_figur
 
 def test_capped_traces_leave_rules_unmeasured():
     report = analyse_scenarios(make(lengths=lambda p: 99))
-    assert {rule.verdict for rule in report.guidelines} == {Verdict.UNMEASURED}
-    assert report.more.verdict is Verdict.UNMEASURED
+    assert {rule.verdict for rule in report.guidelines} == {LimitVerdict.UNMEASURED}
+    assert report.more.verdict is LimitVerdict.UNMEASURED
     assert report.learned.overall.limit == 64
 
 

@@ -27,7 +27,7 @@ from pytest_tokenbudget.studies.structure.segments import (
     segment,
     trace_structure,
 )
-from pytest_tokenbudget.studies.structure.statistics import Fit, along, fit
+from pytest_tokenbudget.studies.structure.statistics import PartState, along, fit
 from pytest_tokenbudget.studies.structure.verification import compare
 from pytest_tokenbudget.texts.sentences import sentences
 
@@ -280,20 +280,20 @@ def structure_of(pieces, ended=True, **more):
 def test_what_fits_within_a_budget():
     found = structure_of(ANSWER)
     assert [fit(found, Kind.COMPUTATION, b) for b in (1, 2, 3)] == [
-        Fit.CUT_OFF,
-        Fit.BEGUN,
-        Fit.COMPLETE,
+        PartState.CUT_OFF,
+        PartState.BEGUN,
+        PartState.COMPLETE,
     ]
     assert [fit(found, Kind.VERIFICATION, b) for b in (3, 4, 5)] == [
-        Fit.CUT_OFF,
-        Fit.BEGUN,
-        Fit.COMPLETE,
+        PartState.CUT_OFF,
+        PartState.BEGUN,
+        PartState.COMPLETE,
     ]
     without = structure_of([*ANSWER[:3], *ANSWER[5:]])
-    assert fit(without, Kind.VERIFICATION, 100) is Fit.NONE
+    assert fit(without, Kind.VERIFICATION, 100) is PartState.NONE
     capped = structure_of(ANSWER[:3], ended=False)
-    assert fit(capped, Kind.VERIFICATION, 3) is Fit.UNKNOWN
-    assert fit(capped, Kind.COMPUTATION, 3) is Fit.BEGUN
+    assert fit(capped, Kind.VERIFICATION, 3) is PartState.UNKNOWN
+    assert fit(capped, Kind.COMPUTATION, 3) is PartState.BEGUN
     assert found.steps == 1
     assert [found.tokens_of(k) for k in Kind] == [1, 2, 2, 3, 0]
 

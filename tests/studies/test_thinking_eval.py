@@ -8,14 +8,14 @@ from runs import NO_ENGINE, QUIET, Engines, RealEngines, finish, read, rows, sta
 from studies import NumberTask, make_problem, trace_of
 from thinking_engine import ThinkingEngine
 
-from pytest_tokenbudget.core.forced import Place
+from pytest_tokenbudget.core.forced import ForcedAnswerKey
 from pytest_tokenbudget.core.forcing import Forcing, ended_within, force, send_on
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.studies.thinking.analysis import analyse_thinking
 from pytest_tokenbudget.studies.thinking.report import thinking_lines
-from pytest_tokenbudget.studies.thinking.study import Enforcement, Going, ThinkingStudy
+from pytest_tokenbudget.studies.thinking.study import ContinuedTrace, Enforcement, ThinkingStudy
 from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat
 
 pytest_plugins = ["run_fixtures"]
@@ -131,15 +131,15 @@ def study_of_one(forced_text="#### 100"):
         reach=40,
         kind="thinking",
     )
-    place = Place("bare", 4, problem.id)
-    empty = Place("bare", 0, problem.id)
+    place = ForcedAnswerKey("bare", 4, problem.id)
+    empty = ForcedAnswerKey("bare", 0, problem.id)
     answer = trace_of(problem.id, [*forced_text, ""], 30)
     return ThinkingStudy(
         natural=natural,
         off=None,
         forcing=Forcing((0, 4, 16), 30, (BARE,)),
         wanted=frozenset({place, empty}),
-        forced={place: Going(answer, 4), empty: Going(answer, 0)},
+        forced={place: ContinuedTrace(answer, 4), empty: ContinuedTrace(answer, 0)},
         switchable=False,
     )
 

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models
 
 from pytest_tokenbudget.models.resolution import DEFAULT_MODEL, load_catalogue
 from pytest_tokenbudget.texts.detokenizer import Detokenizer, Pieces, text_and_offsets
-from pytest_tokenbudget.texts.token_texts import Kind
+from pytest_tokenbudget.texts.token_texts import DecoderKind
 
 VOCABULARY = 1024
 SPECIAL = 0, 1, 2
@@ -126,14 +126,14 @@ def far(ids: Sequence[int]) -> str:
 
 
 # Decode functions by name, how many ids each knows, and what is to be found out about them.
-DECODERS: dict[str, tuple[Callable[[Sequence[int]], str], int, Kind]] = {
-    "keeping": (keeping, VOCABULARY, Kind.JOINED),
-    "skipping": (skipping, VOCABULARY, Kind.JOINED),
-    "far": (far, VOCABULARY, Kind.OTHER),
-    "sentencepiece": (spaced, 5 + 256, Kind.RUNS),
-    "words": (words, len(WORDS.split(" ")), Kind.JOINED),
-    "tidied words": (tidied_words, len(WORDS.split(" ")), Kind.OTHER),
-    "ended words": (ended_words, 6, Kind.OTHER),
+DECODERS: dict[str, tuple[Callable[[Sequence[int]], str], int, DecoderKind]] = {
+    "keeping": (keeping, VOCABULARY, DecoderKind.JOINED),
+    "skipping": (skipping, VOCABULARY, DecoderKind.JOINED),
+    "far": (far, VOCABULARY, DecoderKind.OTHER),
+    "sentencepiece": (spaced, 5 + 256, DecoderKind.RUNS),
+    "words": (words, len(WORDS.split(" ")), DecoderKind.JOINED),
+    "tidied words": (tidied_words, len(WORDS.split(" ")), DecoderKind.OTHER),
+    "ended words": (ended_words, 6, DecoderKind.OTHER),
 }
 
 
@@ -325,7 +325,7 @@ def test_no_decoder_is_asked_for_long_texts(name):
         detokenizer = Detokenizer(counting)
         stream(detokenizer, ids)
         assert sum(calls) < 60 * length + 40_000
-        if kind is not Kind.RUNS:
+        if kind is not DecoderKind.RUNS:
             assert max(calls) < 60
         calls.clear()
         text_and_offsets(counting, ids)

@@ -18,7 +18,7 @@ from pytest_tokenbudget.engines.server.chat import (
 )
 from pytest_tokenbudget.engines.server.heard import End, Heard, MalformedError
 from pytest_tokenbudget.engines.server.http import FaultKind, Server
-from pytest_tokenbudget.engines.server.jobs import Job
+from pytest_tokenbudget.engines.server.jobs import RequestJob
 from pytest_tokenbudget.engines.server.pool import Pool
 from pytest_tokenbudget.engines.server.tokens import (
     count_tokens,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 CHARACTERS_A_TOKEN = 8
 
 
-class ChatJob(Job):
+class ChatJob(RequestJob):
     """A request by messages: what came before a fault cannot be gone on from."""
 
     def __init__(

@@ -26,12 +26,12 @@ from pytest_tokenbudget.engines.server.chat_job import ChatJob
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.heard import Heard
 from pytest_tokenbudget.engines.server.http import Fault, Key, Server
-from pytest_tokenbudget.engines.server.jobs import IdsJob, Job
-from pytest_tokenbudget.engines.server.pool import Pool, Timing
+from pytest_tokenbudget.engines.server.jobs import IdsJob, RequestJob
+from pytest_tokenbudget.engines.server.pool import Pool, ServerTiming
 from pytest_tokenbudget.engines.server.probe_requests import ask_all
 from pytest_tokenbudget.engines.server.tokens import (
+    PromptTokens,
     ServerText,
-    Tokens,
     choose_tokens,
 )
 from pytest_tokenbudget.engines.text import ModelText
@@ -70,7 +70,7 @@ class ServerEngine(Engine):
         in_flight: int | None = None,
         timeout: float = 120.0,
         say: Callable[[str], None] = lambda line: None,
-        timing: Timing | None = None,
+        timing: ServerTiming | None = None,
     ) -> None:
         if spec.endpoint is None:
             raise EngineError(f"model {spec.alias}: no server is named for it")
@@ -101,7 +101,7 @@ class ServerEngine(Engine):
         return self.facts.kind
 
     @cached_property
-    def tokens(self) -> Tokens:
+    def tokens(self) -> PromptTokens:
         """What renders prompts and stands between text and ids.
 
         Raises:
@@ -236,7 +236,7 @@ class ServerEngine(Engine):
         jobs = [kind(self, self._pool, request, decoding) for request in requests]
         ended: asyncio.Queue[Generated | Exception] = asyncio.Queue()
 
-        async def one(job: Job) -> None:
+        async def one(job: RequestJob) -> None:
             try:
                 ended.put_nowait(await job.result())
             except Exception as error:

@@ -142,7 +142,7 @@ _AFTER_PATH = re.compile(r"((?://|/\\/)[^\s?#;\"'<>]*)[?#;][^\s\"'<>]*")
 _QUERY = re.compile(r"(?<=[\w/])(?:\?|%3F)[\w.\[\]-]+(?:=|%3D)[^\s\"'<>]*", re.IGNORECASE)
 
 
-def said(body: str) -> str:
+def error_text(body: str) -> str:
     """What an error body says, in one line: the message of a JSON error, the text of a page."""
     found = parsed(body)
     if found is not None:
@@ -212,7 +212,7 @@ def refused_parameter(text: str, sent: Mapping[str, object]) -> str:
         elif isinstance(found, list):
             todo += found
     if _UNSUPPORTED.search(text):
-        names += [word for word in re.findall(r"\w+", said(text)) if word != "stop"]
+        names += [word for word in re.findall(r"\w+", error_text(text)) if word != "stop"]
     return next((name for name in names if name in sent and name not in _CONTENT), "")
 
 

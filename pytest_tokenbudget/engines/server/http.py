@@ -22,11 +22,11 @@ from pytest_tokenbudget.engines.server.faults import (
     Fault,
     FaultKind,
     error_in,
+    error_text,
     is_loading,
     kind_of,
     refused_parameter,
     retry_after,
-    said,
     without_queries,
 )
 from pytest_tokenbudget.engines.server.limits import Allowance, allowance
@@ -312,7 +312,7 @@ class Server:
             raise self._judged(*error, path)
         if isinstance(found, dict):
             return found
-        words = said(self._key.hide(text)) if text.strip() else "nothing"
+        words = error_text(self._key.hide(text)) if text.strip() else "nothing"
         page = "<html" in text.lower()
         hint = "; is this the base URL of an OpenAI-compatible server, such as .../v1?"
         fault = self.fault(
@@ -350,7 +350,7 @@ class Server:
     ) -> Fault:
         """The fault that a status or code and its body are."""
         kind = kind_of(status, text)
-        words = said(self._key.hide(text))
+        words = error_text(self._key.hide(text))
         hint = ""
         loading = kind is FaultKind.OVERLOADED and is_loading(text)
         head = {

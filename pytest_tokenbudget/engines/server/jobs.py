@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.core.engine import Decoding, EngineError, Generated, Request
 from pytest_tokenbudget.core.trace import StopReason
-from pytest_tokenbudget.engines.rows import Row, failed, generated
+from pytest_tokenbudget.engines.rows import BatchRow, failed, generated
 from pytest_tokenbudget.engines.sampling import seed_of
 from pytest_tokenbudget.engines.server.dialects_base import Wish
 from pytest_tokenbudget.engines.server.heard import End, Heard, MalformedError, NoIdsError
@@ -31,7 +31,7 @@ _MARKER = re.compile(r"<[^<>]*>|\[[A-Z_/]+\]")
 MOST_WITHOUT_IDS = 2
 
 
-class Job:
+class RequestJob:
     """One request on its way; what has come survives a fault."""
 
     def __init__(
@@ -91,14 +91,14 @@ class Job:
             self.started = time.monotonic()
 
 
-class IdsJob(Job):
+class IdsJob(RequestJob):
     """A request by ids: goes on from those that have come when it is tried again."""
 
     def __init__(
         self, engine: ServerEngine, pool: Pool, request: Request, decoding: Decoding
     ) -> None:
         super().__init__(engine, pool, request, decoding)
-        self.row = Row(request, decoding, engine.eos_ids, engine.decode)
+        self.row = BatchRow(request, decoding, engine.eos_ids, engine.decode)
         # What each id after the prefix added to the text, where somebody watches who cannot decode;
         # and whether the stream has left out some of it.
         self.texts: list[str] = []

@@ -17,10 +17,10 @@ from typing import TypeVar
 import tenacity
 
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Key, Server
-from pytest_tokenbudget.engines.server.server_state import Load, Member, Timing
+from pytest_tokenbudget.engines.server.server_state import Load, Member, ServerTiming
 from pytest_tokenbudget.engines.server.throttle import Throttle
 
-__all__ = ["Load", "Pool", "Timing"]
+__all__ = ["Load", "Pool", "ServerTiming"]
 
 T = TypeVar("T")
 
@@ -75,9 +75,9 @@ class Pool:
         timeout: float = 120.0,
         in_flight: int | None = None,
         say: Callable[[str], None] = lambda line: None,
-        timing: Timing | None = None,
+        timing: ServerTiming | None = None,
     ) -> None:
-        self._timing = timing or Timing()
+        self._timing = timing or ServerTiming()
         self._tell = say
         self._members: dict[str, Member] = {}
         for url in urls:

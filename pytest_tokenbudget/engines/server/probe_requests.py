@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.core.engine import EngineError
-from pytest_tokenbudget.core.probes import Ask, Choice, Reply
+from pytest_tokenbudget.core.probes import Ask, ProbeOutput, Reply
 from pytest_tokenbudget.engines.server.chat import as_written
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.dialects_base import Body
@@ -147,7 +147,7 @@ def _prompt(
         return ""
 
 
-def _choice(engine: ServerEngine, heard: Heard, prompt: str) -> Choice:
+def _choice(engine: ServerEngine, heard: Heard, prompt: str) -> ProbeOutput:
     thinking = engine.spec.thinking
     text = as_written(heard, thinking, prompt).text
     with suppress(EngineError):
@@ -156,7 +156,7 @@ def _choice(engine: ServerEngine, heard: Heard, prompt: str) -> Choice:
         else:
             ends = end_texts(engine.tokens)
             text = as_written(heard, thinking, prompt, ends).text
-    return Choice(
+    return ProbeOutput(
         ids=tuple(heard.ids) if heard.ids else None,
         content=heard.content,
         finish_reason=heard.word,

@@ -13,7 +13,7 @@ from pytest_tokenbudget.engines.server.throttle import Throttle
 
 
 @dataclass(frozen=True)
-class Timing:
+class ServerTiming:
     """Seconds, for tests to shorten.
 
     Attributes:

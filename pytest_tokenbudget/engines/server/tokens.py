@@ -31,7 +31,7 @@ UNKNOWN_ID = -1
 _ENDS = (*END_OF_TURN, "</s>")
 
 
-class Tokens(Protocol):
+class PromptTokens(Protocol):
     """What renders prompts and stands between text and ids."""
 
     @property
@@ -182,7 +182,7 @@ class ServerText:
 _NAME_ONE = "name a tokenizer with --tokenizer NAME|PATH"
 
 
-def choose_tokens(spec: ModelSpec, facts: Facts, timeout: float = 120.0) -> Tokens:
+def choose_tokens(spec: ModelSpec, facts: Facts, timeout: float = 120.0) -> PromptTokens:
     """The tokenizer here, where there is one, else the server's own.
 
     Raises:
@@ -198,7 +198,7 @@ def choose_tokens(spec: ModelSpec, facts: Facts, timeout: float = 120.0) -> Toke
     )
 
 
-def end_texts(tokens: Tokens) -> list[str]:
+def end_texts(tokens: PromptTokens) -> list[str]:
     """Texts of the tokens that end sequences."""
     return [tokens.decode_prompt([token_id]) for token_id in sorted(tokens.eos_ids)]
 
@@ -209,7 +209,7 @@ def template_of(spec: ModelSpec, thinking: bool | None) -> dict[str, Any]:
     return {switch: thinking} if switch and thinking is not None else {}
 
 
-def find_thinking(facts: Facts, tokens: Tokens) -> ThinkingFormat | None:
+def find_thinking(facts: Facts, tokens: PromptTokens) -> ThinkingFormat | None:
     """How a served model marks its thinking, by its chat template; None where it does not think.
 
     Where the template is not to be had, None.
@@ -238,7 +238,7 @@ class Counted(NamedTuple):
     offsets: tuple[int, ...]
 
 
-def count_tokens(text: str, tokens: Tokens, *, most: int, ended: bool) -> Counted:
+def count_tokens(text: str, tokens: PromptTokens, *, most: int, ended: bool) -> Counted:
     """Count the tokens of a text that came without ids.
 
     Args:

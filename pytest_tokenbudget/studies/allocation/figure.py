@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.studies.allocation.policies import PolicyStudy
     from pytest_tokenbudget.studies.allocation.policy_results import PolicyPoint
 
-LIMIT = style.Look(style.BLUE, "o", "-")
+LIMIT = style.SeriesStyle(style.BLUE, "o", "-")
 LOOKS = {
-    "per category": style.Look(style.ORANGE, "s", "--"),
-    "predicted difficulty": style.Look(style.GREEN, "^", "-."),
-    "first stable answer": style.Look(style.PURPLE, "D", ":"),
+    "per category": style.SeriesStyle(style.ORANGE, "s", "--"),
+    "predicted difficulty": style.SeriesStyle(style.GREEN, "^", "-."),
+    "first stable answer": style.SeriesStyle(style.PURPLE, "D", ":"),
 }
-THINKING_OFF = style.Look(style.INK, "v", "none")
+THINKING_OFF = style.SeriesStyle(style.INK, "v", "none")
 
 
 def allocation_figure(study: ThinkingStudy, directory: Path) -> list[Path]:
@@ -98,7 +98,7 @@ def draw_policies(study: ThinkingStudy) -> Figure:
 
 
 def _draw_rows(
-    columns: Sequence[Axes], rows: Sequence[tuple[str, PolicyPoint, style.Look]]
+    columns: Sequence[Axes], rows: Sequence[tuple[str, PolicyPoint, style.SeriesStyle]]
 ) -> None:
     """Accuracy, mean tokens, and gain over one limit, a row for each policy."""
     accuracy, tokens, gain = columns

@@ -43,7 +43,7 @@ from pytest_tokenbudget.studies.allocation.replay import (
 
 
 @dataclass(frozen=True)
-class Claim:
+class PublishedSaving:
     """A published saving of tokens at held accuracy. It is about other models and other tasks."""
 
     name: str
@@ -53,19 +53,19 @@ class Claim:
 
 
 CLAIMS = (
-    Claim(
+    PublishedSaving(
         "SelfBudgeter, 1.5B",
         0.61,
         "responses 61 % shorter on average on GSM8K, MATH500 and AIME2025, accuracy nearly kept",
         "arXiv 2505.11274, abstract of a version between v2 and v5; v5 gives 61 % without the size",
     ),
-    Claim(
+    PublishedSaving(
         "SelfBudgeter, 7B",
         0.48,
         "the same for the larger model: 48 % shorter",
         "arXiv 2505.11274, the same abstract; v5 does not give it",
     ),
-    Claim(
+    PublishedSaving(
         "Plan-and-Budget",
         0.39,
         "up to 39 % fewer tokens",
@@ -149,7 +149,7 @@ class PolicyStudy:
     tied: tuple[str, ...]
     margin: float
     confidence: float
-    claims: tuple[Claim, ...] = CLAIMS
+    claims: tuple[PublishedSaving, ...] = CLAIMS
 
     def policy(self, name: str) -> PolicyResult:
         """The policy of that name.

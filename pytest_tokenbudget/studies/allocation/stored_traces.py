@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_tokenbudget.core.forced import Place
+from pytest_tokenbudget.core.forced import ForcedAnswerKey
 from pytest_tokenbudget.core.forcing import ended_within
 from pytest_tokenbudget.core.trace import Trace
-from pytest_tokenbudget.studies.thinking.study import Answer, ThinkingStudy
+from pytest_tokenbudget.studies.thinking.study import ThinkingAnswer, ThinkingStudy
 from pytest_tokenbudget.tasks.problem import Problem
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _replay_of(study: ThinkingStudy) -> Replayed:
     return Replayed(replace(replay, missing=len(study.complete) - len(known)), spent)
 
 
-def _same(column: Sequence[Answer], other: Sequence[Answer]) -> bool:
+def _same(column: Sequence[ThinkingAnswer], other: Sequence[ThinkingAnswer]) -> bool:
     return all(
         (a.tokens, str(a.correct), a.judged.predicted)
         == (b.tokens, str(b.correct), b.judged.predicted)
@@ -117,7 +117,7 @@ def _same(column: Sequence[Answer], other: Sequence[Answer]) -> bool:
     )
 
 
-def _off(study: ThinkingStudy) -> tuple[Answer, ...]:
+def _off(study: ThinkingStudy) -> tuple[ThinkingAnswer, ...]:
     if study.off is not None:
         return study.switched_off()
     return study.ended(0) if 0 in study.budgets else ()
@@ -142,9 +142,9 @@ def features(problem: Problem, trace: Trace, end: int | None) -> list[float]:
     ]
 
 
-def _probe(study: ThinkingStudy, problem: Problem, budget: int, answer: Answer) -> float:
+def _probe(study: ThinkingStudy, problem: Problem, budget: int, answer: ThinkingAnswer) -> float:
     """Tokens of closer and answer; 0 where the thinking had ended, since that is not probed."""
-    going = study.forced.get(Place(study.closers[0], budget, problem.id))
+    going = study.forced.get(ForcedAnswerKey(study.closers[0], budget, problem.id))
     if not answer.forced or going is None:
         return 0.0
     prompt = len(study.natural.traces[problem.id, 0].prompt_ids)

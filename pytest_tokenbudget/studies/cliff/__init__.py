@@ -11,7 +11,7 @@ EVAL = Eval(
     distinctive=("cliff_budget",),
     parameters={
         "cliff_budget": Parameter(
-            f"{__name__}.budgets:budgets_under_test", option="--cliff-budgets"
+            f"{__name__}.budgets:budgets_under_test", option="--cliff-budgets", judged="study"
         )
     },
     reach={"cliff": f"{__name__}.budgets:largest_budget"},

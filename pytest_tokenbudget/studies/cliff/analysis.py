@@ -11,7 +11,7 @@ from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.stats.points import ByBudget
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.core.cliff import Cliff, Step
+    from pytest_tokenbudget.core.cliff import BudgetStep, Cliff
     from pytest_tokenbudget.stats.intervals import Estimate
     from pytest_tokenbudget.studies.cliff.answer_place import AnswerPlace
 
@@ -28,7 +28,7 @@ class CliffPoint:
 
     budget: int
     accuracy: Estimate
-    step: Step | None
+    step: BudgetStep | None
 
 
 @dataclass(frozen=True)

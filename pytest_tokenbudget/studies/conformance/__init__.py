@@ -1,6 +1,6 @@
 """Conformance: whether an engine keeps the limits that it is given."""
 
-from pytest_tokenbudget.registry import Eval, Judged, Records, Section
+from pytest_tokenbudget.registry import Eval, GateSubject, Records, Section
 
 EVAL = Eval(
     name="conformance",
@@ -10,7 +10,7 @@ EVAL = Eval(
     fixtures=f"{__name__}.fixtures",
     distinctive=("conformance_gates",),
     unplanned={"conformance": f"{__name__}.dry_run:probes_note"},
-    judged=Judged(
+    judged=GateSubject(
         fixture="conformance",
         metric="min_conformance",
         former="conformance_gates",

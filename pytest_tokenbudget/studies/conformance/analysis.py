@@ -11,25 +11,25 @@ from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.studies.conformance.results import (
     Behaviour,
     BudgetResult,
-    Finding,
+    BudgetVerdict,
+    LimitFinding,
     LimitResult,
+    MethodResult,
     Observation,
     OverflowCase,
     Sight,
-    Verdict,
-    WayResult,
 )
 
 KIND = "conformance"
 # What is said of several ways together: the first of these that one of them reaches. Whoever hears
 # that a budget is ignored must be able to rely on it, so what is open stands before that.
 BY_WEIGHT = (
-    Verdict.ENFORCED,
-    Verdict.SOFT,
-    Verdict.NOT_RESOLVED,
-    Verdict.INVERTED,
-    Verdict.IGNORED,
-    Verdict.REFUSED,
+    BudgetVerdict.ENFORCED,
+    BudgetVerdict.SOFT,
+    BudgetVerdict.NOT_RESOLVED,
+    BudgetVerdict.INVERTED,
+    BudgetVerdict.IGNORED,
+    BudgetVerdict.REFUSED,
 )
 
 
@@ -67,7 +67,7 @@ class ConformanceReport:
     engine: str
     about: Mapping[str, Any]
     limits: tuple[LimitResult, ...] = ()
-    ways: tuple[WayResult, ...] = ()
+    ways: tuple[MethodResult, ...] = ()
     not_asked: tuple[NotAsked, ...] = ()
     missing: tuple[str, ...] = ()
     judged: bool = False
@@ -86,12 +86,12 @@ class ConformanceReport:
         return (*sorted(b for b in tried if b is not None), *([None] if None in tried else []))
 
     @property
-    def setting(self) -> tuple[WayResult, ...]:
+    def setting(self) -> tuple[MethodResult, ...]:
         """The ways that set a budget; a switch, which knows 0 only, is none."""
         return tuple(way for way in self.ways if not is_switch(way))
 
     @property
-    def best(self) -> WayResult | None:
+    def best(self) -> MethodResult | None:
         """The first of these with the verdict that counts most; None where none was tried.
 
         Where several have it, one under which the model does not go on thinking comes first.
@@ -107,11 +107,11 @@ class ConformanceReport:
         """What was done with requests that do not fit into the context."""
         return tuple(case for limit in self.limits for case in limit.cases)
 
-    def limits_that(self, finding: Finding) -> tuple[str, ...]:
+    def limits_that(self, finding: LimitFinding) -> tuple[str, ...]:
         """Names of the probes of limits that found this."""
         return tuple(each.probe for each in self.limits if each.finding is finding)
 
-    def ways_that(self, verdict: Verdict) -> tuple[str, ...]:
+    def ways_that(self, verdict: BudgetVerdict) -> tuple[str, ...]:
         """Names of the ways with this verdict."""
         return tuple(each.way for each in self.ways if each.verdict is verdict)
 
@@ -123,18 +123,18 @@ class ConformanceReport:
         many = plural(len(self.setting), "way")
         same = _names([way.way for way in self.setting if way.verdict is best.verdict])
         match best.verdict:
-            case Verdict.ENFORCED | Verdict.SOFT:
+            case BudgetVerdict.ENFORCED | BudgetVerdict.SOFT:
                 return f"thinking budget {best.verdict} by {same}{self._but(best.verdict)}"
-            case Verdict.NOT_RESOLVED:
+            case BudgetVerdict.NOT_RESOLVED:
                 return (
                     f"thinking budget not resolved: of {many} none is shown to keep one, and "
                     f"{same} could not be judged"
                 )
-            case Verdict.REFUSED:
+            case BudgetVerdict.REFUSED:
                 return f"thinking budget refused: {many} tried, none is taken"
         return f"thinking budget {best.verdict}: {many} tried, none keeps one"
 
-    def _but(self, verdict: Verdict) -> str:
+    def _but(self, verdict: BudgetVerdict) -> str:
         """Which of the ways with a verdict save less than it sounds like; empty if none does."""
         same = [way for way in self.setting if way.verdict is verdict]
         on = [way.way for way in same if goes_on_under(way)]
@@ -148,7 +148,7 @@ class ConformanceReport:
         switches = [way for way in self.ways if is_switch(way)]
         if not switches:
             return ""
-        off = [way.way for way in switches if way.verdict is Verdict.ENFORCED]
+        off = [way.way for way in switches if way.verdict is BudgetVerdict.ENFORCED]
         if not off:
             return f"no switch is shown to turn thinking off ({plural(len(switches), 'way')} tried)"
         return f"thinking is turned off by {_names(off)}"
@@ -157,12 +157,12 @@ class ConformanceReport:
         """Whether the limits are kept."""
         if not self.limits:
             return "no limit was probed"
-        broken = self.limits_that(Finding.BROKEN)
+        broken = self.limits_that(LimitFinding.BROKEN)
         if broken:
             verb = "is" if len(broken) == 1 else "are"
             return f"{plural(len(broken), 'limit')} {verb} broken: {', '.join(broken)}"
-        kept = self.limits_that(Finding.KEPT)
-        differs = self.limits_that(Finding.DIFFERS)
+        kept = self.limits_that(LimitFinding.KEPT)
+        differs = self.limits_that(LimitFinding.DIFFERS)
         also = f"; outputs differ in {', '.join(differs)}" if differs else ""
         return f"no limit broken, {len(kept)} of {len(self.limits)} kept{also}"
 
@@ -172,12 +172,12 @@ def goes_on(result: BudgetResult) -> bool:
     return any(each.spill for each in result.observations)
 
 
-def goes_on_under(way: WayResult) -> bool:
+def goes_on_under(way: MethodResult) -> bool:
     """Whether it did so under any budget."""
     return any(goes_on(each) for each in way.budgets if each.budget is not None)
 
 
-def is_switch(way: WayResult) -> bool:
+def is_switch(way: MethodResult) -> bool:
     """Whether a way only turns thinking off."""
     return {each.budget for each in way.budgets} - {None} == {0}
 
@@ -244,7 +244,7 @@ def limit_from(record: Mapping[str, Any]) -> LimitResult:
     return LimitResult(
         **{
             **_known(LimitResult, record),
-            "finding": Finding(record["finding"]),
+            "finding": LimitFinding(record["finding"]),
             "rate": None if rate is None else tuple(nan if v is None else v for v in rate),
             "evidence": tuple(record["evidence"]),
             "cases": tuple(_case_from(each) for each in record.get("cases", ())),
@@ -262,12 +262,12 @@ def _case_from(record: Mapping[str, Any]) -> OverflowCase:
     )
 
 
-def way_from(record: Mapping[str, Any]) -> WayResult:
+def way_from(record: Mapping[str, Any]) -> MethodResult:
     """A result as its record was, which went through JSON."""
-    return WayResult(
+    return MethodResult(
         **{
-            **_known(WayResult, record),
-            "verdict": Verdict(record["verdict"]),
+            **_known(MethodResult, record),
+            "verdict": BudgetVerdict(record["verdict"]),
             "budgets": tuple(_budget_from(each) for each in record["budgets"]),
             "repeated": _budget_from(repeated) if (repeated := record["repeated"]) else None,
             "remarks": tuple(record["remarks"]),

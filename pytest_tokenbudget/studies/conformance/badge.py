@@ -12,20 +12,20 @@ from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import cells, plural, shorten
 from pytest_tokenbudget.report.files import write_json, write_text
 from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport, goes_on_under
-from pytest_tokenbudget.studies.conformance.results import Finding, Verdict
+from pytest_tokenbudget.studies.conformance.results import BudgetVerdict, LimitFinding
 
 # Dark enough for white letters (4.5 to 1 at least); what is meant stands in words beside them.
-COLOURS: Mapping[Verdict, str] = MappingProxyType(
+COLOURS: Mapping[BudgetVerdict, str] = MappingProxyType(
     {
-        Verdict.ENFORCED: "#00704f",
-        Verdict.SOFT: "#005c8f",
-        Verdict.IGNORED: "#b04a00",
-        Verdict.INVERTED: "#8f2f68",
-        Verdict.REFUSED: "#5a5a5a",
-        Verdict.NOT_RESOLVED: "#5a5a5a",
+        BudgetVerdict.ENFORCED: "#00704f",
+        BudgetVerdict.SOFT: "#005c8f",
+        BudgetVerdict.IGNORED: "#b04a00",
+        BudgetVerdict.INVERTED: "#8f2f68",
+        BudgetVerdict.REFUSED: "#5a5a5a",
+        BudgetVerdict.NOT_RESOLVED: "#5a5a5a",
     }
 )
-GOOD, BAD, OPEN = COLOURS[Verdict.ENFORCED], COLOURS[Verdict.IGNORED], "#5a5a5a"
+GOOD, BAD, OPEN = COLOURS[BudgetVerdict.ENFORCED], COLOURS[BudgetVerdict.IGNORED], "#5a5a5a"
 # The engine keeps its word, and fewer tokens are saved than it says.
 CAUTION = "#7d5a00"
 LABEL = "#333333"
@@ -93,14 +93,14 @@ def badge_of(report: ConformanceReport) -> Badge:
 
     Where no way to set a thinking budget was tried, it is about the token limits.
     """
-    broken = report.limits_that(Finding.BROKEN)
+    broken = report.limits_that(LimitFinding.BROKEN)
     best = report.best
     if best is None:
         if not report.limits:
             return Badge("token limits", "not measured", OPEN)
         return Badge("token limits", _broken(broken) or "kept", BAD if broken else GOOD)
     message, colour = str(best.verdict), COLOURS[best.verdict]
-    kept = best.verdict in (Verdict.ENFORCED, Verdict.SOFT)
+    kept = best.verdict in (BudgetVerdict.ENFORCED, BudgetVerdict.SOFT)
     if kept:
         message += f" by {best.way}"
     message = shorten(printable(message), MAX_MESSAGE)

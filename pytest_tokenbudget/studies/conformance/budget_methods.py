@@ -11,7 +11,11 @@ from typing import Any, Literal
 
 from pytest_tokenbudget.core.probes import Ask
 from pytest_tokenbudget.models.spec import ModelSpec
-from pytest_tokenbudget.studies.conformance.probe_context import Bench, with_fields, with_suffix
+from pytest_tokenbudget.studies.conformance.probe_context import (
+    ProbeContext,
+    with_fields,
+    with_suffix,
+)
 
 BUDGETS = (0, 1, 32, 256)
 OFF = (0,)
@@ -30,7 +34,7 @@ _SERVERS = frozenset({"vllm", "sglang", "llamacpp", "serve"}) | _HOSTED
 
 
 @dataclass(frozen=True)
-class Way:
+class BudgetMethod:
     """One way to set a thinking budget.
 
     Attributes:
@@ -64,7 +68,7 @@ class Way:
         """Whether engines of this kind are said to know it."""
         return "*" in self.engines or engine in self.engines
 
-    def ask(self, bench: Bench, prompt: int, budget: int | None) -> Ask:
+    def ask(self, bench: ProbeContext, prompt: int, budget: int | None) -> Ask:
         """The request of one prompt under a budget; None is no budget."""
         fields = self.put(budget)
         ask = self._bare(bench, prompt, self.suffix if budget is not None else "")
@@ -72,7 +76,7 @@ class Way:
             return with_fields(ask, {}, fields)
         return with_fields(ask, fields, {})
 
-    def ask_unknown(self, bench: Bench, prompt: int) -> Ask | None:
+    def ask_unknown(self, bench: ProbeContext, prompt: int) -> Ask | None:
         """A request with a field that does not exist, where this way's field would stand."""
         if self.unknown is None:
             return None
@@ -81,7 +85,7 @@ class Way:
             return with_fields(ask, {}, self.unknown)
         return with_fields(ask, self.unknown, {})
 
-    def _bare(self, bench: Bench, prompt: int, suffix: str) -> Ask:
+    def _bare(self, bench: ProbeContext, prompt: int, suffix: str) -> Ask:
         messages = with_suffix(bench.prompts[prompt], suffix)
         if not self.opens:
             return Ask(bench.cap, messages)
@@ -138,9 +142,9 @@ def _anthropic(budget: int | None) -> Fields:
     return {"thinking": {"type": "enabled", "budget_tokens": budget}}
 
 
-def _top(name: str, engines: frozenset[str], *path: str) -> Way:
+def _top(name: str, engines: frozenset[str], *path: str) -> BudgetMethod:
     place = ".".join(path)
-    return Way(
+    return BudgetMethod(
         name,
         f"{place}, top level of the request",
         engines,
@@ -149,8 +153,8 @@ def _top(name: str, engines: frozenset[str], *path: str) -> Way:
     )
 
 
-def _template(name: str) -> Way:
-    return Way(
+def _template(name: str) -> BudgetMethod:
+    return BudgetMethod(
         f"template-{name}",
         f"{name} in chat_template_kwargs",
         ANY,
@@ -160,8 +164,8 @@ def _template(name: str) -> Way:
     )
 
 
-def _switch(name: str) -> Way:
-    return Way(
+def _switch(name: str) -> BudgetMethod:
+    return BudgetMethod(
         f"template-{name}",
         f"{name}=false in chat_template_kwargs",
         ANY,
@@ -172,7 +176,7 @@ def _switch(name: str) -> Way:
     )
 
 
-def _opened(way: Way, prefilled: bool = False) -> Way:
+def _opened(way: BudgetMethod, prefilled: bool = False) -> BudgetMethod:
     how, end = ("begun message", "begun") if prefilled else ("token ids", "opened")
     return replace(
         way,
@@ -186,7 +190,7 @@ def _opened(way: Way, prefilled: bool = False) -> Way:
 _VLLM_TOP = _top("thinking_token_budget", _VLLM, "thinking_token_budget")
 _SGLANG_TOP = _top("custom_params", _SGLANG, "custom_params", "thinking_budget")
 _LLAMACPP_TOP = _top("thinking_budget_tokens", _LLAMACPP, "thinking_budget_tokens")
-_NO_THINK = Way(
+_NO_THINK = BudgetMethod(
     "no_think",
     "/no_think behind the last message of the user",
     ANY,
@@ -197,14 +201,14 @@ _NO_THINK = Way(
 _ALL = (
     _VLLM_TOP,
     _opened(_VLLM_TOP),
-    Way(
+    BudgetMethod(
         "extra_body",
         "thinking_token_budget in a literal field extra_body, as no client unpacks it",
         _VLLM | _HOSTED,
         _field("extra_body", "thinking_token_budget"),
         unknown={"extra_body": {UNKNOWN: 32}},
     ),
-    Way(
+    BudgetMethod(
         "vllm_xargs",
         "thinking_token_budget in vllm_xargs (extra_args)",
         _VLLM,
@@ -217,35 +221,35 @@ _ALL = (
     _LLAMACPP_TOP,
     _opened(_LLAMACPP_TOP),
     _opened(_LLAMACPP_TOP, prefilled=True),
-    Way(
+    BudgetMethod(
         "reasoning-budget-flag",
         "--reasoning-budget of llama.cpp's server",
         _LLAMACPP,
         budgets=(),
         server_wide=True,
     ),
-    Way(
+    BudgetMethod(
         "reasoning_effort",
         "reasoning_effort none, minimal, low, medium for 0, 1, 32, 256",
         _SERVERS,
         _effort,
         unknown={UNKNOWN: "low"},
     ),
-    Way(
+    BudgetMethod(
         "dashscope",
         "enable_thinking and thinking_budget, top level, as DashScope has them",
         _HOSTED,
         _dashscope,
         unknown={UNKNOWN: 32},
     ),
-    Way(
+    BudgetMethod(
         "openrouter",
         "reasoning.max_tokens, as OpenRouter has it",
         _HOSTED,
         _openrouter,
         unknown={"reasoning": {UNKNOWN: 32}},
     ),
-    Way(
+    BudgetMethod(
         "anthropic",
         "thinking.budget_tokens, as Anthropic has it",
         _HOSTED,
@@ -259,10 +263,10 @@ _ALL = (
     _NO_THINK,
     replace(_opened(_NO_THINK), engines=frozenset({"transformers", "vllm"})),
 )
-WAYS: Mapping[str, Way] = {way.name: way for way in _ALL}
+WAYS: Mapping[str, BudgetMethod] = {way.name: way for way in _ALL}
 
 
-def ways_for(engine_name: str, spec: ModelSpec) -> tuple[str, ...]:
+def methods_for(engine_name: str, spec: ModelSpec) -> tuple[str, ...]:
     """The ways that an engine is said to know, for a model, in fixed order.
 
     Args:

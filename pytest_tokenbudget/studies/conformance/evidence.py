@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_tokenbudget.core.probes import NoAnswerError, Reply
-from pytest_tokenbudget.studies.conformance.results import Finding, LimitResult
+from pytest_tokenbudget.studies.conformance.results import LimitFinding, LimitResult
 
 
 def small(sent: Mapping[str, Any], limit: int = 400) -> dict[str, Any]:
@@ -50,4 +50,4 @@ def not_possible(probe: str, why: str, reply: Reply | None = None) -> LimitResul
     if reply is not None and reply.error and not reply.refused:
         raise NoAnswerError(f"{probe}: {why if reply.error in why else reply.error}")
     evidence = () if reply is None else (shown(reply),)
-    return LimitResult(probe, Finding.NOT_POSSIBLE, why, evidence=evidence)
+    return LimitResult(probe, LimitFinding.NOT_POSSIBLE, why, evidence=evidence)

@@ -15,7 +15,7 @@ from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
 from pytest_tokenbudget.studies.conformance.results import (
     Behaviour,
     BudgetResult,
-    Finding,
+    LimitFinding,
     OverflowCase,
 )
 from pytest_tokenbudget.studies.conformance.wording import budget_name, mean_thinking, star_sentence
@@ -39,12 +39,12 @@ BROKEN = Meaning("#f3b78f", "not kept")
 DIFFERS = Meaning("#f7e6a0", "differs: no defect")
 UNKNOWN = Meaning("#ffffff", "refused, or not known")
 NO_BUDGET = Meaning("#e6e6e6", "no budget set")
-FINDINGS: Mapping[Finding, Meaning] = MappingProxyType(
+FINDINGS: Mapping[LimitFinding, Meaning] = MappingProxyType(
     {
-        Finding.KEPT: KEPT,
-        Finding.BROKEN: BROKEN,
-        Finding.DIFFERS: DIFFERS,
-        Finding.NOT_POSSIBLE: UNKNOWN,
+        LimitFinding.KEPT: KEPT,
+        LimitFinding.BROKEN: BROKEN,
+        LimitFinding.DIFFERS: DIFFERS,
+        LimitFinding.NOT_POSSIBLE: UNKNOWN,
     }
 )
 # What leaves open whether anything is lost.

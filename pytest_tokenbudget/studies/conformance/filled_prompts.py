@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.core.probes import Ask
-from pytest_tokenbudget.studies.conformance.probe_context import Bench, Messages
+from pytest_tokenbudget.studies.conformance.probe_context import Messages, ProbeContext
 from pytest_tokenbudget.tasks.recall import (
     ACKNOWLEDGEMENTS,
     GOODS,
@@ -32,7 +32,7 @@ _MESSAGE = 6
 _WORD = " very"
 
 
-class Posed(NamedTuple):
+class FilledPrompt(NamedTuple):
     """A prompt as it is sent.
 
     Attributes:
@@ -72,7 +72,7 @@ class Filling:
         bench: The engine.
     """
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: ProbeContext) -> None:
         self._bench = bench
 
     @cached_property
@@ -97,7 +97,9 @@ class Filling:
             ({"role": "system", "content": RECALL_INSTRUCTION}, *self._messages(0, ())[:2])
         )
 
-    def question(self, place: str, tokens: int, max_tokens: int, changed: bool = False) -> Posed:
+    def question(
+        self, place: str, tokens: int, max_tokens: int, changed: bool = False
+    ) -> FilledPrompt:
         """A prompt that ends in the question for the fact at a place.
 
         Args:
@@ -113,25 +115,27 @@ class Filling:
         )
         return self._posed(asked, tokens, max_tokens, place if changed else "")
 
-    def problem(self, number: int, tokens: int, max_tokens: int) -> Posed:
+    def problem(self, number: int, tokens: int, max_tokens: int) -> FilledPrompt:
         """A prompt that ends in a problem which is thought about for long."""
         candidates = self._bench.candidates
         posed = candidates[number % len(candidates)] if candidates else ()
         return self._posed(posed, tokens, max_tokens)
 
-    def _posed(self, asked: Messages, tokens: int, max_tokens: int, changed: str = "") -> Posed:
+    def _posed(
+        self, asked: Messages, tokens: int, max_tokens: int, changed: str = ""
+    ) -> FilledPrompt:
         turns = self._turns(asked, tokens)
         if not self._bench.takes_ids:
             messages = self._fitted(turns, asked, tokens, changed)
             ask = self._bench.plain(messages, max_tokens)
-            return Posed(ask, self._counted(messages))
+            return FilledPrompt(ask, self._counted(messages))
         ask = self._bench.plain(self._messages(turns, asked, changed), max_tokens)
         spare = len(ask.prompt_ids) - tokens
         if spare > 0:
             gap = int(len(ask.prompt_ids) * _GAP)
             kept = ask.prompt_ids[:gap] + ask.prompt_ids[gap + spare :]
             ask = replace(ask, prompt_ids=kept)
-        return Posed(ask, len(ask.prompt_ids))
+        return FilledPrompt(ask, len(ask.prompt_ids))
 
     def _turns(self, asked: Messages, tokens: int) -> int:
         """Filler turns that make it just longer."""

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_tokenbudget.core.probes import Choice, Reply
+from pytest_tokenbudget.core.probes import ProbeOutput, Reply
 from pytest_tokenbudget.studies.conformance.evidence import not_possible, shown
 from pytest_tokenbudget.studies.conformance.lengths import MOST
 from pytest_tokenbudget.studies.conformance.probe_context import (
     AT_ONCE,
     LENGTH_WORDS,
     STOP_WORDS,
-    Bench,
+    ProbeContext,
 )
-from pytest_tokenbudget.studies.conformance.results import Finding, LimitResult
+from pytest_tokenbudget.studies.conformance.results import LimitFinding, LimitResult
 
 CUT = 8
 
 
-def usage(bench: Bench) -> LimitResult:
+def usage(bench: ProbeContext) -> LimitResult:
     """Whether the engine's own counts are those of the ids, or of the text where it gives none.
 
     An end-of-sequence id that is counted and not given, or given and not counted, is no error.
@@ -41,14 +41,14 @@ def usage(bench: Bench) -> LimitResult:
     if failed:
         sentence = f"{failed} of {n} replies are counted wrongly: {'; '.join(said[:3])}"
         return LimitResult(
-            "usage", Finding.BROKEN, sentence, n, failed, evidence=tuple(evidence[:4])
+            "usage", LimitFinding.BROKEN, sentence, n, failed, evidence=tuple(evidence[:4])
         )
     by = "ids" if given[0].choices[0].ids is not None else "text"
     sentence = f"the engine's counts are those of the {by} in {n} of {n} replies"
-    return LimitResult("usage", Finding.KEPT, sentence, n, evidence=_one_of_each(given))
+    return LimitResult("usage", LimitFinding.KEPT, sentence, n, evidence=_one_of_each(given))
 
 
-def finish_reason(bench: Bench) -> LimitResult:
+def finish_reason(bench: ProbeContext) -> LimitResult:
     """Whether each output of a batch of cut and whole ones says rightly how it ended."""
     replies = _mixed(bench)
     outputs = [(reply, choice) for reply in replies for choice in reply.choices]
@@ -75,19 +75,19 @@ def finish_reason(bench: Bench) -> LimitResult:
         if len(words) == 1 and 0 < cuts < n:
             sentence += f"; all of the {n} in one batch have the one word {words.pop()!r}"
         return LimitResult(
-            "finish_reason", Finding.BROKEN, sentence, n, failed, evidence=tuple(evidence[:4])
+            "finish_reason", LimitFinding.BROKEN, sentence, n, failed, evidence=tuple(evidence[:4])
         )
     sentence = f"{n} of {n} outputs say rightly how they ended ({cuts} were cut)"
     seen = _one_of_each(replies)
-    return LimitResult("finish_reason", Finding.KEPT, sentence, n, evidence=seen)
+    return LimitResult("finish_reason", LimitFinding.KEPT, sentence, n, evidence=seen)
 
 
-def _caps(bench: Bench) -> list[int]:
+def _caps(bench: ProbeContext) -> list[int]:
     prompts = bench.easy[:AT_ONCE]
     return [CUT if place % 2 else min(MOST, bench.room(each)) for place, each in enumerate(prompts)]
 
 
-def _mixed(bench: Bench) -> list[Reply]:
+def _mixed(bench: ProbeContext) -> list[Reply]:
     """One batch in which some outputs are cut early and others may end by themselves."""
     prompts = bench.easy[:AT_ONCE]
     asks = [bench.plain(each, cap) for each, cap in zip(prompts, _caps(bench), strict=True)]
@@ -99,7 +99,7 @@ def _one_of_each(replies: Sequence[Reply]) -> tuple[dict[str, Any], ...]:
     return tuple(map(shown, replies[:2]))
 
 
-def _is_cut(bench: Bench, reply: Reply, choice: Choice, cap: int) -> bool | None:
+def _is_cut(bench: ProbeContext, reply: Reply, choice: ProbeOutput, cap: int) -> bool | None:
     """Whether the cap ended an output; None where that cannot be told."""
     length = bench.length(choice, reply)
     if choice.ids is None:
@@ -110,7 +110,7 @@ def _is_cut(bench: Bench, reply: Reply, choice: Choice, cap: int) -> bool | None
     return length >= cap and choice.ids[-1] not in bench.engine.eos_ids
 
 
-def _miscounted(bench: Bench, reply: Reply) -> str:
+def _miscounted(bench: ProbeContext, reply: Reply) -> str:
     """What is wrong with the counts of a reply; empty where nothing is."""
     counts: Mapping[str, int] = reply.usage
     completion, prompt = counts.get("completion_tokens"), counts.get("prompt_tokens")

@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pytest_tokenbudget.core.probes import Ask, Choice, NoAnswerError, Reply
+from pytest_tokenbudget.core.probes import Ask, NoAnswerError, ProbeOutput, Reply
 from pytest_tokenbudget.studies.conformance.evidence import not_possible, shown
-from pytest_tokenbudget.studies.conformance.probe_context import LENGTH_WORDS, STOP_WORDS, Bench
-from pytest_tokenbudget.studies.conformance.results import Finding, LimitResult
+from pytest_tokenbudget.studies.conformance.probe_context import (
+    LENGTH_WORDS,
+    STOP_WORDS,
+    ProbeContext,
+)
+from pytest_tokenbudget.studies.conformance.results import LimitFinding, LimitResult
 
 CAPS = (1, 2, 16)
 # Outputs that a boundary can be set around end by themselves within this.
@@ -18,7 +22,7 @@ _MANY = 4
 LONGEST_TOKEN = 16
 
 
-def max_tokens(bench: Bench) -> LimitResult:
+def max_tokens(bench: ProbeContext) -> LimitResult:
     """Whether outputs have as many tokens as ``max_tokens`` allows, and no more.
 
     Fewer are right only where the output ended by itself. Where an engine gives no ids, its own
@@ -49,16 +53,16 @@ def max_tokens(bench: Bench) -> LimitResult:
     caps = ", ".join(map(str, CAPS))
     if failed:
         sentence = f"{failed} of {checked} outputs do not keep max_tokens: {'; '.join(said[:4])}"
-        return LimitResult("max_tokens", Finding.BROKEN, sentence, checked, failed,
+        return LimitResult("max_tokens", LimitFinding.BROKEN, sentence, checked, failed,
                            evidence=tuple(evidence[:4]))  # fmt: skip
     sentence = (
         f"{checked} of {checked} outputs have just as many tokens as max_tokens of {caps} allow"
     )
     seen = tuple(map(shown, replies[::_MANY]))
-    return LimitResult("max_tokens", Finding.KEPT, sentence, checked, evidence=seen)
+    return LimitResult("max_tokens", LimitFinding.KEPT, sentence, checked, evidence=seen)
 
 
-def boundary(bench: Bench) -> LimitResult:
+def boundary(bench: ProbeContext) -> LimitResult:
     """Whether an end exactly at the cap counts as an end, and one token less as a cut.
 
     The natural length includes the end-of-sequence token. At that cap, and one above it, the
@@ -91,7 +95,7 @@ def boundary(bench: Bench) -> LimitResult:
     )
 
 
-def stop_strings(bench: Bench) -> LimitResult:
+def stop_strings(bench: ProbeContext) -> LimitResult:
     """Whether an output ends at a stop string, says so, and is the same up to there.
 
     The text is taken from what the model writes without one. Nothing may follow the stop string
@@ -128,7 +132,7 @@ def stop_strings(bench: Bench) -> LimitResult:
     return found.result("stop_strings", "outputs end at the stop string and say so")
 
 
-def _natural(bench: Bench) -> list[tuple[Ask, Choice, Reply]]:
+def _natural(bench: ProbeContext) -> list[tuple[Ask, ProbeOutput, Reply]]:
     """Up to three prompts whose outputs end by themselves, shortest first.
 
     Raises:
@@ -147,7 +151,7 @@ def _natural(bench: Bench) -> list[tuple[Ask, Choice, Reply]]:
     return sorted(ended, key=lambda each: bench.length(each[1], each[2]))[:3]
 
 
-def _with_end(bench: Bench, choice: Choice, reply: Reply) -> int:
+def _with_end(bench: ProbeContext, choice: ProbeOutput, reply: Reply) -> int:
     """Tokens of an output with its end-of-sequence one, whether the engine gives it or not."""
     if choice.ids is None:
         return bench.length(choice, reply)
@@ -156,7 +160,7 @@ def _with_end(bench: Bench, choice: Choice, reply: Reply) -> int:
     return len(choice.ids) + (choice.ids[-1] not in bench.engine.eos_ids)
 
 
-def _begins_alike(bench: Bench, one: Choice, other: Choice) -> bool:
+def _begins_alike(bench: ProbeContext, one: ProbeOutput, other: ProbeOutput) -> bool:
     left, right = bench.key(one), bench.key(other)
     if isinstance(left, str) or isinstance(right, str):
         # Where reasoning is cut, the text put together ends without its tag.
@@ -164,7 +168,7 @@ def _begins_alike(bench: Bench, one: Choice, other: Choice) -> bool:
     return left[: len(right)] == right
 
 
-def _stop_in(bench: Bench, text: str, share: float) -> str:
+def _stop_in(bench: ProbeContext, text: str, share: float) -> str:
     """A text of a few characters that occurs at about that part of another, and not before."""
     for start in range(int(len(text) * share), len(text) - 8):
         stop = text[start : start + 6]
@@ -204,10 +208,10 @@ class _Counts:
 
     def result(self, probe: str, kept: str) -> LimitResult:
         bad = self.failed + self.differing
-        finding = Finding.KEPT
+        finding = LimitFinding.KEPT
         sentence = f"{kept} ({self.checked} of {self.checked})"
         if bad:
-            finding = Finding.BROKEN if self.failed else Finding.DIFFERS
+            finding = LimitFinding.BROKEN if self.failed else LimitFinding.DIFFERS
             sentence = f"{bad} of {self.checked}: {'; '.join(_once(self.said)[:4])}"
         evidence = self.evidence or map(shown, self.kept)
         return LimitResult(

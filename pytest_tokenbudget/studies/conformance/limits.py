@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pytest_tokenbudget.studies.conformance import finish_reasons, lengths, overflow, repeats
-from pytest_tokenbudget.studies.conformance.probe_context import Bench
+from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
 from pytest_tokenbudget.studies.conformance.results import LimitResult
 
-Probe = Callable[[Bench], LimitResult]
+Probe = Callable[[ProbeContext], LimitResult]
 
 LIMIT_PROBES: Mapping[str, Probe] = {
     "max_tokens": lengths.max_tokens,
@@ -24,7 +24,7 @@ LIMIT_PROBES: Mapping[str, Probe] = {
 }
 
 
-def probe_limit(bench: Bench, name: str) -> LimitResult:
+def probe_limit(bench: ProbeContext, name: str) -> LimitResult:
     """Run one probe.
 
     Args:

@@ -12,18 +12,27 @@ from typing import Any, NamedTuple
 
 from pytest_tokenbudget.core.probes import Reply
 from pytest_tokenbudget.studies.conformance.evidence import not_possible, shown
-from pytest_tokenbudget.studies.conformance.filled_prompts import BEGINNING, PLACES, Filling, Posed
-from pytest_tokenbudget.studies.conformance.probe_context import LENGTH_WORDS, STOP_WORDS, Bench
+from pytest_tokenbudget.studies.conformance.filled_prompts import (
+    BEGINNING,
+    PLACES,
+    FilledPrompt,
+    Filling,
+)
+from pytest_tokenbudget.studies.conformance.probe_context import (
+    LENGTH_WORDS,
+    STOP_WORDS,
+    ProbeContext,
+)
 from pytest_tokenbudget.studies.conformance.prompt_visibility import (
     ANSWER,
     SLACK,
-    Look,
     Looking,
+    PromptView,
     where_cut,
 )
 from pytest_tokenbudget.studies.conformance.results import (
     Behaviour,
-    Finding,
+    LimitFinding,
     LimitResult,
     OverflowCase,
 )
@@ -65,7 +74,7 @@ SILENT = frozenset(
 ANSWERED = frozenset({Behaviour.WHOLE, Behaviour.NOT_RESOLVED})
 
 
-def overflow(bench: Bench) -> LimitResult:
+def overflow(bench: ProbeContext) -> LimitResult:
     """What happens where prompt, or prompt and output, do not fit into the context.
 
     A prompt that is too long must be refused. Where only ``max_tokens`` is too much, refusing and
@@ -83,7 +92,7 @@ def overflow(bench: Bench) -> LimitResult:
     broken = [case for case in cases if case.broken]
     return LimitResult(
         "overflow",
-        Finding.BROKEN if broken else Finding.KEPT,
+        LimitFinding.BROKEN if broken else LimitFinding.KEPT,
         _in_words(context, cases),
         checked=len(asked),
         failed=len(broken),
@@ -104,14 +113,14 @@ class _Sent(NamedTuple):
     """A request of a case with what came of it."""
 
     case: Case
-    posed: Posed
+    posed: FilledPrompt
     reply: Reply
 
 
 class _Probe:
     """The requests, with what comes of them."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: ProbeContext) -> None:
         self._bench = bench
         self._context = bench.engine.context
         self._filling = Filling(bench)
@@ -250,7 +259,7 @@ class _Probe:
         what = f"ended in an error: {sent.reply.error}"
         return self._case(sent, Behaviour.FAILED, what, broken=True)
 
-    def _send(self, case: Case, posed: Posed) -> _Sent:
+    def _send(self, case: Case, posed: FilledPrompt) -> _Sent:
         return _Sent(case, posed, self._bench.ask([posed.ask])[0])
 
     def _show(self, sent: _Sent) -> None:
@@ -262,7 +271,7 @@ class _Probe:
         behaviour: Behaviour,
         sentence: str,
         broken: bool = False,
-        look: Look | None = None,
+        look: PromptView | None = None,
     ) -> OverflowCase:
         case, posed, reply = sent
         choice = reply.choices[0] if reply.choices else None

@@ -9,14 +9,14 @@ from functools import cached_property
 from itertools import islice
 
 from pytest_tokenbudget.core.engine import EngineError, Request
-from pytest_tokenbudget.core.probes import Ask, Choice, NoAnswerError, Probed, Reply
+from pytest_tokenbudget.core.probes import Ask, NoAnswerError, Probed, ProbeOutput, Reply
 from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.models.thinking_formats import GENERIC, builtin_formats
 from pytest_tokenbudget.studies.conformance.results import Observation
 from pytest_tokenbudget.tasks.problem import SOLVE_INSTRUCTION
 from pytest_tokenbudget.tasks.word_problems import held_out
 from pytest_tokenbudget.texts.detokenizer import text_and_offsets
-from pytest_tokenbudget.texts.thinking_blocks import Blocks, Part, answer_tokens, parse
+from pytest_tokenbudget.texts.thinking_blocks import Blocks, OutputPart, answer_tokens, parse
 
 Messages = tuple[Mapping[str, str], ...]
 
@@ -83,7 +83,7 @@ class TokenCount:
             self._tokens += sum(ids) or reply.usage.get("completion_tokens", 0)
 
 
-class Bench:
+class ProbeContext:
     """What the probes of one engine share. Prompts are chosen with the first thinking probe.
 
     Args:
@@ -223,7 +223,7 @@ class Bench:
             return Ask(max_tokens, prompt_ids=self.engine.render(messages).ids)
         return Ask(max_tokens, messages)
 
-    def length(self, choice: Choice, reply: Reply) -> int:
+    def length(self, choice: ProbeOutput, reply: Reply) -> int:
         """Output tokens, the end-of-sequence one included if the engine gives or counts it."""
         if choice.ids is not None:
             return len(choice.ids)
@@ -232,7 +232,7 @@ class Bench:
             return counted
         return self.engine.count(choice.text) or 0
 
-    def key(self, choice: Choice) -> tuple[int, ...] | str:
+    def key(self, choice: ProbeOutput) -> tuple[int, ...] | str:
         """What tells an output from another: ids without end-of-sequence, else text."""
         if choice.ids is None:
             return choice.text
@@ -242,7 +242,7 @@ class Bench:
         return tuple(ids)
 
     def read(
-        self, prompt: int, choice: Choice, opened: bool | None, cap: int, apart: bool = False
+        self, prompt: int, choice: ProbeOutput, opened: bool | None, cap: int, apart: bool = False
     ) -> Seen:
         """What an output amounts to.
 
@@ -258,7 +258,7 @@ class Bench:
         if isinstance(key, str):
             text = key
             blocks = parse(text, self.form, opened)
-            parts = [text[s.start : s.end] for s in blocks.spans if s.part is Part.ANSWER]
+            parts = [text[s.start : s.end] for s in blocks.spans if s.part is OutputPart.ANSWER]
             answer = sum(self.engine.count(part) or 0 for part in parts)
             total = self.engine.count(text) or 0
             spill = sum(self.engine.count(text[start:end]) or 0 for start, end in spilled(blocks))
@@ -316,7 +316,7 @@ def spilled(blocks: Blocks) -> list[tuple[int, int]]:
     return [
         (span.start, span.end)
         for span in blocks.spans
-        if span.part is not Part.ANSWER
+        if span.part is not OutputPart.ANSWER
         and span.start >= first
         and not any(start <= span.start < end or span.end == start for start, end in blocks.open_at)
         and blocks.spilled | blocks.reopened

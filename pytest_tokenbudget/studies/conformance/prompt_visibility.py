@@ -17,11 +17,11 @@ from pytest_tokenbudget.core.probes import Reply
 from pytest_tokenbudget.studies.conformance.filled_prompts import (
     BEGINNING,
     PLACES,
+    FilledPrompt,
     Filling,
-    Posed,
     cut_at,
 )
-from pytest_tokenbudget.studies.conformance.probe_context import STOP_WORDS, Bench
+from pytest_tokenbudget.studies.conformance.probe_context import STOP_WORDS, ProbeContext
 from pytest_tokenbudget.studies.conformance.results import Behaviour, Sight
 
 Ids = tuple[int, ...]
@@ -43,7 +43,7 @@ _KEPT = {"left": "the last {} tokens", "right": "the first {}", "middle": "{} to
 
 
 @dataclass(frozen=True)
-class Look:
+class PromptView:
     """What was found out about a prompt that does not fit and was answered.
 
     Attributes:
@@ -68,7 +68,7 @@ class Look:
         return self.counted < self.sent - SLACK
 
 
-def where_cut(look: Look) -> tuple[Behaviour, str]:
+def where_cut(look: PromptView) -> tuple[Behaviour, str]:
     """What became of the prompt, and the evidence for it.
 
     Never by a count alone, which is a claim; but where beginning and end are seen and less is
@@ -120,18 +120,18 @@ class Looking:
         filling: Makes its prompts.
     """
 
-    def __init__(self, bench: Bench, filling: Filling) -> None:
+    def __init__(self, bench: ProbeContext, filling: Filling) -> None:
         self._bench, self._filling = bench, filling
         self._fitting: dict[str, Pair] = {}
 
-    def at(self, tokens: int) -> Look:
+    def at(self, tokens: int) -> PromptView:
         """Look at a prompt of that length, with :data:`ANSWER` output tokens."""
         pairs = {place: self._pair(place, tokens) for place in PLACES}
         first = pairs[BEGINNING][0]
         posed = self._filling.question(BEGINNING, tokens, ANSWER)
         counted = first.usage.get("prompt_tokens")
         sights = {place: self._sight(place, pairs[place], tokens) for place in PLACES}
-        look = Look(posed.tokens, counted, sights)
+        look = PromptView(posed.tokens, counted, sights)
         return self._compared(look, posed, first)
 
     def _pair(self, place: str, tokens: int, begun: Ids = ()) -> Pair:
@@ -203,7 +203,7 @@ class Looking:
         one, other = pair
         return self._bench.key(one.choices[0]), self._bench.key(other.choices[0])
 
-    def _compared(self, look: Look, posed: Posed, reply: Reply) -> Look:
+    def _compared(self, look: PromptView, posed: FilledPrompt, reply: Reply) -> PromptView:
         """The look, with what the same prompt gives where it was shortened on purpose."""
         ids = posed.ask.prompt_ids
         if not ids or not reply.choices:

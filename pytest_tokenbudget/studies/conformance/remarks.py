@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pytest_tokenbudget.studies.conformance.results import (
     BudgetResult,
+    BudgetVerdict,
+    MethodResult,
     Observation,
-    Verdict,
-    WayResult,
 )
 from pytest_tokenbudget.studies.conformance.verdict import LEVEL, MIN_INFORMATIVE, sign_test
 
@@ -30,7 +30,7 @@ _SEEN: tuple[tuple[str, Test], ...] = (
 )
 
 
-def remarks(result: WayResult, limit: int | None, unknown_changes: bool) -> tuple[str, ...]:
+def remarks(result: MethodResult, limit: int | None, unknown_changes: bool) -> tuple[str, ...]:
     """What a reader of a verdict must know too.
 
     Args:
@@ -46,7 +46,7 @@ def remarks(result: WayResult, limit: int | None, unknown_changes: bool) -> tupl
 
 
 def _of_the_engine(
-    result: WayResult, without: BudgetResult, limit: int | None, unknown_changes: bool
+    result: MethodResult, without: BudgetResult, limit: int | None, unknown_changes: bool
 ) -> Iterator[str]:
     if limit is not None:
         yield (
@@ -59,7 +59,7 @@ def _of_the_engine(
             f"without a budget {without.same} of {n} outputs are the same when asked twice, "
             f"greedily: the engine's own noise"
         )
-    if result.unknown_fields == "dropped" and result.verdict is Verdict.IGNORED:
+    if result.unknown_fields == "dropped" and result.verdict is BudgetVerdict.IGNORED:
         yield "a field that does not exist is dropped without a word, and so, it seems, is this one"
     if unknown_changes:
         yield "a field that does not exist changed the output"

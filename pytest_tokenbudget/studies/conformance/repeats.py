@@ -8,8 +8,8 @@ from dataclasses import replace
 from pytest_tokenbudget.core.probes import Ask, Reply
 from pytest_tokenbudget.stats.intervals import wilson
 from pytest_tokenbudget.studies.conformance.evidence import not_possible, shown
-from pytest_tokenbudget.studies.conformance.probe_context import Bench
-from pytest_tokenbudget.studies.conformance.results import Finding, LimitResult
+from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
+from pytest_tokenbudget.studies.conformance.results import LimitFinding, LimitResult
 
 # Hot, and open: a model that is sure of its sums writes the same ones at any temperature.
 HOT = 1.5
@@ -20,7 +20,7 @@ LOAD = 16
 _FEW = 4
 
 
-def several(bench: Bench) -> LimitResult:
+def several(bench: ProbeContext) -> LimitResult:
     """Whether ``n`` gives that many outputs, and they differ where they are sampled."""
     asks = [replace(ask, n=3, seed=11) for ask in _sampled(bench)[:_FEW]]
     replies = bench.ask(asks)
@@ -32,7 +32,7 @@ def several(bench: Bench) -> LimitResult:
         got = ", ".join(str(len(reply.choices)) for reply in wrong)
         return LimitResult(
             "n",
-            Finding.BROKEN,
+            LimitFinding.BROKEN,
             f"3 outputs asked for, {got} came in {len(wrong)} of {len(replies)} requests",
             len(replies),
             len(wrong),
@@ -45,7 +45,7 @@ def several(bench: Bench) -> LimitResult:
             return not_possible("n", f"3 outputs came, but {_SURE}, so they tell nothing")
         return LimitResult(
             "n",
-            Finding.BROKEN,
+            LimitFinding.BROKEN,
             f"the 3 outputs of a request are copies of one another at temperature {HOT}, in all "
             f"of {len(replies)} requests",
             len(replies),
@@ -54,10 +54,10 @@ def several(bench: Bench) -> LimitResult:
         )
     sentence = f"3 outputs came for each of {len(replies)} requests, and they differ"
     seen = (shown(replies[0]),)
-    return LimitResult("n", Finding.KEPT, sentence, len(replies), evidence=seen)
+    return LimitResult("n", LimitFinding.KEPT, sentence, len(replies), evidence=seen)
 
 
-def seeds(bench: Bench) -> LimitResult:
+def seeds(bench: ProbeContext) -> LimitResult:
     """Whether a seed repeats an output, and another seed gives another one."""
     asks = [replace(ask, seed=7) for ask in _sampled(bench)]
     first, second = bench.ask(asks), bench.ask(asks)
@@ -83,7 +83,7 @@ def seeds(bench: Bench) -> LimitResult:
             return not_possible("seeds", f"{_SURE}, so seeds tell nothing")
         return LimitResult(
             "seeds",
-            Finding.BROKEN,
+            LimitFinding.BROKEN,
             f"seed 7 and seed 8 give the same output at temperature {HOT}, {n} of {n} times",
             n,
             alike,
@@ -92,7 +92,7 @@ def seeds(bench: Bench) -> LimitResult:
     if changed:
         return LimitResult(
             "seeds",
-            Finding.DIFFERS,
+            LimitFinding.DIFFERS,
             f"with the same seed {len(changed)} of {n} outputs were others the second time "
             f"({_percent(span)})",
             n,
@@ -102,36 +102,36 @@ def seeds(bench: Bench) -> LimitResult:
         )
     sentence = f"the same seed gave the same output {n} of {n} times, another seed another one"
     seen = (shown(pairs[0][0]), shown(pairs[0][2]))
-    return LimitResult("seeds", Finding.KEPT, sentence, n, 0, span, seen)
+    return LimitResult("seeds", LimitFinding.KEPT, sentence, n, 0, span, seen)
 
 
 _SURE = f"the model writes the same at temperature {HOT} as greedily"
 
 
-def _sampled(bench: Bench) -> list[Ask]:
+def _sampled(bench: ProbeContext) -> list[Ask]:
     """Asks whose outputs are anybody's guess."""
     texts = (f"Write something about {thing}. Anything you like." for thing in OPEN)
     asks = (bench.plain(({"role": "user", "content": text},), SAMPLED) for text in texts)
     return [replace(ask, temperature=HOT) for ask in asks]
 
 
-def _sure(bench: Bench, sampled: Sequence[Reply], greedy: Sequence[Reply]) -> bool:
+def _sure(bench: ProbeContext, sampled: Sequence[Reply], greedy: Sequence[Reply]) -> bool:
     """Whether sampling changes nothing, so that seeds cannot."""
     pairs = [(a, b) for a, b in zip(sampled, greedy, strict=True) if a.choices and b.choices]
     return all(_key(bench, a) == _key(bench, b) for a, b in pairs)
 
 
-def prefix_alone(bench: Bench) -> LimitResult:
+def prefix_alone(bench: ProbeContext) -> LimitResult:
     """Whether a short run is the beginning of a long one, one request at a time."""
     return _prefix(bench, "prefix_alone", 1, "one request at a time")
 
 
-def prefix_under_load(bench: Bench) -> LimitResult:
+def prefix_under_load(bench: ProbeContext) -> LimitResult:
     """Whether a short run among others is the beginning of a long one that ran alone."""
     return _prefix(bench, "prefix_under_load", LOAD, f"{LOAD} requests at a time")
 
 
-def _prefix(bench: Bench, probe: str, at_once: int, how: str) -> LimitResult:
+def _prefix(bench: ProbeContext, probe: str, at_once: int, how: str) -> LimitResult:
     prompts = bench.candidates
     long_asks = [bench.plain(each, LONG) for each in prompts]
     short_asks = [replace(ask, max_tokens=SHORT) for ask in long_asks]
@@ -155,7 +155,7 @@ def _prefix(bench: Bench, probe: str, at_once: int, how: str) -> LimitResult:
             f"divergence rate {_percent(span)}"
         )
         seen = (shown(pairs[0][0]), shown(pairs[0][1]))
-        return LimitResult(probe, Finding.KEPT, sentence, n, 0, span, seen)
+        return LimitResult(probe, LimitFinding.KEPT, sentence, n, 0, span, seen)
     first = min(place for place, _, _ in apart)
     sentence = (
         f"{len(apart)} of {n} runs of {SHORT} tokens part from those of {LONG}, {how}; divergence "
@@ -165,10 +165,10 @@ def _prefix(bench: Bench, probe: str, at_once: int, how: str) -> LimitResult:
         shown(b, parts_after=place, longer=a.choices[0].text[:120], shorter=b.choices[0].text[:120])
         for place, a, b in apart[:4]
     )
-    return LimitResult(probe, Finding.DIFFERS, sentence, n, len(apart), span, evidence)
+    return LimitResult(probe, LimitFinding.DIFFERS, sentence, n, len(apart), span, evidence)
 
 
-def _parting(bench: Bench, long: Reply, short: Reply) -> int | None:
+def _parting(bench: ProbeContext, long: Reply, short: Reply) -> int | None:
     """After how many ids, or characters, a short output leaves the long one; None: it does not."""
     whole, part = bench.key(long.choices[0]), bench.key(short.choices[0])
     if isinstance(whole, str) and isinstance(part, str):
@@ -181,7 +181,7 @@ def _parting(bench: Bench, long: Reply, short: Reply) -> int | None:
     )
 
 
-def _key(bench: Bench, reply: Reply) -> Sequence[object]:
+def _key(bench: ProbeContext, reply: Reply) -> Sequence[object]:
     return bench.key(reply.choices[0])
 
 

@@ -23,10 +23,10 @@ from pytest_tokenbudget.studies.conformance.badge import badge_of, write_badge
 from pytest_tokenbudget.studies.conformance.results import (
     Behaviour,
     BudgetResult,
-    Finding,
+    BudgetVerdict,
+    LimitFinding,
     LimitResult,
-    Verdict,
-    WayResult,
+    MethodResult,
 )
 from pytest_tokenbudget.studies.conformance.wording import budget_name, mean_thinking, star_sentence
 
@@ -88,8 +88,8 @@ def summary_record(report: ConformanceReport) -> dict[str, object]:
         "thinking": report.thinking_sentence(),
         "switches": report.switch_sentence(),
         "limits": report.limits_sentence(),
-        "ways_by_verdict": {v.value: list(report.ways_that(v)) for v in Verdict},
-        "limits_by_finding": {f.value: list(report.limits_that(f)) for f in Finding},
+        "ways_by_verdict": {v.value: list(report.ways_that(v)) for v in BudgetVerdict},
+        "limits_by_finding": {f.value: list(report.limits_that(f)) for f in LimitFinding},
         "badge": badge_of(report).endpoint(),
     }
 
@@ -101,7 +101,7 @@ def limit_record(limit: LimitResult) -> dict[str, object]:
     return record
 
 
-def way_record(way: WayResult) -> dict[str, object]:
+def way_record(way: MethodResult) -> dict[str, object]:
     """A way as JSON, its budgets with the means of what was observed."""
     return to_record(way) | {"budgets": [budget_record(each) for each in way.budgets]}
 
@@ -136,7 +136,7 @@ def conformance_lines(report: ConformanceReport, run: RunInfo, width: int = MAX_
         lines += wrapped(printable(answer), width)
     lines += _limit_table(report.limits)
     for limit in report.limits:
-        if limit.finding is not Finding.KEPT and not limit.cases:
+        if limit.finding is not LimitFinding.KEPT and not limit.cases:
             lines += wrapped(f"{limit.probe} {limit.finding}: {printable(limit.sentence)}", width)
     lines += _overflow_table(report)
     for case in report.overflow:
@@ -221,7 +221,7 @@ def _way_sentences(report: ConformanceReport) -> Iterator[str]:
         yield switches
     best = report.best
     for way in report.ways:
-        if way is best or way.verdict is Verdict.INVERTED:
+        if way is best or way.verdict is BudgetVerdict.INVERTED:
             yield f"{way.way} is {way.sentence}"
             yield from (f"{way.way}: {remark}" for remark in way.remarks[:_REMARKS])
             if (more := len(way.remarks) - _REMARKS) > 0:

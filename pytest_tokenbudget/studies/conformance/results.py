@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 
-class Verdict(StrEnum):
+class BudgetVerdict(StrEnum):
     """Whether an engine keeps a thinking budget that it is given in one way."""
 
     ENFORCED = "enforced"
@@ -19,7 +19,7 @@ class Verdict(StrEnum):
     NOT_RESOLVED = "not resolved"
 
 
-class Finding(StrEnum):
+class LimitFinding(StrEnum):
     """What came of a probe of the limits."""
 
     KEPT = "kept"
@@ -102,7 +102,7 @@ class LimitResult:
     """
 
     probe: str
-    finding: Finding
+    finding: LimitFinding
     sentence: str
     checked: int = 0
     failed: int = 0
@@ -185,7 +185,7 @@ class BudgetResult:
 
 
 @dataclass(frozen=True)
-class WayResult:
+class MethodResult:
     """One way to set a thinking budget, and whether the engine keeps it.
 
     Attributes:
@@ -208,7 +208,7 @@ class WayResult:
     way: str
     label: str
     prompt_opens: bool
-    verdict: Verdict
+    verdict: BudgetVerdict
     sentence: str
     budgets: tuple[BudgetResult, ...]
     unknown_fields: str = ""

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
-    from pytest_tokenbudget.studies.conformance.probe_context import Bench
-    from pytest_tokenbudget.studies.conformance.results import LimitResult, WayResult
+    from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
+    from pytest_tokenbudget.studies.conformance.results import LimitResult, MethodResult
 
 Made = TypeVar("Made")
-Result = TypeVar("Result", "LimitResult", "WayResult")
+Result = TypeVar("Result", "LimitResult", "MethodResult")
 
 
 class Conformance:
@@ -55,7 +55,7 @@ class Conformance:
     ) -> None:
         self._session, self._spec, self._folder = session, spec, folder
         self._selected, self._shown = frozenset(selected), shown
-        self._bench: Bench | None = None
+        self._bench: ProbeContext | None = None
         self._source: Engine | None = None
         self._about: dict[str, Any] | None = None
         self._found: dict[str, Any] = {}
@@ -72,7 +72,7 @@ class Conformance:
 
         return self._once(f"limit-{name}", LIMIT_PROBES[name], limit_from)
 
-    def way(self, name: str) -> WayResult:
+    def way(self, name: str) -> MethodResult:
         """What a way to set a thinking budget comes to; ``name`` is a key of ``WAYS``."""
         from pytest_tokenbudget.studies.conformance.analysis import way_from
         from pytest_tokenbudget.studies.conformance.thinking import probe_way
@@ -81,11 +81,11 @@ class Conformance:
 
     def why_not(self, name: str) -> str:
         """Why a way is not for this engine or model; empty where it is."""
-        from pytest_tokenbudget.studies.conformance.budget_methods import ways_for
+        from pytest_tokenbudget.studies.conformance.budget_methods import methods_for
 
         bench = self.bench
         engine = bench.engine.engine_name
-        if name not in ways_for(engine, bench.spec):
+        if name not in methods_for(engine, bench.spec):
             return f"nobody says that {engine} knows it"
         if bench.spec.thinking is None and bench.spec.kind != "server":
             return f"{self.alias} is not known to think"
@@ -123,17 +123,17 @@ class Conformance:
         return self._about
 
     @property
-    def bench(self) -> Bench:
+    def bench(self) -> ProbeContext:
         """The engine with its prompts. The engine is loaded first if need be."""
         __tracebackhide__ = True
-        from pytest_tokenbudget.studies.conformance.probe_context import Bench
+        from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
 
-        def make() -> Bench:
+        def make() -> ProbeContext:
             engine, spec = self._session.engine_for(self._spec)
             if self._bench is None or self._source is not engine:
                 # Another model's tests may have had the engine closed in between.
                 self._source = engine
-                self._bench = Bench(probed(engine), spec, say=self._session.store.note)
+                self._bench = ProbeContext(probed(engine), spec, say=self._session.store.note)
             return self._bench
 
         return _or_fail(make)
@@ -141,7 +141,7 @@ class Conformance:
     def _once(
         self,
         key: str,
-        probe: Callable[[Bench], Result],
+        probe: Callable[[ProbeContext], Result],
         from_record: Callable[[Mapping[str, Any]], Result],
     ) -> Result:
         __tracebackhide__ = True
@@ -165,7 +165,7 @@ class Conformance:
         result: Result = self._found[key]
         return result
 
-    def _progress(self, key: str, bench: Bench) -> Callable[[], object]:
+    def _progress(self, key: str, bench: ProbeContext) -> Callable[[], object]:
         """A function that gives what is shown while a probe is made."""
         from pytest_tokenbudget.report.files import safe_name
         from pytest_tokenbudget.studies.conformance.budget_methods import WAYS
@@ -224,7 +224,7 @@ def _or_fail(make: Callable[[], Made]) -> Made:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
-def _about(session: Session, bench: Bench) -> dict[str, Any]:
+def _about(session: Session, bench: ProbeContext) -> dict[str, Any]:
     spec, engine = bench.spec, bench.engine.engine_name
     plan = make_plan(
         session.settings_of(spec), spec, Kind.MAIN, Need(), store=session.store, run=session.run

@@ -7,17 +7,17 @@ from dataclasses import replace
 
 from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.core.probes import NoAnswerError, Reply
-from pytest_tokenbudget.studies.conformance.budget_methods import WAYS, Way
+from pytest_tokenbudget.studies.conformance.budget_methods import WAYS, BudgetMethod
 from pytest_tokenbudget.studies.conformance.evidence import small
-from pytest_tokenbudget.studies.conformance.probe_context import AT_ONCE, Bench, Seen
+from pytest_tokenbudget.studies.conformance.probe_context import AT_ONCE, ProbeContext, Seen
 from pytest_tokenbudget.studies.conformance.remarks import remarks
-from pytest_tokenbudget.studies.conformance.results import BudgetResult, Verdict, WayResult
+from pytest_tokenbudget.studies.conformance.results import BudgetResult, BudgetVerdict, MethodResult
 from pytest_tokenbudget.studies.conformance.verdict import judge, server_wide
 
 __all__ = ["WAYS", "probe_way"]
 
 
-def probe_way(bench: Bench, way: str | Way) -> WayResult:
+def probe_way(bench: ProbeContext, way: str | BudgetMethod) -> MethodResult:
     """Measure one way to set a thinking budget, and judge it.
 
     Args:
@@ -65,7 +65,7 @@ def probe_way(bench: Bench, way: str | Way) -> WayResult:
     judged = judge(tried, natural, repeated, bench.slack)
     unknown, changed = _unknown_field(bench, way, seen)
     shared = sum(len(replies) for replies in (first, second))
-    result = WayResult(
+    result = MethodResult(
         way=way.name,
         label=way.label,
         prompt_opens=way.opens or any(c.opened for reply in first for c in reply.choices),
@@ -82,13 +82,13 @@ def probe_way(bench: Bench, way: str | Way) -> WayResult:
     return replace(result, remarks=remarks(result, limit, changed))
 
 
-def _without(bench: Bench, way: Way) -> list[list[Reply]]:
+def _without(bench: ProbeContext, way: BudgetMethod) -> list[list[Reply]]:
     """The same prompts without a budget, twice; asked once for all ways that share them."""
     asks = [way.ask(bench, prompt, None) for prompt in range(len(bench.prompts))]
     return bench.ask_again(asks, times=2)
 
 
-def _ask_budget(bench: Bench, way: Way, budget: int) -> list[Reply]:
+def _ask_budget(bench: ProbeContext, way: BudgetMethod, budget: int) -> list[Reply]:
     """All prompts under a budget; the first goes ahead, and if it is refused the others stay."""
     asks = [way.ask(bench, prompt, budget) for prompt in range(len(bench.prompts))]
     first = bench.ask(asks[:1])
@@ -98,7 +98,11 @@ def _ask_budget(bench: Bench, way: Way, budget: int) -> list[Reply]:
 
 
 def _read(
-    bench: Bench, way: Way, budget: int | None, replies: Sequence[Reply], apart: bool
+    bench: ProbeContext,
+    way: BudgetMethod,
+    budget: int | None,
+    replies: Sequence[Reply],
+    apart: bool,
 ) -> tuple[BudgetResult, dict[int, Seen]]:
     seen = {
         prompt: bench.read(prompt, reply.choices[0], True if way.opens else None, bench.cap, apart)
@@ -126,7 +130,9 @@ def _same(left: Mapping[int, Seen], right: Mapping[int, Seen]) -> int:
     return sum(left[k].tokens == right[k].tokens for k in left.keys() & right.keys())
 
 
-def _unknown_field(bench: Bench, way: Way, seen: Mapping[int, Seen]) -> tuple[str, bool]:
+def _unknown_field(
+    bench: ProbeContext, way: BudgetMethod, seen: Mapping[int, Seen]
+) -> tuple[str, bool]:
     """What happens to a field that does not exist, and whether the output changed with it."""
     ask = way.ask_unknown(bench, 0)
     if ask is None:
@@ -141,7 +147,7 @@ def _unknown_field(bench: Bench, way: Way, seen: Mapping[int, Seen]) -> tuple[st
     return "dropped", without[: len(with_it)] != with_it
 
 
-def _server_wide(bench: Bench, way: Way) -> WayResult:
+def _server_wide(bench: ProbeContext, way: BudgetMethod) -> MethodResult:
     """A limit that is set at the server's start: seen by what outputs without a budget do.
 
     It cannot be set by request, and llama.cpp's /props does not name it, so there is nothing to
@@ -164,12 +170,12 @@ def _server_wide(bench: Bench, way: Way) -> WayResult:
             f"counted: the server seems to keep a budget of its own; compare {limit} with what it "
             f"was started with"
         )
-    return WayResult(
+    return MethodResult(
         way=way.name,
         label=way.label,
         prompt_opens=any(c.opened for reply in first for c in reply.choices),
-        verdict=Verdict.NOT_RESOLVED,
-        sentence=f"{Verdict.NOT_RESOLVED.value}: {sentence}",
+        verdict=BudgetVerdict.NOT_RESOLVED,
+        sentence=f"{BudgetVerdict.NOT_RESOLVED.value}: {sentence}",
         budgets=(natural,),
         repeated=repeated,
         slack=bench.slack,
@@ -177,6 +183,6 @@ def _server_wide(bench: Bench, way: Way) -> WayResult:
     )
 
 
-def _unmeasured(way: Way, why: str) -> WayResult:
-    verdict = Verdict.NOT_RESOLVED
-    return WayResult(way.name, way.label, way.opens, verdict, f"{verdict.value}: {why}", ())
+def _unmeasured(way: BudgetMethod, why: str) -> MethodResult:
+    verdict = BudgetVerdict.NOT_RESOLVED
+    return MethodResult(way.name, way.label, way.opens, verdict, f"{verdict.value}: {why}", ())

@@ -33,14 +33,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_tokenbudget.stats.resampling import holm
-from pytest_tokenbudget.studies.conformance.results import BudgetResult, Observation, Verdict
+from pytest_tokenbudget.studies.conformance.results import BudgetResult, BudgetVerdict, Observation
 
 MIN_INFORMATIVE = 5
 LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Judgement:
+class BudgetJudgement:
     """A verdict and what it stands on.
 
     Attributes:
@@ -49,7 +49,7 @@ class Judgement:
         budgets: The budgets with their counts filled in, the one without a budget last.
     """
 
-    verdict: Verdict
+    verdict: BudgetVerdict
     sentence: str
     budgets: tuple[BudgetResult, ...]
 
@@ -76,7 +76,7 @@ def sign_test(successes: int, failures: int) -> float:
 
 def judge(
     tried: Sequence[BudgetResult], without: BudgetResult, again: BudgetResult, slack: int
-) -> Judgement:
+) -> BudgetJudgement:
     """Judge one way of setting a budget.
 
     Args:
@@ -92,7 +92,7 @@ def judge(
     verdict, because = _decide(counted, natural, slack)
     if without.error and not natural:
         because = f"nothing could be measured without a budget: {without.error}"
-    return Judgement(verdict, f"{verdict.value}: {because}", (*counted, without))
+    return BudgetJudgement(verdict, f"{verdict.value}: {because}", (*counted, without))
 
 
 def server_wide(
@@ -145,13 +145,13 @@ def _count(tried: BudgetResult, natural: Mapping[int, _Natural], slack: int) -> 
 
 def _decide(
     tried: Sequence[BudgetResult], natural: Mapping[int, _Natural], slack: int
-) -> tuple[Verdict, str]:
+) -> tuple[BudgetVerdict, str]:
     measured = [each for each in tried if each.observations]
     if not measured:
         reasons = next((each.error for each in tried if each.error), "nothing was tried")
         if tried and all(each.refused for each in tried):
-            return Verdict.REFUSED, f"the engine says no to it ({reasons})"
-        return Verdict.NOT_RESOLVED, f"nothing could be measured ({reasons})"
+            return BudgetVerdict.REFUSED, f"the engine says no to it ({reasons})"
+        return BudgetVerdict.NOT_RESOLVED, f"nothing could be measured ({reasons})"
     resolved = [each for each in measured if each.informative >= MIN_INFORMATIVE]
     too_long = [
         (each.budget or 0, seen)
@@ -160,18 +160,21 @@ def _decide(
         if seen.thinking > (each.budget or 0) + slack
     ]
     if resolved and not too_long:
-        return Verdict.ENFORCED, _kept_sentence(measured, natural, slack)
+        return BudgetVerdict.ENFORCED, _kept_sentence(measured, natural, slack)
     if inversion := _inversion(measured, natural, slack):
-        return Verdict.INVERTED, inversion
+        return BudgetVerdict.INVERTED, inversion
     if not resolved:
-        return Verdict.NOT_RESOLVED, _unresolved_sentence(measured, natural, slack)
+        return BudgetVerdict.NOT_RESOLVED, _unresolved_sentence(measured, natural, slack)
     chances = holm([sign_test(each.shorter, each.longer) for each in measured])
     shrunk = [each for each, p in zip(measured, chances, strict=True) if p < LEVEL]
     if shrunk:
         p = min(chances)
         told = "; ".join(_compared(each, natural) for each in shrunk)
-        return Verdict.SOFT, f"{told} (p = {p:.2g}); {_kept_sentence(measured, natural, slack)}"
-    return Verdict.IGNORED, _ignored_sentence(resolved, natural)
+        return (
+            BudgetVerdict.SOFT,
+            f"{told} (p = {p:.2g}); {_kept_sentence(measured, natural, slack)}",
+        )
+    return BudgetVerdict.IGNORED, _ignored_sentence(resolved, natural)
 
 
 def _ignored_sentence(resolved: Sequence[BudgetResult], natural: Mapping[int, _Natural]) -> str:

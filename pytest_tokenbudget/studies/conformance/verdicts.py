@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pytest_tokenbudget.common.messages import nearest
 from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
-from pytest_tokenbudget.studies.conformance.results import WayResult
+from pytest_tokenbudget.studies.conformance.results import MethodResult
 
 _REACHING = {"enforced": ("enforced",), "soft": ("enforced", "soft")}
 
@@ -31,7 +31,7 @@ class ThresholdVerdict(NamedTuple):
 
 
 def verdicts(
-    thresholds: Sequence[str], finding: WayResult | ConformanceReport
+    thresholds: Sequence[str], finding: MethodResult | ConformanceReport
 ) -> list[ThresholdVerdict]:
     """Hold thresholds against one method, or against the engine as a whole.
 
@@ -42,7 +42,7 @@ def verdicts(
         thresholds: What is demanded.
         finding: What one method came to, or everything that was found of the engine.
     """
-    if isinstance(finding, WayResult):
+    if isinstance(finding, MethodResult):
         evidence = f"{finding.way} is {finding.sentence}"
         return [
             ThresholdVerdict(threshold, of_way(demand, finding), evidence)
@@ -58,7 +58,7 @@ def verdicts(
     ]
 
 
-def of_way(demand: str, way: WayResult) -> str:
+def of_way(demand: str, way: MethodResult) -> str:
     """What is wrong with a way that was to be ``enforced`` or ``soft``; empty if nothing is."""
     if way.verdict in _REACHING[demand]:
         return ""

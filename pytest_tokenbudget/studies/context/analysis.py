@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.core.context_plan import CUT_OVER_CHAT, WHOLE_CELL, Cell, WindowFacts
 from pytest_tokenbudget.core.trace import Outcome
-from pytest_tokenbudget.studies.context.study import Answer, ContextStudy
+from pytest_tokenbudget.studies.context.study import ContextAnswer, ContextStudy
 from pytest_tokenbudget.tasks.conversations import Arm
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ WHOLE_LIMIT = WHOLE_CELL.limit
 
 
 @dataclass(frozen=True)
-class Group:
+class ConversationGroup:
     """Some of the conversations of a point.
 
     Attributes:
@@ -87,8 +87,8 @@ class WindowPoint:
     tokens_lost: Estimate
     share_kept: Estimate
     messages_lost: float
-    by_depth: tuple[Group, ...]
-    by_turns: tuple[Group, ...]
+    by_depth: tuple[ConversationGroup, ...]
+    by_turns: tuple[ConversationGroup, ...]
 
     @property
     def accuracy(self) -> Estimate:
@@ -186,7 +186,7 @@ def _pooled(study: ContextStudy, arm: Arm, *, needed_whole: bool) -> Estimate | 
 
     from pytest_tokenbudget.stats.intervals import clustered_rate
 
-    def score(answer: Answer) -> float:
+    def score(answer: ContextAnswer) -> float:
         facts = answer.facts
         counts = facts.needed_whole is needed_whole and facts.question_whole is not False
         # A limit in tokens may be longer than a conversation.
@@ -256,7 +256,7 @@ def _point(study: ContextStudy, arm: Arm, cell: Cell) -> WindowPoint:
         np.array([0 if j is None else j.cut.tokens_used for j in judged])[:, None, None],
     )
 
-    def mean(value: Callable[[Answer], float]) -> Estimate:
+    def mean(value: Callable[[ContextAnswer], float]) -> Estimate:
         return mean_estimate(np.array([[value(a)] for a in windows] or [[math.nan]]))
 
     asked = [a for a in windows if a.facts.question_whole is not False]
@@ -297,9 +297,9 @@ def _unused(cell: Cell, facts: WindowFacts) -> int:
 
 
 def _groups(
-    answers: Sequence[Answer], label: Callable[[Answer], float | None]
-) -> tuple[Group, ...]:
-    found: dict[float, list[Answer]] = {}
+    answers: Sequence[ContextAnswer], label: Callable[[ContextAnswer], float | None]
+) -> tuple[ConversationGroup, ...]:
+    found: dict[float, list[ContextAnswer]] = {}
     for answer in answers:
         if (name := label(answer)) is not None:
             found.setdefault(name, []).append(answer)
@@ -309,7 +309,7 @@ def _groups(
         if accuracy is not None:
             facts = [a.facts for a in found[name] if a.judged is not None]
             groups.append(
-                Group(
+                ConversationGroup(
                     name,
                     accuracy,
                     kept=_share(each.needed_whole for each in facts),
@@ -319,7 +319,7 @@ def _groups(
     return tuple(groups)
 
 
-def _accuracy(answers: Iterable[Answer]) -> Estimate | None:
+def _accuracy(answers: Iterable[ContextAnswer]) -> Estimate | None:
     return _share(None if math.isnan(a.correct) else bool(a.correct) for a in answers)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.core.context_plan import Cell, Place, WindowFacts
+from pytest_tokenbudget.core.context_plan import Cell, WindowFacts, WindowKey
 from pytest_tokenbudget.core.store import StoredPrompt
 from pytest_tokenbudget.core.trace import StopReason, Trace
-from pytest_tokenbudget.dry_run.parts import Book, Part, Past, Wanted, past_of, weakest
-from pytest_tokenbudget.dry_run.prompt_counts import Known, Length
+from pytest_tokenbudget.dry_run.parts import Book, Past, PlannedPart, Wanted, past_of, weakest
+from pytest_tokenbudget.dry_run.prompt_counts import LengthSource, PromptLength
 from pytest_tokenbudget.engines.planning import Kind, SetupError
 from pytest_tokenbudget.settings.context_limits import ContextError
 from pytest_tokenbudget.studies.context.load import window_facts
@@ -18,13 +18,13 @@ from pytest_tokenbudget.studies.context.plan import all_posed, arms_in_use, fit_
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.plan import Plan
-    from pytest_tokenbudget.tasks.conversations import Posed
+    from pytest_tokenbudget.tasks.conversations import ConversationCase
     from pytest_tokenbudget.tasks.problem import Problem
 
 SUMMARY = "summary"
 
 
-def context_parts(book: Book) -> list[Part]:
+def context_parts(book: Book) -> list[PlannedPart]:
     """The parts of the context eval.
 
     Raises:
@@ -33,7 +33,7 @@ def context_parts(book: Book) -> list[Part]:
     if book.spec.context is None:
         raise SetupError(f"{book.spec.alias}: its context is not known before it is downloaded")
     plan = book.plan(Kind.CONTEXT)
-    lengths: dict[str, Length] = {}
+    lengths: dict[str, PromptLength] = {}
 
     def measure(problems: Sequence[Problem]) -> dict[str, int]:
         new = [problem for problem in problems if problem.id not in lengths]
@@ -54,7 +54,7 @@ def context_parts(book: Book) -> list[Part]:
     except ContextError as error:
         raise SetupError(f"{book.spec.alias}: {error}") from error
     known = weakest(lengths[each.problem.id] for each in posed)
-    notes = ["which conversations fit is estimated, too"] if known is Known.ESTIMATED else []
+    notes = ["which conversations fit is estimated, too"] if known is LengthSource.ESTIMATED else []
     facts = window_facts(book.store, plan, posed)
     keys = {each.key for each in facts.values() if each.key}
     traces = book.store.load(
@@ -80,15 +80,15 @@ def context_parts(book: Book) -> list[Part]:
 
 def _wanted(
     plan: Plan,
-    posed: Posed,
+    posed: ConversationCase,
     cell: Cell,
     *,
-    facts: dict[Place, WindowFacts],
+    facts: dict[WindowKey, WindowFacts],
     there: dict[str, Trace],
     whole: int,
 ) -> Wanted | None:
     """The answer to a window; None where there is no window."""
-    place = Place(posed.problem.id, cell)
+    place = WindowKey(posed.problem.id, cell)
     noted = facts.get(place)
     if noted is None:
         prompt = min(whole, cell.of.of(whole)) or whole
@@ -101,12 +101,12 @@ def _wanted(
 def _summaries(
     book: Book,
     plan: Plan,
-    posed: Sequence[Posed],
+    posed: Sequence[ConversationCase],
     *,
-    lengths: dict[str, Length],
+    lengths: dict[str, PromptLength],
     lacking: set[str],
-    facts: dict[Place, WindowFacts],
-) -> Part | None:
+    facts: dict[WindowKey, WindowFacts],
+) -> PlannedPart | None:
     """Summaries of what does not fit, each at most as long as its window."""
     assert plan.windowing is not None
     wanted = []
@@ -116,7 +116,7 @@ def _summaries(
         for one in posed:
             whole = lengths[one.problem.id].tokens
             limit = min(cell.of.of(whole) or whole, whole)
-            noted = facts.get(Place(one.problem.id, cell))
+            noted = facts.get(WindowKey(one.problem.id, cell))
             key = noted.key if noted else f"{one.problem.id} {cell}"
             if limit < whole and key in lacking:
                 wanted.append(Wanted(f"summary of {key} {one.problem.id} {cell}", whole, limit))

@@ -21,7 +21,7 @@ from pytest_tokenbudget.report.drawing import (
 from pytest_tokenbudget.studies.context.analysis import (
     WHOLE_LIMIT,
     ContextReport,
-    Group,
+    ConversationGroup,
     analyse_context,
 )
 from pytest_tokenbudget.studies.context.study import ContextStudy
@@ -131,14 +131,16 @@ def _map_of_lengths(axes: Axes, study: ContextStudy, arm: Arm, depths: Sequence[
                 if (a.posed.turns, a.posed.depth) == (length, depth) and a.correct == a.correct
             ]
             if right:
-                groups.append(Group(depth, wilson(round(sum(right)), len(right)), None, None))
+                groups.append(
+                    ConversationGroup(depth, wilson(round(sum(right)), len(right)), None, None)
+                )
         columns.append(tuple(groups))
     _map(axes, "not truncated", columns, depths)
     axes.set_xticks(range(len(turns)), [count(t) for t in turns])
 
 
 def _map(
-    axes: Axes, title: str, columns: Sequence[Sequence[Group]], depths: Sequence[float]
+    axes: Axes, title: str, columns: Sequence[Sequence[ConversationGroup]], depths: Sequence[float]
 ) -> None:
     """One heat map: depths downwards, columns to the right."""
     import matplotlib as mpl

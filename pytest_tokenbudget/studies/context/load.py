@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.core.context_plan import WHOLE_CELL, Place, WindowFacts
+from pytest_tokenbudget.core.context_plan import WHOLE_CELL, WindowFacts, WindowKey
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.store import StoredPrompt, TraceStore
 from pytest_tokenbudget.core.study import Study
@@ -14,7 +14,7 @@ from pytest_tokenbudget.engines.planning import Kind
 from pytest_tokenbudget.studies.context.plan import all_posed, arms_task
 from pytest_tokenbudget.studies.context.study import ContextStudy
 from pytest_tokenbudget.tasks.base import Task
-from pytest_tokenbudget.tasks.conversations import Posed
+from pytest_tokenbudget.tasks.conversations import ConversationCase
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec
@@ -73,7 +73,9 @@ def load_context(store: TraceStore, plan: Plan, task: Task) -> ContextStudy:
     )
 
 
-def window_facts(store: TraceStore, plan: Plan, posed: Sequence[Posed]) -> dict[Place, WindowFacts]:
+def window_facts(
+    store: TraceStore, plan: Plan, posed: Sequence[ConversationCase]
+) -> dict[WindowKey, WindowFacts]:
     """What is kept of windows that were made before.
 
     Args:
@@ -83,7 +85,7 @@ def window_facts(store: TraceStore, plan: Plan, posed: Sequence[Posed]) -> dict[
     """
     assert plan.windowing is not None
     keys = {
-        plan.window_key(each.problem, cell): Place(each.problem.id, cell)
+        plan.window_key(each.problem, cell): WindowKey(each.problem.id, cell)
         for each in posed
         for cell in plan.windowing.cells
     }
@@ -91,7 +93,7 @@ def window_facts(store: TraceStore, plan: Plan, posed: Sequence[Posed]) -> dict[
     return {keys[key]: WindowFacts(**values) for key, values in noted.items()}
 
 
-def _whole(plan: Plan, task: Task, answered: dict[Place, Trace]) -> Study:
+def _whole(plan: Plan, task: Task, answered: dict[WindowKey, Trace]) -> Study:
     assert plan.windowing is not None
     arms = arms_task(plan.windowing, task)
     return Study(

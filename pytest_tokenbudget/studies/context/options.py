@@ -49,10 +49,10 @@ def _strategy(text: str) -> str:
 
 def read_limits(text: str) -> tuple[str, ...]:
     """Limits as they are written, tokens before shares, each rising; none for the whole."""
-    from pytest_tokenbudget.settings.context_limits import WHOLE, ContextError, Limit
+    from pytest_tokenbudget.settings.context_limits import WHOLE, ContextError, ContextLimit
 
     try:
-        read = {Limit.read(item) for item in items(text) or [text]} - {WHOLE}
+        read = {ContextLimit.read(item) for item in items(text) or [text]} - {WHOLE}
     except ContextError as error:
         raise ValueError(str(error).partition("; ")[2]) from None
     limits = sorted(read, key=lambda limit: (limit.share or 0, limit.tokens or 0))

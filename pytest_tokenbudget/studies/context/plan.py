@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.core.context_plan import Windowing
+from pytest_tokenbudget.core.context_plan import ContextPlan
 from pytest_tokenbudget.engines.planning import Kind, SetupError
 from pytest_tokenbudget.settings.context_limits import (
     WHOLE,
@@ -16,7 +16,13 @@ from pytest_tokenbudget.settings.context_limits import (
 )
 from pytest_tokenbudget.settings.options import Settings
 from pytest_tokenbudget.studies.context.options import ContextOptions
-from pytest_tokenbudget.tasks.conversations import COUNTS, Arm, ArmsTask, Posed, conversations
+from pytest_tokenbudget.tasks.conversations import (
+    COUNTS,
+    Arm,
+    ArmsTask,
+    ConversationCase,
+    conversations,
+)
 from pytest_tokenbudget.tasks.registry import load_task
 
 if TYPE_CHECKING:
@@ -63,7 +69,7 @@ def arms_in_use(session: Session, spec: ModelSpec) -> set[str]:
     return named or set(context_arms(session, spec))
 
 
-def all_posed(windowing: Windowing, task: Task) -> tuple[Posed, ...]:
+def all_posed(windowing: ContextPlan, task: Task) -> tuple[ConversationCase, ...]:
     """The conversations of a plan, arm by arm; those that are too long are left out.
 
     Raises:
@@ -79,7 +85,7 @@ def all_posed(windowing: Windowing, task: Task) -> tuple[Posed, ...]:
     )
 
 
-def arms_task(windowing: Windowing, task: Task) -> ArmsTask:
+def arms_task(windowing: ContextPlan, task: Task) -> ArmsTask:
     """The tasks of all arms as one."""
     return ArmsTask(arms_of(task), all_posed(windowing, task))
 
@@ -117,7 +123,7 @@ def fit_context(
     counts = {
         arm.value: settings.num_samples or COUNTS[arm] for arm in arms_of(task) if arm in arms
     }
-    windowing = Windowing(
+    windowing = ContextPlan(
         limits=options.context_limits,
         strategies=options.truncation,
         turns=turns,

@@ -13,14 +13,14 @@ from pytest_tokenbudget.studies.context.plan import all_posed, arms_in_use, fit_
 if TYPE_CHECKING:
     from pytest_tokenbudget.context.window import Chat, ContextWindow, Conversation
     from pytest_tokenbudget.context.window_summary import SummaryRequest
-    from pytest_tokenbudget.core.context_plan import Cell, Place, WindowFacts
+    from pytest_tokenbudget.core.context_plan import Cell, WindowFacts, WindowKey
     from pytest_tokenbudget.core.plan import Plan
     from pytest_tokenbudget.core.store import Want
     from pytest_tokenbudget.core.trace import Trace
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.studies.context.study import ContextStudy
-    from pytest_tokenbudget.tasks.conversations import Posed
+    from pytest_tokenbudget.tasks.conversations import ConversationCase
     from pytest_tokenbudget.tasks.problem import Message
 
 SUMMARY = "summary"
@@ -131,18 +131,18 @@ class _Run:
 
     def _windows(
         self,
-        talks: Sequence[tuple[Posed, Conversation]],
-        summaries: Mapping[Place, Trace],
+        talks: Sequence[tuple[ConversationCase, Conversation]],
+        summaries: Mapping[WindowKey, Trace],
     ) -> Iterator[tuple[str, WindowFacts, Want | None]]:
         """Every window: the key under which it is kept, what is kept of it, what is to be made."""
-        from pytest_tokenbudget.core.context_plan import Place, WindowFacts
+        from pytest_tokenbudget.core.context_plan import WindowFacts, WindowKey
         from pytest_tokenbudget.core.trace import StopReason
         from pytest_tokenbudget.settings.context_limits import ContextError
 
         for posed, talk in talks:
             for cell in self.windowing.cells:
                 key = self.plan.window_key(posed.problem, cell)
-                summary = summaries.get(Place(posed.problem.id, cell))
+                summary = summaries.get(WindowKey(posed.problem.id, cell))
                 if summary is not None and summary.stop_reason is StopReason.ERROR:
                     # Until there is one, its error stands for the answer's.
                     yield key, WindowFacts(key=self.plan.key(summary.prompt_ids)), None
@@ -166,7 +166,7 @@ class _Run:
         return strategy.window(talk, cell.of.of(len(talk.whole.ids)))
 
     def _kept(
-        self, posed: Posed, talk: Conversation, cell: Cell, window: ContextWindow
+        self, posed: ConversationCase, talk: Conversation, cell: Cell, window: ContextWindow
     ) -> tuple[WindowFacts, Want | None]:
         from pytest_tokenbudget.core.context_plan import CUT_OVER_CHAT, facts_of
         from pytest_tokenbudget.core.store import Want
@@ -198,14 +198,16 @@ class _Run:
 
     # Summaries
 
-    def _summaries(self, talks: Sequence[tuple[Posed, Conversation]]) -> dict[Place, Trace]:
+    def _summaries(
+        self, talks: Sequence[tuple[ConversationCase, Conversation]]
+    ) -> dict[WindowKey, Trace]:
         """The summaries that windows need, written by the model where they are not there yet."""
         from pytest_tokenbudget.context.window_summary import Summary, named_strategy
-        from pytest_tokenbudget.core.context_plan import Place
+        from pytest_tokenbudget.core.context_plan import WindowKey
         from pytest_tokenbudget.core.store import StoredPrompt
         from pytest_tokenbudget.settings.context_limits import ContextError
 
-        wanted: dict[Place, Want] = {}
+        wanted: dict[WindowKey, Want] = {}
         for cell in self.windowing.cells:
             if cell.strategy.partition("=")[0] != SUMMARY:
                 continue
@@ -218,7 +220,7 @@ class _Run:
                     continue
                 want = self._summary_want(posed, request) if request else None
                 if want is not None:
-                    wanted[Place(posed.problem.id, cell)] = want
+                    wanted[WindowKey(posed.problem.id, cell)] = want
         if not wanted:
             return {}
         wants = {want.key: want for want in wanted.values()}
@@ -236,7 +238,7 @@ class _Run:
             found |= {key: trace for (key, _), trace in traces.items()}
         return {place: found[want.key] for place, want in wanted.items() if want.key in found}
 
-    def _summary_want(self, posed: Posed, request: SummaryRequest) -> Want | None:
+    def _summary_want(self, posed: ConversationCase, request: SummaryRequest) -> Want | None:
         from pytest_tokenbudget.core.store import Want
         from pytest_tokenbudget.settings.context_limits import generation_room
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_tokenbudget.core.saturation import Comparison, Saturation, saturation_point
+from pytest_tokenbudget.core.saturation import BudgetComparison, Saturation, saturation_point
 from pytest_tokenbudget.stats.intervals import Estimate, Floats, clustered_rate
 from pytest_tokenbudget.stats.paired import losses_and_wins, mcnemar
 from pytest_tokenbudget.stats.resampling import holm
@@ -38,7 +38,7 @@ class Candidate:
     limit: str
     accuracy: Estimate
     tokens: float
-    comparison: Comparison
+    comparison: BudgetComparison
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,19 @@ from typing import NamedTuple
 from pytest_tokenbudget.core.context_plan import (
     WHOLE_CELL,
     Cell,
-    Place,
+    ContextPlan,
     WindowFacts,
-    Windowing,
+    WindowKey,
 )
-from pytest_tokenbudget.core.scoring import Judged, judge
+from pytest_tokenbudget.core.scoring import JudgedCut, judge
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.study_cache import Once
 from pytest_tokenbudget.core.trace import Outcome, StopReason, Trace
-from pytest_tokenbudget.tasks.conversations import Arm, Posed
+from pytest_tokenbudget.tasks.conversations import Arm, ConversationCase
 from pytest_tokenbudget.tasks.problem import Problem
 
 
-class Answer(NamedTuple):
+class ContextAnswer(NamedTuple):
     """One conversation posed in one way.
 
     Attributes:
@@ -31,9 +31,9 @@ class Answer(NamedTuple):
         judged: What the answer amounts to; None where there is no window to answer.
     """
 
-    posed: Posed
+    posed: ConversationCase
     facts: WindowFacts
-    judged: Judged | None
+    judged: JudgedCut | None
 
     @property
     def correct(self) -> float:
@@ -59,10 +59,10 @@ class ContextStudy(Once):
     """
 
     whole: Study
-    windowing: Windowing
-    posed: tuple[Posed, ...]
-    facts: Mapping[Place, WindowFacts]
-    traces: Mapping[Place, Trace]
+    windowing: ContextPlan
+    posed: tuple[ConversationCase, ...]
+    facts: Mapping[WindowKey, WindowFacts]
+    traces: Mapping[WindowKey, Trace]
     tokens_in_run: int = 0
     task_name: str = ""
 
@@ -98,12 +98,12 @@ class ContextStudy(Once):
         return self.windowing.cells
 
     @cached_property
-    def complete(self) -> tuple[Posed, ...]:
+    def complete(self) -> tuple[ConversationCase, ...]:
         """The conversations that are answered in every way in which they can be posed."""
         return tuple(
             each
             for each in self.posed
-            if all(self._answered(Place(each.problem.id, cell)) for cell in self.cells)
+            if all(self._answered(WindowKey(each.problem.id, cell)) for cell in self.cells)
         )
 
     @property
@@ -116,7 +116,7 @@ class ContextStudy(Once):
         }
         return frozenset({each.problem.id for each in self.complete} - failed)
 
-    def _answered(self, place: Place) -> bool:
+    def _answered(self, place: WindowKey) -> bool:
         facts, trace = self.facts.get(place), self.traces.get(place)
         if facts is None:
             return False
@@ -137,23 +137,23 @@ class ContextStudy(Once):
         }
         return tuple(failed.values())
 
-    def answers(self, arm: Arm, cell: Cell) -> tuple[Answer, ...]:
+    def answers(self, arm: Arm, cell: Cell) -> tuple[ContextAnswer, ...]:
         """The complete conversations of an arm, posed in one way and judged."""
         return self.once(self._answers, arm, cell)
 
-    def _answers(self, arm: Arm, cell: Cell) -> tuple[Answer, ...]:
+    def _answers(self, arm: Arm, cell: Cell) -> tuple[ContextAnswer, ...]:
         found = []
         for posed in self.complete:
             if posed.arm is not arm:
                 continue
-            place = Place(posed.problem.id, cell)
+            place = WindowKey(posed.problem.id, cell)
             facts = self.facts[place]
             # Many windows are the same prompt, of which there is one trace: judged once.
             judged = None if facts.impossible else self.once(self._judged, posed.problem, facts.key)
-            found.append(Answer(posed, facts, judged))
+            found.append(ContextAnswer(posed, facts, judged))
         return tuple(found)
 
-    def _judged(self, problem: Problem, key: str) -> Judged:
+    def _judged(self, problem: Problem, key: str) -> JudgedCut:
         trace = self._by_key[key]
         return judge(self.whole.task, problem, trace.cut(self.whole.reach, self.whole.thinking))
 
@@ -161,6 +161,6 @@ class ContextStudy(Once):
     def _by_key(self) -> dict[str, Trace]:
         return {self.facts[place].key: trace for place, trace in self.traces.items()}
 
-    def whole_answers(self, arm: Arm) -> tuple[Answer, ...]:
+    def whole_answers(self, arm: Arm) -> tuple[ContextAnswer, ...]:
         """The same conversations, not truncated."""
         return self.answers(arm, WHOLE_CELL)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pytest_tokenbudget.common.text_layout import plural
-from pytest_tokenbudget.core.scoring import Judged
+from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.engines.planning import Kind
@@ -30,9 +30,9 @@ from pytest_tokenbudget.studies.errors.annotation_rows import (
 from pytest_tokenbudget.studies.errors.statistics import (
     NOT_ANNOTATED,
     SOLVED,
-    Agreement,
+    ErrorStep,
     Share,
-    Step,
+    SourceAgreement,
     Unit,
     agreement,
     evolution,
@@ -128,9 +128,9 @@ class ErrorReport:
     annotators: tuple[str, ...]
     budgets: tuple[BudgetErrors, ...]
     left_out: tuple[int, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[ErrorStep, ...]
     evolution: tuple[Evolution, ...]
-    agreement: tuple[Agreement, ...]
+    agreement: tuple[SourceAgreement, ...]
 
     @property
     def annotated(self) -> int:
@@ -306,7 +306,7 @@ class _View:
         )
 
 
-def _mark(judged: Judged) -> str:
+def _mark(judged: JudgedCut) -> str:
     return trace_mark(judged.cut.text)
 
 
@@ -319,7 +319,7 @@ def _evolution(before: _View, after: _View) -> Evolution:
     )
 
 
-def _agreements(views: Sequence[_View], names: Sequence[str]) -> list[Agreement]:
+def _agreements(views: Sequence[_View], names: Sequence[str]) -> list[SourceAgreement]:
     """Annotators with each other, and the first with rules and measurement."""
 
     def over(part: Mapping[int, Mapping[Unit, str]]) -> dict[Hashable, str]:
@@ -329,7 +329,7 @@ def _agreements(views: Sequence[_View], names: Sequence[str]) -> list[Agreement]
 
     def compare(
         first: str, second: str, one: Mapping[Hashable, str], other: Mapping[Hashable, str]
-    ) -> Agreement:
+    ) -> SourceAgreement:
         # One text is judged at several budgets and samples: the problem is the evidence.
         return agreement(
             (first, second), one, other, problem_of=lambda key: cast("_Row", key)[1][0]

@@ -72,7 +72,7 @@ class AnnotationError(Exception):
 
 
 @dataclass(frozen=True)
-class Row:
+class AnnotationRow:
     """One row of a table: the line of the file on which it begins, and its cells by column."""
 
     line: int
@@ -95,10 +95,10 @@ class Sheet:
 
     path: Path
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[AnnotationRow, ...]
     data: bytes
 
-    def where(self, row: Row, column: str = "") -> str:
+    def where(self, row: AnnotationRow, column: str = "") -> str:
         """A place for people: file, line and column."""
         at = f"{self.path}:{row.line}"
         return f"{at}: column {self.columns.index(column) + 1} ({column})" if column else at
@@ -170,7 +170,7 @@ def read_sheet(path: Path) -> Sheet:
             )
             continue
         cells = dict(zip(columns, map(unguard, record), strict=False))
-        rows.append(Row(line, {name: cells[name] for name in cells if name}))
+        rows.append(AnnotationRow(line, {name: cells[name] for name in cells if name}))
     if problems:
         raise AnnotationError(problems)
     return Sheet(path, columns, tuple(rows), data)

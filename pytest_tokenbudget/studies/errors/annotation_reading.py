@@ -9,7 +9,7 @@ from pathlib import Path
 from pytest_tokenbudget.studies.errors import taxonomy
 from pytest_tokenbudget.studies.errors.annotation_file import (
     AnnotationError,
-    Row,
+    AnnotationRow,
     Sheet,
     clean,
     read_sheet,
@@ -46,9 +46,9 @@ def whole(cell: str) -> int | None:
     return int(head) if head.isascii() and head.isdigit() and not tail.strip("0") else None
 
 
-def key_of(row: Row | Mapping[str, str], default_model: str = "") -> Key:
+def key_of(row: AnnotationRow | Mapping[str, str], default_model: str = "") -> Key:
     """What a row is about; tables without these columns are about sample 0 of the only model."""
-    cells = row.cells if isinstance(row, Row) else row
+    cells = row.cells if isinstance(row, AnnotationRow) else row
     return (
         cells.get("model", "").strip() or default_model,
         cells.get("problem_id", "").strip(),
@@ -123,7 +123,7 @@ def read_annotations(directory: Path, model: str, budgets: Sequence[int]) -> Ann
 def _read_rows(
     sheet: Sheet, budget: int, model: str, problems: list[str]
 ) -> dict[tuple[str, int], tuple[Annotation, ...]]:
-    found: dict[tuple[str, int, str], tuple[Row, Annotation]] = {}
+    found: dict[tuple[str, int, str], tuple[AnnotationRow, Annotation]] = {}
     for row in sheet.rows:
         kind = _allowed(sheet, row, "error_type", taxonomy.ERROR_TYPES, problems)
         recoverable = _allowed(sheet, row, "recoverable", taxonomy.RECOVERABLE, problems)
@@ -157,7 +157,7 @@ def _read_rows(
 
 
 def _allowed(
-    sheet: Sheet, row: Row, column: str, allowed: Sequence[str], problems: list[str]
+    sheet: Sheet, row: AnnotationRow, column: str, allowed: Sequence[str], problems: list[str]
 ) -> str | None:
     value = row[column].strip()
     if not value:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pytest_tokenbudget.core.scoring import Judged
+from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.studies.errors import taxonomy
@@ -25,12 +25,12 @@ def trace_mark(text: str) -> str:
     return "t" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:11]
 
 
-def errors_at(study: Study, budget: int) -> list[Judged]:
+def errors_at(study: Study, budget: int) -> list[JudgedCut]:
     """Answers that are not right at a budget; what ended in an engine's error is none."""
     return [j for j in study.judged(budget) if not j.correct and j.outcome is not Outcome.ERROR]
 
 
-def pick(found: Iterable[Judged], count: int, seed: int) -> list[Judged]:
+def pick(found: Iterable[JudgedCut], count: int, seed: int) -> list[JudgedCut]:
     """Choose ``count`` answers by chance.
 
     The chance is tied to problem and sample, not to place, budget or model: the same problems are
@@ -38,19 +38,19 @@ def pick(found: Iterable[Judged], count: int, seed: int) -> list[Judged]:
     to budget; and more problems, or a larger count, only add.
     """
 
-    def rank(judged: Judged) -> str:
+    def rank(judged: JudgedCut) -> str:
         name = f"{seed}\0{judged.problem.id}\0{judged.cut.trace.sample}"
         return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
 
     return sorted(found, key=rank)[:count]
 
 
-def suggestion(judged: Judged) -> taxonomy.Suggestion:
+def suggestion(judged: JudgedCut) -> taxonomy.Suggestion:
     """What the rules suggest for an answer; nothing for a right one."""
     if judged.correct or judged.outcome is Outcome.ERROR:
         return taxonomy.Suggestion()
     return taxonomy.suggest(
-        taxonomy.Answer(
+        taxonomy.WrongAnswer(
             text=judged.cut.text,
             answer=judged.cut.answer,
             truncated=judged.cut.truncated,
@@ -89,7 +89,7 @@ class Verdicts:
                 if judged.outcome is not Outcome.ERROR:
                     self._samples.setdefault(judged.problem.id, []).append(judged.correct)
 
-    def recovery(self, judged: Judged) -> taxonomy.Recovery:
+    def recovery(self, judged: JudgedCut) -> taxonomy.Recovery:
         """Whether more tokens, or another sample, made an answer right."""
         unit, budget = (judged.problem.id, judged.cut.trace.sample), judged.cut.budget
         later = {b: right for b, right in self._right.get(unit, {}).items() if b > budget}
@@ -121,7 +121,7 @@ class Verdicts:
         )
 
 
-def row_of(judged: Judged, model: str, verdicts: Verdicts) -> dict[str, str]:
+def row_of(judged: JudgedCut, model: str, verdicts: Verdicts) -> dict[str, str]:
     """One answer as a row, nothing filled in."""
     said = suggestion(judged)
     return {

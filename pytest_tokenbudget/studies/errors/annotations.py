@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_tokenbudget.common.outside_files import read_json
-from pytest_tokenbudget.core.scoring import Judged
+from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.files import safe_name, write_bytes, write_json
 from pytest_tokenbudget.studies.errors import taxonomy
@@ -21,7 +21,7 @@ from pytest_tokenbudget.studies.errors.annotation_file import (
     COLUMNS,
     FILLED_COLUMNS,
     AnnotationError,
-    Row,
+    AnnotationRow,
     Sheet,
     read_sheet,
     sheet_bytes,
@@ -144,7 +144,7 @@ def _prepare(
 ) -> Prepared:
     study = verdicts.study
     left_out: dict[int, str] = {}
-    chosen: dict[int, tuple[list[Judged], list[Judged]]] = {}
+    chosen: dict[int, tuple[list[JudgedCut], list[JudgedCut]]] = {}
     for budget in sorted(samples):
         try:
             right = [judged for judged in study.judged(budget) if judged.correct]
@@ -196,7 +196,7 @@ def _existing(directory: Path, budget: int) -> Sheet | None:
         for column in ("budget", "sample")
         if column in sheet.columns and whole(row[column]) is None
     ]
-    seen: dict[Key, Row] = {}
+    seen: dict[Key, AnnotationRow] = {}
     for row in sheet.rows:
         filled = _filled(row.cells)
         former = seen.setdefault(key_of(row), row) if filled else row
@@ -229,7 +229,7 @@ def _merge(
     """
     for _ in range(_TRIES):
         old = sheet.rows if sheet else ()
-        own: dict[Key, Row] = {}
+        own: dict[Key, AnnotationRow] = {}
         for row in old:
             key = key_of(row, model)
             if key[0] == model and (key not in own or _filled(row.cells)):
@@ -256,7 +256,7 @@ def _merge(
     raise AnnotationError([f"{path}: is being written by something else; nothing was written"])
 
 
-def _carried(row: Mapping[str, str], before: Row | None) -> dict[str, str]:
+def _carried(row: Mapping[str, str], before: AnnotationRow | None) -> dict[str, str]:
     if before is None:
         return dict(row)
     # What was filled in has no value in a new row; also a cell that would be empty stays so.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_tokenbudget.stats.intervals import Estimate
     from pytest_tokenbudget.studies.errors.analysis import BudgetErrors, ErrorReport
-    from pytest_tokenbudget.studies.errors.statistics import Step
+    from pytest_tokenbudget.studies.errors.statistics import ErrorStep
 
 # By what larger budgets say; see docs/errors.md.
 VERDICTS = {
@@ -117,14 +117,14 @@ def _draw_counts(axes: Axes, budgets: Sequence[BudgetErrors]) -> None:
     axes.grid(axis="x", visible=False)
 
 
-def _draw_steps(axes: Axes, steps: Sequence[Step]) -> None:
+def _draw_steps(axes: Axes, steps: Sequence[ErrorStep]) -> None:
     """The share of the errors at a budget that are right at the next, also by annotated type."""
-    rows: list[tuple[str, style.Look, list[Estimate | None]]] = [
-        ("all errors", style.Look(style.INK, "o", "none"), [step.recovery for step in steps])
+    rows: list[tuple[str, style.SeriesStyle, list[Estimate | None]]] = [
+        ("all errors", style.SeriesStyle(style.INK, "o", "none"), [step.recovery for step in steps])
     ]
     types = [kind for kind in KINDS if any(kind in step.recovery_by_type for step in steps)]
     for kind, marker in zip(types, "s^Dv<>P", strict=False):
-        look = style.Look(KINDS[kind].colour, marker, "none")
+        look = style.SeriesStyle(KINDS[kind].colour, marker, "none")
         rows.append(
             (f"annotated {kind}", look, [step.recovery_by_type.get(kind) for step in steps])
         )

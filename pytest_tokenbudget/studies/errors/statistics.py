@@ -36,7 +36,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class SourceAgreement:
     """How far two sources say the same.
 
     Attributes:
@@ -127,7 +127,7 @@ def evolution(
 
 
 @dataclass(frozen=True)
-class Step:
+class ErrorStep:
     """What became of the errors from one budget to the next.
 
     Attributes:
@@ -156,13 +156,13 @@ def step(
     right_before: Mapping[Unit, bool],
     right_after: Mapping[Unit, bool],
     types: Mapping[Unit, str],
-) -> Step:
+) -> ErrorStep:
     """Compare two budgets on the units that are known at both."""
     both = right_before.keys() & right_after.keys()
     wrong = sorted(unit for unit in both if not right_before[unit])
     recovered = {unit: right_after[unit] for unit in wrong}
     kinds = sorted({types[unit] for unit in wrong if unit in types})
-    return Step(
+    return ErrorStep(
         budget=budgets[0],
         next=budgets[1],
         errors=len(wrong),
@@ -184,7 +184,7 @@ def agreement(
     *,
     problem_of: Callable[[Hashable], Hashable] = lambda key: key,
     confidence: float = 0.95,
-) -> Agreement:
+) -> SourceAgreement:
     """Cohen's kappa of two sources on what both judged.
 
     Args:
@@ -208,8 +208,8 @@ def agreement(
     )
     table = {row: {column: pairs[row, column] for column in kinds} for row in kinds}
 
-    def result(kappa: Estimate | None, remark: str = "") -> Agreement:
-        return Agreement(*names, n, len(places), observed, kappa, remark, table)
+    def result(kappa: Estimate | None, remark: str = "") -> SourceAgreement:
+        return SourceAgreement(*names, n, len(places), observed, kappa, remark, table)
 
     if n == 0:
         return result(None, "no row was judged by both")

@@ -50,7 +50,7 @@ class Suggestion:
 
 
 @dataclass(frozen=True)
-class Answer:
+class WrongAnswer:
     """A wrong answer, as far as the rules look at it.
 
     Attributes:
@@ -105,7 +105,7 @@ class Recovery:
         )
 
 
-def suggest(wrong: Answer) -> Suggestion:
+def suggest(wrong: WrongAnswer) -> Suggestion:
     """The type that the text of a wrong answer suggests, with the reason."""
     for equation in eq.wrong(wrong.text, wrong.truncated):
         assert equation.computed is not None
@@ -144,7 +144,7 @@ def _fits(value: Fraction) -> bool:
     return abs(value) < 10**300
 
 
-def _right_answer(wrong: Answer) -> int | None:
+def _right_answer(wrong: WrongAnswer) -> int | None:
     """Where in the answer the right one stands without having been extracted."""
     expected = parse_number(wrong.expected)
     declared = wrong.branch in _DECLARED

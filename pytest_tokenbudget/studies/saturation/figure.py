@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 
 SIZE = (6.8, 7.2)
-_SATURATION = style.Look(style.GREEN, "*", (0, (6, 2, 1, 2)))
-_LIMIT = style.Look(style.INK, "v", (0, (2, 1)))
+_SATURATION = style.SeriesStyle(style.GREEN, "*", (0, (6, 2, 1, 2)))
+_LIMIT = style.SeriesStyle(style.INK, "v", (0, (2, 1)))
 
 
 def saturation_figure(study: Study, directory: Path, target: float = TARGET) -> list[Path]:

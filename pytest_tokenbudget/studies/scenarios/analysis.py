@@ -13,7 +13,7 @@ from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.report.limits import TARGET
 from pytest_tokenbudget.settings.generation_config import SPLITS, GenerationConfig
-from pytest_tokenbudget.studies.scenarios.answers import Answers, answers_of, has_options
+from pytest_tokenbudget.studies.scenarios.answers import GroupAnswers, answers_of, has_options
 from pytest_tokenbudget.tasks.problem import Problem
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class NoScenariosError(PrintableError):
 
 
 @dataclass(frozen=True)
-class Group:
+class ScenarioGroup:
     """Scenarios that have something in common.
 
     Attributes:
@@ -52,7 +52,7 @@ class Group:
     name: str
     needs: TokenSpread
     truncation: Mapping[int, Estimate]
-    answers: Answers | None
+    answers: GroupAnswers | None
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class ScenarioReport:
 
     budget: int
     target: float
-    overall: Group
-    groups: Mapping[str, tuple[Group, ...]]
+    overall: ScenarioGroup
+    groups: Mapping[str, tuple[ScenarioGroup, ...]]
     differ: tuple[Differ, ...]
     learned: Learned
     guidelines: tuple[GuidelineCheck, ...]
@@ -211,7 +211,7 @@ def _needs(study: Study) -> _Needs:
     )
 
 
-def _group(study: Study, needs: _Needs, name: str, rows: Sequence[int]) -> Group:
+def _group(study: Study, needs: _Needs, name: str, rows: Sequence[int]) -> ScenarioGroup:
     import numpy as np
 
     from pytest_tokenbudget.stats.intervals import clustered_rate
@@ -229,7 +229,7 @@ def _group(study: Study, needs: _Needs, name: str, rows: Sequence[int]) -> Group
         own = [judged[i * study.samples + s] for i in places for s in range(study.samples)]
         answers = answers_of(own, study.samples)
     spread = token_spread(tokens, np.isfinite(tokens) & ~ended)
-    return Group(name, spread, truncation, answers)
+    return ScenarioGroup(name, spread, truncation, answers)
 
 
 def _differ(needs: _Needs, splits: Mapping[str, Sequence[str]]) -> tuple[Differ, ...]:
@@ -286,7 +286,7 @@ def _guidelines(
 def _more(needs: _Needs, splits: Mapping[str, Sequence[str]]) -> MoreCheck | None:
     import numpy as np
 
-    from pytest_tokenbudget.stats.truncation import Verdict
+    from pytest_tokenbudget.stats.truncation import LimitVerdict
     from pytest_tokenbudget.studies.scenarios.lengths import MORE, MoreCheck, mean_gap
 
     split, more, less = MORE
@@ -308,13 +308,13 @@ def _more(needs: _Needs, splits: Mapping[str, Sequence[str]]) -> MoreCheck | Non
         gap = mean_gap([np.concatenate(first)], [np.concatenate(second)])
     rows = known & ((own == more) | (own == less))
     capped = not needs.ended[rows].all()
-    verdict = Verdict.UNRESOLVED
+    verdict = LimitVerdict.UNRESOLVED
     if capped:
-        verdict = Verdict.UNMEASURED
+        verdict = LimitVerdict.UNMEASURED
     elif gap.low > 0:
-        verdict = Verdict.HOLDS
+        verdict = LimitVerdict.HOLDS
     elif gap.high <= 0:
-        verdict = Verdict.REFUTED
+        verdict = LimitVerdict.REFUTED
     return MoreCheck(more, less, gap, verdict, capped)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.core.scoring import Judged
+from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.tasks.judges import json_objects
 from pytest_tokenbudget.tasks.problem import Problem
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.stats.intervals import Estimate
 
 
-class Finding(StrEnum):
+class AnswerKind(StrEnum):
     """What an answer amounts to; each is one of these."""
 
     LEGAL = "legal"  # a JSON object with a choice that the game has
@@ -29,11 +29,11 @@ class Finding(StrEnum):
     ERROR = "error"  # the engine failed: in no rate
 
 
-VALID = (Finding.LEGAL, Finding.ILLEGAL, Finding.NO_CHOICE)
+VALID = (AnswerKind.LEGAL, AnswerKind.ILLEGAL, AnswerKind.NO_CHOICE)
 
 
 @dataclass(frozen=True)
-class Answers:
+class GroupAnswers:
     """Answers to a group of scenarios, at one budget.
 
     Attributes:
@@ -65,20 +65,20 @@ def has_options(problems: Sequence[Problem]) -> bool:
     return bool(problems) and all(isinstance(p.metadata.get("options"), list) for p in problems)
 
 
-def finding_of(judged: Judged) -> Finding:
+def finding_of(judged: JudgedCut) -> AnswerKind:
     """What one answer amounts to."""
     if judged.outcome is Outcome.ERROR:
-        return Finding.ERROR
+        return AnswerKind.ERROR
     if judged.correct:
-        return Finding.LEGAL
+        return AnswerKind.LEGAL
     if judged.predicted is not None:
-        return Finding.ILLEGAL
+        return AnswerKind.ILLEGAL
     if any(True for _ in json_objects(judged.cut.answer)):
-        return Finding.NO_CHOICE
-    return Finding.TRUNCATED if judged.cut.truncated else Finding.NO_JSON
+        return AnswerKind.NO_CHOICE
+    return AnswerKind.TRUNCATED if judged.cut.truncated else AnswerKind.NO_JSON
 
 
-def answers_of(judged: Sequence[Judged], samples: int = 1) -> Answers:
+def answers_of(judged: Sequence[JudgedCut], samples: int = 1) -> GroupAnswers:
     """What a group's answers amount to.
 
     Args:
@@ -91,7 +91,7 @@ def answers_of(judged: Sequence[Judged], samples: int = 1) -> Answers:
     places: Counter[int] = Counter()
     safe: list[bool | None] = []
     for each, what in zip(judged, found, strict=True):
-        if what is not Finding.LEGAL:
+        if what is not AnswerKind.LEGAL:
             safe.append(None)
             continue
         options, chosen = _options(each.problem), str(each.predicted)
@@ -99,9 +99,9 @@ def answers_of(judged: Sequence[Judged], samples: int = 1) -> Answers:
         places[options.index(chosen)] += 1
         safest = safest_options(each.problem)
         safe.append(chosen in safest if 0 < len(safest) < len(options) else None)
-    seen = [what is not Finding.ERROR for what in found]
+    seen = [what is not AnswerKind.ERROR for what in found]
     valid = [what in VALID for what in found]
-    legal = [what is Finding.LEGAL for what in found]
+    legal = [what is AnswerKind.LEGAL for what in found]
     ended = [not each.cut.truncated for each in judged]
     alone = [_alone(each.cut.answer) for each in judged]
 
@@ -110,8 +110,8 @@ def answers_of(judged: Sequence[Judged], samples: int = 1) -> Answers:
 
     completed = [s and e for s, e in zip(seen, ended, strict=True)]
     most = max((len(_options(each.problem)) for each in judged), default=0)
-    return Answers(
-        findings={what.value: found.count(what) for what in Finding},
+    return GroupAnswers(
+        findings={what.value: found.count(what) for what in AnswerKind},
         valid_json=rate(valid, seen),
         valid_of_completed=rate(valid, completed) if any(completed) else None,
         alone=rate(alone, seen),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common.text_layout import count
-from pytest_tokenbudget.core.scoring import Judged
+from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.report import style
@@ -29,7 +29,7 @@ from pytest_tokenbudget.studies.scenarios.analysis import (
     ScenarioReport,
     name_of,
 )
-from pytest_tokenbudget.studies.scenarios.answers import Finding, finding_of
+from pytest_tokenbudget.studies.scenarios.answers import AnswerKind, finding_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,10 +43,10 @@ _FAR = 12.0  # how many times the least the most may be on a linear axis
 _WAYS = (style.ACCURACY, *style.SERIES[1:4])
 _PLACES = ("#4c8fc4", "#f0a25e", "#7fc8ae", "#d9a3c3", "#c9c9c9", "#e8d57a")
 _REST = {
-    Finding.ILLEGAL: ("#555555", "xx", "illegal choice"),
-    Finding.NO_CHOICE: ("#777777", "..", "no choice"),
-    Finding.NO_JSON: ("#999999", "//", "no JSON"),
-    Finding.TRUNCATED: ("#222222", "", "truncated"),
+    AnswerKind.ILLEGAL: ("#555555", "xx", "illegal choice"),
+    AnswerKind.NO_CHOICE: ("#777777", "..", "no choice"),
+    AnswerKind.NO_JSON: ("#999999", "//", "no JSON"),
+    AnswerKind.TRUNCATED: ("#222222", "", "truncated"),
 }
 
 
@@ -98,7 +98,7 @@ def draw_limits(study: Study, report: ScenarioReport) -> Figure:
     return figure
 
 
-def _rows(study: Study, report: ScenarioReport) -> Iterator[tuple[str, str, list[Judged]]]:
+def _rows(study: Study, report: ScenarioReport) -> Iterator[tuple[str, str, list[JudgedCut]]]:
     """Split, name and answers of each row, from above."""
     judged = study.judged(study.largest)
     yield ALL, ALL, list(judged)
@@ -112,7 +112,7 @@ def _draw_needs(
     axes: Axes,
     study: Study,
     report: ScenarioReport,
-    rows: Sequence[tuple[str, str, list[Judged]]],
+    rows: Sequence[tuple[str, str, list[JudgedCut]]],
 ) -> None:
     learned = report.learned
     ends: list[float] = []
@@ -269,9 +269,9 @@ def _draw_bars(axes: Axes, study: Study, report: ScenarioReport) -> None:
 
     for place, group in enumerate(games):
         assert group.answers is not None
-        total = sum(group.answers.findings.values()) - group.answers.findings[Finding.ERROR]
+        total = sum(group.answers.findings.values()) - group.answers.findings[AnswerKind.ERROR]
         own = [j for j in judged if name_of(j.problem, GAME) == group.name]
-        options = {tuple(_options(j)) for j in own if finding_of(j) is not Finding.ERROR}
+        options = {tuple(_options(j)) for j in own if finding_of(j) is not AnswerKind.ERROR}
         names = next(iter(options)) if len(options) == 1 else None
         left = 0.0
         for number, chosen in enumerate(group.answers.places):
@@ -288,7 +288,7 @@ def _draw_bars(axes: Axes, study: Study, report: ScenarioReport) -> None:
     _share_axis(axes, [group.name for group in games])
 
 
-def _options(judged: Judged) -> list[str]:
+def _options(judged: JudgedCut) -> list[str]:
     options = judged.problem.metadata["options"]
     assert isinstance(options, list)
     return [str(option) for option in options]

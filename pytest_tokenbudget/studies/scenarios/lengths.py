@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pytest_tokenbudget.stats.intervals import Estimate, Floats, t_quantile
-from pytest_tokenbudget.stats.truncation import Verdict
+from pytest_tokenbudget.stats.truncation import LimitVerdict
 
 DRAWS = 1999
 
@@ -35,7 +35,7 @@ class MoreCheck:
     more: str
     less: str
     difference: Estimate
-    verdict: Verdict
+    verdict: LimitVerdict
     capped: bool
 
 

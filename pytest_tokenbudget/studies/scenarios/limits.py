@@ -38,7 +38,7 @@ Names = NDArray[np.object_]
 
 
 @dataclass(frozen=True)
-class Choice:
+class GroupLimit:
     """The limit of a group.
 
     Attributes:
@@ -55,8 +55,8 @@ class Choice:
 class Learned(NamedTuple):
     """The limit of all scenarios, and those of the groups, by split and name."""
 
-    overall: Choice
-    groups: Mapping[str, Mapping[str, Choice]]
+    overall: GroupLimit
+    groups: Mapping[str, Mapping[str, GroupLimit]]
 
     def limits(self, split: str) -> dict[str, int]:
         """Limits of the groups of a split by their names."""
@@ -99,8 +99,8 @@ def learn(
         )
 
     everything = look("all", np.ones(needs.shape[0], bool))
-    overall = Choice(_or_most(everything), everything.promise is Promise.KEPT, everything)
-    groups: dict[str, dict[str, Choice]] = {}
+    overall = GroupLimit(_or_most(everything), everything.promise is Promise.KEPT, everything)
+    groups: dict[str, dict[str, GroupLimit]] = {}
     for split, labels in splits.items():
         names = np.asarray(labels, dtype=object)
         groups[split] = {}
@@ -109,7 +109,7 @@ def learn(
             limit = _or_most(found)
             if found.promise is not Promise.KEPT and overall.limit is not None:
                 limit = max(overall.limit, limit or 0)
-            groups[split][name] = Choice(limit, found.promise is Promise.KEPT, found)
+            groups[split][name] = GroupLimit(limit, found.promise is Promise.KEPT, found)
     return Learned(overall, groups)
 
 
@@ -120,7 +120,7 @@ def _or_most(found: Recommendation) -> int | None:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReplayOutcome:
     """What a way to set limits comes to, on problems that it was not learned on.
 
     Attributes:
@@ -212,12 +212,12 @@ class ScenarioReplay:
 
     problems: int
     target: float
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ReplayOutcome, ...]
     frontiers: Mapping[str, tuple[tuple[float, float], ...]]
     better: str | None
     confidence: float
 
-    def outcome(self, name: str) -> Outcome:
+    def outcome(self, name: str) -> ReplayOutcome:
         """What the way of that name comes to.
 
         Raises:
@@ -298,7 +298,7 @@ def replay_limits(
         learned=True,
     )
     outcomes = tuple(
-        Outcome(
+        ReplayOutcome(
             name=way,
             split=ways[way],
             truncation=clustered_rate(each.truncated, confidence),

@@ -28,18 +28,18 @@ from pytest_tokenbudget.studies.scenarios.analysis import (
     CATEGORY,
     FRAMING,
     GAME,
-    Group,
     NoScenariosError,
+    ScenarioGroup,
     ScenarioReport,
     analyse_scenarios,
     choices_made,
 )
-from pytest_tokenbudget.studies.scenarios.answers import Answers
+from pytest_tokenbudget.studies.scenarios.answers import GroupAnswers
 from pytest_tokenbudget.studies.scenarios.settings import settings_files
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.stats.intervals import Estimate
-    from pytest_tokenbudget.studies.scenarios.limits import Choice
+    from pytest_tokenbudget.studies.scenarios.limits import GroupLimit
     from pytest_tokenbudget.studies.scenarios.rules import Kept
 
 SCHEMA = "tokenbudget-scenarios/1"
@@ -115,7 +115,7 @@ def scenarios_record(study: Study, run: RunInfo) -> dict[str, object]:
     }
 
 
-def _choice(choice: Choice) -> dict[str, object]:
+def _choice(choice: GroupLimit) -> dict[str, object]:
     found = to_record(choice.found)
     # Neither rules nor distributions were asked for: they would be empty.
     kept = {k: v for k, v in found.items() if k not in {"name", "fits", "rules", "margins"}}
@@ -172,7 +172,7 @@ def _line(name: str, right: Sequence[str]) -> str:
     return (padded + "".join(cell.rjust(_ROOM) for cell in right)).rstrip()
 
 
-def _cells(group: Group, choice: Choice | None) -> list[str]:
+def _cells(group: ScenarioGroup, choice: GroupLimit | None) -> list[str]:
     needs, found = group.needs, [count(group.needs.problems)]
     if group.answers is not None:
         found += [percent(group.answers.valid_json.value), percent(group.answers.legal.value)]
@@ -225,7 +225,7 @@ def _sentences(report: ScenarioReport) -> Iterator[str]:
         )
 
 
-def _answer_sentences(report: ScenarioReport, answers: Answers) -> Iterator[str]:
+def _answer_sentences(report: ScenarioReport, answers: GroupAnswers) -> Iterator[str]:
     other = [f"{n:,} {what}" for what, n in answers.findings.items() if n]
     yield f"answers: {', '.join(other)}; nothing but the object: {_rate(answers.alone)}"
     by_game = []

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from pytest_tokenbudget.stats.rules_of_thumb import Guideline
 from pytest_tokenbudget.stats.truncation import (
+    LimitVerdict,
     Truncation,
-    Verdict,
     as_traces,
     judge_limit,
     truncates,
@@ -34,7 +34,7 @@ class GuidelineCheck:
     guideline: Guideline
     applies: bool
     truncation: Truncation
-    verdict: Verdict
+    verdict: LimitVerdict
     recommended: int | None
     times_recommended: float | None
 
@@ -53,7 +53,7 @@ class Kept:
     name: str
     limits: tuple[int, int]
     truncation: Truncation
-    verdict: Verdict
+    verdict: LimitVerdict
 
 
 def judge_given(

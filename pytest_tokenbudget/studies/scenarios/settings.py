@@ -11,13 +11,13 @@ from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.settings.generation_config import (
     FRAMINGS,
     SPLITS,
-    Limit,
+    WrittenLimit,
     generation_config_text,
 )
 from pytest_tokenbudget.studies.scenarios.analysis import FRAMING, ScenarioReport
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.studies.scenarios.limits import Choice
+    from pytest_tokenbudget.studies.scenarios.limits import GroupLimit
 
 
 def settings_files(study: Study, report: ScenarioReport, run: RunInfo) -> dict[str, str]:
@@ -91,17 +91,17 @@ def _evidence(report: ScenarioReport, split: str | None) -> str:
     return f"NO EVIDENCE stands behind {which}: not a recommendation, not shown to {goal}"
 
 
-def limits_of(report: ScenarioReport, split: str) -> dict[str, Limit]:
+def limits_of(report: ScenarioReport, split: str) -> dict[str, WrittenLimit]:
     """Limits of a split's groups by their names, with what is known of each."""
-    choices: Mapping[str, Choice] = report.learned.groups.get(split, {})
+    choices: Mapping[str, GroupLimit] = report.learned.groups.get(split, {})
     return {
-        name: Limit(choice.limit, because(choice, report.learned.overall))
+        name: WrittenLimit(choice.limit, because(choice, report.learned.overall))
         for name, choice in choices.items()
         if choice.limit is not None and (split != FRAMING or name in FRAMINGS)
     }
 
 
-def because(choice: Choice, overall: Choice) -> str:
+def because(choice: GroupLimit, overall: GroupLimit) -> str:
     """What is known of a limit: a promise, or why there is none and whose limit it is."""
     said = choice.found.sentence()
     if choice.promised or choice is overall:

@@ -1,6 +1,6 @@
 """Several samples a problem: how much of a result is chance."""
 
-from pytest_tokenbudget.registry import Eval, Judged, Parameter, Section, StudyKind
+from pytest_tokenbudget.registry import Eval, GateSubject, Parameter, Section, StudyKind
 
 EVAL = Eval(
     name="stochastic",
@@ -17,7 +17,7 @@ EVAL = Eval(
         )
     },
     studies=(StudyKind(kind="stochastic", fixture="stochastic_study", modes=False, recorded=True),),
-    judged=Judged(
+    judged=GateSubject(
         fixture="stochastic_study",
         answers="pytest_tokenbudget.collection.judged_answers:sample_answers",
         parameters=("sample_budget",),

@@ -13,7 +13,7 @@ from pytest_tokenbudget.core.trace import Cut, Outcome, Trace
 from pytest_tokenbudget.stats.points import ByBudget
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.core.scoring import Judged
+    from pytest_tokenbudget.core.scoring import JudgedCut
     from pytest_tokenbudget.stats.intervals import Estimate
     from pytest_tokenbudget.studies.structure.segments import Structure
     from pytest_tokenbudget.studies.structure.statistics import Along, StructurePoint
@@ -28,7 +28,7 @@ class TraceStructure:
         structure: Its segments.
     """
 
-    judged: Judged
+    judged: JudgedCut
     structure: Structure
 
 
@@ -92,7 +92,7 @@ def _analyse(study: Study) -> StructureStudy:
     import numpy as np
 
     from pytest_tokenbudget.stats.intervals import mean_estimate
-    from pytest_tokenbudget.studies.structure.segments import KINDS, RULES, Kind, totals
+    from pytest_tokenbudget.studies.structure.segments import KINDS, RULES, SegmentKind, totals
     from pytest_tokenbudget.studies.structure.statistics import along, structure_point
 
     if not study.complete:
@@ -103,7 +103,7 @@ def _analyse(study: Study) -> StructureStudy:
     shape = (len(study.complete), study.samples)
     known: dict[int, Structure] = {}
 
-    def structures(judged: Sequence[Judged]) -> list[Structure]:
+    def structures(judged: Sequence[JudgedCut]) -> list[Structure]:
         # Independent recorded runs have other traces at each budget; cuts share theirs.
         for j in judged:
             if id(j.cut.trace) not in known:
@@ -146,7 +146,7 @@ def _analyse(study: Study) -> StructureStudy:
 
     tokens = {kind.value: mean([float(s.tokens_of(kind)) for s in flat]) for kind in KINDS}
     tokens["thinking"] = mean([float(sum(s.tokens[: s.thinking])) for s in flat])
-    for kind in Kind:
+    for kind in SegmentKind:
         tokens[f"thinking_{kind.value}"] = mean([float(s.tokens_of(kind, True)) for s in flat])
     kept = [one.structure for one in good]
     return StructureStudy(

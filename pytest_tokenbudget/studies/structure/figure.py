@@ -10,7 +10,7 @@ from pytest_tokenbudget.common.text_layout import count
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report import drawing, style
 from pytest_tokenbudget.studies.structure.analysis import StructureStudy, analyse_structure
-from pytest_tokenbudget.studies.structure.rules import Kind
+from pytest_tokenbudget.studies.structure.rules import SegmentKind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,18 +23,18 @@ SIZE_VERIFICATION = (6.8, 7.2)
 MAX_STRATA = 10
 
 LOOKS = {
-    "setup": style.Look(style.GREEN, "o", "-"),
-    "computation": style.Look(style.BLUE, "s", "--"),
-    "verification": style.Look(style.ORANGE, "^", "-."),
-    "answer": style.Look(style.PURPLE, "D", ":"),
-    "other": style.Look(style.GREY, "x", "-"),
-    "thinking": style.Look("#cccccc", "x", "-"),
+    "setup": style.SeriesStyle(style.GREEN, "o", "-"),
+    "computation": style.SeriesStyle(style.BLUE, "s", "--"),
+    "verification": style.SeriesStyle(style.ORANGE, "^", "-."),
+    "answer": style.SeriesStyle(style.PURPLE, "D", ":"),
+    "other": style.SeriesStyle(style.GREY, "x", "-"),
+    "thinking": style.SeriesStyle("#cccccc", "x", "-"),
 }
 HATCHES = {"setup": "..", "verification": "//", "answer": "xx"}
 GROUPS = {
-    "verified": ("verification within the budget", style.Look(style.ORANGE, "^", "-")),
-    "none": ("wrote none", style.Look(style.BLUE, "o", "--")),
-    "cut_off": ("cut before its end", style.Look(style.GREY, "s", ":")),
+    "verified": ("verification within the budget", style.SeriesStyle(style.ORANGE, "^", "-")),
+    "none": ("wrote none", style.SeriesStyle(style.BLUE, "o", "--")),
+    "cut_off": ("cut before its end", style.SeriesStyle(style.GREY, "s", ":")),
 }
 ROWS = {
     "verified": "within",
@@ -147,7 +147,12 @@ def _draw_fits(axes: Axes, result: StructureStudy) -> None:
         )
     fits = {
         kind: [point.part(kind) for point in result.points]
-        for kind in (Kind.SETUP, Kind.COMPUTATION, Kind.VERIFICATION, Kind.ANSWER)
+        for kind in (
+            SegmentKind.SETUP,
+            SegmentKind.COMPUTATION,
+            SegmentKind.VERIFICATION,
+            SegmentKind.ANSWER,
+        )
     }
     shown = [
         (kind.value, parts)

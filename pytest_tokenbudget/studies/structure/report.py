@@ -24,7 +24,7 @@ from pytest_tokenbudget.studies.structure.analysis import (
 )
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.studies.structure.statistics import Fit
+    from pytest_tokenbudget.studies.structure.statistics import PartState
 
 SCHEMA = "tokenbudget-phase3-structure/1"
 _PARTS = ("thinking", "setup", "computation", "verification", "answer", "other")
@@ -133,16 +133,16 @@ def structure_sentences(study: Study) -> list[str]:
     """What is known about the structure, in words."""
     if not study.complete:
         return ["no problem has all its traces yet: no structure to show"]
-    from pytest_tokenbudget.studies.structure.rules import Kind
-    from pytest_tokenbudget.studies.structure.statistics import Fit
+    from pytest_tokenbudget.studies.structure.rules import SegmentKind
+    from pytest_tokenbudget.studies.structure.statistics import PartState
 
     result = analyse_structure(study)
     if not result.traces:
         return ["every trace ended in an error: no structure to show"]
     last = result.points[-1]
     said = [_answer(result), _makeup(result)]
-    verified = last.part(Kind.VERIFICATION).traces
-    said.append(_verification(verified, last.budget, Fit))
+    verified = last.part(SegmentKind.VERIFICATION).traces
+    said.append(_verification(verified, last.budget, PartState))
     if result.cliff is not None:
         low, high = (result.at(budget) for budget in result.cliff)
         gains = ", ".join(
@@ -187,7 +187,7 @@ def _makeup(result: StructureStudy) -> str:
     )
 
 
-def _verification(traces: Mapping[str, int], budget: int, fits: type[Fit]) -> str:
+def _verification(traces: Mapping[str, int], budget: int, fits: type[PartState]) -> str:
     total = sum(traces.values())
     cut = traces[fits.BEGUN] + traces[fits.CUT_OFF]
     said = (

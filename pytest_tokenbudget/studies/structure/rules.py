@@ -44,7 +44,7 @@ from pytest_tokenbudget.studies.structure import words
 RULES = "structure/1"
 
 
-class Kind(StrEnum):
+class SegmentKind(StrEnum):
     """What a segment of a solution does."""
 
     SETUP = "setup"
@@ -54,21 +54,21 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
-KINDS = tuple(Kind)
-PARTS = (Kind.SETUP, Kind.COMPUTATION, Kind.VERIFICATION, Kind.ANSWER)
+KINDS = tuple(SegmentKind)
+PARTS = (SegmentKind.SETUP, SegmentKind.COMPUTATION, SegmentKind.VERIFICATION, SegmentKind.ANSWER)
 """The parts of a solution, in the order in which they usually come."""
 
 
 _HEADING_KINDS = (
-    (Kind.VERIFICATION, words.HEADS_VERIFICATION),
-    (Kind.ANSWER, words.HEADS_ANSWER),
-    (Kind.SETUP, words.HEADS_SETUP),
-    (Kind.COMPUTATION, words.HEADS_COMPUTATION),
+    (SegmentKind.VERIFICATION, words.HEADS_VERIFICATION),
+    (SegmentKind.ANSWER, words.HEADS_ANSWER),
+    (SegmentKind.SETUP, words.HEADS_SETUP),
+    (SegmentKind.COMPUTATION, words.HEADS_COMPUTATION),
 )
 
 
 @dataclass(frozen=True)
-class Unit:
+class RuleSentence:
     """A sentence as the rules see it.
 
     Attributes:
@@ -86,7 +86,7 @@ class Unit:
     new_paragraph: bool
 
 
-def classify(units: Sequence[Unit], complete: bool) -> list[Kind]:
+def classify(units: Sequence[RuleSentence], complete: bool) -> list[SegmentKind]:
     """The kind of each sentence of a solution.
 
     Args:
@@ -112,13 +112,13 @@ class _State:
         self.related = False  # whether the question was put into an equation
         self.computed = False
 
-    def kind(self, unit: Unit, cut: bool) -> Kind:
+    def kind(self, unit: RuleSentence, cut: bool) -> SegmentKind:
         kind = self._kind(unit, cut)
-        self.declared |= kind is Kind.ANSWER
-        self.computed |= kind is Kind.COMPUTATION
+        self.declared |= kind is SegmentKind.ANSWER
+        self.computed |= kind is SegmentKind.COMPUTATION
         return kind
 
-    def _kind(self, unit: Unit, cut: bool) -> Kind:
+    def _kind(self, unit: RuleSentence, cut: bool) -> SegmentKind:
         text = unit.text.strip()
         if (self.checking == "line" and unit.starts_line) or (
             self.checking == "paragraph" and self.checked and unit.new_paragraph
@@ -127,69 +127,69 @@ class _State:
         self.checked = True
         if words.DECLARATION.search(text) and not words.CHECK.match(text):
             self.checking = ""
-            return Kind.ANSWER
+            return SegmentKind.ANSWER
         heading = _heading(text) if unit.starts_line else None
         if heading is not None:
             self.checking = ""
-            if heading is Kind.VERIFICATION:
+            if heading is SegmentKind.VERIFICATION:
                 self.checking = "paragraph" if words.COLON_LINE.fullmatch(text) else "section"
                 self.checked = False
             return heading
         if cut and len(words.PIECE.findall(text)) < 2 and not unit.computed:
-            return Kind.VERIFICATION if self.checking else Kind.OTHER
+            return SegmentKind.VERIFICATION if self.checking else SegmentKind.OTHER
         if words.CHECK.match(text) or words.CHECKING_ASKED.search(text):
             if self.checking != "section":
                 self.checking = "paragraph" if text.endswith(":") else "line"
                 self.checked = False
-            return Kind.VERIFICATION
+            return SegmentKind.VERIFICATION
         if self.checking or ((self.computed or self.declared) and self._reports(unit)):
-            return Kind.VERIFICATION
+            return SegmentKind.VERIFICATION
         if (words.CHAT.match(text) and not words.NUMBER.search(text)) or not words.PIECE.search(
             text
         ):
-            return Kind.OTHER
+            return SegmentKind.OTHER
         return self._content(unit, text)
 
-    def _reports(self, unit: Unit) -> bool:
+    def _reports(self, unit: RuleSentence) -> bool:
         return bool(words.CHECKING_REPORTED.search(unit.text) or words.TICK.search(unit.text))
 
-    def _content(self, unit: Unit, text: str) -> Kind:
+    def _content(self, unit: RuleSentence, text: str) -> SegmentKind:
         numbers = bool(words.NUMBER.search(text))
         calculates = bool(unit.operations or words.OPERATION.search(text))
         sign = bool(words.SIGN.search(text))
         if words.LETTER.search(text):
             return self._unknown(text, unit, sign)
         if words.NAMING.search(text) and not calculates:
-            return Kind.SETUP
+            return SegmentKind.SETUP
         if calculates:
-            return Kind.COMPUTATION
+            return SegmentKind.COMPUTATION
         if numbers and (words.INFERENCE.search(text) or words.TRANSFORM.search(text)):
-            return Kind.COMPUTATION
+            return SegmentKind.COMPUTATION
         if sign and numbers and self.computed:
-            return Kind.COMPUTATION
+            return SegmentKind.COMPUTATION
         if self.declared:
-            return Kind.OTHER
-        return Kind.SETUP if numbers or not self.computed else Kind.OTHER
+            return SegmentKind.OTHER
+        return SegmentKind.SETUP if numbers or not self.computed else SegmentKind.OTHER
 
-    def _unknown(self, text: str, unit: Unit, sign: bool) -> Kind:
+    def _unknown(self, text: str, unit: RuleSentence, sign: bool) -> SegmentKind:
         """Rule 7: sentences with a letter that stands for a number."""
         if "<<" in text and not words.NAMING.search(text):
             self.related = True
-            return Kind.COMPUTATION
+            return SegmentKind.COMPUTATION
         if not sign:
-            return Kind.COMPUTATION if words.TRANSFORM.search(text) else Kind.SETUP
+            return SegmentKind.COMPUTATION if words.TRANSFORM.search(text) else SegmentKind.SETUP
         if words.TRANSFORM.search(text):
             self.related = True
-            return Kind.COMPUTATION
+            return SegmentKind.COMPUTATION
         if words.NAMING.search(text):
             self.related |= bool(unit.operations)
-            return Kind.SETUP
+            return SegmentKind.SETUP
         if words.CHAINED.search(text) or _rewrites(text):
-            return Kind.COMPUTATION
+            return SegmentKind.COMPUTATION
         if not _equals_number(text):
-            return Kind.SETUP
+            return SegmentKind.SETUP
         first, self.related = not self.related, True
-        return Kind.SETUP if first else Kind.COMPUTATION
+        return SegmentKind.SETUP if first else SegmentKind.COMPUTATION
 
 
 def _sides(text: str) -> list[str]:
@@ -209,7 +209,7 @@ def _equals_number(text: str) -> bool:
     return any(words.NUMBER.search(side) and not words.SYMBOL.search(side) for side in _sides(text))
 
 
-def _heading(text: str) -> Kind | None:
+def _heading(text: str) -> SegmentKind | None:
     found = words.HEADING.match(text)
     if found is None:
         return None
@@ -217,11 +217,13 @@ def _heading(text: str) -> Kind | None:
     for kind, pattern in _HEADING_KINDS:
         if pattern.search(said):
             return kind
-    return None if found.group("line") else Kind.OTHER
+    return None if found.group("line") else SegmentKind.OTHER
 
 
-def _repeated_results(units: Sequence[Unit], kinds: list[Kind], complete: bool) -> None:
-    declared = [index for index, kind in enumerate(kinds) if kind is Kind.ANSWER]
+def _repeated_results(
+    units: Sequence[RuleSentence], kinds: list[SegmentKind], complete: bool
+) -> None:
+    declared = [index for index, kind in enumerate(kinds) if kind is SegmentKind.ANSWER]
     if not declared and not complete:
         return
     last = declared[0] if declared else len(kinds)
@@ -230,14 +232,14 @@ def _repeated_results(units: Sequence[Unit], kinds: list[Kind], complete: bool) 
         known.update(unit.computed)
     for index in range(last - 1, -1, -1):
         text = units[index].text
-        if kinds[index] not in (Kind.SETUP, Kind.COMPUTATION, Kind.OTHER):
+        if kinds[index] not in (SegmentKind.SETUP, SegmentKind.COMPUTATION, SegmentKind.OTHER):
             return
         if units[index].operations or units[index].computed or words.OPERATION.search(text):
             return
         numbers = {plain_number(n) for n in words.NUMBER.findall(text)}
         if not numbers & known or words.LETTER.search(text):
             return
-        kinds[index] = Kind.ANSWER
+        kinds[index] = SegmentKind.ANSWER
 
 
 def plain_number(text: str) -> str:

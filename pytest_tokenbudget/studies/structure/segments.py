@@ -17,12 +17,27 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-from pytest_tokenbudget.studies.structure.rules import KINDS, RULES, Kind, Unit, classify
+from pytest_tokenbudget.studies.structure.rules import (
+    KINDS,
+    RULES,
+    RuleSentence,
+    SegmentKind,
+    classify,
+)
 from pytest_tokenbudget.tasks.equations import Equation, equations
 from pytest_tokenbudget.texts.sentences import sentences
 
-__all__ = ["KINDS", "RULES", "Kind", "Loop", "Segment", "Structure", "find_loop", "segment",
-           "trace_structure"]  # fmt: skip
+__all__ = [
+    "KINDS",
+    "RULES",
+    "Loop",
+    "Segment",
+    "SegmentKind",
+    "Structure",
+    "find_loop",
+    "segment",
+    "trace_structure",
+]  # fmt: skip
 
 GRAM = 4
 MIN_LOOP = 24
@@ -42,7 +57,7 @@ class Segment(NamedTuple):
         unclear: Its equations that cannot be recomputed.
     """
 
-    kind: Kind
+    kind: SegmentKind
     start: int
     end: int
     operations: int = 0
@@ -95,26 +110,26 @@ class Structure:
     loop: Loop | None
     ended: bool
 
-    def of(self, kind: Kind, thinking: bool = False) -> list[int]:
+    def of(self, kind: SegmentKind, thinking: bool = False) -> list[int]:
         """Indices of the segments of ``kind``, in the answer or in the thinking."""
         places = range(self.thinking) if thinking else range(self.thinking, len(self.segments))
         return [index for index in places if self.segments[index].kind is kind]
 
-    def tokens_of(self, kind: Kind, thinking: bool = False) -> int:
+    def tokens_of(self, kind: SegmentKind, thinking: bool = False) -> int:
         """How many tokens segments of ``kind`` have."""
         return sum(self.tokens[index] for index in self.of(kind, thinking))
 
     @property
     def steps(self) -> int:
         """Computation segments of the answer that hold an operation."""
-        return sum(self.segments[i].operations > 0 for i in self.of(Kind.COMPUTATION))
+        return sum(self.segments[i].operations > 0 for i in self.of(SegmentKind.COMPUTATION))
 
-    def begun_at(self, kind: Kind) -> int | None:
+    def begun_at(self, kind: SegmentKind) -> int | None:
         """Tokens after which the answer's first segment of ``kind`` has begun; None without one."""
         places = self.of(kind)
         return self.begun[places[0]] if places else None
 
-    def done_at(self, kind: Kind) -> int | None:
+    def done_at(self, kind: SegmentKind) -> int | None:
         """Tokens after which the answer's last segment of ``kind`` is whole, None if never."""
         places = self.of(kind)
         return self.done[places[-1]] if places else None
@@ -140,7 +155,7 @@ def segment(text: str, complete: bool = True) -> list[Segment]:
     for (start, end), own in zip(spans, inside, strict=True):
         before = text[max(0, start - 2) : start]
         units.append(
-            Unit(
+            RuleSentence(
                 text=text[start:end],
                 computed=tuple(_shown(e.value) for e in own),
                 operations=sum(e.operations for e in own),
@@ -193,7 +208,7 @@ def trace_structure(
         s._replace(start=s.start + thinking_end, end=s.end + thinking_end)
         for s in segment(text[thinking_end:], ended)
     ]
-    segments = [*thought, *answer] or ([Segment(Kind.OTHER, 0, 0)] if ids else [])
+    segments = [*thought, *answer] or ([Segment(SegmentKind.OTHER, 0, 0)] if ids else [])
     starts = [s.start for s in segments]
     tokens = [0] * len(segments)
     before = 0
@@ -290,7 +305,7 @@ def _thinking_segments(text: str, tags: Sequence[str], complete: bool) -> list[S
                 for s in segment(text[place:start], complete or not last)
             )
         if end > start:
-            segments.append(Segment(Kind.OTHER, start, end))
+            segments.append(Segment(SegmentKind.OTHER, start, end))
         place = max(place, end)
     return segments
 

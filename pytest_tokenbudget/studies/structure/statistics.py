@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_tokenbudget.stats.intervals import Estimate, Floats, clustered_rate
-from pytest_tokenbudget.studies.structure.rules import KINDS, PARTS, Kind
+from pytest_tokenbudget.studies.structure.rules import KINDS, PARTS, SegmentKind
 from pytest_tokenbudget.studies.structure.segments import Structure
-from pytest_tokenbudget.studies.structure.verification import Comparison, compare
+from pytest_tokenbudget.studies.structure.verification import VerificationComparison, compare
 
 
-class Fit(StrEnum):
+class PartState(StrEnum):
     """How much of a part of a solution stands within a budget."""
 
     COMPLETE = "complete"
@@ -26,7 +26,7 @@ class Fit(StrEnum):
     UNKNOWN = "unknown"  # the trace was capped before any of it
 
 
-class Group(StrEnum):
+class VerificationGroup(StrEnum):
     """What became of the verification of an answer at a budget; exactly one applies."""
 
     VERIFIED = "verified"
@@ -36,15 +36,15 @@ class Group(StrEnum):
 
 
 _GROUP_OF = {
-    Fit.COMPLETE: Group.VERIFIED,
-    Fit.BEGUN: Group.CUT_OFF,
-    Fit.CUT_OFF: Group.CUT_OFF,
-    Fit.NONE: Group.NONE,
-    Fit.UNKNOWN: Group.UNKNOWN,
+    PartState.COMPLETE: VerificationGroup.VERIFIED,
+    PartState.BEGUN: VerificationGroup.CUT_OFF,
+    PartState.CUT_OFF: VerificationGroup.CUT_OFF,
+    PartState.NONE: VerificationGroup.NONE,
+    PartState.UNKNOWN: VerificationGroup.UNKNOWN,
 }
 
 
-def fit(structure: Structure, kind: Kind, tokens: int) -> Fit:
+def fit(structure: Structure, kind: SegmentKind, tokens: int) -> PartState:
     """How much of the answer's part ``kind`` stands within the first ``tokens`` tokens.
 
     A part is complete with its last segment. Of a trace that was capped, segments beyond the cap
@@ -53,11 +53,11 @@ def fit(structure: Structure, kind: Kind, tokens: int) -> Fit:
     """
     begun = structure.begun_at(kind)
     if begun is None:
-        return Fit.NONE if structure.ended else Fit.UNKNOWN
+        return PartState.NONE if structure.ended else PartState.UNKNOWN
     if begun > tokens:
-        return Fit.CUT_OFF
+        return PartState.CUT_OFF
     done = structure.done_at(kind)
-    return Fit.COMPLETE if done is not None and done <= tokens else Fit.BEGUN
+    return PartState.COMPLETE if done is not None and done <= tokens else PartState.BEGUN
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class PartFit:
         traces: How many traces there are of each `Fit`.
     """
 
-    kind: Kind
+    kind: SegmentKind
     begun: Estimate
     complete: Estimate
     traces: Mapping[str, int]
@@ -106,9 +106,9 @@ class StructurePoint:
     problems: int
     parts: tuple[PartFit, ...]
     groups: Mapping[str, GroupAccuracy]
-    comparison: Comparison
+    comparison: VerificationComparison
 
-    def part(self, kind: Kind) -> PartFit:
+    def part(self, kind: SegmentKind) -> PartFit:
         """What fits of ``kind``."""
         return next(part for part in self.parts if part.kind is kind)
 
@@ -135,7 +135,7 @@ def structure_point(
     shape = correct.shape
     seen = np.isfinite(correct)
     parts = []
-    fits: dict[Kind, list[list[Fit]]] = {}
+    fits: dict[SegmentKind, list[list[PartState]]] = {}
     for kind in PARTS:
         table = [
             [fit(one, kind, int(used)) for one, used in zip(row, line, strict=True)]
@@ -143,26 +143,31 @@ def structure_point(
         ]
         fits[kind] = table
         codes = np.array([[f.value for f in row] for row in table], dtype=object).reshape(shape)
-        complete = np.where(seen, codes == Fit.COMPLETE.value, np.nan)
-        begun = np.where(seen, (codes == Fit.COMPLETE.value) | (codes == Fit.BEGUN.value), np.nan)
+        complete = np.where(seen, codes == PartState.COMPLETE.value, np.nan)
+        begun = np.where(
+            seen, (codes == PartState.COMPLETE.value) | (codes == PartState.BEGUN.value), np.nan
+        )
         counted = Counter(codes[seen].tolist())
         parts.append(
             PartFit(
                 kind,
                 clustered_rate(begun),
                 clustered_rate(complete),
-                {f.value: counted[f.value] for f in Fit},
+                {f.value: counted[f.value] for f in PartState},
             )
         )
     of = np.array(
-        [[_GROUP_OF[f].value for f in row] for row in fits[Kind.VERIFICATION]], dtype=object
+        [[_GROUP_OF[f].value for f in row] for row in fits[SegmentKind.VERIFICATION]], dtype=object
     ).reshape(shape)
     groups = {}
-    for group in Group:
+    for group in VerificationGroup:
         inside = (of == group.value) & seen
         rate = clustered_rate(np.where(inside, correct, np.nan)) if inside.any() else None
         groups[group.value] = GroupAccuracy(int(inside.sum()), rate)
-    verified, none = (of == Group.VERIFIED.value) & seen, (of == Group.NONE.value) & seen
+    verified, none = (
+        (of == VerificationGroup.VERIFIED.value) & seen,
+        (of == VerificationGroup.NONE.value) & seen,
+    )
     return StructurePoint(
         budget,
         int(seen.any(axis=1).sum()),

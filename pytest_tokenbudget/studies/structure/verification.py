@@ -57,7 +57,7 @@ class Stratum:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class VerificationComparison:
     """Accuracy of answers with verification less that of answers without.
 
     Attributes:
@@ -100,7 +100,7 @@ def compare(
     *,
     confidence: float = 0.95,
     seed: int = 0,
-) -> Comparison:
+) -> VerificationComparison:
     """Accuracy of verified answers less that of the others, matched by stratum.
 
     Args:
@@ -139,7 +139,7 @@ def compare(
     left_out = int(table[:, :2].sum()) - compared
     reason = _why_not(int(verified.sum()), int(none.sum()), bool(both.any()))
     if reason:
-        return Comparison(None, None, kept, compared, left_out, reason)
+        return VerificationComparison(None, None, kept, compared, left_out, reason)
     total = table.sum(axis=0)
     in_both = member[:, both]
     problems = int((in_both.any(axis=1) & (sums[:, :2].sum(axis=1) > 0)).sum())
@@ -147,7 +147,7 @@ def compare(
     draws = _replicates(in_both, sums, table[both], seed)
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
-    return Comparison(
+    return VerificationComparison(
         Estimate(value, min(float(low), value), max(float(high), value), problems),
         float(total[2] / total[0] - total[3] / total[1]),
         kept,

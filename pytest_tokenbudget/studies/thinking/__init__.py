@@ -1,6 +1,6 @@
 """Thinking: what a thinking budget costs and buys, and which one to set."""
 
-from pytest_tokenbudget.registry import Eval, Judged, Parameter, Section, StudyKind
+from pytest_tokenbudget.registry import Eval, GateSubject, Parameter, Section, StudyKind
 
 EVAL = Eval(
     name="thinking",
@@ -24,7 +24,7 @@ EVAL = Eval(
             dry_run=f"{__name__}.dry_run:thinking_parts",
         ),
     ),
-    judged=Judged(
+    judged=GateSubject(
         fixture="thinking_study",
         answers=f"{__name__}.judged_answers:thinking_answers",
         parameters=("thinking_budget", "mode"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.report.limits import limits_of
 from pytest_tokenbudget.report.truncation_signs import truncation_signs
-from pytest_tokenbudget.studies.thinking.study import Answer, Enforcement, ThinkingStudy
+from pytest_tokenbudget.studies.thinking.study import Enforcement, ThinkingAnswer, ThinkingStudy
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.curve import Point
@@ -235,7 +235,7 @@ def _analyse(study: ThinkingStudy, target: float, margin: float) -> ThinkingRepo
     )
 
 
-class Way(NamedTuple):
+class EnforcedAnswers(NamedTuple):
     """All problems under one enforcement at one budget.
 
     Attributes:
@@ -250,30 +250,35 @@ class Way(NamedTuple):
     closer: str | None
     budget: int | None
     most: int
-    answers: Sequence[Answer]
+    answers: Sequence[ThinkingAnswer]
 
 
-def ways(study: ThinkingStudy) -> list[Way]:
+def ways(study: ThinkingStudy) -> list[EnforcedAnswers]:
     """Every enforcement at every budget."""
     natural, answer = study.natural.reach, study.forcing.answer_tokens
     found = [
-        Way(Enforcement.HARD, None, budget, budget, study.hard(budget)) for budget in study.positive
+        EnforcedAnswers(Enforcement.HARD, None, budget, budget, study.hard(budget))
+        for budget in study.positive
     ]
     found += [
-        Way(Enforcement.FORCED, name, budget, budget + answer, study.ended(budget, name))
+        EnforcedAnswers(
+            Enforcement.FORCED, name, budget, budget + answer, study.ended(budget, name)
+        )
         for name in study.closers
         for budget in study.budgets
     ]
-    found.append(Way(Enforcement.NATURAL, None, None, natural, study.unlimited()))
+    found.append(EnforcedAnswers(Enforcement.NATURAL, None, None, natural, study.unlimited()))
     if study.off is not None:
         found += [
-            Way(Enforcement.OFF, None, budget, budget, study.switched_off(budget))
+            EnforcedAnswers(Enforcement.OFF, None, budget, budget, study.switched_off(budget))
             for budget in study.positive
             if budget <= study.off.reach
         ]
-        found.append(Way(Enforcement.OFF, None, None, study.off.reach, study.switched_off()))
+        found.append(
+            EnforcedAnswers(Enforcement.OFF, None, None, study.off.reach, study.switched_off())
+        )
     found += [
-        Way(Enforcement.WAIT, str(number), None, natural, study.sent_on(number))
+        EnforcedAnswers(Enforcement.WAIT, str(number), None, natural, study.sent_on(number))
         for number in range(1, study.forcing.waits + 1)
     ]
     return found
@@ -284,7 +289,7 @@ def point(
     closer: str | None,
     budget: int | None,
     most: int,
-    answers: Sequence[Answer],
+    answers: Sequence[ThinkingAnswer],
 ) -> ThinkingPoint:
     """The point of one enforcement at one budget.
 
@@ -344,7 +349,7 @@ def point(
 
 def _limits(
     study: ThinkingStudy,
-    answers: Sequence[Answer],
+    answers: Sequence[ThinkingAnswer],
     kind: str,
     tokens: Sequence[int],
     *,

@@ -15,7 +15,7 @@ from pytest_tokenbudget.report.cost import (
     RECOMMENDED,
     THOUSAND,
     CostPoint,
-    Row,
+    PaidAnswer,
     cost_point,
     cost_report,
     prompt_tokens,
@@ -30,8 +30,8 @@ from pytest_tokenbudget.report.cost_words import (
 )
 from pytest_tokenbudget.report.files import to_plain
 from pytest_tokenbudget.report.json_files import RunInfo
-from pytest_tokenbudget.studies.thinking.analysis import Way, analyse_thinking, ways
-from pytest_tokenbudget.studies.thinking.study import Answer, Enforcement, ThinkingStudy
+from pytest_tokenbudget.studies.thinking.analysis import EnforcedAnswers, analyse_thinking, ways
+from pytest_tokenbudget.studies.thinking.study import Enforcement, ThinkingAnswer, ThinkingStudy
 from pytest_tokenbudget.tasks.problem import Problem
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _priced(study: ThinkingStudy, price: Price | None) -> tuple[ThinkingCost, ..
     return tuple(_cost(study, way, price) for way in ways(study))
 
 
-def _cost(study: ThinkingStudy, way: Way, price: Price | None) -> ThinkingCost:
+def _cost(study: ThinkingStudy, way: EnforcedAnswers, price: Price | None) -> ThinkingCost:
     off = way.enforcement is Enforcement.OFF
     rows = [
         _row(study, problem, answer, off)
@@ -89,16 +89,16 @@ def _cost(study: ThinkingStudy, way: Way, price: Price | None) -> ThinkingCost:
     return ThinkingCost(way.enforcement, way.closer, way.budget, point)
 
 
-def _row(study: ThinkingStudy, problem: Problem, answer: Answer, off: bool) -> Row:
+def _row(study: ThinkingStudy, problem: Problem, answer: ThinkingAnswer, off: bool) -> PaidAnswer:
     if answer.judged.outcome is Outcome.ERROR:
-        return Row(*[float("nan")] * 4)
+        return PaidAnswer(*[float("nan")] * 4)
     asked = study.off if off and study.off is not None else study.natural
     cut = answer.judged.cut
     # The token that ends a sequence belongs to neither part, and is paid for.
     end = cut.tokens_used - cut.thinking_tokens - cut.answer_tokens
     thought = answer.thinking if answer.forced or cut.opened else 0
     prompt = prompt_tokens(asked.traces[problem.id, 0])
-    return Row(prompt, answer.tokens + end, thought, answer.correct)
+    return PaidAnswer(prompt, answer.tokens + end, thought, answer.correct)
 
 
 def thinking_cost_record(study: ThinkingStudy, run: RunInfo) -> dict[str, object]:

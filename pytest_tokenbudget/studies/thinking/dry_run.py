@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.core.forced import forced_of, load_going, plan_texts, text_ids
+from pytest_tokenbudget.core.forced import forced_of, load_continuations, plan_texts, text_ids
 from pytest_tokenbudget.core.forcing import texts
 from pytest_tokenbudget.core.trace import StopReason, Trace
-from pytest_tokenbudget.dry_run.parts import Book, Part, Past, Wanted, past_of, weakest
-from pytest_tokenbudget.dry_run.prompt_counts import Known, Length
+from pytest_tokenbudget.dry_run.parts import Book, Past, PlannedPart, Wanted, past_of, weakest
+from pytest_tokenbudget.dry_run.prompt_counts import LengthSource, PromptLength
 from pytest_tokenbudget.engines.planning import Kind
 from pytest_tokenbudget.stats.forecast import Forecast, together
 from pytest_tokenbudget.studies.thinking.plan import (
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Natural = Mapping[tuple[str, int], Trace]
 
 
-def thinking_parts(book: Book) -> list[Part]:
+def thinking_parts(book: Book) -> list[PlannedPart]:
     """The parts of the thinking eval.
 
     Raises:
@@ -56,12 +56,14 @@ def thinking_parts(book: Book) -> list[Part]:
     put_in = texts(closers, settings.wait, spec.thinking)
     ids = text_ids(book.store, plan, put_in, None)
     inserts = [
-        Length(len(ids[text]), Known.STORED) if text in ids else book.counter.text(text)
+        PromptLength(len(ids[text]), LengthSource.STORED)
+        if text in ids
+        else book.counter.text(text)
         for text in put_in
     ]
     known = weakest([*lengths.values(), *inserts])
     # Where lengths are estimates the most that there could be room for is taken.
-    sure = known is not Known.ESTIMATED
+    sure = known is not LengthSource.ESTIMATED
     plan = fit_thinking(
         plan,
         spec,
@@ -96,20 +98,22 @@ def _usable(natural: Natural, plan: Plan) -> Natural:
     }
 
 
-def _off(book: Book, natural: Plan, problems: Sequence[Problem]) -> Part:
+def _off(book: Book, natural: Plan, problems: Sequence[Problem]) -> PlannedPart:
     plan = book.plan(Kind.OFF)
     rendered = book.rendered(plan, problems)
     lengths = book.lengths(plan, problems, rendered)
     known = weakest(lengths.values())
     reach = natural.cap
-    if book.spec.context is not None and known is not Known.ESTIMATED:
+    if book.spec.context is not None and known is not LengthSource.ESTIMATED:
         reach = min(reach, book.spec.context - max(each.tokens for each in lengths.values()))
     plan = replace(plan, budgets=(reach,), left_out=(), reach=reach)
     wanted = book.wanted(plan, problems, rendered, lengths)
     return book.part(plan, wanted, known=known, past=book.past(plan))
 
 
-def _forced(book: Book, natural: Part, there: Natural, ids: Mapping[str, Ids]) -> Part:
+def _forced(
+    book: Book, natural: PlannedPart, there: Natural, ids: Mapping[str, Ids]
+) -> PlannedPart:
     plan = natural.plan
     forcing = plan.forcing
     assert forcing is not None
@@ -119,7 +123,7 @@ def _forced(book: Book, natural: Part, there: Natural, ids: Mapping[str, Ids]) -
     )
     goings = forced_of(plan, problems, there, ids) if there else {}
     by_key = {going.key: going for going in goings.values()}
-    stored = load_going(book.store, by_key, opens=False)
+    stored = load_continuations(book.store, by_key, opens=False)
     wanted = [
         Wanted(key, len(going.branch.prompt_ids), going.cap, stored.get(key))
         for key, going in by_key.items()
@@ -143,8 +147,8 @@ def _forced(book: Book, natural: Part, there: Natural, ids: Mapping[str, Ids]) -
 
 
 def _unknown_answers(
-    natural: Part, lacking: Sequence[Problem], known: int, there: int, past: Past
-) -> Part:
+    natural: PlannedPart, lacking: Sequence[Problem], known: int, there: int, past: Past
+) -> PlannedPart:
     """Forced answers to natural traces that are still to come."""
     forcing = natural.plan.forcing
     assert forcing is not None
@@ -162,7 +166,7 @@ def _unknown_answers(
         * len(lacking)
         * sum(natural.longest + budget for budget in forcing.budgets)
     )
-    return Part(
+    return PlannedPart(
         plan=natural.plan,
         traces=count,
         stored=0,
@@ -179,7 +183,7 @@ def _unknown_answers(
     )
 
 
-def _waits(book: Book, natural: Part) -> Part:
+def _waits(book: Book, natural: PlannedPart) -> PlannedPart:
     """Rounds of "Wait": each has at most what the one before was allowed."""
     plan = natural.plan
     assert plan.forcing is not None
@@ -187,7 +191,7 @@ def _waits(book: Book, natural: Part) -> Part:
     problems = book.session.problems
     count = rounds * len(problems)
     stage = replace(plan, kind=Kind.WAIT.value, forcing=None)
-    return Part(
+    return PlannedPart(
         plan=stage,
         traces=count,
         stored=0,

@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-HARD = style.Look(style.INK, "^", "-.")
-OFF = style.Look(style.GREEN, "v", ":")
+HARD = style.SeriesStyle(style.INK, "^", "-.")
+OFF = style.SeriesStyle(style.GREEN, "v", ":")
 CLOSERS = (
-    style.Look(style.BLUE, "o", "-"),
-    style.Look(style.ORANGE, "s", "--"),
-    style.Look(style.PURPLE, "D", (0, (5, 1, 1, 1))),
-    style.Look(style.SKY, "P", (0, (3, 1))),
-    style.Look(style.YELLOW, "X", (0, (1, 1))),
+    style.SeriesStyle(style.BLUE, "o", "-"),
+    style.SeriesStyle(style.ORANGE, "s", "--"),
+    style.SeriesStyle(style.PURPLE, "D", (0, (5, 1, 1, 1))),
+    style.SeriesStyle(style.SKY, "P", (0, (3, 1))),
+    style.SeriesStyle(style.YELLOW, "X", (0, (1, 1))),
 )
 
 
@@ -271,7 +271,7 @@ class _Line(NamedTuple):
     """A line of `draw_curve`."""
 
     points: Sequence[ThinkingPoint]
-    look: style.Look
+    look: style.SeriesStyle
     label: str
 
 

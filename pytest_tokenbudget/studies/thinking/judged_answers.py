@@ -10,7 +10,7 @@ from pytest_tokenbudget.core.answers import Answers, AnswersByBudget
 if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
-    from pytest_tokenbudget.studies.thinking.study import Answer, ThinkingStudy
+    from pytest_tokenbudget.studies.thinking.study import ThinkingAnswer, ThinkingStudy
     from pytest_tokenbudget.studies.thinking.thinking_mode import ThinkingMode
 
 # The forced answers are judged if a gate names no mode.
@@ -30,7 +30,7 @@ def thinking_answers(
     """
     most = study.natural.reach + study.forcing.answer_tokens
 
-    def answers_of(answers: Sequence[Answer]) -> Answers:
+    def answers_of(answers: Sequence[ThinkingAnswer]) -> Answers:
         return Answers([a.judged for a in answers], 1, [a.tokens for a in answers], most)
 
     if mode is not None:
@@ -38,7 +38,7 @@ def thinking_answers(
         return AnswersByBudget(
             study.budgets[-1], {"": lambda budget: answers_of(study.in_mode(chosen))}
         )
-    by_enforcement: dict[str, Callable[[int], Sequence[Answer]]] = {
+    by_enforcement: dict[str, Callable[[int], Sequence[ThinkingAnswer]]] = {
         "forced": study.ended,
         "hard": study.hard,
         "natural": lambda budget: study.unlimited(),

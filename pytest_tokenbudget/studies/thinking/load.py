@@ -10,7 +10,7 @@ from pytest_tokenbudget.core.load_study import load_study
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.store import TraceStore
 from pytest_tokenbudget.engines.planning import Kind
-from pytest_tokenbudget.studies.thinking.study import Going, ThinkingStudy
+from pytest_tokenbudget.studies.thinking.study import ContinuedTrace, ThinkingStudy
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
 
@@ -52,17 +52,19 @@ def load_thinking(
     assert plan.forcing is not None
     natural = load_study(store, plan, task, problems)
     ids = forced.text_ids(store, plan, forced.plan_texts(plan), None)
-    goings: dict[forced.Place, forced.Going] = {}
-    waits: list[dict[str, Going]] = []
+    goings: dict[forced.ForcedAnswerKey, forced.Continuation] = {}
+    waits: list[dict[str, ContinuedTrace]] = []
     keys: set[str] = set()
-    answers: dict[forced.Place, Going] = {}
+    answers: dict[forced.ForcedAnswerKey, ContinuedTrace] = {}
     if len(ids) == len(set(forced.plan_texts(plan))):
         goings = forced.forced_of(plan, problems, natural.traces, ids)
         by_key = {going.key: going for going in goings.values()}
-        found = forced.load_going(store, by_key, opens=False)
+        found = forced.load_continuations(store, by_key, opens=False)
         keys.update(by_key)
         answers = {
-            place: Going(forced.named(found[going.key], place.problem_id), going.branch.kept)
+            place: ContinuedTrace(
+                forced.named(found[going.key], place.problem_id), going.branch.kept
+            )
             for place, going in goings.items()
             if going.key in found
         }
@@ -71,7 +73,9 @@ def load_thinking(
             prompts = {p: len(natural.traces[p, 0].prompt_ids) for p in one}
             waits.append(
                 {
-                    pid: Going(trace, len(going.branch.prompt_ids) - prompts[pid], going.cap)
+                    pid: ContinuedTrace(
+                        trace, len(going.branch.prompt_ids) - prompts[pid], going.cap
+                    )
                     for pid, (trace, going) in one.items()
                 }
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.core.forced import Place
+from pytest_tokenbudget.core.forced import ForcedAnswerKey
 from pytest_tokenbudget.core.forcing import (
     closing_text,
     ended_trace,
@@ -66,7 +66,7 @@ def _trace(thinking: ThinkingStudy, problem: Problem, budget: int) -> Trace | No
     natural = thinking.natural.traces.get((problem.id, 0))
     if natural is None or not natural.covers(thinking.natural.reach):
         return None
-    place = Place(thinking.closers[0], budget, problem.id)
+    place = ForcedAnswerKey(thinking.closers[0], budget, problem.id)
     if place in thinking.wanted:
         going = thinking.forced.get(place)
         closing = closing_text(natural, budget, thinking.format, thinking.forcing.closers[0])

@@ -32,11 +32,11 @@ from pytest_tokenbudget.studies.thinking.cost import (
     thinking_cost_record,
     thinking_cost_sentences,
 )
-from pytest_tokenbudget.studies.thinking.study import Answer, Enforcement, ThinkingStudy
+from pytest_tokenbudget.studies.thinking.study import Enforcement, ThinkingAnswer, ThinkingStudy
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.stats.limits import Recommendation
-    from pytest_tokenbudget.stats.truncation import Verdict
+    from pytest_tokenbudget.stats.truncation import LimitVerdict
 
 SCHEMA = "tokenbudget-thinking/2"
 _WIDTHS = (8, 6, 21, 8, 8, 7, 8, 7)
@@ -79,7 +79,7 @@ def write_thinking(study: ThinkingStudy, run: RunInfo, directory: Path) -> list[
 
 def _ways(
     study: ThinkingStudy, budget: int
-) -> Iterator[tuple[Enforcement, str | None, Sequence[Answer]]]:
+) -> Iterator[tuple[Enforcement, str | None, Sequence[ThinkingAnswer]]]:
     if budget:
         yield Enforcement.HARD, None, study.hard(budget)
     for closer in study.closers:
@@ -88,7 +88,7 @@ def _ways(
         yield Enforcement.OFF, None, study.switched_off(budget)
 
 
-def _answer_record(answer: Answer, budget: int) -> dict[str, object]:
+def _answer_record(answer: ThinkingAnswer, budget: int) -> dict[str, object]:
     return {
         **answer_record(answer.judged),
         "budget": budget,
@@ -289,7 +289,7 @@ def _sentences(study: ThinkingStudy, report: ThinkingReport) -> list[str]:
 
 
 def _rules(recommendation: Recommendation) -> list[str]:
-    judged: dict[Verdict, list[str]] = {}
+    judged: dict[LimitVerdict, list[str]] = {}
     for check in recommendation.rules:
         if check.applies:
             judged.setdefault(check.verdict, []).append(count(check.rule.limit))
@@ -300,7 +300,7 @@ def _rules(recommendation: Recommendation) -> list[str]:
     return [f"rules of thumb, as limits that truncate at most {goal}: {'; '.join(parts)}"]
 
 
-def _judged(limits: list[str], verdict: Verdict) -> str:
+def _judged(limits: list[str], verdict: LimitVerdict) -> str:
     """Limits with what is said of them: "1,200 and 1,500 hold", "1,800 is refuted"."""
     one, named = len(limits) == 1, listed(limits)
     if verdict == "holds":

@@ -19,7 +19,7 @@ from pytest_tokenbudget.studies.thinking.plan import (
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.engine import Engine
-    from pytest_tokenbudget.core.forced import Going, Traces
+    from pytest_tokenbudget.core.forced import Continuation, Traces
     from pytest_tokenbudget.core.forcing import Ids
     from pytest_tokenbudget.core.plan import Plan
     from pytest_tokenbudget.core.store import StoredPrompt, Want
@@ -165,7 +165,7 @@ class _Run:
         """Thinking that is sent on, round by round."""
         from pytest_tokenbudget.core.forced import rounds
 
-        def one(goings: Mapping[str, Going]) -> None:
+        def one(goings: Mapping[str, Continuation]) -> None:
             most = max((going.cap for going in goings.values()), default=1)
             stage = replace(plan, kind=Kind.WAIT.value, budgets=(most,), reach=0, forcing=None)
             if goings:

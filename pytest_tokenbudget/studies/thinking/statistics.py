@@ -17,7 +17,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pytest_tokenbudget.core.saturation import Comparison, Status, saturation_point
+from pytest_tokenbudget.core.saturation import BudgetComparison, Status, saturation_point
 from pytest_tokenbudget.stats.influence import ratio_estimate
 from pytest_tokenbudget.stats.intervals import Estimate, Floats, mean_estimate, wilson
 from pytest_tokenbudget.stats.resampling import bootstrap_mean, holm, p_words, sign_test
@@ -220,7 +220,7 @@ class Usefulness:
     confidence: float
     problems: int
     natural: Estimate
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[BudgetComparison, ...]
     needed: int | None
     unended: int = 0
 

@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.core.engine import Decoding
-from pytest_tokenbudget.core.forced import Place
+from pytest_tokenbudget.core.forced import ForcedAnswerKey
 from pytest_tokenbudget.core.forcing import Forcing, ended_within
-from pytest_tokenbudget.core.scoring import Judged, judge
+from pytest_tokenbudget.core.scoring import JudgedCut, judge
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.study_cache import Once
 from pytest_tokenbudget.core.trace import Outcome, StopReason, ThinkingFormat, Trace
@@ -39,7 +39,7 @@ class Enforcement(StrEnum):
     WAIT = "wait"  # thinking is sent on where it ends
 
 
-class Going(NamedTuple):
+class ContinuedTrace(NamedTuple):
     """A trace that goes on from a natural one.
 
     Attributes:
@@ -53,7 +53,7 @@ class Going(NamedTuple):
     cap: int = 0
 
 
-class Answer(NamedTuple):
+class ThinkingAnswer(NamedTuple):
     """One problem under one enforcement.
 
     Attributes:
@@ -65,7 +65,7 @@ class Answer(NamedTuple):
         spilled: Whether it went on after its close, up to another close tag.
     """
 
-    judged: Judged
+    judged: JudgedCut
     thinking: int
     answer: int
     forced: bool = False
@@ -100,9 +100,9 @@ class ThinkingStudy(Once):
     natural: Study
     off: Study | None
     forcing: Forcing
-    wanted: frozenset[Place]
-    forced: Mapping[Place, Going]
-    waits: tuple[Mapping[str, Going], ...] = ()
+    wanted: frozenset[ForcedAnswerKey]
+    forced: Mapping[ForcedAnswerKey, ContinuedTrace]
+    waits: tuple[Mapping[str, ContinuedTrace], ...] = ()
     tokens_in_run: int = 0
     switchable: bool = True
 
@@ -172,15 +172,15 @@ class ThinkingStudy(Once):
 
     # Answers, one for each complete problem in order
 
-    def hard(self, budget: int) -> tuple[Answer, ...]:
+    def hard(self, budget: int) -> tuple[ThinkingAnswer, ...]:
         """Everything cut at a budget of 1 or more."""
         return self.once(self._cut, self.natural, budget)
 
-    def unlimited(self) -> tuple[Answer, ...]:
+    def unlimited(self) -> tuple[ThinkingAnswer, ...]:
         """The natural answers; those that met their cap are cut there."""
         return self.once(self._cut, self.natural, self.natural.reach)
 
-    def switched_off(self, budget: int | None = None) -> tuple[Answer, ...]:
+    def switched_off(self, budget: int | None = None) -> tuple[ThinkingAnswer, ...]:
         """Answers without thinking, cut at a budget; None for no limit.
 
         Raises:
@@ -190,14 +190,14 @@ class ThinkingStudy(Once):
             raise ValueError(f"{self.alias}: thinking cannot be switched off")
         return self.once(self._cut, self.off, budget or self.off.reach)
 
-    def ended(self, budget: int, closer: str | None = None) -> tuple[Answer, ...]:
+    def ended(self, budget: int, closer: str | None = None) -> tuple[ThinkingAnswer, ...]:
         """Answers after at most ``budget`` tokens of thinking; the default closer unless named."""
         return self.once(self._all_ended, budget, closer or self.closers[0])
 
-    def _all_ended(self, budget: int, closer: str) -> tuple[Answer, ...]:
+    def _all_ended(self, budget: int, closer: str) -> tuple[ThinkingAnswer, ...]:
         return tuple(self._ended(problem, budget, closer) for problem in self.complete)
 
-    def in_mode(self, mode: ThinkingMode) -> tuple[Answer, ...]:
+    def in_mode(self, mode: ThinkingMode) -> tuple[ThinkingAnswer, ...]:
         """Answers in a mode: thinking switched off, without a limit, or ended at a budget."""
         if not mode.thinking:
             return self.switched_off()
@@ -205,27 +205,27 @@ class ThinkingStudy(Once):
             return self.unlimited()
         return self.ended(mode.thinking_budget)
 
-    def sent_on(self, number: int) -> tuple[Answer, ...]:
+    def sent_on(self, number: int) -> tuple[ThinkingAnswer, ...]:
         """Answers after thinking that was sent on so many times, or as often as it ended."""
         return self.once(self._all_sent_on, number)
 
-    def _all_sent_on(self, number: int) -> tuple[Answer, ...]:
+    def _all_sent_on(self, number: int) -> tuple[ThinkingAnswer, ...]:
         return tuple(self._sent_on(problem, number) for problem in self.complete)
 
-    def _cut(self, study: Study, budget: int) -> tuple[Answer, ...]:
+    def _cut(self, study: Study, budget: int) -> tuple[ThinkingAnswer, ...]:
         return tuple(
             _answer(judge(self.task, p, study.traces[p.id, 0].cut(budget, study.thinking)))
             for p in self.complete
         )
 
-    def _ended(self, problem: Problem, budget: int, closer: str) -> Answer:
-        place = Place(closer, budget, problem.id)
+    def _ended(self, problem: Problem, budget: int, closer: str) -> ThinkingAnswer:
+        place = ForcedAnswerKey(closer, budget, problem.id)
         room = self.forcing.answer_tokens
         if place in self.wanted:
             going = self.forced[place]
             judged = judge(self.task, problem, going.trace.cut(room, self.format))
             cut = judged.cut
-            return Answer(
+            return ThinkingAnswer(
                 judged,
                 going.before + cut.thinking_tokens,
                 cut.answer_tokens,
@@ -239,9 +239,9 @@ class ThinkingStudy(Once):
         limit = min(at + room, self.natural.reach)
         return _answer(judge(self.task, problem, trace.cut(limit, self.format)))
 
-    def _sent_on(self, problem: Problem, number: int) -> Answer:
+    def _sent_on(self, problem: Problem, number: int) -> ThinkingAnswer:
         before = 0
-        found: Going | None = None
+        found: ContinuedTrace | None = None
         for one in self.waits[:number]:
             if problem.id not in one:
                 break
@@ -255,7 +255,7 @@ class ThinkingStudy(Once):
 
     # Arrays for the analysis
 
-    def correct(self, ways: Sequence[tuple[Answer, ...]]) -> NDArray[np.float64]:
+    def correct(self, ways: Sequence[tuple[ThinkingAnswer, ...]]) -> NDArray[np.float64]:
         """Problems x ways: 1, 0, or NaN for an error."""
         import numpy as np
 
@@ -275,9 +275,9 @@ class ThinkingStudy(Once):
         )
 
 
-def _answer(judged: Judged, before: int = 0) -> Answer:
+def _answer(judged: JudgedCut, before: int = 0) -> ThinkingAnswer:
     cut = judged.cut
-    return Answer(
+    return ThinkingAnswer(
         judged,
         before + cut.thinking_tokens,
         cut.answer_tokens,

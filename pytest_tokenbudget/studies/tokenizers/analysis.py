@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.stats.intervals import Estimate
 from pytest_tokenbudget.studies.tokenizers.samples import SAMPLES
-from pytest_tokenbudget.studies.tokenizers.token_rates import Fit
+from pytest_tokenbudget.studies.tokenizers.token_rates import CharacterFit
 
 KIND = "tokenizers"
 # A model's own context stands among the limits under this name.
@@ -161,7 +161,7 @@ class LimitFits:
     name: str
     limit: int
     overhead: int
-    texts: Mapping[str, Fit]
+    texts: Mapping[str, CharacterFit]
 
 
 @dataclass(frozen=True)
@@ -295,7 +295,7 @@ def _text_from(record: Mapping[str, Any]) -> TextRates:
 
 def _fits_from(record: Mapping[str, Any]) -> LimitFits:
     texts = {
-        name: Fit(_estimate(fit["characters"]), fit["fewest"], fit["most"])
+        name: CharacterFit(_estimate(fit["characters"]), fit["fewest"], fit["most"])
         for name, fit in record["texts"].items()
     }
     return LimitFits(**{**_known(LimitFits, record), "texts": texts})

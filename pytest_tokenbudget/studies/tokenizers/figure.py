@@ -124,7 +124,7 @@ def _dots(
     axes: Axes,
     report: TokenizerReport,
     names: Sequence[str],
-    look: style.Look,
+    look: style.SeriesStyle,
     *,
     shift: float = 0.0,
     label: str,

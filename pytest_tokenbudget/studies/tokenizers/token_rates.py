@@ -17,7 +17,7 @@ from pytest_tokenbudget.stats.intervals import Estimate, mean_estimate
 
 
 @dataclass(frozen=True)
-class Fit:
+class CharacterFit:
     """How many characters fit a number of tokens.
 
     Attributes:
@@ -58,7 +58,7 @@ def ratio_estimate(above: ArrayLike, below: ArrayLike, confidence: float = 0.95)
 
 def characters_that_fit(
     room: int, tokens: Sequence[int], characters: Sequence[int], confidence: float = 0.95
-) -> Fit:
+) -> CharacterFit:
     """How many characters of a kind of text fit ``room`` tokens.
 
     Args:
@@ -78,4 +78,4 @@ def characters_that_fit(
     )
     least = min(rates)
     most = math.floor(room / least) if least > 0 else math.floor(room / rate.value)
-    return Fit(found, math.floor(room / max(rates)), most)
+    return CharacterFit(found, math.floor(room / max(rates)), most)

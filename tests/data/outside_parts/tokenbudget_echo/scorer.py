@@ -1,12 +1,12 @@
 """A scorer: right if the text is the expected answer, letter by letter."""
 
-from pytest_tokenbudget.tasks.base import Verdict
-from pytest_tokenbudget.tasks.ruled import Rule
+from pytest_tokenbudget.tasks.base import AnswerVerdict
+from pytest_tokenbudget.tasks.ruled import JudgingRule
 
 
 def judge_exact(expected, text, truncated):
-    return Verdict(text, "exact", text == expected and not truncated)
+    return AnswerVerdict(text, "exact", text == expected and not truncated)
 
 
 # The name has a version: results say which one judged them.
-EXACT = Rule("exact/1", judge_exact)
+EXACT = JudgingRule("exact/1", judge_exact)
