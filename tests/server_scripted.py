@@ -6,14 +6,16 @@ from engine_helpers import SPEC
 from loopback import Listener, chunk, fields, message, respond
 
 from pytest_tokenbudget.core.engine import Decoding
-from pytest_tokenbudget.engines.server.pool import Timing
+from pytest_tokenbudget.engines.server.pool import ServerTiming
 from pytest_tokenbudget.models.resolution import complete
 
 NANO = complete(SPEC)
 EOS = 2
 GREEDY = Decoding()
 MESSAGES = ({"role": "user", "content": "How many apples?"},)
-QUICK = Timing(first=0.01, longest=0.05, retry_after=0.3, look=0.05, look_timeout=0.3, all_down=0.5)
+QUICK = ServerTiming(
+    first=0.01, longest=0.05, retry_after=0.3, look=0.05, look_timeout=0.3, all_down=0.5
+)
 
 
 def one(engine, request, decoding=GREEDY):

@@ -16,7 +16,7 @@ from test_server_engine import VLLM
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.engine import ServerEngine
-from pytest_tokenbudget.engines.server.pool import Timing
+from pytest_tokenbudget.engines.server.pool import ServerTiming
 from pytest_tokenbudget.settings.endpoints import Endpoint
 from pytest_tokenbudget.texts.detokenizer import text_and_offsets
 
@@ -26,7 +26,7 @@ SEED = int(os.environ.get("TOKENBUDGET_FAULT_SEED", "20261129"))
 TRACES, CAP, SHARE = 100, 48, 0.3
 # How often the same command is run at the most, as errors tell people to.
 RUNS = 3
-TIMING = Timing(
+TIMING = ServerTiming(
     first=0.02, longest=0.2, retry_after=0.2, look=0.1, look_timeout=5, all_down=60, overloaded=60
 )
 WAYS = [

@@ -12,10 +12,10 @@ from faulty_proxy import FaultyProxy, Mischief, always, at_random, every, first,
 from tiny_server import TinyServer
 
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Key
-from pytest_tokenbudget.engines.server.pool import Load, Pool, Timing
+from pytest_tokenbudget.engines.server.pool import Load, Pool, ServerTiming
 from pytest_tokenbudget.engines.server.throttle import FIRST, MOST, Throttle
 
-QUICK = Timing(
+QUICK = ServerTiming(
     first=0.01,
     longest=0.05,
     retry_after=0.3,
@@ -145,7 +145,7 @@ def test_retry_after_is_kept(tiny, as_date):
         tiny.url, first(1, Mischief.RATE_LIMIT), retry_after=wanted, as_date=as_date
     ) as proxy:
         start = time.monotonic()
-        ask(proxy.url, timing=Timing(first=0.01, longest=0.05))
+        ask(proxy.url, timing=ServerTiming(first=0.01, longest=0.05))
         assert 0.38 <= time.monotonic() - start < 4
         if as_date:
             assert time.monotonic() - start >= 0.9
@@ -231,7 +231,7 @@ def test_one_that_writes_for_long_while_others_are_refused_ends_nothing():
 def test_one_request_that_is_always_refused_does_not_wait_for_ever(tiny):
     """Others get through, this one is too much for the server's limit."""
     with FaultyProxy(tiny.url, always(Mischief.RATE_LIMIT), retry_after=0) as proxy:
-        fault = failing(proxy.url, timing=Timing(first=0.001, longest=0.002, overloaded=100))
+        fault = failing(proxy.url, timing=ServerTiming(first=0.001, longest=0.002, overloaded=100))
         assert proxy.counts == {"rate limit": 20}
     assert fault.kind is FaultKind.OVERLOADED
     assert not fault.fatal

@@ -23,7 +23,7 @@ def targets(value: object) -> Iterator[str]:
     if isinstance(value, str):
         if re.fullmatch(r"[\w.]+:\w+", value):
             yield value
-    elif dataclasses.is_dataclass(value):
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for each in dataclasses.fields(value):
             yield from targets(getattr(value, each.name))
     elif isinstance(value, Mapping):

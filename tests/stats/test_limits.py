@@ -17,8 +17,8 @@ from pytest_tokenbudget.stats.length_fits import (
 )
 from pytest_tokenbudget.stats.limits import (
     RULES,
+    LimitVerdict,
     Promise,
-    Verdict,
     recommend,
     recommend_by_category,
 )
@@ -67,14 +67,14 @@ def test_end_of_sequence_at_the_limit_is_complete_and_a_cap_there_is_not():
 
 def test_verdicts():
     tokens, complete = lengths(1, 1000)
-    assert judge_limit(truncates(tokens, complete, 2000), 0.01) is Verdict.HOLDS
-    assert judge_limit(truncates(tokens, complete, 200), 0.01) is Verdict.REFUTED
+    assert judge_limit(truncates(tokens, complete, 2000), 0.01) is LimitVerdict.HOLDS
+    assert judge_limit(truncates(tokens, complete, 200), 0.01) is LimitVerdict.REFUTED
     # 1 % is the rate itself: no number of traces decides it.
     near = int(np.sort(tokens)[989])
-    assert judge_limit(truncates(tokens, complete, near), 0.01) is Verdict.UNRESOLVED
+    assert judge_limit(truncates(tokens, complete, near), 0.01) is LimitVerdict.UNRESOLVED
     short, ended = lengths(1, 1000, cap=420)
-    assert judge_limit(truncates(short, ended, 500), 0.05) is Verdict.HOLDS
-    assert judge_limit(truncates(short, ended, 500), 0.01) is Verdict.UNMEASURED
+    assert judge_limit(truncates(short, ended, 500), 0.05) is LimitVerdict.HOLDS
+    assert judge_limit(truncates(short, ended, 500), 0.01) is LimitVerdict.UNMEASURED
 
 
 # --- promises ---------------------------------------------------------------------------------
@@ -217,8 +217,8 @@ def test_rules_are_measured_each():
             assert check.truncation.lower <= expected <= check.truncation.upper
         assert check.times_recommended == pytest.approx(check.rule.limit / found.limit)
     verdicts = {check.rule.limit: check.verdict for check in found.rules}
-    assert verdicts[600] is Verdict.HOLDS
-    assert recommend(*lengths(4, 2000), target=0.001).rules[0].verdict is Verdict.REFUTED
+    assert verdicts[600] is LimitVerdict.HOLDS
+    assert recommend(*lengths(4, 2000), target=0.001).rules[0].verdict is LimitVerdict.REFUTED
 
 
 def test_margins_are_multiples_of_the_mean():
@@ -227,7 +227,7 @@ def test_margins_are_multiples_of_the_mean():
     assert low.truncation.limit == math.ceil(1.2 * tokens.mean())
     assert high.truncation.limit == math.ceil(1.5 * tokens.mean())
     assert high.truncation.truncated == (tokens > high.truncation.limit).sum()
-    assert high.verdict is Verdict.REFUTED
+    assert high.verdict is LimitVerdict.REFUTED
 
 
 def test_categories_have_limits_of_their_own():

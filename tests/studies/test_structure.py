@@ -22,7 +22,7 @@ from pytest_tokenbudget.studies.structure.report import (
     write_structure,
 )
 from pytest_tokenbudget.studies.structure.segments import (
-    Kind,
+    SegmentKind,
     find_loop,
     segment,
     trace_structure,
@@ -279,23 +279,23 @@ def structure_of(pieces, ended=True, **more):
 
 def test_what_fits_within_a_budget():
     found = structure_of(ANSWER)
-    assert [fit(found, Kind.COMPUTATION, b) for b in (1, 2, 3)] == [
+    assert [fit(found, SegmentKind.COMPUTATION, b) for b in (1, 2, 3)] == [
         PartState.CUT_OFF,
         PartState.BEGUN,
         PartState.COMPLETE,
     ]
-    assert [fit(found, Kind.VERIFICATION, b) for b in (3, 4, 5)] == [
+    assert [fit(found, SegmentKind.VERIFICATION, b) for b in (3, 4, 5)] == [
         PartState.CUT_OFF,
         PartState.BEGUN,
         PartState.COMPLETE,
     ]
     without = structure_of([*ANSWER[:3], *ANSWER[5:]])
-    assert fit(without, Kind.VERIFICATION, 100) is PartState.NONE
+    assert fit(without, SegmentKind.VERIFICATION, 100) is PartState.NONE
     capped = structure_of(ANSWER[:3], ended=False)
-    assert fit(capped, Kind.VERIFICATION, 3) is PartState.UNKNOWN
-    assert fit(capped, Kind.COMPUTATION, 3) is PartState.BEGUN
+    assert fit(capped, SegmentKind.VERIFICATION, 3) is PartState.UNKNOWN
+    assert fit(capped, SegmentKind.COMPUTATION, 3) is PartState.BEGUN
     assert found.steps == 1
-    assert [found.tokens_of(k) for k in Kind] == [1, 2, 2, 3, 0]
+    assert [found.tokens_of(k) for k in SegmentKind] == [1, 2, 2, 3, 0]
 
 
 def test_thinking_is_segmented_on_its_own():
@@ -308,8 +308,8 @@ def test_thinking_is_segmented_on_its_own():
         "answer",
         "other",
     ]
-    assert len(found.of(Kind.ANSWER)) == 1
-    assert found.begun_at(Kind.ANSWER) == 8
+    assert len(found.of(SegmentKind.ANSWER)) == 1
+    assert found.begun_at(SegmentKind.ANSWER) == 8
     assert sum(found.tokens) == 10
 
 
@@ -523,7 +523,7 @@ def test_thinking_that_never_ended_leaves_the_parts_unknown():
     pieces = ["<think>", "2 + 3 = 5. ", *["so "] * 80]
     study.traces = {**study.traces, (problem.id, 0): trace_of(problem.id, pieces, 64)}
     found = analyse_structure(study)
-    assert found.at(64).part(Kind.ANSWER).traces["unknown"] == 1
+    assert found.at(64).part(SegmentKind.ANSWER).traces["unknown"] == 1
     assert found.traces[0].structure.thinking == len(found.traces[0].structure.segments)
 
 
