@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.simulated_gates import KINDS, RULES, Demand, Rule, count, table
+from benchmarks.simulated_gates import KINDS, RULES, DecisionRule, Threshold, count, table
 from benchmarks.test_simulated_gates import check
 
 PAIRS = 80
@@ -17,8 +17,8 @@ def test_gates_fail_as_often_as_they_say(kind):
     problems = 40 if kind.name.startswith("change") else 90
     found = []
     for name, rule in RULES.items():
-        given = {"margin": kind.loss} if rule["rule"] is Rule.NONINFERIOR else {}
-        demand = Demand(kind.threshold, kind.at_least, **rule, **given)
+        given = {"margin": kind.loss} if rule["rule"] is DecisionRule.NONINFERIOR else {}
+        demand = Threshold(kind.threshold, kind.at_least, **rule, **given)
         found.append(count(kind, name, demand, PAIRS, problems))
         check(found[-1], PAIRS, near=0.08)
     assert table(found).count("\n") == 1 + len(RULES)
