@@ -12,7 +12,6 @@ from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection.eval_fixtures import replaced, uses
 from pytest_tokenbudget.collection.selection import kinds_of, mode_of, model_under_test
 from pytest_tokenbudget.common.names import SESSION
-from pytest_tokenbudget.dry_run.parts import ModelRun
 from pytest_tokenbudget.engines.planning import (
     Kind,
     Need,
@@ -25,7 +24,7 @@ from pytest_tokenbudget.settings.option_flags import NamingTerminal
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.dry_run.memory import Memory
-    from pytest_tokenbudget.dry_run.parts import Book, PlannedPart
+    from pytest_tokenbudget.dry_run.parts import Book, ModelRun, PlannedPart
     from pytest_tokenbudget.models.resolution import ModelSpec
 
 
@@ -66,6 +65,7 @@ def report_dry_run(session: pytest.Session) -> bool | None:
 
 def planned_runs(session: Session, items: Sequence[pytest.Item]) -> list[ModelRun]:
     """What the tests would generate, model by model, in their order."""
+    from pytest_tokenbudget.dry_run.parts import ModelRun
     from pytest_tokenbudget.report.reporter import is_skipped
 
     needed: dict[ModelSpec, dict[str, None]] = {}
@@ -92,7 +92,7 @@ def planned_runs(session: Session, items: Sequence[pytest.Item]) -> list[ModelRu
 def _model(session: Session, spec: ModelSpec, kinds: Sequence[str]) -> ModelRun:
     from pytest_tokenbudget.core.engine import EngineError
     from pytest_tokenbudget.core.store import StoreError
-    from pytest_tokenbudget.dry_run.parts import Book
+    from pytest_tokenbudget.dry_run.parts import Book, ModelRun
     from pytest_tokenbudget.models.resolution import ModelError
     from pytest_tokenbudget.tasks.base import TaskError
 
