@@ -153,7 +153,7 @@ TASKS: Final = Extensions(
     },
     _no_function,
 )
-# A ``tasks.ruled.Rule``.
+# A ``tasks.ruled.JudgingRule``.
 SCORERS: Final = Extensions(
     "scorer",
     {

@@ -20,7 +20,7 @@ class VerdictGates:
         gates: All gates.
         place: The test.
         kept: Where judgements are kept.
-        verdicts: Holds thresholds against a finding; see :class:`registry.Judged`.
+        verdicts: Holds thresholds against a finding; see :class:`registry.GateSubject`.
     """
 
     def __init__(

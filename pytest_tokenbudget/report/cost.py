@@ -153,7 +153,7 @@ def cost_point(budget: int, table: Floats, price: Price | None) -> CostPoint:
 
     Args:
         budget: The budget.
-        table: Fields of :class:`Row` x problems x samples.
+        table: Fields of :class:`PaidAnswer` x problems x samples.
         price: The price, None for none.
     """
     import numpy as np
