@@ -120,7 +120,7 @@ def test_demands_that_nobody_judged_are_named(probe):
     result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines(
         [
-            "FAILED gates::--min-conformance limits* was not judged for nano*: call `conformance_*",
+            "FAILED gates::--min-conformance limits* was not judged for nano*: call `gates.check(conformance.*",
             "FAILED gates::--min-conformance soft* - for the same reason as gates::*limits*",
         ],
         consecutive=True,
