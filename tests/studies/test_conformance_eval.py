@@ -120,7 +120,7 @@ def test_demands_that_nobody_judged_are_named(probe):
     result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines(
         [
-            "FAILED gates::--min-conformance limits* was not judged for nano*: call `gates.check(conformance.*",
+            "FAILED gates::--min-conformance limits* was not judged for nano*: call `gates.check(*",
             "FAILED gates::--min-conformance soft* - for the same reason as gates::*limits*",
         ],
         consecutive=True,
@@ -132,7 +132,9 @@ def test_demands_that_nobody_judged_are_named(probe):
 def test_demands_without_the_eval_are_named(run):
     result = run("--min-conformance", "enforced")
     result.stdout.fnmatch_lines(
-        ["FAILED gates::--min-conformance enforced - *: no selected test judges it; call `conf*"]
+        [
+            "FAILED gates::--min-conformance enforced - *: no selected test judges it; call `gates.check(conf*"
+        ]
     )
 
 
