@@ -26,7 +26,7 @@ class ModelSpec:
         revision: Branch, tag or commit on the hub; None for files on disk.
         quantization: What the catalogue wants on CUDA; :func:`choose_quantization` decides.
         dtype: Type of the weights while they run; ``auto`` leaves it to the device.
-        context: Tokens that prompt and output may have together; None where nobody says.
+        context: Tokens that prompt and output may have together; None if it is not known.
         thinking: How the model marks its thinking; None where it does not think.
         kind: Where the model lies; of one that is served, where its tokenizer lies, ``server``
             where only the server has that.

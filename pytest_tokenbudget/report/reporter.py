@@ -33,6 +33,7 @@ from pytest_tokenbudget.settings import option_flags
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.plan import Plan
     from pytest_tokenbudget.core.study import Study
+    from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.registry import Across, Section
     from pytest_tokenbudget.report.folder import FromRecords, Reported
     from pytest_tokenbudget.report.json_files import RunInfo
@@ -233,10 +234,8 @@ class Reporter:
                 self._recorded_studies()
             elif self._store_changed():
                 self._load_studies(complete)
-        with self._noting():
-            self._load_records(complete)
-        with self._noting():
-            self._prepare_studies()
+        self._load_records(complete)
+        self._prepare_studies()
         if self.studies or self.records:
             with self._noting():
                 self._write()
@@ -248,8 +247,12 @@ class Reporter:
                 continue
             for study, _ in self.studies:
                 if study.kind == section.kind:
-                    spec = next(s for s in self.session.specs if s.alias == study.alias)
-                    registry.load(section.prepare)(self.session, spec, study)
+                    with self._noting():
+                        spec = self._spec(study.alias)
+                        registry.load(section.prepare)(self.session, spec, study)
+
+    def _spec(self, alias: str) -> ModelSpec:
+        return next(spec for spec in self.session.specs if spec.alias == alias)
 
     def _store_changed(self) -> bool:
         """Whether this session can have put a plan into the store; no other one opens it."""
@@ -283,7 +286,7 @@ class Reporter:
         from pytest_tokenbudget.core.load_study import load_study, tokens_generated
 
         session = self.session
-        spec = next(s for s in session.specs if s.alias == plan.alias)
+        spec = self._spec(plan.alias)
         own = registry.studies()[plan.kind].load
         if own is not None:
             loaded: tuple[Reported, int] = registry.load(own)(session, spec, plan, plans)
@@ -299,8 +302,9 @@ class Reporter:
         for records in registry.records():
             if any(records.key in record for record in self.records):
                 self.asked.add(records.key)
-                for report in registry.load(records.reports)(self.records):
-                    self.from_records.append((report, self._run_info(0, complete)))
+                with self._noting():
+                    for report in registry.load(records.reports)(self.records):
+                        self.from_records.append((report, self._run_info(0, complete)))
 
     def _recorded_studies(self) -> None:
         asked = {s.kind for s in registry.sections() if s.fixture in self.asked}
@@ -319,8 +323,7 @@ class Reporter:
 
         settings = self.session.settings
         if alias:
-            spec = next(s for s in self.session.specs if s.alias == alias)
-            settings = self.session.settings_of(spec)
+            settings = self.session.settings_of(self._spec(alias))
         began = datetime.datetime.fromtimestamp(self.started).astimezone()
         return RunInfo(
             settings=settings.record(),

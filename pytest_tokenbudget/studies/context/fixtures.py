@@ -27,8 +27,6 @@ def context_study(tokenbudget: Session, model: ModelSpec, task: Task) -> Context
     """
     from pytest_tokenbudget.studies.context.run import context_study_of
 
-    if tokenbudget.recordings is not None:
-        pytest.skip("what was recorded cannot be posed again: name the model or its server")
     return made_or_fail(lambda: context_study_of(tokenbudget, model))
 
 

@@ -7,7 +7,14 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.engines.planning import Kind, Need, SetupError, make_plan, switched
+from pytest_tokenbudget.engines.planning import (
+    Kind,
+    Need,
+    NotApplicableError,
+    SetupError,
+    make_plan,
+    switched,
+)
 from pytest_tokenbudget.studies.context.plan import all_posed, arms_in_use, fit_context
 
 if TYPE_CHECKING:
@@ -34,12 +41,15 @@ def context_study_of(session: Session, spec: ModelSpec) -> ContextStudy:
     """The context study of one model: its missing traces are generated first.
 
     Raises:
-        SetupError: If it cannot be made. It is raised again on every further call.
+        NotApplicableError: If there are recordings instead of a model.
+        SetupError: If it cannot be made. Both are raised again on every further call.
     """
 
     def make() -> ContextStudy:
         if session.recordings is not None:
-            raise SetupError("what was recorded cannot be posed again: name the model")
+            raise NotApplicableError(
+                "what was recorded cannot be posed again: name the model or its server"
+            )
         return make_context(session, session.looked_up(spec))
 
     return session.once((spec.alias, Kind.CONTEXT), make)

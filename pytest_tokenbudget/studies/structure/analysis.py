@@ -76,7 +76,7 @@ def structure_of(trace: Trace, study: Study) -> Structure:
     thinking_end = 0
     if study.thinking is not None:
         _, answer, open_at_end = split_thinking(trace, trace.text, study.thinking)
-        # Blank text after an open block is no answer, and text is the same whoever counts it.
+        # Blank text after an open block is no answer. The text does not depend on token counts.
         thinking_end = len(trace.text) if open_at_end else len(trace.text) - len(answer)
     return trace_structure(
         trace.text,
