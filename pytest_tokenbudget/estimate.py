@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
-from pytest_tokenbudget.common.console import show
+from pytest_tokenbudget.common.text_layout import show
 from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.engines.memory_estimate import (
     DTYPES,

@@ -284,7 +284,7 @@ SHARED: Final = Eval(
     unplanned={"llm": "pytest_tokenbudget.dry_run.dry_run:llm_note"},
     judged=GateSubject(
         fixture="study",
-        answers="pytest_tokenbudget.collection.judged_answers:main_answers",
+        answers="pytest_tokenbudget.collection.selection:main_answers",
         parameters=("budget",),
         budgets="pytest_tokenbudget.collection.selection:main_budgets",
     ),

@@ -237,7 +237,7 @@ class Session:
 
     def _make_study(self, spec: ModelSpec, kind: Kind) -> Study:
         from pytest_tokenbudget.core.gather import render
-        from pytest_tokenbudget.core.load_study import load_study
+        from pytest_tokenbudget.core.study import load_study
 
         spec = self.looked_up(spec)
         need = self.needs.get((spec.alias, kind), Need(all_budgets=True))
@@ -285,7 +285,7 @@ class Session:
         Raises:
             StoreError: If the store cannot be used.
         """
-        from pytest_tokenbudget.core.load_study import load_study
+        from pytest_tokenbudget.core.study import load_study
 
         if self.recordings is not None:
             with suppress(SetupError):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -335,3 +336,18 @@ def _refusal(name: str, user: str, definitions: Definitions | None, item: pytest
         f"results would belong to another {name}. {way} If {where} is not for evals, rename it or "
         "move it to where they do not see it; the shipped evals also run with --noconftest."
     )
+
+
+def evals_named(config: pytest.Config) -> bool:
+    """Whether the command selects shipped evals, by a marker or by their place."""
+    expression = str(config.getoption("markexpr", default="") or "")
+    if any(re.search(rf"\b{name}\b", expression) for name in registry.eval_markers()):
+        return True
+    for argument in config.args:
+        name = argument.split("::")[0]
+        if name.startswith("pytest_tokenbudget.evals"):
+            return True
+        path = config.invocation_params.dir / name
+        if path.exists() and path.resolve().is_relative_to(suite().resolve()):
+            return True
+    return False

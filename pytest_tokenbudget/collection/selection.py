@@ -14,12 +14,14 @@ from pytest_tokenbudget.collection.eval_fixtures import is_own, used_fixtures, u
 from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.common.package_files import suite
 from pytest_tokenbudget.common.xdist import visible_gpus
+from pytest_tokenbudget.core.answers import AnswersByBudget, study_answers
 from pytest_tokenbudget.engines.planning import Kind, Need
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.settings.option_flags import working_names
 from pytest_tokenbudget.settings.option_values import MODES
 
 if TYPE_CHECKING:
+    from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.settings.options import Settings
 
@@ -307,3 +309,21 @@ def model_under_test(item: pytest.Item) -> ModelSpec | None:
 
     spec = callspec.params.get("model")
     return spec if isinstance(spec, ModelSpec) else None
+
+
+def main_answers(session: Session, spec: ModelSpec, study: Study, mode: object) -> AnswersByBudget:
+    """The answers of the study that most evals share."""
+    return cut_answers(session, spec, study, Kind.MAIN)
+
+
+def sample_answers(
+    session: Session, spec: ModelSpec, study: Study, mode: object
+) -> AnswersByBudget:
+    """The answers of several samples a problem."""
+    return cut_answers(session, spec, study, Kind.STOCHASTIC)
+
+
+def cut_answers(session: Session, spec: ModelSpec, study: Study, kind: Kind) -> AnswersByBudget:
+    """The answers of a study, with the largest budget that the model has room for."""
+    usable = [b for b in session.budgets(spec, kind) if b not in study.left_out]
+    return AnswersByBudget(max(usable, default=study.largest), {"": study_answers(study)})

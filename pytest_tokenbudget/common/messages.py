@@ -1,9 +1,11 @@
-"""Words for error messages: what a value is, and which allowed name is the nearest."""
+"""Words for error messages, and checks of arguments that Python code passes in."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
+from operator import index
+from typing import Any
 
 from pytest_tokenbudget.common.outside_text import printable
 
@@ -36,3 +38,100 @@ def kind_of(value: object) -> str:
     if isinstance(value, Mapping):
         return "a table"
     return f"{value!r}"
+
+
+def whole_number(
+    name: str,
+    value: object,
+    least: int | None = None,
+    most: int | None = None,
+    *,
+    error: type[ValueError] = ValueError,
+) -> int:
+    """The value as an int.
+
+    Args:
+        name: What messages call the argument.
+        value: The argument.
+        least: The smallest number that is allowed; None for no bound.
+        most: The largest one, beside ``least``; None for no bound.
+        error: What is raised.
+
+    Raises:
+        ValueError: If it is not a whole number within the bounds; ``error`` is the type.
+    """
+    __tracebackhide__ = True
+    found: Any = value
+    try:
+        number = None if isinstance(value, bool) else index(found)
+    except TypeError:
+        number = None
+    within = number is not None and (least is None or number >= least)
+    if number is None or not within or (most is not None and number > most):
+        limits = "" if least is None else f" of at least {least:,}"
+        if least is not None and most is not None:
+            limits = f" from {least:,} to {most:,}"
+        raise error(f"{name} must be a whole number{limits}, not {described(value)}")
+    return number
+
+
+def real_number(
+    name: str,
+    value: object,
+    least: float,
+    most: float,
+    *,
+    error: type[ValueError] = ValueError,
+) -> float:
+    """The value as a float; see :func:`whole_number`.
+
+    Raises:
+        ValueError: If it is not a number from ``least`` to ``most``; ``error`` is the type.
+    """
+    __tracebackhide__ = True
+    found: Any = value
+    try:
+        number = None if isinstance(value, bool | str | bytes) else float(found)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or not least <= number <= most:
+        raise error(f"{name} must be a number from {least:g} to {most:g}, not {described(value)}")
+    return number
+
+
+def text(name: str, value: object, *, error: type[ValueError] = ValueError) -> str:
+    """The value as a str.
+
+    Raises:
+        ValueError: If it is not a str with a character that is not a space; ``error`` is the type.
+    """
+    __tracebackhide__ = True
+    if not isinstance(value, str) or not value.strip():
+        raise error(f"{name} must be a text that is not empty, not {described(value)}")
+    return value
+
+
+def mapping(name: str, value: object, *, error: type[ValueError] = ValueError) -> Mapping[str, Any]:
+    """The value as a mapping.
+
+    Raises:
+        ValueError: If it is none; ``error`` is the type.
+    """
+    __tracebackhide__ = True
+    if not isinstance(value, Mapping):
+        raise error(f"{name} must be a mapping, such as a dict, not {described(value)}")
+    return value
+
+
+def described(value: object) -> str:
+    """A value in words that fit into a sentence."""
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, dict):
+        return "a dict"
+    if isinstance(value, int) and value.bit_length() > 256:
+        return "a number of more than 70 digits"  # Python refuses to write very long ones
+    if value is None or isinstance(value, str | int | float):
+        shown = kind_of(value)
+        return shown if len(shown) <= 80 else f"{shown[:77]}..."
+    return f"an object of type {type(value).__name__}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import sys
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -110,3 +112,12 @@ def rule(name: str, tail: str, width: int) -> str:
     title = f" {shorten(shown, width - 8)} "
     left = (width - cells(title)) // 2
     return "-" * left + title + "-" * (width - cells(title) - left)
+
+
+def show(text: str) -> None:
+    """Print a text; that a reader (head, a pager that was left) had enough of it is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain of that.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

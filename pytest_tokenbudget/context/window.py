@@ -15,14 +15,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pytest_tokenbudget.common.argument_checks import described, whole_number
-from pytest_tokenbudget.context.window_alignment import (
+from pytest_tokenbudget.common.messages import described, whole_number
+from pytest_tokenbudget.context.chat import (
+    Chat,
+    Decode,
+    Message,
     Range,
     complement,
     merged,
 )
-from pytest_tokenbudget.context.window_chat import Chat, Decode, Message
-from pytest_tokenbudget.context.window_conversation import (
+from pytest_tokenbudget.context.conversation import (
     Conversation,
 )
 from pytest_tokenbudget.settings.context_limits import (

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pytest_tokenbudget.context.window import ContextWindow, Dropped, bos_kept, chosen_ids
-from pytest_tokenbudget.context.window_alignment import (
+from pytest_tokenbudget.context.chat import (
+    Message,
     Range,
     complement,
     dropped_ranges,
     merged,
 )
-from pytest_tokenbudget.context.window_chat import Message
-from pytest_tokenbudget.context.window_conversation import Conversation, Piece, Unit, joined
+from pytest_tokenbudget.context.conversation import Conversation, Piece, Unit, joined
+from pytest_tokenbudget.context.window import ContextWindow, Dropped, bos_kept, chosen_ids
 from pytest_tokenbudget.settings.context_limits import check_limit
 
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
-from pytest_tokenbudget.common.argument_checks import described
+from pytest_tokenbudget.common.messages import described
+from pytest_tokenbudget.context.chat import Range
+from pytest_tokenbudget.context.conversation import Conversation, Piece, Unit
 from pytest_tokenbudget.context.window import ContextWindow, Strategy
-from pytest_tokenbudget.context.window_alignment import Range
-from pytest_tokenbudget.context.window_conversation import Conversation, Piece, Unit
 from pytest_tokenbudget.context.window_making import (
     fits,
     whole_window,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pytest_tokenbudget.common.argument_checks import described
+from pytest_tokenbudget.common.messages import described
+from pytest_tokenbudget.context.chat import Message
+from pytest_tokenbudget.context.conversation import SYSTEM_ROLES, Conversation, Piece
 from pytest_tokenbudget.context.window import ContextWindow, Strategy
-from pytest_tokenbudget.context.window_chat import Message
-from pytest_tokenbudget.context.window_conversation import SYSTEM_ROLES, Conversation, Piece
 from pytest_tokenbudget.context.window_making import (
     fits,
     whole_window,

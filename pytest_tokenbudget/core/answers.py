@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_tokenbudget.common.patterns import matches
 from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.trace import Outcome
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.tasks.problem import Problem
+
+
+def matches(patterns: Sequence[str], names: Iterable[str]) -> bool:
+    """Whether one of the names is meant; no pattern means all."""
+    return not patterns or any(fnmatchcase(name, p) for p in patterns for name in names)
+
 
 # What a problem is sorted by besides its category.
 LABELS = ("framing", "game")

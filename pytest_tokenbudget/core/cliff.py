@@ -22,12 +22,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.core.curve import check_axis
 from pytest_tokenbudget.core.saturation import _first, _points, _rounded_up
+from pytest_tokenbudget.core.scoring import scores
+from pytest_tokenbudget.core.study import Study
+from pytest_tokenbudget.settings.options import DEFAULT_CLIFF_BUDGETS
 from pytest_tokenbudget.stats.intervals import Estimate, Floats
 from pytest_tokenbudget.stats.resampling import (
     REPLICATES,
@@ -39,6 +44,9 @@ from pytest_tokenbudget.stats.resampling import (
     problem_weights,
     sign_test,
 )
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.stats.intervals import Floats
 
 
 class CliffStatus(StrEnum):
@@ -308,3 +316,49 @@ def _needed_place(behind: Floats, top: int, most: int, problems: int) -> int | N
         if least > 0:
             wanted = min(wanted, problems / least**2)
     return max(problems + 1, math.ceil(wanted)) if math.isfinite(wanted) else None
+
+
+def cliff_budgets(study: Study) -> tuple[int, ...]:
+    """Budgets between which the cliff is looked for: of those asked for, what traces reach to.
+
+    Where recorded runs know too few of these for a cliff, all that were recorded take their place.
+    """
+    study = study.cliff_study
+    asked = study.cliff_budgets or DEFAULT_CLIFF_BUDGETS
+    known = study.usable(asked)
+    return study.budgets if study.source is not None and len(known) < 3 else known
+
+
+def out_of_reach(study: Study) -> str:
+    return f"traces reach to {plural(study.reach, 'token')}, below the smallest budget of the cliff"
+
+
+def correct_at(study: Study, budgets: tuple[int, ...]) -> Floats:
+    """Whether answers are right, problems x samples x budgets; NaN where an error left none."""
+    import numpy as np
+
+    shape = (len(study.complete), study.samples)
+    return np.stack([scores(study.judged(b)).reshape(shape) for b in budgets], axis=2)
+
+
+def study_cliff(study: Study) -> Cliff:
+    """Where accuracy rises most steeply between budgets; computed once a study.
+
+    Raises:
+        ValueError: If no problem has all its traces, or no budget of the cliff is within reach.
+    """
+    study = study.cliff_study
+    return study.once(_find, study, cliff_budgets(study))
+
+
+def _find(study: Study, budgets: tuple[int, ...]) -> Cliff:
+    from pytest_tokenbudget.core.cliff import find_cliff
+
+    if not study.complete:
+        raise ValueError(
+            f"no problem of {study.task.name} has all its traces of {study.alias} to "
+            f"{study.reach} tokens: there is nothing to analyse"
+        )
+    if not budgets:
+        raise ValueError(f"{study.alias}: {out_of_reach(study)}")
+    return find_cliff(budgets, correct_at(study, budgets))

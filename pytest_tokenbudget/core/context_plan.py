@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from pytest_tokenbudget.context.conversation import Conversation
 from pytest_tokenbudget.context.window import ContextWindow
-from pytest_tokenbudget.context.window_conversation import Conversation
 from pytest_tokenbudget.settings.context_limits import WHOLE, ContextLimit
 from pytest_tokenbudget.tasks.judges import judge_contains
 

@@ -15,9 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pytest_tokenbudget.core import checksums
-from pytest_tokenbudget.core.checksums import FILES, SERVERS, WINDOWS, ChecksummedTable, Value
 from pytest_tokenbudget.core.store_file import StoreError, connect, explained, identity
+from pytest_tokenbudget.core.store_tables import (
+    FILES,
+    SERVERS,
+    WINDOWS,
+    ChecksummedTable,
+    Value,
+    has_checksum,
+    keep_damaged,
+    write_checksums,
+)
 
 MOST_NAMED = 10
 KEEP_PLANS = 30 * 86_400.0
@@ -125,9 +133,9 @@ class Journal:
         keys = [row[: len(kind.key)] for row in rows]
         marks = ", ".join("?" for _ in kind.columns)
         with self._transaction() as db:
-            checksums.keep_damaged(db, kind, keys)
+            keep_damaged(db, kind, keys)
             db.executemany(f"INSERT OR REPLACE INTO {kind.table} VALUES ({marks})", rows)
-            checksums.sign(db, kind, keys)
+            write_checksums(db, kind, keys)
 
     def _read(
         self, kind: ChecksummedTable, keys: Sequence[Sequence[Value]], name: str
@@ -140,7 +148,7 @@ class Journal:
                 row = self._db.execute(
                     f"SELECT {kind.intact('r')} FROM {kind.table} r WHERE {kind.where('r')}", key
                 ).fetchone()
-                gone = row is None and checksums.signed(self._db, kind, key)
+                gone = row is None and has_checksum(self._db, kind, key)
                 if gone or (row is not None and not row[0]):
                     self._note_damage(f"{name} {key[-1]!s}")
                 elif row is not None:

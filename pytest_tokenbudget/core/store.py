@@ -12,14 +12,23 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_tokenbudget.core import checksums
-from pytest_tokenbudget.core.checksums import PROMPTS, TRACES
 from pytest_tokenbudget.core.engine import Generated, Request
 from pytest_tokenbudget.core.journal import PlanRow
 from pytest_tokenbudget.core.shares import STALE, Shares, Want, named
 from pytest_tokenbudget.core.store_file import StoreError
+from pytest_tokenbudget.core.store_tables import (
+    PROMPTS,
+    TRACES,
+    StoredPrompt,
+    delete_rows,
+    keep_damaged,
+    pack,
+    row_checksum,
+    trace_of,
+    unpack,
+    write_checksums,
+)
 from pytest_tokenbudget.core.trace import StopReason, Trace
-from pytest_tokenbudget.core.trace_rows import StoredPrompt, pack, trace_of, unpack
 
 if TYPE_CHECKING:
     import sqlite3
@@ -121,8 +130,8 @@ class TraceStore(Shares):
         damaged = db.execute(
             f"SELECT key FROM traces t WHERE key = ? AND NOT {TRACES.intact('t')}", (request.key,)
         ).fetchall()
-        checksums.keep_damaged(db, TRACES, damaged)
-        checksums.forget(db, TRACES, damaged)
+        keep_damaged(db, TRACES, damaged)
+        delete_rows(db, TRACES, damaged)
         superseded = db.execute(
             f"SELECT 1 FROM traces t WHERE key = :key AND {STALE}",
             {"key": request.key, "run": self.run, "fresh": fresh},
@@ -133,10 +142,10 @@ class TraceStore(Shares):
                 " WHERE key = ? AND stop_reason != 'error'",
                 (request.key,),
             )
-            checksums.forget(db, TRACES, [(request.key,)])
+            delete_rows(db, TRACES, [(request.key,)])
         db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (request.key, self.owner))
         if self._noted(db, result, text, offsets):
-            checksums.sign(db, TRACES, [(request.key,)])
+            write_checksums(db, TRACES, [(request.key,)])
             return True
         changed = db.execute(
             "INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -173,7 +182,7 @@ class TraceStore(Shares):
             ),
         ).rowcount
         if changed:
-            checksums.sign(db, TRACES, [(request.key,)])
+            write_checksums(db, TRACES, [(request.key,)])
         return bool(changed)
 
     def _noted(
@@ -239,7 +248,7 @@ class TraceStore(Shares):
             traces = {}
             for key, checksum, types, *values in rows:
                 name = names[key]
-                if checksums.row_checksum(types, *values) == checksum:
+                if row_checksum(types, *values) == checksum:
                     traces[name] = trace_of(values, name, prompts[name[0]], reach)
                 else:
                     self._note_damage(named(*name))

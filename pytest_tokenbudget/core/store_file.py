@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pytest_tokenbudget.common.outside_text import PrintableError
-from pytest_tokenbudget.core.store_schema import (
+from pytest_tokenbudget.core.store_tables import (
     SCHEMA_VERSION,
     STATES,
     migrate,

@@ -6,16 +6,17 @@ All that a report shows is computed here, once, on first use.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.core.engine import Decoding
-from pytest_tokenbudget.core.scoring import JudgedCut, judge
-from pytest_tokenbudget.core.study_cache import Once
+from pytest_tokenbudget.core.plan import Plan
+from pytest_tokenbudget.core.scoring import JudgedCut, judge, verdict_changes
+from pytest_tokenbudget.core.store import StoredPrompt, TraceStore
 from pytest_tokenbudget.core.trace import (
     Outcome,
     StopReason,
@@ -24,7 +25,6 @@ from pytest_tokenbudget.core.trace import (
     check_budgets,
 )
 from pytest_tokenbudget.core.unknown_blocks import unknown_block
-from pytest_tokenbudget.core.verdicts_by_token import verdict_changes
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
 
@@ -36,9 +36,54 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.core.saturation import Saturation
     from pytest_tokenbudget.models.prices import Price
 
-PLAIN = "plain"
-
+Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
+
+
+class Once:
+    """Keeps the results of analyses, and facts about a study that become known later."""
+
+    def once(
+        self,
+        make: Callable[Arguments, Value],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Value:
+        """The result of ``make(*args, **kwargs)``, computed on the first call only.
+
+        The function and all its arguments are the key, so a call with other arguments computes
+        another result. Arguments that cannot be hashed are compared by identity. Pass a function
+        that outlives the call: each lambda is a key of its own.
+        """
+        kept: dict[Hashable, tuple[Any, tuple[object, ...]]] = self.__dict__.setdefault("_made", {})
+        given = (make, *args, *(part for pair in sorted(kwargs.items()) for part in pair))
+        key = tuple(map(_key, given))
+        if key not in kept:
+            # The arguments are kept too: an identity is unique only while its object lives.
+            kept[key] = make(*args, **kwargs), given
+        made: Value = kept[key][0]
+        return made
+
+    def attach(self, name: str, value: object) -> None:
+        """Store a fact about the study under a name; it replaces what was stored there."""
+        self.__dict__.setdefault("_attached", {})[name] = value
+
+    def attached(self, name: str) -> object:
+        """The fact stored under a name; None if there is none."""
+        facts: dict[str, object] = self.__dict__.get("_attached", {})
+        return facts.get(name)
+
+
+def _key(value: object) -> Hashable:
+    try:
+        hash(value)
+    except TypeError:
+        return type(value), id(value)
+    # 1, 1.0 and True are equal, and different arguments.
+    return type(value), value
+
+
+PLAIN = "plain"
 
 
 @dataclass(eq=False)
@@ -361,3 +406,45 @@ class Study(Once):
                 for tokens, now in changes:
                     right[row, tokens - 1 :] = now
         return right
+
+
+def load_study(store: TraceStore, plan: Plan, task: Task, problems: Sequence[Problem]) -> Study:
+    """The study of a plan with the traces that are there, all or not.
+
+    Args:
+        store: Holds prompts and traces.
+        plan: What was planned.
+        task: Scores the answers.
+        problems: The problems of the plan.
+    """
+    prompts = _prompts(store, plan, problems)
+    traces = store.load(plan.names(problems, prompts), prompts, plan.cap)
+    return Study(
+        alias=plan.alias,
+        identity=plan.identity,
+        task=task,
+        problems=tuple(problems),
+        traces=traces,
+        samples=plan.samples,
+        thinking=plan.format,
+        mode=plan.mode,
+        budgets=plan.budgets,
+        margin=plan.margin,
+        left_out=plan.left_out,
+        decoding=plan.decoding,
+        reach=plan.cap,
+        kind=plan.kind,
+        cliff_budgets=plan.cliff_budgets,
+    )
+
+
+def tokens_generated(store: TraceStore, plan: Plan, problems: Sequence[Problem]) -> int:
+    """Output tokens that the store's run generated for a plan."""
+    names = plan.names(problems, _prompts(store, plan, problems))
+    return store.generated(plan.model, names)[1]
+
+
+def _prompts(store: TraceStore, plan: Plan, problems: Sequence[Problem]) -> dict[str, StoredPrompt]:
+    renders = plan.renders(problems)
+    known = store.prompts(plan.model, list(dict.fromkeys(renders.values())))
+    return {pid: known[key] for pid, key in renders.items() if key in known}

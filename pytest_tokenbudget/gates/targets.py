@@ -12,7 +12,7 @@ from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection.eval_fixtures import uses
 from pytest_tokenbudget.common.messages import nearest
 from pytest_tokenbudget.common.names import DISABLED, OFF
-from pytest_tokenbudget.common.patterns import matches
+from pytest_tokenbudget.core.answers import matches
 from pytest_tokenbudget.gates.table import CONFORMANCE, SATURATION, Gate
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_tokenbudget.common.argument_checks import described
+from pytest_tokenbudget.common.messages import described
 from pytest_tokenbudget.common.outside_text import PrintableError
 
 if TYPE_CHECKING:

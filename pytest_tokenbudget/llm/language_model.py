@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from pytest_tokenbudget.common.argument_checks import described, real_number, whole_number
+from pytest_tokenbudget.common.messages import described, real_number, whole_number
 from pytest_tokenbudget.engines.planning import Kind, SetupError, placed, sampling_of
 from pytest_tokenbudget.llm.generation import (
     Conversation,

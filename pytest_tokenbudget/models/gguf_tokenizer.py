@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_tokenbudget.common.argument_checks import described, mapping
+from pytest_tokenbudget.common.messages import described, mapping
 from pytest_tokenbudget.common.outside_files import check_regular
 from pytest_tokenbudget.common.outside_text import PrintableError
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_tokenbudget import registry
-from pytest_tokenbudget.collection.named_evals import evals_named
+from pytest_tokenbudget.collection.eval_fixtures import evals_named
 from pytest_tokenbudget.common.names import (
     CONFIGURED,
     HOOKS,

@@ -15,7 +15,7 @@ from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import wrapped
 from pytest_tokenbudget.dry_run import dry_run
 from pytest_tokenbudget.gates import plugin as gates_plugin
-from pytest_tokenbudget.pytest_session import incomplete_study, preflight
+from pytest_tokenbudget.pytest_session import preflight
 from pytest_tokenbudget.pytest_session.start import start
 from pytest_tokenbudget.report import interrupts, reporter
 from pytest_tokenbudget.settings.option_flags import named_in_errors
@@ -95,7 +95,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     yield
-    incomplete_study.fail_if_incomplete(item)
+    preflight.fail_if_incomplete(item)
 
 
 @pytest.hookimpl(wrapper=True)

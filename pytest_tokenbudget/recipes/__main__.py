@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from pytest_tokenbudget.common.console import show
+from pytest_tokenbudget.common.text_layout import show
 from pytest_tokenbudget.models.allocation_table import EXPLICIT
 from pytest_tokenbudget.models.catalogue import not_among
 from pytest_tokenbudget.models.resolution import ModelError, load_catalogue

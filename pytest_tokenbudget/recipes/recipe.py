@@ -8,8 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_tokenbudget.common.argument_checks import real_number, text, whole_number
-from pytest_tokenbudget.common.messages import kind_of, nearest
+from pytest_tokenbudget.common.messages import kind_of, nearest, real_number, text, whole_number
 from pytest_tokenbudget.common.outside_files import FileError, read_json
 from pytest_tokenbudget.common.outside_text import PrintableError
 from pytest_tokenbudget.models.allocation_table import (

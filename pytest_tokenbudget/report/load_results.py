@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_tokenbudget.common.argument_checks import described
+from pytest_tokenbudget.common.messages import described
 from pytest_tokenbudget.common.outside_files import FileError, read_json
 from pytest_tokenbudget.common.outside_text import PrintableError
 from pytest_tokenbudget.recorded.files import EARLIER

@@ -16,9 +16,8 @@ from typing import TextIO
 
 from pytest_tokenbudget.common.text_layout import plural, shorten
 from pytest_tokenbudget.core.plan import Plan
+from pytest_tokenbudget.core.process_states import PROBING, WAITING, waits
 from pytest_tokenbudget.core.store import PlanRow, StoreError, TraceStore
-from pytest_tokenbudget.core.tally import PROBING
-from pytest_tokenbudget.core.waiting import WAITING, waits
 from pytest_tokenbudget.models.own_settings import KEYS
 from pytest_tokenbudget.report.progress_counts import Bar, PlanProgress, clock
 

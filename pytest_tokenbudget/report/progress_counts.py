@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pytest_tokenbudget.core.plan import Plan
+from pytest_tokenbudget.core.process_states import GENERATING
 from pytest_tokenbudget.core.store import PlanRow, TraceStore
-from pytest_tokenbudget.core.tally import GENERATING
 from pytest_tokenbudget.report.remaining import TraceLength, expected_tokens
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_tokenbudget import registry
-from pytest_tokenbudget.collection.eval_fixtures import replaced, uses
-from pytest_tokenbudget.collection.named_evals import evals_named
+from pytest_tokenbudget.collection.eval_fixtures import evals_named, replaced, uses
 from pytest_tokenbudget.collection.selection import (
     kinds_of,
     mode_of,
@@ -283,7 +282,7 @@ class Reporter:
 
     def _load(self, plan: Plan, plans: list[Plan]) -> tuple[Reported, int]:
         """The study of a plan, and the tokens that this run generated for it."""
-        from pytest_tokenbudget.core.load_study import load_study, tokens_generated
+        from pytest_tokenbudget.core.study import load_study, tokens_generated
 
         session = self.session
         spec = self._spec(plan.alias)

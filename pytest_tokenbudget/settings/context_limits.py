@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from pytest_tokenbudget.common.argument_checks import described, whole_number
+from pytest_tokenbudget.common.messages import described, whole_number
 from pytest_tokenbudget.common.outside_text import PrintableError
 
 DEFAULT_NEW = 512

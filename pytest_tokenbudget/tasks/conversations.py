@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from pytest_tokenbudget.context.window_conversation import SYSTEM_ROLES
+from pytest_tokenbudget.context.conversation import SYSTEM_ROLES
 from pytest_tokenbudget.tasks import recall
 from pytest_tokenbudget.tasks.base import AnswerVerdict, Task
 from pytest_tokenbudget.tasks.problem import Message, Problem

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from pytest_tokenbudget.common.argument_checks import described, whole_number
+from pytest_tokenbudget.common.messages import described, whole_number
 from pytest_tokenbudget.texts.token_texts import (
     REPLACEMENT,
     Decode,

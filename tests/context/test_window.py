@@ -23,6 +23,7 @@ from window_chats import (
     tokenizer,
 )
 
+from pytest_tokenbudget.context.chat import complement, dropped_ranges, merged
 from pytest_tokenbudget.context.window import (
     Chat,
     ContextError,
@@ -32,7 +33,6 @@ from pytest_tokenbudget.context.window import (
     generation_room,
     prompt_room,
 )
-from pytest_tokenbudget.context.window_alignment import complement, dropped_ranges, merged
 from pytest_tokenbudget.context.window_strategies import (
     KeepEnds,
     KeepFirst,

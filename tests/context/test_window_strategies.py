@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from window_chats import chat, conversation, decode, encode, say
 
+from pytest_tokenbudget.context.conversation import passages, relevance, words
 from pytest_tokenbudget.context.window import ContextError, ContextWindow, Conversation
-from pytest_tokenbudget.context.window_conversation import passages
-from pytest_tokenbudget.context.window_importance import relevance, words
 from pytest_tokenbudget.context.window_strategies import (
     STRATEGIES,
     Importance,

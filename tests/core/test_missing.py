@@ -4,7 +4,7 @@ from runs import Engines, combined
 
 from pytest_tokenbudget.core.engine import EngineError, Generated
 from pytest_tokenbudget.core.trace import StopReason, Trace
-from pytest_tokenbudget.pytest_session.incomplete_study import sentence
+from pytest_tokenbudget.pytest_session.preflight import sentence
 
 pytest_plugins = ["run_fixtures"]
 pytestmark = pytest.mark.usefixtures("quick_figures")

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.core.engine import Decoding
-from pytest_tokenbudget.core.load_study import load_study
 from pytest_tokenbudget.core.plan import Plan, render_key, trace_key
 from pytest_tokenbudget.core.store import StoredPrompt, TraceStore
+from pytest_tokenbudget.core.study import load_study
 from pytest_tokenbudget.core.trace import ThinkingFormat
 from pytest_tokenbudget.models.thinking_formats import builtin_formats
 from pytest_tokenbudget.tasks.registry import load_task

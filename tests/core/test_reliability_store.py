@@ -20,9 +20,9 @@ import pytest
 from runs import SUITE, finish, rows, start, wait_for
 from test_gather import stop
 
-from pytest_tokenbudget.core.load_study import load_study
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.store import StoreError, TraceStore
+from pytest_tokenbudget.core.study import load_study
 from pytest_tokenbudget.tasks.registry import load_task
 
 pytestmark = [

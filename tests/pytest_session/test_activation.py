@@ -24,7 +24,6 @@ LOADED = {
     "pytest_tokenbudget.settings.option_values",
     "pytest_tokenbudget.settings.options",
     "pytest_tokenbudget.collection",
-    "pytest_tokenbudget.collection.named_evals",
     "pytest_tokenbudget.common",
     "pytest_tokenbudget.common.extensions",
     "pytest_tokenbudget.common.names",

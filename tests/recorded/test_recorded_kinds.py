@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 from recordings import load, record, refused, words, write
 
-from pytest_tokenbudget.core.study_cliff import cliff_budgets
+from pytest_tokenbudget.core.cliff import cliff_budgets
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.recorded.files import load_recordings
 from pytest_tokenbudget.report.limits import limit_answer, recommended_limits

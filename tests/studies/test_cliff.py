@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from studies import make_study
 
-from pytest_tokenbudget.core.cliff import CliffStatus, find_cliff
-from pytest_tokenbudget.core.study_cliff import cliff_budgets
+from pytest_tokenbudget.core.cliff import CliffStatus, cliff_budgets, find_cliff
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.stats.resampling import bootstrap_mean

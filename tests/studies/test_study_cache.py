@@ -7,7 +7,7 @@ import pytest
 from test_allocation_eval import make as make_thinking
 from test_scenarios_eval import make as make_scenarios
 
-from pytest_tokenbudget.core.study_cache import Once
+from pytest_tokenbudget.core.study import Once
 from pytest_tokenbudget.models.prices import Price
 from pytest_tokenbudget.models.resolution import ModelSpec
 from pytest_tokenbudget.report.cost import cost_report

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from studies import NumberTask
 
-from pytest_tokenbudget.core import verdicts_by_token as by_token
-from pytest_tokenbudget.core.scoring import judge
+from pytest_tokenbudget.core import scoring
+from pytest_tokenbudget.core.scoring import judge, verdict_changes
 from pytest_tokenbudget.core.trace import StopReason, ThinkingFormat, Trace
-from pytest_tokenbudget.core.verdicts_by_token import verdict_changes
 from pytest_tokenbudget.tasks.base import NO_ANSWER
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.registry import load_task
@@ -167,7 +166,7 @@ def test_few_cuts_are_judged(monkeypatch):
         judged.append(cut.budget)
         return judge(task, problem, cut)
 
-    monkeypatch.setattr(by_token, "judge", watched)
+    monkeypatch.setattr(scoring, "judge", watched)
     task, problem = task_of("number", "4")
     steps = "They have 3 + 1 = 4 apples.\n" * 200
     trace = make(f"{steps}#### 4\n{steps}", [3], StopReason.EOS, 1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.core.cliff import cliff_budgets, correct_at, study_cliff
 from pytest_tokenbudget.core.study import Study
-from pytest_tokenbudget.core.study_cliff import cliff_budgets, correct_at, study_cliff
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.stats.points import ByBudget
 

@@ -20,7 +20,7 @@ def budgets_under_test(session: Session, spec: ModelSpec) -> tuple[int, ...]:
         pytest.UsageError: If no study can be made of what was recorded.
     """
     if session.recordings is not None:
-        from pytest_tokenbudget.core.study_cliff import cliff_budgets
+        from pytest_tokenbudget.core.cliff import cliff_budgets
 
         if not session.recordings.holds(spec, Kind.MAIN):
             return ()

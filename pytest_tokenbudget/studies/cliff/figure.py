@@ -37,7 +37,7 @@ def cliff_figure(study: Study, directory: Path) -> list[Path]:
     Returns:
         The two files, or none where no problem has all its traces.
     """
-    from pytest_tokenbudget.core.study_cliff import cliff_budgets
+    from pytest_tokenbudget.core.cliff import cliff_budgets
     from pytest_tokenbudget.studies.cliff.analysis import analyse_cliff
 
     if not study.complete or not cliff_budgets(study) or not analyse_cliff(study).cliff.steps:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common.text_layout import MAX_WIDTH, columns, count, listed, plural, wrapped
+from pytest_tokenbudget.core.cliff import cliff_budgets, out_of_reach
 from pytest_tokenbudget.core.study import Study
-from pytest_tokenbudget.core.study_cliff import cliff_budgets, out_of_reach
 from pytest_tokenbudget.report.files import to_plain, to_record, write_json
 from pytest_tokenbudget.report.json_files import RunInfo, answer_record, file_stem, header
 from pytest_tokenbudget.studies.cliff.analysis import analyse_cliff

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import filelock
 import pytest
 
-from pytest_tokenbudget.core.tally import PROBING, published
+from pytest_tokenbudget.core.process_states import PROBING, published
 from pytest_tokenbudget.engines.planning import Kind, Need, SetupError, make_plan
 from pytest_tokenbudget.engines.transformers_probes import probed
 

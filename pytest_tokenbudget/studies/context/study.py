@@ -15,8 +15,7 @@ from pytest_tokenbudget.core.context_plan import (
     WindowKey,
 )
 from pytest_tokenbudget.core.scoring import JudgedCut, judge
-from pytest_tokenbudget.core.study import Study
-from pytest_tokenbudget.core.study_cache import Once
+from pytest_tokenbudget.core.study import Once, Study
 from pytest_tokenbudget.core.trace import Outcome, StopReason, Trace
 from pytest_tokenbudget.tasks.conversations import Arm, ConversationCase
 from pytest_tokenbudget.tasks.problem import Problem

@@ -19,7 +19,7 @@ EVAL = Eval(
     studies=(StudyKind(kind="stochastic", fixture="stochastic_study", modes=False, recorded=True),),
     judged=GateSubject(
         fixture="stochastic_study",
-        answers="pytest_tokenbudget.collection.judged_answers:sample_answers",
+        answers="pytest_tokenbudget.collection.selection:sample_answers",
         parameters=("sample_budget",),
         budgets="pytest_tokenbudget.collection.selection:sample_budgets",
         by_option=False,

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.core.cliff import cliff_budgets, study_cliff
 from pytest_tokenbudget.core.study import Study
-from pytest_tokenbudget.core.study_cliff import cliff_budgets, study_cliff
 from pytest_tokenbudget.core.trace import Cut, Outcome, Trace
 from pytest_tokenbudget.stats.points import ByBudget
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.core import forced
-from pytest_tokenbudget.core.load_study import load_study
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.store import TraceStore
+from pytest_tokenbudget.core.study import load_study
 from pytest_tokenbudget.engines.planning import Kind
 from pytest_tokenbudget.studies.thinking.study import ContinuedTrace, ThinkingStudy
 from pytest_tokenbudget.tasks.base import Task

@@ -16,8 +16,7 @@ from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.core.forced import ForcedAnswerKey
 from pytest_tokenbudget.core.forcing import Forcing, ended_within
 from pytest_tokenbudget.core.scoring import JudgedCut, judge
-from pytest_tokenbudget.core.study import Study
-from pytest_tokenbudget.core.study_cache import Once
+from pytest_tokenbudget.core.study import Once, Study
 from pytest_tokenbudget.core.trace import Outcome, StopReason, ThinkingFormat, Trace
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
