@@ -11,10 +11,12 @@ from pytest_tokenbudget.baselines.run_statistics import Pair
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import (
     MAX_WIDTH,
-    aligned,
+    Table,
     columns,
     count,
+    p_value,
     percent,
+    point_change,
     rule,
     shorten,
     wrapped,
@@ -23,7 +25,6 @@ from pytest_tokenbudget.report.files import safe_name, to_record, write_json
 from pytest_tokenbudget.studies.saturation.figure import saturation_overlay
 
 SCHEMA = "tokenbudget-models/1"
-_HEADINGS = ("from", "to", "accuracy %", "change [95 %]", "p (Holm)")
 SHOWN = 10
 """Pairs on the terminal, unless all are asked for."""
 
@@ -57,7 +58,7 @@ def models_lines(
     lines = [rule(f"{len(compared.names)} models", about, width)]
     many = len(compared.pairs)
     pairs = compared.pairs if every or many <= SHOWN else _most_decisive(compared.pairs)
-    lines += _table(pairs)
+    lines += _table(pairs).lines(width)
     sentences = [f"p: exact McNemar, adjusted by Holm for {count(many)} pairs"] if many > 1 else []
     if len(pairs) < many:
         sentences.append(
@@ -88,27 +89,18 @@ def _most_decisive(pairs: Sequence[Pair]) -> list[Pair]:
     return sorted(pairs, key=decisive)[:SHOWN]
 
 
-def _table(pairs: Sequence[Pair]) -> list[str]:
-    numbers = [_HEADINGS[2:], *map(_numbers, pairs)]
-    taken = sum(max(map(len, column)) + 1 for column in zip(*numbers, strict=True))
-    # Two names share the rest of the line.
-    room = (MAX_WIDTH - taken - 1) // 2
-    names = [_HEADINGS[:2]]
-    names += [
-        (shorten(printable(pair.first), room), shorten(printable(pair.second), room))
-        for pair in pairs
-    ]
-    return aligned([(*both, *own) for both, own in zip(names, numbers, strict=True)], left=2)
-
-
-def _numbers(pair: Pair) -> tuple[str, ...]:
-    accuracy = pair.change.accuracy
-    value, low, high = (100 * x + 0.0 for x in accuracy.difference[:3])
-    return (
-        f"{percent(accuracy.before)} -> {percent(accuracy.after)}",
-        f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
-        "<0.001" if pair.p_holm < 0.001 else f"{pair.p_holm:.3f}",
-    )
+def _table(pairs: Sequence[Pair]) -> Table:
+    table = Table("from", "to", "accuracy %", "change [95 %]", "p (Holm)", left=(0, 1))
+    for pair in pairs:
+        accuracy = pair.change.accuracy
+        table.add(
+            printable(pair.first),
+            printable(pair.second),
+            f"{percent(accuracy.before)} -> {percent(accuracy.after)}",
+            point_change(accuracy.difference),
+            p_value(pair.p_holm),
+        )
+    return table
 
 
 def write_models(compared: Sequence[ModelsCompared], directory: Path) -> list[Path]:

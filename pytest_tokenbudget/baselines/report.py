@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +11,13 @@ from pytest_tokenbudget.baselines.study_comparison import attached
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import (
     MAX_WIDTH,
-    aligned,
+    Table,
     columns,
     count,
+    p_value,
     percent,
+    point_change,
+    points,
     rule,
     shorten,
     wrapped,
@@ -27,12 +29,10 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.baselines.checks import BaselineGates
     from pytest_tokenbudget.baselines.comparison import BaselineComparison, Changed
     from pytest_tokenbudget.baselines.run import Run
-    from pytest_tokenbudget.baselines.run_statistics import PointChange
     from pytest_tokenbudget.core.study import Study
 
 SCHEMA = "tokenbudget-compare/1"
 SHOWN = 3
-_HEADINGS = ("budget", "accuracy %", "change [95 %]", "lost", "won", "p", "truncated", "tokens")
 
 
 def compared_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str]:
@@ -50,7 +50,7 @@ def compared_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[s
     comparison = gates.comparison
     point = comparison.at(comparison.largest)
     answer = f"at {count(point.budget)} tokens, {point.accuracy.sentence('accuracy')}"
-    lines = [_rule(comparison, width), *wrapped(answer, width), *_table(comparison)]
+    lines = [_rule(comparison, width), *wrapped(answer, width), *_table(comparison).lines(width)]
     for sentence in _sentences(gates):
         lines += wrapped(sentence, width)
     return lines
@@ -63,28 +63,23 @@ def _rule(comparison: BaselineComparison, width: int) -> str:
     return rule(after.model, f"{against}, n = {len(comparison.problems):,}", width)
 
 
-def _table(comparison: BaselineComparison) -> list[str]:
-    return aligned([_HEADINGS, *(_row(point) for point in comparison.points)])
-
-
-def _row(point: PointChange) -> tuple[str, ...]:
-    accuracy = point.accuracy
-    p = "<0.001" if accuracy.p_mcnemar < 0.001 else f"{accuracy.p_mcnemar:.3f}"
-    return (
-        count(point.budget),
-        f"{percent(accuracy.before)} -> {percent(accuracy.after)}",
-        f"{_points(accuracy.difference.value)} [{_points(accuracy.difference.low)}, "
-        f"{_points(accuracy.difference.high)}]",
-        count(accuracy.fell),
-        count(accuracy.rose),
-        p,
-        _points(point.truncation.difference.value),
-        f"{_points(point.tokens.ratio.value)} %",
+def _table(comparison: BaselineComparison) -> Table:
+    table = Table(
+        "budget", "accuracy %", "change [95 %]", "lost", "won", "p", "truncated", "tokens", left=()
     )
-
-
-def _points(share: float) -> str:
-    return f"{round(100 * share, 1) + 0.0:+.1f}" if math.isfinite(share) else "-"
+    for point in comparison.points:
+        accuracy = point.accuracy
+        table.add(
+            count(point.budget),
+            f"{percent(accuracy.before)} -> {percent(accuracy.after)}",
+            point_change(accuracy.difference),
+            count(accuracy.fell),
+            count(accuracy.rose),
+            p_value(accuracy.p_mcnemar),
+            points(point.truncation.difference.value),
+            f"{points(point.tokens.ratio.value)} %",
+        )
+    return table
 
 
 def _sentences(gates: BaselineGates) -> list[str]:

@@ -8,12 +8,13 @@ import re
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from pytest_tokenbudget.common.outside_text import printable
 
 MAX_WIDTH = 80
 MIN_WIDTH = 40
+MIN_NAME = 8
 
 
 def cells(text: Iterable[str]) -> int:
@@ -43,9 +44,46 @@ def percent(value: float, width: int = 0) -> str:
     return ("0.0" if shown == "-0.0" else shown).rjust(width)
 
 
+def share(value: float | None) -> str:
+    """``92.0 %``, and ``-`` where there is no value."""
+    return f"{percent(value)} %" if value is not None and math.isfinite(value) else "-"
+
+
+def rate(estimate: Sequence[float], width: int = 0) -> str:
+    """A share with its interval, ``92.0 % [88.4, 94.6]``.
+
+    Args:
+        estimate: Value, lower and upper bound, as shares; more is ignored.
+        width: Columns of each number; 5 aligns the rows of a table.
+    """
+    value, low, high = (percent(number, width) for number in estimate[:3])
+    return f"{value} % [{low}, {high}]"
+
+
+def p_value(value: float) -> str:
+    """A p-value with three decimals, ``<0.001`` below that."""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points with its sign, ``-`` where there is none."""
+    return f"{round(100 * value, 1) + 0.0:+.1f}" if math.isfinite(value) else "-"
+
+
+def point_change(estimate: Sequence[float]) -> str:
+    """A difference of shares with its interval in percentage points, ``+1.2 [-0.3, +2.7]``."""
+    value, low, high = map(points, estimate[:3])
+    return f"{value} [{low}, {high}]"
+
+
 def count(number: float) -> str:
     """A whole number with thousands separators."""
     return f"{round(number):,}"
+
+
+def decimal(number: float) -> str:
+    """A number with one decimal and thousands separators, ``-`` where there is none."""
+    return f"{number:,.1f}" if math.isfinite(number) else "-"
 
 
 def no_token(missing: int) -> str:
@@ -57,26 +95,6 @@ def no_token(missing: int) -> str:
     if missing:
         return "no token: what is shown was stored before, the rest is missing"
     return "no token: all were stored"
-
-
-def aligned(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
-    """Rows as lines, each column as wide as its widest cell, with one or two spaces between.
-
-    Args:
-        rows: Rows of as many cells each.
-        left: How many columns begin at their left edge; the others end at their right edge.
-    """
-    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
-    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= MAX_WIDTH else " "
-    lines = []
-    for row in rows:
-        pads = [" " * (width - cells(cell)) for cell, width in zip(row, widths, strict=True)]
-        parts = [
-            cell + pad if place < left else pad + cell
-            for place, (cell, pad) in enumerate(zip(row, pads, strict=True))
-        ]
-        lines.append(gap.join(parts).rstrip())
-    return lines
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:
@@ -112,6 +130,67 @@ def rule(name: str, tail: str, width: int) -> str:
     title = f" {shorten(shown, width - 8)} "
     left = (width - cells(title)) // 2
     return "-" * left + title + "-" * (width - cells(title) - left)
+
+
+class Table:
+    """A table on the terminal, each column as wide as its widest cell.
+
+    Where the terminal is too narrow, the space between the columns shrinks, then the columns of
+    names do, and at last each row becomes a sentence.
+    """
+
+    def __init__(self, *headings: str, left: Collection[int] = (0,), span: str = "") -> None:
+        """Begin a table.
+
+        Args:
+            headings: Of each column.
+            left: Columns of names, which begin at their left edge; numbers end at their right one.
+            span: A second heading, above the columns on the right.
+        """
+        self.headings = headings
+        self.rows: list[tuple[str, ...]] = []
+        self._left = left
+        self._span = span
+
+    def add(self, *cells: str) -> None:
+        """Add a row; cells that are missing at its end stay empty."""
+        self.rows.append(cells)
+
+    def lines(self, width: int = MAX_WIDTH) -> list[str]:
+        """The lines of the table, none where it has no rows.
+
+        Args:
+            width: Columns of the terminal.
+        """
+        if not self.rows:
+            return []
+        rows = [
+            row + ("",) * (len(self.headings) - len(row)) for row in (self.headings, *self.rows)
+        ]
+        widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
+        gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= width else 1
+        room = width - gap * (len(widths) - 1)
+        while sum(widths) > room:
+            widest = max(self._left, key=lambda column: widths[column], default=None)
+            if widest is None or widths[widest] <= MIN_NAME:
+                return [line for row in self.rows for line in wrapped(self._sentence(row), width)]
+            widths[widest] -= 1
+        lines = [self._line(row, widths, " " * gap) for row in rows]
+        if self._span:
+            lines.insert(0, self._span.rjust(sum(widths) + gap * (len(widths) - 1)))
+        return lines
+
+    def _line(self, row: Sequence[str], widths: Sequence[int], gap: str) -> str:
+        padded = []
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            shown = shorten(cell, width)
+            pad = " " * (width - cells(shown))
+            padded.append(shown + pad if column in self._left else pad + shown)
+        return gap.join(padded).rstrip()
+
+    def _sentence(self, row: Sequence[str]) -> str:
+        named = zip(self.headings[1:], row[1:], strict=False)
+        return f"{row[0]}: {', '.join(f'{heading} {cell.strip()}' for heading, cell in named)}"
 
 
 def show(text: str) -> None:

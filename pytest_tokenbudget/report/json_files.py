@@ -12,11 +12,12 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.core.trace import Outcome, StopReason
-from pytest_tokenbudget.report.files import safe_name
+from pytest_tokenbudget.report.files import safe_name, write_json
 
 VERSIONED = (
     "pytest-tokenbudget",
@@ -88,6 +89,30 @@ def answer_record(judged: JudgedCut) -> dict[str, object]:
     if cut.trace.usage:
         record["usage"] = dict(cut.trace.usage)
     return record
+
+
+def write_record(directory: Path, name: str, record: object) -> Path:
+    """Write one result file, ``results/NAME.json`` below the reports directory."""
+    return write_json(directory / "results" / f"{name}.json", record)
+
+
+def write_answers(study: Study, directory: Path, prefix: str, budgets: Sequence[int]) -> list[Path]:
+    """Write every answer of a study, one result file a budget.
+
+    Args:
+        study: The study.
+        directory: The reports directory.
+        prefix: What the names of the files begin with.
+        budgets: The budgets.
+    """
+    return [
+        write_record(
+            directory,
+            f"{prefix}_{file_stem(study)}_budget{budget}",
+            [answer_record(judged) for judged in study.judged(budget)],
+        )
+        for budget in budgets
+    ]
 
 
 def header(study: Study, run: RunInfo, schema: str) -> dict[str, object]:

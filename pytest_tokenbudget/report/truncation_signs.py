@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common.text_layout import MAX_WIDTH, count, percent, shorten
+from pytest_tokenbudget.common.text_layout import MAX_WIDTH, Table, count, share
 from pytest_tokenbudget.core.trace import Outcome
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ _NAMES = {
     "unclosed_tag": "thinking not closed",
     "cut_off_json": "JSON not closed",
 }
-_WIDTHS = (20, 15, 20)
 
 
 def truncation_signs(columns: Iterable[Sequence[JudgedCut]]) -> tuple[SignCount, ...]:
@@ -48,30 +47,21 @@ def signs_lines(signs: Sequence[SignCount], width: int = MAX_WIDTH) -> list[str]
 
     Args:
         signs: The signs.
-        width: Columns of the terminal; the table needs 55 and is shortened below that.
+        width: Columns of the terminal; the table needs 55.
     """
     seen = [s for s in signs if s.truncated or s.complete]
     if not seen:
         return []
     cut, whole = seen[0].of_truncated, seen[0].of_complete
-    rows = [("signs of truncation", f"of {count(cut)} cut", f"of {count(whole)} complete")]
+    table = Table("signs of truncation", f"of {count(cut)} cut", f"of {count(whole)} complete")
     for sign in sorted(seen, key=lambda s: (-s.truncated, s.complete)):
-        rows.append(
-            (
-                _NAMES[sign.sign],
-                _share(sign.truncated, sign.of_truncated),
-                _share(sign.complete, sign.of_complete),
-            )
+        table.add(
+            _NAMES[sign.sign],
+            _share(sign.truncated, sign.of_truncated),
+            _share(sign.complete, sign.of_complete),
         )
-    return [
-        shorten(
-            row[0].ljust(_WIDTHS[0])
-            + "".join(cell.rjust(w) for cell, w in zip(row[1:], _WIDTHS[1:], strict=True)),
-            width,
-        )
-        for row in rows
-    ]
+    return table.lines(width)
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{percent(part / whole)} %" if whole else "-"
+    return share(part / whole if whole else None)

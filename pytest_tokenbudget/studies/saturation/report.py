@@ -9,26 +9,31 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import (
     MAX_WIDTH,
+    Table,
     columns,
     count,
+    decimal,
     no_token,
     percent,
     plural,
+    rate,
     rule,
+    share,
     shorten,
     wrapped,
 )
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.report.cost_figure import cost_figure
 from pytest_tokenbudget.report.cost_words import cost_record, cost_sentences
-from pytest_tokenbudget.report.files import to_plain, to_record, write_json
+from pytest_tokenbudget.report.files import to_plain, to_record
 from pytest_tokenbudget.report.json_files import (
     RunInfo,
-    answer_record,
     file_stem,
     header,
     token_stats_of,
     truncated,
+    write_answers,
+    write_record,
 )
 from pytest_tokenbudget.report.limits import (
     limit_answer,
@@ -40,12 +45,9 @@ from pytest_tokenbudget.report.truncation_signs import signs_lines, study_signs
 from pytest_tokenbudget.studies.saturation.figure import saturation_figure
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.core.curve import Point
     from pytest_tokenbudget.stats.limits import Recommendation
 
 SCHEMA = "tokenbudget-phase1/2"
-_HEADINGS = ("budget", "accuracy [95 %]", "of completed", "truncated", "mean tokens")
-_WIDTHS = (7, 22, 12, 9, 11)
 
 
 def saturation_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str]:
@@ -60,7 +62,7 @@ def saturation_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list
     lines = [_rule(study, width)]
     sentences: list[str] = []
     if study.scored:
-        lines += [*wrapped(_answer(study, run), width), *_table(study)]
+        lines += [*wrapped(_answer(study, run), width), *_table(study).lines(width)]
         sentences += [_promise(study, run), study.saturation.sentence(), *_bounds(study)]
         sentences += [*([_cost(study)] if study.source is None else [])]
         sentences += [*cost_sentences(study, run, target_of(run)), *study.notes]
@@ -90,21 +92,17 @@ def _rule(study: Study, width: int) -> str:
     return rule(study.alias, f" on {task}{mode}, n = {len(study.complete):,}{samples}", width)
 
 
-def _table(study: Study) -> list[str]:
-    head = (_HEADINGS[0], _HEADINGS[1].ljust(_WIDTHS[1]), *_HEADINGS[2:])
-    rows = [head, *(_row(point) for point in study.curve.points)]
-    return ["  ".join(c.rjust(w) for c, w in zip(row, _WIDTHS, strict=True)) for row in rows]
-
-
-def _row(point: Point) -> tuple[str, ...]:
-    accuracy = point.accuracy
-    return (
-        count(point.budget),
-        f"{percent(accuracy.value, 5)} % [{percent(accuracy.low, 5)}, {percent(accuracy.high, 5)}]",
-        "-" if point.completed is None else f"{percent(point.completed.value)} %",
-        f"{percent(point.truncation.value)} %",
-        f"{point.mean_tokens.value:,.1f}",
-    )
+def _table(study: Study) -> Table:
+    table = Table("budget", "accuracy [95 %]", "of completed", "truncated", "mean tokens", left=())
+    for point in study.curve.points:
+        table.add(
+            count(point.budget),
+            rate(point.accuracy, 5),
+            "-" if point.completed is None else share(point.completed.value),
+            share(point.truncation.value),
+            decimal(point.mean_tokens.value),
+        )
+    return table
 
 
 def _bounds(study: Study) -> list[str]:
@@ -187,18 +185,10 @@ def write_results(study: Study, run: RunInfo, directory: Path) -> list[Path]:
     Returns:
         The files written: one a budget, and the combined one last.
     """
-    results, stem = directory / "results", file_stem(study)
-    written = [
-        write_json(
-            results / f"phase1_main_{stem}_budget{budget}.json",
-            [answer_record(judged) for judged in study.judged(budget)],
-        )
-        for budget in study.budgets
+    return [
+        *write_answers(study, directory, "phase1_main", study.budgets),
+        write_record(directory, f"phase1_combined_{file_stem(study)}", combined_record(study, run)),
     ]
-    written.append(
-        write_json(results / f"phase1_combined_{stem}.json", combined_record(study, run))
-    )
-    return written
 
 
 def combined_record(study: Study, run: RunInfo) -> dict[str, object]:
