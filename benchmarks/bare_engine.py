@@ -10,7 +10,7 @@ import json
 import time
 
 from pytest_tokenbudget.core.engine import Decoding, Request
-from pytest_tokenbudget.engines.transformers import TransformersEngine
+from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
 from pytest_tokenbudget.tasks.registry import load_task
 

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.conftest import Benchmark, Sizes
 from pytest_tokenbudget.core.engine import Decoding, Request
-from pytest_tokenbudget.engines.transformers import TransformersEngine
+from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 from pytest_tokenbudget.models.resolution import ModelSpec, load_catalogue, resolve_model
 from pytest_tokenbudget.tasks.registry import load_task
 

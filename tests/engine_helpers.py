@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pytest_tokenbudget.core.engine import Decoding, Generated, Request
-from pytest_tokenbudget.engines.transformers import TransformersEngine
+from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 from pytest_tokenbudget.models.resolution import DEFAULT_MODEL, load_catalogue
 from pytest_tokenbudget.tasks.word_problems import held_out
 

@@ -19,7 +19,7 @@ def no_worker(monkeypatch):
 def warm(tmp_path_factory):
     """What a run imports, imported here: pytester forgets modules that were new in a run."""
     from pytest_tokenbudget import registry
-    from pytest_tokenbudget.engines.transformers import TransformersEngine
+    from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
     from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
     from pytest_tokenbudget.pytest_session import hooks
     from pytest_tokenbudget.studies.saturation.figure import saturation_figure

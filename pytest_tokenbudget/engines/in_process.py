@@ -8,7 +8,7 @@ from functools import cached_property
 from pytest_tokenbudget.core.engine import Decoding, Engine, Generated, Prompt, Request
 from pytest_tokenbudget.engines.rows import BatchRow, generated, impossible
 from pytest_tokenbudget.engines.text import ModelText
-from pytest_tokenbudget.engines.transformers_types import Tokenizer
+from pytest_tokenbudget.engines.transformers import Tokenizer
 from pytest_tokenbudget.models.resolution import ModelSpec
 from pytest_tokenbudget.texts.token_texts import Pieces
 

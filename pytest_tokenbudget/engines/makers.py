@@ -38,7 +38,7 @@ def make_transformers_engine(
 ) -> Engine:
     """The engine that runs models in this process."""
     xdist.divide_threads()
-    from pytest_tokenbudget.engines.transformers import TransformersEngine
+    from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 
     return TransformersEngine(
         spec,
@@ -56,7 +56,7 @@ def make_vllm_engine(
 ) -> Engine:
     """The engine that runs vLLM in this process."""
     xdist.divide_threads()
-    from pytest_tokenbudget.engines.vllm import VllmEngine
+    from pytest_tokenbudget.engines.vllm.engine import VllmEngine
 
     return VllmEngine(
         spec,

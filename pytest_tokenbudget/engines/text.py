@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from pytest_tokenbudget.core.engine import EngineError, Prompt
-from pytest_tokenbudget.engines import loading, transformers_types
+from pytest_tokenbudget.engines.transformers import Config, Tokenizer, loading
 from pytest_tokenbudget.models.resolution import ModelSpec
 
 
@@ -22,12 +22,12 @@ class ModelText:
         self.spec = spec
 
     @cached_property
-    def config(self) -> transformers_types.Config:
+    def config(self) -> Config:
         """The model's configuration."""
         return loading.load_config(self.spec)
 
     @cached_property
-    def tokenizer(self) -> transformers_types.Tokenizer:
+    def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
         return loading.load_tokenizer(self.spec)
 

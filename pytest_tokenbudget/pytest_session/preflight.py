@@ -193,7 +193,7 @@ def _check_engine(session: Session, spec: ModelSpec) -> None:
     if engine_of(session.settings, spec) != "vllm":
         return
     if importlib.util.find_spec("vllm") is None:
-        from pytest_tokenbudget.engines.vllm_process import NOT_INSTALLED
+        from pytest_tokenbudget.engines.vllm.process import NOT_INSTALLED
 
         # Stored traces are judged without the engine that made them.
         if not session.has_traces(spec):

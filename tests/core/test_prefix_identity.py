@@ -4,7 +4,7 @@ import pytest
 
 from pytest_tokenbudget.core.engine import Decoding, Request
 from pytest_tokenbudget.core.trace import StopReason
-from pytest_tokenbudget.engines.transformers import TransformersEngine
+from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 from pytest_tokenbudget.models.resolution import DEFAULT_MODEL, load_catalogue, resolve_model
 from pytest_tokenbudget.tasks.registry import load_task
 

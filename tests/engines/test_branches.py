@@ -15,16 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.core.engine import Decoding, Generated, Request
-from pytest_tokenbudget.engines import memory
-from pytest_tokenbudget.engines.batches import Batch
-from pytest_tokenbudget.engines.branches import (
+from pytest_tokenbudget.engines.rows import BatchRow
+from pytest_tokenbudget.engines.transformers import memory
+from pytest_tokenbudget.engines.transformers.batches import Batch
+from pytest_tokenbudget.engines.transformers.branches import (
     LEAST_SAVED,
     can_branch,
     in_families,
     share,
 )
-from pytest_tokenbudget.engines.rows import BatchRow
-from pytest_tokenbudget.engines.transformers import TransformersEngine
+from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 from pytest_tokenbudget.tasks.registry import load_task
 
 BUDGETS = (0, 1, 8, 20, 32, 50, 70)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from fixtures.training.gguf_export import export
 from pytest_tokenbudget.core.engine import EngineError
-from pytest_tokenbudget.engines import loading
+from pytest_tokenbudget.engines.transformers import loading
 from pytest_tokenbudget.models.resolution import ModelSpec, load_catalogue
 
 SOURCE = Path(load_catalogue()["nano-reasoner"].source)

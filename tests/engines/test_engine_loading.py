@@ -25,8 +25,8 @@ from engine_helpers import (
 )
 
 from pytest_tokenbudget.core.engine import EngineError, Request
-from pytest_tokenbudget.engines import loading
-from pytest_tokenbudget.engines.transformers import TransformersEngine
+from pytest_tokenbudget.engines.transformers import loading
+from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 from pytest_tokenbudget.models.resolution import ModelSpec
 from pytest_tokenbudget.texts.detokenizer import text_and_offsets
 

@@ -8,8 +8,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from pytest_tokenbudget.common import xdist
 from pytest_tokenbudget.core.engine import EngineError
-from pytest_tokenbudget.engines import loading
-from pytest_tokenbudget.engines.memory_estimate import cache_bytes, estimate_memory, suggested_rows
+from pytest_tokenbudget.engines.transformers import loading
+from pytest_tokenbudget.engines.transformers.memory_estimate import (
+    cache_bytes,
+    estimate_memory,
+    suggested_rows,
+)
 from pytest_tokenbudget.estimate import main, size
 from pytest_tokenbudget.models.resolution import DEFAULT_MODEL, load_catalogue, resolve_model
 

@@ -22,7 +22,7 @@ from runs import NANO, SUITE, answers, combined, finish, rows, start, wait_for
 import pytest_tokenbudget.engines.server.engine
 import pytest_tokenbudget.engines.server.pool  # noqa: F401  pytester forgets what a run imports
 from pytest_tokenbudget.core.engine import Decoding, Request
-from pytest_tokenbudget.engines.transformers import TransformersEngine
+from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
 from pytest_tokenbudget.tasks.registry import load_task
 

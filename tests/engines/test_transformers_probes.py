@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from pytest_tokenbudget.core.probes import Ask, Askable
-from pytest_tokenbudget.engines.transformers import TransformersEngine
-from pytest_tokenbudget.engines.transformers_probes import InProcess
+from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
+from pytest_tokenbudget.engines.transformers.probes import InProcess
 from pytest_tokenbudget.models.resolution import DEFAULT_MODEL, load_catalogue, resolve_model
 from pytest_tokenbudget.studies.conformance.limits import probe_limit
 from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext

@@ -19,8 +19,8 @@ from pytest_tokenbudget.core.engine import Decoding, EngineError, Request
 from pytest_tokenbudget.core.probes import Ask, Askable
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.sampling import seed_of
-from pytest_tokenbudget.engines.vllm import VllmEngine, asked_parameters, parameters
-from pytest_tokenbudget.engines.vllm_process import _output_to
+from pytest_tokenbudget.engines.vllm.engine import VllmEngine, asked_parameters, parameters
+from pytest_tokenbudget.engines.vllm.process import _output_to
 from pytest_tokenbudget.models.resolution import ModelSpec
 from pytest_tokenbudget.tasks.word_problems import held_out
 

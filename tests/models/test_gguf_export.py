@@ -12,7 +12,7 @@ from runs import NANO
 
 from fixtures.training import gguf_export
 from pytest_tokenbudget.core.engine import Decoding, Request
-from pytest_tokenbudget.engines.transformers import TransformersEngine
+from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 from pytest_tokenbudget.models.gguf_header import read_gguf_header, read_gguf_tokens
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
 from pytest_tokenbudget.tasks import word_problems

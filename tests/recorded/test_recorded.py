@@ -119,7 +119,7 @@ def test_real_answers_of_the_embedded_model_are_counted_as_they_were_generated(t
     from pytest_tokenbudget.core.engine import Decoding, Request
     from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.core.trace import Trace
-    from pytest_tokenbudget.engines.transformers import TransformersEngine
+    from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
     from pytest_tokenbudget.models.resolution import resolve_model
 
     spec = resolve_model(str(NANO), load_catalogue(tmp_path))

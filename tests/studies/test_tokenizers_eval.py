@@ -21,7 +21,7 @@ from pytest_tokenbudget.engines.token_counter import (
     count_tokens,
     open_counter,
 )
-from pytest_tokenbudget.engines.transformers import TransformersEngine
+from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 from pytest_tokenbudget.models.resolution import (
     ModelError,
     ModelSpec,

@@ -174,7 +174,7 @@ class Tokenization:
         from pytest_tokenbudget.core.engine import EngineError
         from pytest_tokenbudget.core.probes import Ask
         from pytest_tokenbudget.engines.server.tokens import template_of
-        from pytest_tokenbudget.engines.transformers_probes import probed
+        from pytest_tokenbudget.engines.transformers.probes import probed
         from pytest_tokenbudget.studies.tokenizers.analysis import ServerCounts
         from pytest_tokenbudget.studies.tokenizers.template_cost import conversations
 

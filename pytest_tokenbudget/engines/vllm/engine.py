@@ -31,13 +31,13 @@ from pytest_tokenbudget.core.probes import Ask, ProbeOutput, Reply
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.background import Background
 from pytest_tokenbudget.engines.in_process import InProcessEngine
-from pytest_tokenbudget.engines.loading import first_line
 from pytest_tokenbudget.engines.rows import BatchRow, generated
 from pytest_tokenbudget.engines.sampling import seed_of
+from pytest_tokenbudget.engines.transformers.loading import first_line
 from pytest_tokenbudget.models.resolution import ModelSpec
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.engines.vllm_process import VllmProcess
+    from pytest_tokenbudget.engines.vllm.process import VllmProcess
 
 # All that is missing goes to the scheduler, which knows best how much fits; more than this at a
 # time would only make claims longer.
@@ -207,7 +207,7 @@ class VllmEngine(InProcessEngine):
 
     def _started(self) -> tuple[VllmProcess, Background]:
         if self._process is None or self._background is None:
-            from pytest_tokenbudget.engines.vllm_process import VllmProcess
+            from pytest_tokenbudget.engines.vllm.process import VllmProcess
 
             self._process = VllmProcess(
                 self.spec,

@@ -16,8 +16,8 @@ from pytest_tokenbudget.core.engine import (
 )
 from pytest_tokenbudget.core.probes import Ask, Askable, ProbeOutput, Reply
 from pytest_tokenbudget.core.trace import StopReason
-from pytest_tokenbudget.engines import loading, transformers_types
-from pytest_tokenbudget.engines.transformers import TransformersEngine
+from pytest_tokenbudget.engines.transformers import Tokenizer, loading
+from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 from pytest_tokenbudget.models.thinking_formats import GENERIC, builtin_formats
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class InProcess(Engine):
         return Reply(_sent(ask), tuple(choices), prompt_tokens=len(prompt.ids))
 
     @cached_property
-    def _tokenizer(self) -> transformers_types.Tokenizer:
+    def _tokenizer(self) -> Tokenizer:
         tokenizer = loading.load_tokenizer(self._engine.spec)
         if not tokenizer.chat_template:
             raise EngineError(

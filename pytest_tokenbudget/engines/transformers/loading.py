@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.core.engine import EngineError
-from pytest_tokenbudget.engines.checkpoint import check_tensors
-from pytest_tokenbudget.engines.memory import free_bytes, is_out_of_memory, release
-from pytest_tokenbudget.engines.transformers_types import Config, Factory, Model, Tokenizer
+from pytest_tokenbudget.engines.transformers import Config, Factory, Model, Tokenizer
+from pytest_tokenbudget.engines.transformers.checkpoint import check_tensors
+from pytest_tokenbudget.engines.transformers.memory import free_bytes, is_out_of_memory, release
 from pytest_tokenbudget.models import hub
 from pytest_tokenbudget.models.gguf_header import read_gguf_header
 from pytest_tokenbudget.models.gguf_tokenizer import (

@@ -13,11 +13,11 @@ from pytest_tokenbudget.core.engine import (
     Generated,
     Request,
 )
-from pytest_tokenbudget.engines import loading, memory, transformers_types
-from pytest_tokenbudget.engines.batches import Batch, new_cache
-from pytest_tokenbudget.engines.branches import can_branch, in_families
 from pytest_tokenbudget.engines.in_process import InProcessEngine
 from pytest_tokenbudget.engines.rows import BatchRow, generated
+from pytest_tokenbudget.engines.transformers import Config, Model, loading, memory
+from pytest_tokenbudget.engines.transformers.batches import Batch, new_cache
+from pytest_tokenbudget.engines.transformers.branches import can_branch, in_families
 from pytest_tokenbudget.models.resolution import ModelSpec, choose_quantization
 
 
@@ -70,7 +70,7 @@ class TransformersEngine(InProcessEngine):
         self._threads = threads
         self._shares = shares
         self._say = say
-        self._model: transformers_types.Model = None
+        self._model: Model = None
 
     @property
     def dtype(self) -> str:
@@ -78,11 +78,11 @@ class TransformersEngine(InProcessEngine):
         return str(self._dtype).removeprefix("torch.")
 
     @property
-    def _config(self) -> transformers_types.Config:
+    def _config(self) -> Config:
         return self._text.config
 
     @property
-    def model(self) -> transformers_types.Model:
+    def model(self) -> Model:
         """The Transformers model, loaded on first use.
 
         Raises:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_tokenbudget.core.engine import EngineError
-from pytest_tokenbudget.engines.memory import (
+from pytest_tokenbudget.engines.transformers.memory import (
     inner_size,
     layer_cache_bytes,
     layer_configs,
@@ -24,7 +24,7 @@ from pytest_tokenbudget.models.resolution import Quantization
 if TYPE_CHECKING:
     import torch
 
-    from pytest_tokenbudget.engines.transformers_types import Config, Model
+    from pytest_tokenbudget.engines.transformers import Config, Model
 
 DTYPES: Final = ("float32", "bfloat16", "float16")
 # Left to the CUDA context, the allocator's gaps, and other programs.
@@ -200,7 +200,7 @@ def cache_bytes(config: Config, dtype: torch.dtype, tokens: int) -> tuple[int, l
 def _prefill_bytes(config: Config, dtype: torch.dtype, prompt: int) -> int:
     """What a prompt of one row needs while it goes through a layer.
 
-    :func:`~pytest_tokenbudget.engines.memory.row_bytes`, which chooses batches, rounds this up.
+    :func:`.memory.row_bytes`, which chooses batches, rounds this up.
     """
     query, key = max(widths(layer) for layer in layer_configs(config))
     inner = inner_size(config)
@@ -275,7 +275,7 @@ def _empty_model(config: Config) -> Model:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from pytest_tokenbudget.engines.loading import first_line, quiet
+    from pytest_tokenbudget.engines.transformers.loading import first_line, quiet
 
     try:
         with quiet(), torch.device("meta"):

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.core.engine import Decoding
-from pytest_tokenbudget.engines.branches import Cache, Ids, branch, can_branch, share
 from pytest_tokenbudget.engines.rows import BatchRow
 from pytest_tokenbudget.engines.sampling import choose
+from pytest_tokenbudget.engines.transformers.branches import Cache, Ids, branch, can_branch, share
 
 if TYPE_CHECKING:
     import torch
 
-    from pytest_tokenbudget.engines.transformers_types import Model
+    from pytest_tokenbudget.engines.transformers import Model
 
 # Columns of padding that all rows share cost time at every step, cutting them off costs once.
 PADDING_WORTH_TRIMMING = 16
