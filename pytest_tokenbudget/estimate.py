@@ -16,7 +16,7 @@ from typing import get_args
 
 from pytest_tokenbudget.common.text_layout import show
 from pytest_tokenbudget.core.engine import EngineError
-from pytest_tokenbudget.engines.transformers.memory_estimate import (
+from pytest_tokenbudget.engines.memory_estimate import (
     DTYPES,
     RESERVE,
     MemoryEstimate,

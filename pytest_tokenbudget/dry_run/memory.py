@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from pytest_tokenbudget.common.outside_files import parse_json, read_json
-from pytest_tokenbudget.engines.transformers.memory import MOST_ROWS_CPU, MOST_ROWS_GPU
-from pytest_tokenbudget.engines.transformers.memory_estimate import row_memory
+from pytest_tokenbudget.engines.memory import MOST_ROWS_CPU, MOST_ROWS_GPU
+from pytest_tokenbudget.engines.memory_estimate import row_memory
 from pytest_tokenbudget.models.files import find_snapshot
 from pytest_tokenbudget.models.resolution import resolve_commit
 from pytest_tokenbudget.models.spec import ModelSpec

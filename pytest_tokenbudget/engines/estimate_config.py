@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from pytest_tokenbudget.engines.transformers.loading import load_config
+from pytest_tokenbudget.engines.loading import load_config
 from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.models.thinking_formats import models_file
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.engines.transformers import Config
+    from pytest_tokenbudget.engines import Config
 
 
 def estimate_config(spec: ModelSpec) -> tuple[Config, str]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 from pytest_tokenbudget.core.engine import Decoding, Engine, Generated, Prompt, Request
+from pytest_tokenbudget.engines import Tokenizer
 from pytest_tokenbudget.engines.rows import BatchRow, generated, impossible
 from pytest_tokenbudget.engines.text import ModelText
-from pytest_tokenbudget.engines.transformers import Tokenizer
 from pytest_tokenbudget.models.resolution import ModelSpec
 from pytest_tokenbudget.texts.token_texts import Pieces
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from pytest_tokenbudget.core.engine import EngineError, Prompt
-from pytest_tokenbudget.engines.transformers import Config, Tokenizer, loading
+from pytest_tokenbudget.engines import Config, Tokenizer, loading
 from pytest_tokenbudget.models.resolution import ModelSpec
 
 

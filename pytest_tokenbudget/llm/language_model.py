@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.core.engine import Decoding, Engine
     from pytest_tokenbudget.core.plan import Plan
     from pytest_tokenbudget.core.store import StoredPrompt
-    from pytest_tokenbudget.engines.transformers import Model, Tokenizer
+    from pytest_tokenbudget.engines import Model, Tokenizer
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.tasks.problem import Problem

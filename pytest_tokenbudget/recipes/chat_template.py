@@ -58,7 +58,7 @@ def find_template(serving: Serving) -> TemplateAtHand | None:
     """
     spec = serving.spec
     if spec is not None and _on_disk(spec):
-        from pytest_tokenbudget.engines.transformers.loading import load_tokenizer
+        from pytest_tokenbudget.engines.loading import load_tokenizer
 
         try:
             text = template_text(load_tokenizer(spec))

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from pytest_tokenbudget.core.trace import StopReason, ThinkingFormat, Trace
 from pytest_tokenbudget.core.truncation_signs import unfinished_sentence
-from pytest_tokenbudget.engines.transformers import Tokenizer
-from pytest_tokenbudget.engines.transformers.loading import load_tokenizer
+from pytest_tokenbudget.engines import Tokenizer
+from pytest_tokenbudget.engines.loading import load_tokenizer
 from pytest_tokenbudget.models.resolution import ModelSpec, resolve_model
 from pytest_tokenbudget.models.thinking_formats import (
     GENERIC,

@@ -70,7 +70,7 @@ def in_model(name):
         (folder / name).unlink(missing_ok=True)
         os.replace(path, folder / name)
         read_details(folder)
-        from pytest_tokenbudget.engines.transformers import loading
+        from pytest_tokenbudget.engines import loading
 
         spec = ModelSpec("m", str(folder), kind="directory")
         config = loading.load_config(spec)

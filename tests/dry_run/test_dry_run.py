@@ -268,8 +268,8 @@ def test_prompts_without_a_tokenizer_are_estimated(tmp_path, nano):
 
 
 def test_memory_is_that_of_the_estimate(nano):
-    from pytest_tokenbudget.engines.transformers.loading import load_config
-    from pytest_tokenbudget.engines.transformers.memory_estimate import estimate_memory
+    from pytest_tokenbudget.engines.loading import load_config
+    from pytest_tokenbudget.engines.memory_estimate import estimate_memory
 
     identity = {"engine": "transformers", "dtype": "float32", "quantization": "none"}
     found = memory_of(nano, identity, prompt=100, cap=500, rows=4, missing=9, device="cpu")

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.core.engine import Decoding, Generated, Request
+from pytest_tokenbudget.engines import memory
 from pytest_tokenbudget.engines.rows import BatchRow
-from pytest_tokenbudget.engines.transformers import memory
 from pytest_tokenbudget.engines.transformers.batches import Batch
 from pytest_tokenbudget.engines.transformers.branches import (
     LEAST_SAVED,

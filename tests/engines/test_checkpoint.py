@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from fixtures.training.gguf_export import export
 from pytest_tokenbudget.core.engine import EngineError
-from pytest_tokenbudget.engines.transformers import loading
+from pytest_tokenbudget.engines import loading
+from pytest_tokenbudget.engines.transformers import weights
 from pytest_tokenbudget.models.resolution import ModelSpec, load_catalogue
 
 SOURCE = Path(load_catalogue()["nano-reasoner"].source)
@@ -48,7 +49,7 @@ def checkpoint(folder: Path, weights: dict[str, torch.Tensor], shards: int = 1, 
 
 def load(spec: ModelSpec, quantization: str = "none"):
     config = loading.load_config(spec)
-    return loading.load_weights(spec, config, "cpu", torch.float32, quantization)
+    return weights.load_weights(spec, config, "cpu", torch.float32, quantization)
 
 
 def without(*names: str) -> dict[str, torch.Tensor]:

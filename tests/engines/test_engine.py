@@ -24,7 +24,7 @@ from engine_helpers import (
 
 from pytest_tokenbudget.core.engine import Decoding, EngineError
 from pytest_tokenbudget.core.trace import StopReason
-from pytest_tokenbudget.engines.transformers import memory
+from pytest_tokenbudget.engines import memory
 from pytest_tokenbudget.engines.transformers.batches import Batch
 from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 

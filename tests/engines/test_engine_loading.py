@@ -25,7 +25,7 @@ from engine_helpers import (
 )
 
 from pytest_tokenbudget.core.engine import EngineError, Request
-from pytest_tokenbudget.engines.transformers import loading
+from pytest_tokenbudget.engines.transformers import weights
 from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 from pytest_tokenbudget.models.resolution import ModelSpec
 from pytest_tokenbudget.texts.detokenizer import text_and_offsets
@@ -253,7 +253,7 @@ def test_bfloat16_only_where_the_card_has_it(monkeypatch):
         monkeypatch.setattr(
             torch.cuda, "is_bf16_supported", lambda including_emulation, real=real: real
         )
-        assert loading.choose_dtype("auto", "cuda:0") is wanted
+        assert weights.choose_dtype("auto", "cuda:0") is wanted
     assert make_engine().dtype == "float32"
     assert make_engine(dtype="bfloat16").dtype == "bfloat16"
     assert make_engine(spec=replace(SPEC, dtype="float16")).dtype == "float16"

@@ -8,12 +8,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from pytest_tokenbudget.common import xdist
 from pytest_tokenbudget.core.engine import EngineError
-from pytest_tokenbudget.engines.transformers import loading
-from pytest_tokenbudget.engines.transformers.memory_estimate import (
+from pytest_tokenbudget.engines import loading
+from pytest_tokenbudget.engines.memory_estimate import (
     cache_bytes,
     estimate_memory,
     suggested_rows,
 )
+from pytest_tokenbudget.engines.transformers import weights
 from pytest_tokenbudget.estimate import main, size
 from pytest_tokenbudget.models.resolution import DEFAULT_MODEL, load_catalogue, resolve_model
 
@@ -88,7 +89,7 @@ def peak_on_cpu(run):
 
 @pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])
 def test_weights_are_counted_exactly(spec, config, quantization):
-    model = loading.load_weights(spec, config, "cpu", torch.float32, quantization)
+    model = weights.load_weights(spec, config, "cpu", torch.float32, quantization)
     counted = estimate_memory(config, budget=1, dtype="float32", quantization=quantization)
     assert counted.weights == storages(model)
     if quantization == "none":
@@ -97,7 +98,7 @@ def test_weights_are_counted_exactly(spec, config, quantization):
 
 @pytest.mark.parametrize(("rows", "prompt", "budget"), [(8, 100, 16), (4, 300, 8), (8, 40, 80)])
 def test_what_the_embedded_model_really_used(spec, config, rows, prompt, budget):
-    model = loading.load_weights(spec, config, "cpu", torch.float32, "none")
+    model = weights.load_weights(spec, config, "cpu", torch.float32, "none")
     told = estimate_memory(config, budget=budget, prompt=prompt, rows=rows, dtype="float32")
     result, peak = peak_on_cpu(lambda: generate(model, rows, prompt, budget))
     cache = sum(layer.keys.nbytes + layer.values.nbytes for layer in result.past_key_values.layers)
@@ -113,7 +114,7 @@ def test_what_the_embedded_model_really_used(spec, config, rows, prompt, budget)
 @pytest.mark.parametrize("quantization", ["none", "4bit"])
 def test_what_a_gpu_really_used(spec, config, quantization):
     """The embedded model at sizes where its rows, not CUDA's own workspaces, fill the memory."""
-    model = loading.load_weights(spec, config, "cuda", torch.float32, quantization)
+    model = weights.load_weights(spec, config, "cuda", torch.float32, quantization)
     rows, prompt, budget = 128, 512, 64
     generate(model, 2, 8, 2)
     torch.cuda.empty_cache()

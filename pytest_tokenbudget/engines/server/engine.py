@@ -41,7 +41,7 @@ from pytest_tokenbudget.texts.token_texts import Pieces
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.probes import Ask, Reply
-    from pytest_tokenbudget.engines.transformers import Tokenizer
+    from pytest_tokenbudget.engines import Tokenizer
 
 # What is submitted at once; the pool bounds what is in flight.
 MOST_AT_ONCE = 1024

@@ -14,7 +14,7 @@ from pytest_tokenbudget.engines.transformers.branches import Cache, Ids, branch,
 if TYPE_CHECKING:
     import torch
 
-    from pytest_tokenbudget.engines.transformers import Model
+    from pytest_tokenbudget.engines import Model
 
 # Columns of padding that all rows share cost time at every step, cutting them off costs once.
 PADDING_WORTH_TRIMMING = 16

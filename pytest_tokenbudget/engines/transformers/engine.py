@@ -13,9 +13,10 @@ from pytest_tokenbudget.core.engine import (
     Generated,
     Request,
 )
+from pytest_tokenbudget.engines import Config, Model, loading, memory
 from pytest_tokenbudget.engines.in_process import InProcessEngine
 from pytest_tokenbudget.engines.rows import BatchRow, generated
-from pytest_tokenbudget.engines.transformers import Config, Model, loading, memory
+from pytest_tokenbudget.engines.transformers import weights
 from pytest_tokenbudget.engines.transformers.batches import Batch, new_cache
 from pytest_tokenbudget.engines.transformers.branches import can_branch, in_families
 from pytest_tokenbudget.models.resolution import ModelSpec, choose_quantization
@@ -62,8 +63,8 @@ class TransformersEngine(InProcessEngine):
         if batch_size != "auto" and batch_size < 1:
             raise EngineError(f"a batch size is auto or at least 1, not {batch_size}")
         super().__init__(spec)
-        self.device = loading.choose_device(device)
-        self._dtype = loading.choose_dtype(spec.dtype if dtype == "auto" else dtype, self.device)
+        self.device = weights.choose_device(device)
+        self._dtype = weights.choose_dtype(spec.dtype if dtype == "auto" else dtype, self.device)
         self.quantization = choose_quantization(spec, self.device, quantization)
         self._batch_size = batch_size
         self._most_rows: int | None = None
@@ -144,7 +145,7 @@ class TransformersEngine(InProcessEngine):
 
         if self._threads is not None:
             torch.set_num_threads(self._threads)
-        self._model = loading.load_weights(
+        self._model = weights.load_weights(
             self.spec, self._config, self.device, self._dtype, self.quantization
         )
 

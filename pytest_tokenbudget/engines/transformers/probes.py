@@ -16,7 +16,7 @@ from pytest_tokenbudget.core.engine import (
 )
 from pytest_tokenbudget.core.probes import Ask, Askable, ProbeOutput, Reply
 from pytest_tokenbudget.core.trace import StopReason
-from pytest_tokenbudget.engines.transformers import Tokenizer, loading
+from pytest_tokenbudget.engines import Tokenizer, loading
 from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 from pytest_tokenbudget.models.thinking_formats import GENERIC, builtin_formats
 

@@ -31,9 +31,9 @@ from pytest_tokenbudget.core.probes import Ask, ProbeOutput, Reply
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.background import Background
 from pytest_tokenbudget.engines.in_process import InProcessEngine
+from pytest_tokenbudget.engines.loading import first_line
 from pytest_tokenbudget.engines.rows import BatchRow, generated
 from pytest_tokenbudget.engines.sampling import seed_of
-from pytest_tokenbudget.engines.transformers.loading import first_line
 from pytest_tokenbudget.models.resolution import ModelSpec
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_tokenbudget.core.engine import EngineError
-from pytest_tokenbudget.engines.transformers import loading, memory
+from pytest_tokenbudget.engines import loading, memory
 from pytest_tokenbudget.models.resolution import ModelSpec
 
 # vLLM's own default: what it leaves is for what it does not count.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_tokenbudget.core.engine import EngineError
-from pytest_tokenbudget.engines.transformers.memory import (
+from pytest_tokenbudget.engines.memory import (
     inner_size,
     layer_cache_bytes,
     layer_configs,
@@ -24,7 +24,7 @@ from pytest_tokenbudget.models.resolution import Quantization
 if TYPE_CHECKING:
     import torch
 
-    from pytest_tokenbudget.engines.transformers import Config, Model
+    from pytest_tokenbudget.engines import Config, Model
 
 DTYPES: Final = ("float32", "bfloat16", "float16")
 # Left to the CUDA context, the allocator's gaps, and other programs.
@@ -275,7 +275,7 @@ def _empty_model(config: Config) -> Model:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from pytest_tokenbudget.engines.transformers.loading import first_line, quiet
+    from pytest_tokenbudget.engines.loading import first_line, quiet
 
     try:
         with quiet(), torch.device("meta"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from pytest_tokenbudget.engines.transformers import Config
+    from pytest_tokenbudget.engines import Config
 
 # More rows hardly raise the rate any more, and an interrupted batch loses all of its rows.
 MOST_ROWS_CPU = 64

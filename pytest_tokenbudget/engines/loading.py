@@ -1,19 +1,17 @@
-"""Loading configuration, tokenizer and weights, with errors that say what to do."""
+"""Loading configuration and tokenizer, with errors that say what to do."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_tokenbudget.core.engine import EngineError
-from pytest_tokenbudget.engines.transformers import Config, Factory, Model, Tokenizer
-from pytest_tokenbudget.engines.transformers.checkpoint import check_tensors
-from pytest_tokenbudget.engines.transformers.memory import free_bytes, is_out_of_memory, release
+from pytest_tokenbudget.engines import Config, Tokenizer
+from pytest_tokenbudget.engines.memory import free_bytes, is_out_of_memory, release
 from pytest_tokenbudget.models import hub
 from pytest_tokenbudget.models.gguf_header import read_gguf_header
 from pytest_tokenbudget.models.gguf_tokenizer import (
@@ -23,9 +21,6 @@ from pytest_tokenbudget.models.gguf_tokenizer import (
 )
 from pytest_tokenbudget.models.resolution import ModelSpec
 from pytest_tokenbudget.texts.end_tokens import END_OF_TURN
-
-if TYPE_CHECKING:
-    import torch
 
 GIGA = 1 << 30
 
@@ -53,59 +48,6 @@ def quiet() -> Iterator[None]:
         # The call above switches the hub's bars on with its own.
         if not hub_bars:
             hub.disable_progress_bars()
-
-
-def choose_device(device: str) -> str:
-    """The device that ``auto`` means, or the one that was named.
-
-    Raises:
-        EngineError: If this machine has no such device.
-    """
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        wanted = torch.device(device)
-    except RuntimeError:
-        raise EngineError(
-            f"unknown device {device!r}; allowed are auto, cpu, cuda, cuda:N and mps"
-        ) from None
-    if wanted.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (wanted.index or 0) >= count:
-            seen = f"torch sees {count} GPUs" if count else "torch sees no CUDA GPU"
-            raise EngineError(f"device {device!r} is not there: {seen}; use --device cpu or auto")
-    elif wanted.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise EngineError("device 'mps' is not there; use --device cpu or auto")
-    elif wanted.type != "cpu":
-        raise EngineError(f"device {device!r} is not supported; allowed are cpu, cuda and mps")
-    return device
-
-
-def choose_dtype(dtype: str, device: str) -> torch.dtype:
-    """The type of the weights that ``auto`` means on a device, or the one that was named.
-
-    Raises:
-        EngineError: If it is unknown.
-    """
-    import torch
-
-    named = {
-        "float32": torch.float32,
-        "bfloat16": torch.bfloat16,
-        "float16": torch.float16,
-    }
-    if dtype in named:
-        return named[dtype]
-    if dtype != "auto":
-        raise EngineError(f"unknown dtype {dtype!r}; allowed are auto, {', '.join(named)}")
-    if device.startswith("cuda"):
-        # Emulated bfloat16 on old cards is slow and no more exact.
-        real = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if real else torch.float16
-    return torch.float32 if device == "cpu" else torch.float16
 
 
 def where(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
@@ -167,7 +109,7 @@ def _gguf_tokenizer(spec: ModelSpec) -> Tokenizer:
         raise EngineError(
             f"model {spec.alias}: {error} ({error.reason}); use the model's directory or hub id"
         ) from error
-    factory: Factory = transformers.PreTrainedTokenizerFast
+    factory: Any = transformers.PreTrainedTokenizerFast
     return factory(
         tokenizer_object=own.tokenizer,
         chat_template=own.chat_template,
@@ -191,74 +133,6 @@ def load_generation_config(spec: ModelSpec) -> Config | None:
     ):
         return GenerationConfig.from_pretrained(source, **options)
     return None
-
-
-def load_weights(
-    spec: ModelSpec, config: Config, device: str, dtype: torch.dtype, quantization: str
-) -> Model:
-    """The model itself, ready to run on its device.
-
-    Raises:
-        EngineError: If it cannot be loaded.
-    """
-    from transformers import AutoModelForCausalLM
-
-    source, options = where(spec)
-    if spec.kind == "gguf":
-        if quantization != "none":
-            raise EngineError(
-                f"model {spec.alias}: a GGUF file is unpacked as it is and cannot be quantised "
-                f"again; use --quantization none"
-            )
-        from transformers import GgufConfig
-
-        options["quantization_config"] = GgufConfig(dequantize=True)
-    else:
-        # Weights in pickle files would run whatever code is in them.
-        options["use_safetensors"] = True
-    if quantization != "none":
-        options["quantization_config"] = _bitsandbytes(spec, quantization, dtype)
-    if quantization != "none" or device != "cpu":
-        options["device_map"] = {"": device}
-    # The bar over a GGUF file's tensors obeys no setting.
-    hidden = contextlib.redirect_stderr(io.StringIO())
-    with explained(spec, "weights", device), quiet(), hub.access(spec.kind == "hub"), hidden:
-        # With its loading information it gives a pair, which its annotations do not say.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            config=config,
-            dtype=dtype,
-            trust_remote_code=False,
-            output_loading_info=True,
-            # A wrong shape is then listed with its name in place of an error that has none.
-            ignore_mismatched_sizes=True,
-            **options,
-        )
-        model: Model = loaded[0]
-        check_tensors(spec, model, loaded[1])
-    return model.eval()
-
-
-def _bitsandbytes(spec: ModelSpec, quantization: str, dtype: torch.dtype) -> Config:
-    import transformers
-
-    try:
-        import bitsandbytes  # noqa: F401
-    except Exception as error:
-        raise EngineError(
-            f"model {spec.alias}: {quantization} quantisation needs bitsandbytes, which cannot be "
-            f"imported here ({first_line(error)}); install it for your GPU, or use "
-            f"--quantization none"
-        ) from error
-    factory: Factory = transformers.BitsAndBytesConfig
-    if quantization == "8bit":
-        return factory(load_in_8bit=True)
-    return factory(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
 
 
 def end_ids(spec: ModelSpec, config: Config, tokenizer: Tokenizer) -> frozenset[int]:
