@@ -135,19 +135,6 @@ budgets = rising(1, "token counts")
 thinking_budgets = rising(0, "token counts")
 
 
-def closers(text: str) -> tuple[str, ...]:
-    """Names, or NAME=TEXT; a comma in a text would end it, so it is written as an escape."""
-    closers = names(text)
-    for closer in closers:
-        name, equals, words = closer.partition("=")
-        if not re.fullmatch(r"[\w.-]+", name) or (equals and not words):
-            raise ValueError(
-                "allowed: names of the model's closers, such as bare or sentence, and NAME=TEXT "
-                r"for one's own, with \n for a line break and \x2c for a comma"
-            )
-    return closers
-
-
 def modes(text: str) -> tuple[str, ...]:
     choose = choice(MODES)
     return tuple(choose(name) for name in names(text))
@@ -168,17 +155,6 @@ def _threshold(text: str) -> BudgetThreshold:
         hint = f"; for {value:g} % write {value / 100:g}" if 1 < value <= 100 else ""
         raise ValueError(f"allowed: a share from 0 to 1{hint}")
     return BudgetThreshold(value, budget)
-
-
-def counts(text: str) -> tuple[tuple[int, int], ...]:
-    allowed = "allowed: BUDGET:COUNT, several with commas, for example 128:30,512:50"
-    counts: dict[int, int] = {}
-    for item in items(text) or [text]:
-        match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", item, re.ASCII)
-        if not match or int(match[1]) < 1:
-            raise ValueError(allowed)
-        counts[int(match[1])] = int(match[2])
-    return tuple(sorted(counts.items()))
 
 
 def paths(text: str) -> tuple[Path, ...]:

@@ -160,19 +160,6 @@ class Settings:
         default=",".join(map(str, DEFAULT_CLIFF_BUDGETS)),
         model=True,
     )
-    error_samples: tuple[tuple[int, int], ...] = several(
-        "--error-samples",
-        values.counts,
-        "`BUDGET:COUNT` of the errors that phase 2 picks for annotation.",
-        "See [errors](errors.md).",
-        default="128:30,256:30,512:50,1024:50",
-    )
-    controls: int = option(
-        "--controls",
-        number(int, 0),
-        "Right answers that phase 2 picks at each of these budgets.",
-        default="10",
-    )
     thinking_budgets: tuple[int, ...] = several(
         "--thinking-budgets",
         values.thinking_budgets,
@@ -187,20 +174,6 @@ class Settings:
         "After thinking, at most half of what the context leaves.",
         default="256",
         model=True,
-    )
-    closers: tuple[str, ...] = several(
-        "--closers",
-        values.closers,
-        "Names of the model's closers, or `NAME=TEXT`; without them `bare` and, if any, "
-        "`sentence`.",
-        "They end thinking by force; the first is the default. In a text, `\\n` is a line break "
-        "and `\\x2c` a comma.",
-    )
-    wait: int = option(
-        "--wait",
-        number(int, 0, 32),
-        'How often thinking that ends is sent on by an appended "Wait".',
-        default="0",
     )
     modes: tuple[str, ...] = several(
         "--modes --thinking-mode",
@@ -230,12 +203,6 @@ class Settings:
         number(int, 1, 10**12),
         "Say what the recommended limit saves a day at so many requests.",
         "In tokens, time and money; see [cost](cost.md#what-a-limit-saves).",
-    )
-    annotations: tuple[Path, ...] = several(
-        "--annotations",
-        values.paths,
-        "Directory of annotated files; a second one is another annotator's.",
-        "Without it, `annotations` in the reports directory.",
     )
     seed: int = option(
         "--seed",

@@ -1,12 +1,14 @@
 """Errors: which kinds there are, and whether more tokens correct them."""
 
 from pytest_tokenbudget.registry import Eval, Section
+from pytest_tokenbudget.studies.errors.options import ErrorOptions
 
 EVAL = Eval(
     name="errors",
     order=30,
     marker="phase2",
     meaning="what kinds of errors there are",
+    options=ErrorOptions,
     fixtures=f"{__name__}.fixtures",
     # The tables for annotators exist once, for the answers that --thinking chooses.
     without_modes=("errors",),
@@ -19,5 +21,5 @@ EVAL = Eval(
             prepare=f"{__name__}.analysis:attach_samples",
         ),
     ),
-    check=f"{__name__}.settings:check_annotations",
+    check=f"{__name__}.options:check_annotations",
 )

@@ -27,15 +27,17 @@ def prepared(tokenbudget: Session, model: ModelSpec, study: Study) -> Prepared:
     from pytest_tokenbudget.studies.errors.analysis import attach_samples
     from pytest_tokenbudget.studies.errors.annotation_file import AnnotationError
     from pytest_tokenbudget.studies.errors.annotations import annotations_folder, prepare
+    from pytest_tokenbudget.studies.errors.options import ErrorOptions
 
     attach_samples(tokenbudget, model, study)
     settings = tokenbudget.settings
+    options = settings.of_eval(ErrorOptions)
     try:
         return prepare(
             study,
             annotations_folder(settings.reports, study.task.name),
-            dict(settings.error_samples),
-            settings.controls,
+            dict(options.error_samples),
+            options.controls,
             seed=settings.seed,
             others=study.others,
         )
@@ -46,7 +48,9 @@ def prepared(tokenbudget: Session, model: ModelSpec, study: Study) -> Prepared:
 @pytest.fixture(scope="session")
 def errors(tokenbudget: Session, study: Study, prepared: Prepared) -> ErrorReport:
     """The errors that were picked for annotation, and what annotators said about them."""
+    from pytest_tokenbudget.studies.errors.options import ErrorOptions
     from pytest_tokenbudget.studies.errors.report import errors_of
 
     settings = tokenbudget.settings
-    return errors_of(study, settings.annotations, settings.error_samples, settings.reports)
+    options = settings.of_eval(ErrorOptions)
+    return errors_of(study, options.annotations, options.error_samples, settings.reports)

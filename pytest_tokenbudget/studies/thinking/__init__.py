@@ -1,12 +1,14 @@
 """Thinking: what a thinking budget costs and buys, and which one to set."""
 
 from pytest_tokenbudget.registry import Eval, GateSubject, Parameter, Section, StudyKind
+from pytest_tokenbudget.studies.thinking.options import ThinkingOptions
 
 EVAL = Eval(
     name="thinking",
     order=70,
     marker="thinking",
     meaning="what a thinking budget costs and buys",
+    options=ThinkingOptions,
     fixtures=f"{__name__}.fixtures",
     distinctive=("thinking_budget", "thinking_gates", "thinking_study"),
     parameters={

@@ -17,6 +17,7 @@ from pytest_tokenbudget.dry_run.parts import Book, Past, PlannedPart, Wanted, pa
 from pytest_tokenbudget.dry_run.prompt_counts import LengthSource, PromptLength
 from pytest_tokenbudget.engines.planning import Kind
 from pytest_tokenbudget.stats.forecast import Forecast, together
+from pytest_tokenbudget.studies.thinking.options import ThinkingOptions
 from pytest_tokenbudget.studies.thinking.plan import (
     NoThinkingError,
     choose_closers,
@@ -53,7 +54,7 @@ def thinking_parts(book: Book) -> list[PlannedPart]:
     plan = book.plan(Kind.THINKING, settings=settings)
     rendered = book.rendered(plan, problems)
     lengths = book.lengths(plan, problems, rendered)
-    put_in = texts(closers, settings.wait, spec.thinking)
+    put_in = texts(closers, settings.of_eval(ThinkingOptions).wait, spec.thinking)
     ids = text_ids(book.store, plan, put_in, None)
     inserts = [
         PromptLength(len(ids[text]), LengthSource.STORED)
@@ -85,7 +86,7 @@ def thinking_parts(book: Book) -> list[PlannedPart]:
     ids = text_ids(book.store, plan, plan_texts(plan), None)
     whole = len(ids) == len(set(plan_texts(plan)))
     parts.append(_forced(book, natural, usable if whole else {}, ids))
-    if settings.wait:
+    if settings.of_eval(ThinkingOptions).wait:
         parts.append(_waits(book, natural))
     return parts
 

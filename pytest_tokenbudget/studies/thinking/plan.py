@@ -14,6 +14,7 @@ from pytest_tokenbudget.engines.planning import NotApplicableError, SetupError
 from pytest_tokenbudget.settings.context_limits import generation_room
 from pytest_tokenbudget.settings.option_values import MODES, THINKING_MODES
 from pytest_tokenbudget.settings.options import DEFAULT_THINKING_BUDGETS, Settings
+from pytest_tokenbudget.studies.thinking.options import ThinkingOptions
 from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat
 
 if TYPE_CHECKING:
@@ -134,9 +135,10 @@ def choose_closers(settings: Settings, spec: ModelSpec) -> tuple[Closer, ...]:
     if form is None:
         raise NoThinkingError(f"{spec.alias} has no thinking format: it is not known to think")
     known = {closer.name: closer for closer in form.closers}
-    if not settings.closers:
+    asked = settings.of_eval(ThinkingOptions).closers
+    if not asked:
         return tuple(known[name] for name in USUAL if name in known) or form.closers[:1]
-    return tuple(_closer(text, form, known) for text in settings.closers)
+    return tuple(_closer(text, form, known) for text in asked)
 
 
 def _closer(text: str, form: ThinkingFormat, known: Mapping[str, Closer]) -> Closer:
@@ -201,7 +203,7 @@ def fit_thinking(
         budgets=tuple(budgets),
         answer_tokens=answer,
         closers=tuple(closers),
-        waits=settings.wait,
+        waits=settings.of_eval(ThinkingOptions).wait,
         modes=modes,
         left_out=left_out,
         target=settings.target_truncation,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.engines.planning import Kind, Need, make_plan
 from pytest_tokenbudget.settings.endpoints import speaks_ids
+from pytest_tokenbudget.studies.thinking.options import ThinkingOptions
 from pytest_tokenbudget.studies.thinking.plan import (
     NoThinkingError,
     choose_closers,
@@ -70,7 +71,9 @@ def plan_thinking(session: Session, spec: ModelSpec) -> Planned:
     spec = complete(spec)
     plan = replace(plan, format=spec.thinking)
     assert spec.thinking is not None
-    inserts = text_ids(store, plan, texts(closers, settings.wait, spec.thinking), engine)
+    inserts = text_ids(
+        store, plan, texts(closers, settings.of_eval(ThinkingOptions).wait, spec.thinking), engine
+    )
     plan = fit_thinking(
         plan,
         spec,
