@@ -115,8 +115,21 @@ def ends_in_a_sentence(name: str, path: Path) -> str | None:
     return message
 
 
-@pytest.mark.parametrize("content", CONTENTS)
-@pytest.mark.parametrize("name", READERS)
+# All files of a model are read by the same few functions.
+USUAL = ("empty", "nested-lists", "digits", "list", "text", "utf-16", "nul")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param(
+            *(name, content),
+            marks=pytest.mark.slow if name in MODEL_FILES and content not in USUAL else (),
+        )
+        for name in READERS
+        for content in CONTENTS
+    ],
+)
 def test_content(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(CONTENTS[content])

@@ -82,7 +82,10 @@ def fed(engine: TransformersEngine) -> list[int]:
     return tokens
 
 
-@pytest.mark.parametrize("size", [70, 16, 7])
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param(70, marks=pytest.mark.slow), 16, pytest.param(7, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_forced_answers_are_those_of_prompts_prefilled_anew(decoding, size):
     wanted = forced()

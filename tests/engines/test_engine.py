@@ -37,7 +37,9 @@ def engine() -> Iterator[TransformersEngine]:
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-@pytest.mark.parametrize(("rows", "count"), [(1, 2), (8, 12), (32, 32)])
+@pytest.mark.parametrize(
+    ("rows", "count"), [(1, 2), (8, 12), pytest.param(32, 32, marks=pytest.mark.slow)]
+)
 def test_ids_depend_on_neither_batch_nor_order(decoding, rows, count):
     wanted = reference(decoding)
     shuffled = random.Random(rows).sample(requests(32)[:count], count)
@@ -63,7 +65,7 @@ def test_samples_differ_and_seeds_differ():
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("cap", [64, 128])
+@pytest.mark.parametrize("cap", [64, pytest.param(128, marks=pytest.mark.slow)])
 def test_a_smaller_cap_gives_a_prefix(decoding, cap):
     whole = reference(decoding)
     short = collect(make_engine(), requests(12, cap), decoding)

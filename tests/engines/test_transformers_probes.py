@@ -95,6 +95,7 @@ def test_what_its_template_does_not_name_is_ignored(desk: ProbeContext) -> None:
     assert not result.counted
 
 
+@pytest.mark.slow
 def test_its_switch_is_kept(desk: ProbeContext) -> None:
     result = probe_way(desk, "template-enable_thinking")
     assert result.verdict is BudgetVerdict.ENFORCED

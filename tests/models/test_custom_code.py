@@ -81,8 +81,11 @@ def test_code_beside_a_model_that_transformers_knows_is_not_run(own_code):
 
 def test_the_code_would_leave_its_mark(own_code, tmp_path):
     """What the other tests look for is there where somebody trusts the code."""
-    script = "import sys, transformers as t; t.AutoConfig.from_pretrained(sys.argv[1], **{!r})"
-    command = [sys.executable, "-c", script.format({"trust_remote_code": True}), str(own_code)]
+    script = (
+        "import sys; from transformers.models.auto.configuration_auto import AutoConfig; "
+        "AutoConfig.from_pretrained(sys.argv[1], trust_remote_code=True)"
+    )
+    command = [sys.executable, "-c", script, str(own_code)]
     modules = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
     subprocess.run(command, env={**os.environ, **modules}, check=True, capture_output=True)
     (tmp_path / MARKER).unlink()

@@ -1,5 +1,6 @@
 """Evals, engines, tasks and scorers of other packages, installed for sessions of their own."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -8,24 +9,48 @@ import pytest
 from outside_packages import DATA, install, register
 from runs import QUIET, answers, combined, finish, read, rows, start
 
+from pytest_tokenbudget import registry
+from pytest_tokenbudget.common.extensions import ENGINES, SCORERS, TASKS
+
+pytest_plugins = ["run_fixtures"]
+
 EVAL = ("--pyargs", "tokenbudget_lengths", "-m", "lengths", "--num-samples=6", *QUIET)
 # The budget of this eval is no budget of the run.
 GATE = '[[gates]]\neval = "lengths"\nbudget = 192\nmin_accuracy = 0.1\n'
 
 
+def forget_packages() -> None:
+    """Let this process look again for packages that extend the plugin."""
+    importlib.invalidate_caches()
+    for function in vars(registry).values():
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
+    for group in (ENGINES, TASKS, SCORERS):
+        vars(group).pop("_others", None)
+
+
 @pytest.fixture
-def outside(tmp_path):
-    """A function that runs pytest beside packages that are installed in ``site``."""
-    site, folder = tmp_path / "site", tmp_path / "project"
+def outside(pytester, tmp_path, monkeypatch, no_worker, warm):
+    """A function that runs pytest beside packages that are installed in ``site``.
+
+    Sessions run in this process, unless ``process`` asks for one of their own.
+    """
+    site = tmp_path / "site"
     site.mkdir()
-    folder.mkdir()
-    (folder / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
+    pytester.makeini("[pytest]\naddopts = --strict-markers\n")
 
-    def run(*arguments):
-        return finish(start(folder, *arguments, PYTHONPATH=str(site)))
+    def run(*arguments, process=False):
+        if process:
+            return finish(start(run.folder, *arguments, PYTHONPATH=str(site)))
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(site)
+            forget_packages()
+            result = pytester.runpytest_inprocess(*arguments)
+        return result.ret, result.stdout.str() + result.stderr.str()
 
-    run.site, run.folder = site, folder
-    return run
+    run.site, run.folder = site, pytester.path
+    yield run
+    forget_packages()
 
 
 def gates(folder: Path) -> dict[str, list[tuple[str, int, str]]]:
@@ -52,14 +77,15 @@ def check_reports(folder: Path) -> None:
 def test_an_eval_runs_reports_and_is_gated(outside, workers):
     install("outside_eval", outside.site)
     (outside.folder / "tokenbudget.toml").write_text(GATE)
-    code, text = outside(*EVAL, *workers, "--budgets=16")
+    code, text = outside(*EVAL, *workers, "--budgets=16", process=True)
     assert code == 0, text
     assert "2 passed" in text
     assert "of 6 answers end within 192 tokens" in text
     check_reports(outside.folder)
     assert gates(outside.folder) == {"gate-1.min_accuracy": [("lengths", 192, "passed")]}
 
-    code, text = outside(*EVAL, *workers, "--budgets=96,192", "--min-accuracy=0.99")
+    again = (*EVAL, *workers, "--budgets=96,192", "--min-accuracy=0.99")
+    code, text = outside(*again, process=bool(workers))
     assert code == 1, text
     assert "1 failed, 1 passed" in text
     assert gates(outside.folder) == {
