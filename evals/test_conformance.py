@@ -7,9 +7,9 @@ what is enforced, what is only a wish, and what is dropped without a word.
 
 import pytest
 
-from pytest_tokenbudget.studies.conformance.budget_methods import WAYS
+from pytest_tokenbudget.studies.conformance.analysis import LimitFinding
+from pytest_tokenbudget.studies.conformance.budget_methods import BUDGET_METHODS
 from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
-from pytest_tokenbudget.studies.conformance.results import LimitFinding
 
 pytestmark = pytest.mark.conformance
 
@@ -31,14 +31,14 @@ def test_limit(conformance, probe, record_metrics):
         pytest.fail(found.sentence, pytrace=False)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", BUDGET_METHODS)
 def test_thinking_budget(conformance, way, record_metrics, gates):
     """One way to set a thinking budget: thinking tokens at each budget, and the verdict.
 
     A budget that is ignored is a result and passes, unless a gate demands more.
     """
     if reason := conformance.why_not(way):
-        not_asked = {"way": way, "label": WAYS[way].label, "reason": reason}
+        not_asked = {"way": way, "label": BUDGET_METHODS[way].label, "reason": reason}
         record_metrics(conformance=conformance.record(not_asked=not_asked))
         pytest.skip(f"{way}: {reason}")
     found = conformance.way(way)

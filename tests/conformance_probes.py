@@ -15,8 +15,8 @@ from fake_engine import FakeEngine
 
 from pytest_tokenbudget.pytest_session.start import start as start_session
 from pytest_tokenbudget.studies.conformance import thinking
+from pytest_tokenbudget.studies.conformance.analysis import BudgetVerdict, LimitFinding
 from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
-from pytest_tokenbudget.studies.conformance.results import BudgetVerdict, LimitFinding
 
 LOG = "probes.log"
 BROKEN = "CONFORMANCE_BROKEN"
@@ -25,7 +25,7 @@ VERDICTS = {
     "template-thinking_budget": BudgetVerdict.SOFT,
     "extra_body": BudgetVerdict.REFUSED,
 }
-REAL_LIMITS, REAL_WAY = dict(LIMIT_PROBES), thinking.probe_way
+REAL_LIMITS, REAL_WAY = dict(LIMIT_PROBES), thinking.probe_method
 
 
 class FakeServer(FakeEngine):
@@ -57,7 +57,7 @@ def limit_probe(name):
     return probe
 
 
-def probe_way(bench, name):
+def probe_method(bench, name):
     note(name)
     return conformance_samples.way(name, VERDICTS.get(name, BudgetVerdict.IGNORED))
 
@@ -69,11 +69,11 @@ class Plugin:
     def pytest_configure(self, config):
         start_session(config).make_engine = lambda *given: FakeServer()
         LIMIT_PROBES.update({name: limit_probe(name) for name in LIMIT_PROBES})
-        thinking.probe_way = probe_way
+        thinking.probe_method = probe_method
 
     def pytest_unconfigure(self):
         LIMIT_PROBES.update(REAL_LIMITS)
-        thinking.probe_way = REAL_WAY
+        thinking.probe_method = REAL_WAY
 
 
 # As -p in a process of its own, the module itself is the plugin.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport, NotAsked
-from pytest_tokenbudget.studies.conformance.results import (
+from pytest_tokenbudget.studies.conformance.analysis import (
     Behaviour,
     BudgetResult,
     BudgetVerdict,
+    ConformanceReport,
     LimitFinding,
     LimitResult,
     MethodResult,
+    NotAsked,
     Observation,
     OverflowCase,
     Sight,
@@ -152,7 +153,7 @@ def make_report(**changes):
         "engine": "vllm",
         "about": ABOUT,
         "limits": LIMITS,
-        "ways": WAYS,
+        "methods": WAYS,
         "not_asked": (NotAsked("--reasoning-budget", "server flag", "only llama.cpp has it"),),
     }
     return ConformanceReport(**given | changes)

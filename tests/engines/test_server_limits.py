@@ -26,11 +26,10 @@ from pytest_tokenbudget.engines.server.faults import FaultKind, error_text, kind
 from pytest_tokenbudget.engines.server.limits import allowance
 from pytest_tokenbudget.engines.server.server_facts import NoWordError, probe
 from pytest_tokenbudget.settings.endpoints import Endpoint
-from pytest_tokenbudget.studies.conformance.evidence import not_possible
+from pytest_tokenbudget.studies.conformance.analysis import LimitFinding
 from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
-from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
-from pytest_tokenbudget.studies.conformance.results import LimitFinding
-from pytest_tokenbudget.studies.conformance.thinking import probe_way
+from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext, not_possible
+from pytest_tokenbudget.studies.conformance.thinking import probe_method
 
 __all__ = ["run"]
 
@@ -451,7 +450,7 @@ def test_probes_of_a_server_that_answers_nothing_raise(run, monkeypatch):
             with pytest.raises(NoAnswerError, match="something in the engine broke"):
                 LIMIT_PROBES[probe](bench)
         with pytest.raises(NoAnswerError, match="no prompt could be asked"):
-            probe_way(bench, "thinking_token_budget")
+            probe_method(bench, "thinking_token_budget")
 
 
 # --- addresses

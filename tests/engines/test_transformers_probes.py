@@ -10,10 +10,10 @@ from pytest_tokenbudget.core.probes import Ask, Askable
 from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 from pytest_tokenbudget.engines.transformers.probes import InProcess
 from pytest_tokenbudget.models.resolution import DEFAULT_MODEL, load_catalogue, resolve_model
-from pytest_tokenbudget.studies.conformance.limits import probe_limit
+from pytest_tokenbudget.studies.conformance.analysis import Behaviour, BudgetVerdict, LimitFinding
+from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
 from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
-from pytest_tokenbudget.studies.conformance.results import Behaviour, BudgetVerdict, LimitFinding
-from pytest_tokenbudget.studies.conformance.thinking import probe_way
+from pytest_tokenbudget.studies.conformance.thinking import probe_method
 
 MESSAGES = ({"role": "user", "content": "Tom has 12 pens. Tom finds 7 pens. How many pens now?"},)
 
@@ -87,7 +87,7 @@ def test_what_it_does_not_take_is_refused(engine: InProcess, ask: Ask) -> None:
 
 @pytest.mark.slow
 def test_what_its_template_does_not_name_is_ignored(desk: ProbeContext) -> None:
-    result = probe_way(desk, "template-max_thinking_tokens")
+    result = probe_method(desk, "template-max_thinking_tokens")
     assert result.verdict is BudgetVerdict.IGNORED
     assert result.unknown_fields == "dropped"
     # All are the very same, token for token.
@@ -97,17 +97,17 @@ def test_what_its_template_does_not_name_is_ignored(desk: ProbeContext) -> None:
 
 @pytest.mark.slow
 def test_its_switch_is_kept(desk: ProbeContext) -> None:
-    result = probe_way(desk, "template-enable_thinking")
+    result = probe_method(desk, "template-enable_thinking")
     assert result.verdict is BudgetVerdict.ENFORCED
     assert max(each.thinking for each in result.budgets[0].observations) == 0
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "n", "seeds", "finish_reason"])
 def test_its_limits_are_kept(desk: ProbeContext, name: str) -> None:
-    assert probe_limit(desk, name).finding is LimitFinding.KEPT
+    assert LIMIT_PROBES[name](desk).finding is LimitFinding.KEPT
 
 
 def test_it_refuses_what_does_not_fit(desk: ProbeContext) -> None:
-    *alone, together = probe_limit(desk, "overflow").cases
+    *alone, together = LIMIT_PROBES["overflow"](desk).cases
     assert [case.behaviour for case in alone] == [Behaviour.REFUSED] * 4
     assert together.behaviour is Behaviour.WHOLE

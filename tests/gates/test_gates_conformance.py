@@ -5,8 +5,8 @@ from conformance_samples import LIMITS, make_report, way
 
 from pytest_tokenbudget.gates import Gate, VerdictGates
 from pytest_tokenbudget.gates.targets import GateTarget
-from pytest_tokenbudget.studies.conformance.results import BudgetVerdict
-from pytest_tokenbudget.studies.conformance.verdicts import verdicts
+from pytest_tokenbudget.studies.conformance.analysis import BudgetVerdict
+from pytest_tokenbudget.studies.conformance.wording import verdicts
 
 PLACE = GateTarget("t", "conformance", ("conformance",), "nano", "path", "sums")
 
@@ -35,13 +35,13 @@ def test_what_a_demand_is_reached_by(demand, verdict, kept):
     tried = way("w", BudgetVerdict(verdict))
     demanded = gates(demand, f"w:{demand}")
     assert (not broken(demanded.judge(tried))) is kept
-    assert (not broken(demanded.judge(make_report(ways=(tried,))))) is kept
+    assert (not broken(demanded.judge(make_report(methods=(tried,))))) is kept
 
 
 def test_a_demand_on_one_way_is_not_one_on_others():
     demanded = gates("w:enforced")
     assert demanded.judge(way("v", BudgetVerdict.IGNORED)) == []
-    assert demanded.judge(make_report(ways=(way("w"), way("v", BudgetVerdict.IGNORED)))) == []
+    assert demanded.judge(make_report(methods=(way("w"), way("v", BudgetVerdict.IGNORED)))) == []
     with pytest.raises(pytest.fail.Exception, match=r"^w was to be enforced, and is ignored: as"):
         demanded.check(way("w", BudgetVerdict.IGNORED))
 
@@ -54,7 +54,7 @@ def test_limits_are_judged_and_nothing_judged_is_not_kept():
     [nothing] = demanded.judge(make_report(limits=()))
     assert nothing.sentence == "the gate limits cannot be judged: no limit was probed"
     assert nothing.ruling == "unknown"
-    [nothing] = broken(gates("enforced").judge(make_report(ways=())))
+    [nothing] = broken(gates("enforced").judge(make_report(methods=())))
     assert nothing.endswith("in one way: no way to set a thinking budget was tried")
 
 

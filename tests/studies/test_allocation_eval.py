@@ -26,11 +26,7 @@ from pytest_tokenbudget.studies.allocation.report import (
     answer_sentence,
     write_allocation,
 )
-from pytest_tokenbudget.studies.allocation.settings import (
-    evidence_of,
-    limits_of,
-    settings_record,
-)
+from pytest_tokenbudget.studies.allocation.settings import evidence_of, limits_of, settings_record
 from pytest_tokenbudget.studies.allocation.stored_traces import FEATURES, FIRST, replay_of
 from pytest_tokenbudget.studies.thinking.study import ContinuedTrace, ThinkingStudy
 from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat

@@ -11,7 +11,7 @@ from conformance_probes import BROKEN, LOG, Plugin
 from runs import NO_ENGINE, QUIET, RealEngines, finish, read, start
 
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
-from pytest_tokenbudget.studies.conformance.budget_methods import WAYS, methods_for
+from pytest_tokenbudget.studies.conformance.budget_methods import BUDGET_METHODS, methods_for
 from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
 
 pytest_plugins = ["run_fixtures"]
@@ -43,7 +43,7 @@ def log() -> list[str]:
 
 def test_an_ignored_budget_is_a_result_and_passes(probe, pytester):
     result = probe()
-    skipped = len(WAYS) - len(MEASURED) + 1  # the gates, as there are none
+    skipped = len(BUDGET_METHODS) - len(MEASURED) + 1  # the gates, as there are none
     result.assert_outcomes(passed=len(LIMIT_PROBES) + len(MEASURED), skipped=skipped)
     result.stdout.fnmatch_lines(
         [
@@ -59,7 +59,7 @@ def test_an_ignored_budget_is_a_result_and_passes(probe, pytester):
     found = read(pytester.path, FILE)
     assert [each["probe"] for each in found["limits"]] == list(LIMIT_PROBES)
     assert [each["way"] for each in found["ways"]] == list(MEASURED)
-    assert {each["way"] for each in found["not_asked"]} == set(WAYS) - set(MEASURED)
+    assert {each["way"] for each in found["not_asked"]} == set(BUDGET_METHODS) - set(MEASURED)
     assert found["complete"] is True
     assert found["missing"] == []
     assert found["model"] == "nano-reasoner"
@@ -81,7 +81,7 @@ def test_a_broken_limit_fails_with_its_sentence(probe, monkeypatch, pytester):
     found = read(pytester.path, FILE)
     assert found["summary"]["limits_by_finding"]["broken"] == ["usage"]
     assert found["complete"] is False, "no way was tried"
-    assert found["missing"] == list(WAYS)
+    assert found["missing"] == list(BUDGET_METHODS)
 
 
 @pytest.mark.slow
@@ -176,7 +176,7 @@ def test_models_are_probed_one_after_the_other(run):
     )
     tests = [line for line in result.outlines if "::" in line]
     named = ["qwen" in test for test in tests]
-    assert len(tests) == 2 * (len(LIMIT_PROBES) + len(WAYS) + 1)
+    assert len(tests) == 2 * (len(LIMIT_PROBES) + len(BUDGET_METHODS) + 1)
     assert named == sorted(named)
 
 
@@ -190,7 +190,7 @@ def test_what_was_recorded_cannot_be_probed(run, pytester):
         engines=NO_ENGINE,
     )
     assert result.ret == 0
-    assert result.parseoutcomes()["skipped"] == len(LIMIT_PROBES) + len(WAYS) + 1
+    assert result.parseoutcomes()["skipped"] == len(LIMIT_PROBES) + len(BUDGET_METHODS) + 1
 
 
 def test_a_server_that_is_not_there_is_named_once(run):

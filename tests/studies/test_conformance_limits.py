@@ -9,12 +9,12 @@ import pytest
 from conformance_fakes import FakeEngine, Thought, Tokens, bench, words
 
 from pytest_tokenbudget.core.probes import Ask, NoAnswerError, Reply
-from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES, probe_limit
-from pytest_tokenbudget.studies.conformance.results import LimitFinding, LimitResult
+from pytest_tokenbudget.studies.conformance.analysis import LimitFinding, LimitResult
+from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
 
 
 def probe(engine: FakeEngine, name: str) -> LimitResult:
-    return probe_limit(bench(engine), name)
+    return LIMIT_PROBES[name](bench(engine))
 
 
 def changed(**changes: object) -> object:

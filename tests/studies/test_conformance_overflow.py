@@ -11,22 +11,23 @@ import pytest
 from conformance_fakes import CLOSE, OPEN, FakeEngine, Fate, Thought, Tokens, bench
 
 from pytest_tokenbudget.core.probes import Ask, ProbeOutput, Reply
-from pytest_tokenbudget.studies.conformance.filled_prompts import (
-    BEGINNING,
-    END,
-    MIDDLE,
-    PLACES,
-    Filling,
-)
-from pytest_tokenbudget.studies.conformance.limits import probe_limit
-from pytest_tokenbudget.studies.conformance.overflow import AT_ONCE, EDGE, ROOM, TOO_MUCH, Case
-from pytest_tokenbudget.studies.conformance.prompt_visibility import PromptView, where_cut
-from pytest_tokenbudget.studies.conformance.results import (
+from pytest_tokenbudget.studies.conformance.analysis import (
     Behaviour,
     LimitFinding,
     LimitResult,
     OverflowCase,
     Sight,
+)
+from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
+from pytest_tokenbudget.studies.conformance.overflow import AT_ONCE, EDGE, ROOM, TOO_MUCH, Case
+from pytest_tokenbudget.studies.conformance.prompt_visibility import (
+    BEGINNING,
+    END,
+    MIDDLE,
+    PLACES,
+    PromptFiller,
+    PromptView,
+    where_cut,
 )
 
 Ids = tuple[int, ...]
@@ -36,7 +37,7 @@ SEEN, UNSEEN, UNTOLD = Sight.SEEN, Sight.UNSEEN, Sight.UNTOLD
 
 
 def probe(engine: FakeEngine) -> tuple[LimitResult, dict[str, OverflowCase]]:
-    result = probe_limit(bench(engine), "overflow")
+    result = LIMIT_PROBES["overflow"](bench(engine))
     return result, {case.case: case for case in result.cases}
 
 
@@ -355,7 +356,7 @@ class Shared(FakeEngine):
 def test_prompts_that_fit_one_by_one(how, behaviour, finding) -> None:  # type: ignore[no-untyped-def]
     engine = Shared(context=CONTEXT)
     engine.how = how
-    result = probe_limit(bench(engine), "overflow")
+    result = LIMIT_PROBES["overflow"](bench(engine))
     assert result.finding is finding
     together = result.cases[-1]
     assert (together.case, together.behaviour) == (Case.TOGETHER, behaviour)
@@ -367,7 +368,7 @@ def test_what_fails_alone_says_nothing_of_several() -> None:
     def small(ask: Ask, reply: Reply) -> Reply:
         return Reply({}, error="no room", status=500) if len(ask.prompt_ids) > 500 else reply
 
-    result = probe_limit(bench(make(reply=small)), "overflow")
+    result = LIMIT_PROBES["overflow"](bench(make(reply=small)))
     assert result.cases[-1].behaviour is Behaviour.NOT_RESOLVED
     assert "fails alone: no room" in result.cases[-1].sentence
 
@@ -378,7 +379,7 @@ def test_what_fails_alone_says_nothing_of_several() -> None:
 @pytest.mark.parametrize(("context", "said"), [(70_000, "is not sent"), (300, "no facts fit")])
 def test_contexts_that_are_too_long_or_too_short(context: int, said: str) -> None:
     engine = FakeEngine(context=context)
-    result = probe_limit(bench(engine), "overflow")
+    result = LIMIT_PROBES["overflow"](bench(engine))
     assert result.finding is LimitFinding.NOT_POSSIBLE
     assert said in result.sentence
     assert engine.calls == 0
@@ -426,7 +427,7 @@ def test_what_the_evidence_comes_to(sights, counted, cut, behaviour) -> None:  #
 @pytest.mark.parametrize("tokens", [400, 1000, 3000])
 def test_prompts_have_the_wished_length_and_all_facts(tokens: int, ids: bool) -> None:
     engine = make(ids=ids)
-    filling = Filling(bench(engine))
+    filling = PromptFiller(bench(engine))
     values = [value for told in filling.facts.values() for value in told.values]
     assert len(set(values)) == 6
     for place in PLACES:
@@ -437,14 +438,14 @@ def test_prompts_have_the_wished_length_and_all_facts(tokens: int, ids: bool) ->
             assert 0 <= tokens - len(prompt) <= (0 if ids else 2)
             text = engine.decode(prompt)
             assert text.startswith("[system] You remember")
-            assert text.rstrip().endswith(filling.facts[place].question)
+            assert text.rstrip().endswith(f"What did I sell {filling.facts[place].name}?")
             for other, told in filling.facts.items():
                 assert told.statement(changed and other == place) in text
 
 
 def test_facts_stand_where_their_names_say() -> None:
     engine = make()
-    filling = Filling(bench(engine))
+    filling = PromptFiller(bench(engine))
     text = engine.decode(filling.question(END, 2000, 8).ask.prompt_ids)
     where = [text.index(told.statement(False)) / len(text) for told in filling.facts.values()]
     assert where[0] < 0.05

@@ -16,10 +16,15 @@ from pytest_tokenbudget.common.text_layout import cells
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.files import to_plain
 from pytest_tokenbudget.report.json_files import RunInfo
-from pytest_tokenbudget.studies.conformance.analysis import reports_of
+from pytest_tokenbudget.studies.conformance.analysis import (
+    Behaviour,
+    BudgetVerdict,
+    LimitFinding,
+    Sight,
+    reports_of,
+)
 from pytest_tokenbudget.studies.conformance.badge import CAUTION, COLOURS, badge_of
-from pytest_tokenbudget.studies.conformance.budget_methods import BUDGETS, UNKNOWN
-from pytest_tokenbudget.studies.conformance.budget_methods import WAYS as WAYS_THERE_ARE
+from pytest_tokenbudget.studies.conformance.budget_methods import BUDGET_METHODS, BUDGETS, UNKNOWN
 from pytest_tokenbudget.studies.conformance.figure import (
     BROKEN,
     DIFFERS,
@@ -31,9 +36,7 @@ from pytest_tokenbudget.studies.conformance.figure import (
     draw_conformance,
 )
 from pytest_tokenbudget.studies.conformance.figure import UNKNOWN as NOT_KNOWN
-from pytest_tokenbudget.studies.conformance.filled_prompts import PLACES
-from pytest_tokenbudget.studies.conformance.lengths import CAPS
-from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
+from pytest_tokenbudget.studies.conformance.limits import CAPS, LIMIT_PROBES
 from pytest_tokenbudget.studies.conformance.overflow import (
     LITTLE,
     LONGEST_CONTEXT,
@@ -43,20 +46,20 @@ from pytest_tokenbudget.studies.conformance.overflow import (
     Case,
 )
 from pytest_tokenbudget.studies.conformance.probe_context import PROMPTS
+from pytest_tokenbudget.studies.conformance.prompt_visibility import PLACES
 from pytest_tokenbudget.studies.conformance.repeats import LOAD, LONG, SHORT
 from pytest_tokenbudget.studies.conformance.report import (
     conformance_lines,
     conformance_record,
     write_conformance,
 )
-from pytest_tokenbudget.studies.conformance.results import (
-    Behaviour,
-    BudgetVerdict,
-    LimitFinding,
-    Sight,
-)
 from pytest_tokenbudget.studies.conformance.verdict import LEVEL, MIN_INFORMATIVE
-from pytest_tokenbudget.studies.conformance.verdicts import of_engine
+from pytest_tokenbudget.studies.conformance.wording import (
+    engine_fault,
+    limits_sentence,
+    switch_sentence,
+    thinking_sentence,
+)
 
 ROOT = Path(__file__).parents[2]
 NAMES = tuple(each.probe for each in LIMITS)
@@ -74,7 +77,7 @@ def record(about=ABOUT, **part):
 
 def recorded(report):
     rows = [record(limit=each) for each in report.limits]
-    rows += [record(way=each) for each in report.ways]
+    rows += [record(way=each) for each in report.methods]
     return rows + [record(not_asked=each) for each in report.not_asked]
 
 
@@ -83,7 +86,7 @@ def recorded(report):
 
 def test_records_give_back_what_was_found():
     report = make_report(
-        ways=(
+        methods=(
             *WAYS[:-1],
             replace(WAYS[-1], repeated=budget_result(None), remarks=("a remark",), slack=6),
         )
@@ -95,7 +98,7 @@ def test_records_give_back_what_was_found():
 def test_order_is_that_of_the_probes_whoever_was_first():
     [found] = reports_of(reversed(recorded(make_report())), NAMES, WAY_NAMES)
     assert tuple(each.probe for each in found.limits) == NAMES
-    assert tuple(each.way for each in found.ways) == WAY_NAMES[:-1]
+    assert tuple(each.way for each in found.methods) == WAY_NAMES[:-1]
 
 
 def test_what_was_not_made_is_named_and_the_last_record_of_a_name_counts():
@@ -145,29 +148,29 @@ def test_a_rate_that_is_none_survives():
 )
 def test_what_the_ways_come_to_together(verdicts, words):
     ways = tuple(way(f"w{n}", BudgetVerdict(each)) for n, each in enumerate(verdicts))
-    assert make_report(ways=ways).thinking_sentence() == words
+    assert thinking_sentence(make_report(methods=ways)) == words
 
 
 def test_a_switch_keeps_no_budget():
     """That thinking can be turned off does not mean that 256 tokens of it can be asked for."""
-    report = make_report(ways=(SWITCH, way("w", BudgetVerdict.IGNORED)))
-    assert report.thinking_sentence() == "thinking budget ignored: 1 way tried, none keeps one"
-    assert report.switch_sentence() == "thinking is turned off by template-enable_thinking"
+    report = make_report(methods=(SWITCH, way("w", BudgetVerdict.IGNORED)))
+    assert thinking_sentence(report) == "thinking budget ignored: 1 way tried, none keeps one"
+    assert switch_sentence(report) == "thinking is turned off by template-enable_thinking"
     assert badge_of(report).message == "ignored, 1 limit broken"
-    assert of_engine("enforced", report)
+    assert engine_fault("enforced", report)
     off = replace(SWITCH, verdict=BudgetVerdict.IGNORED)
-    assert make_report(ways=(off,)).switch_sentence() == (
+    assert switch_sentence(make_report(methods=(off,))) == (
         "no switch is shown to turn thinking off (1 way tried)"
     )
-    assert make_report(ways=()).switch_sentence() == ""
+    assert switch_sentence(make_report(methods=())) == ""
 
 
 def test_what_the_limits_come_to():
-    assert make_report().limits_sentence() == "1 limit is broken: finish_reason"
+    assert limits_sentence(make_report()) == "1 limit is broken: finish_reason"
     two = (limit("a", LimitFinding.BROKEN), limit("b", LimitFinding.BROKEN), limit("c"))
-    assert make_report(limits=two).limits_sentence() == "2 limits are broken: a, b"
+    assert limits_sentence(make_report(limits=two)) == "2 limits are broken: a, b"
     fine = (limit("a"), limit("b", LimitFinding.DIFFERS))
-    assert make_report(limits=fine).limits_sentence() == (
+    assert limits_sentence(make_report(limits=fine)) == (
         "no limit broken, 1 of 2 kept; outputs differ in b"
     )
 
@@ -206,7 +209,7 @@ def test_a_run_that_was_not_whole_says_so():
 
 
 def test_nothing_is_drawn_of_ways_that_were_not_tried(tmp_path):
-    written = write_conformance(make_report(ways=()), RunInfo(), tmp_path)
+    written = write_conformance(make_report(methods=()), RunInfo(), tmp_path)
     assert [path.suffix for path in written] == [".json", ".svg", ".json"]
 
 
@@ -216,7 +219,7 @@ def test_foreign_names_are_safe_everywhere(tmp_path):
         engine=HOSTILE,
         about={**ABOUT, "model": HOSTILE, "engine": HOSTILE, "engine_version": HOSTILE},
         limits=(limit("n", LimitFinding.BROKEN, sentence=HOSTILE),),
-        ways=(way(HOSTILE, sentence=HOSTILE, remarks=(HOSTILE,)),),
+        methods=(way(HOSTILE, sentence=HOSTILE, remarks=(HOSTILE,)),),
     )
     shown = "\n".join(conformance_lines(report, RunInfo()))
     assert "\x1b" not in shown
@@ -237,7 +240,7 @@ def test_foreign_names_are_safe_everywhere(tmp_path):
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_lines_fit(width):
     many = tuple(way("x" * 50, sentence="word " * 60) for _ in range(3))
-    for report in (make_report(), make_report(ways=many), make_report(ways=(), limits=())):
+    for report in (make_report(), make_report(methods=many), make_report(methods=(), limits=())):
         for line in conformance_lines(report, RunInfo(), width):
             assert cells(line) <= 80
             assert line == line.rstrip()
@@ -247,15 +250,15 @@ def test_the_first_lines_are_the_answer():
     report = make_report()
     shown = conformance_lines(report, RunInfo())
     assert " ".join(" ".join(shown[1:6]).split()).startswith(
-        f"{report.limits_sentence()} {report.thinking_sentence()}"
+        f"{limits_sentence(report)} {thinking_sentence(report)}"
     )
-    assert "\n".join(shown).count(report.thinking_sentence()[:30]) == 1
+    assert "\n".join(shown).count(thinking_sentence(report)[:30]) == 1
 
 
 def test_the_table_shows_what_was_measured():
     shown = conformance_lines(make_report(), RunInfo())
     table = {line.split()[0]: line for line in shown if line.strip()}
-    assert re.search(r"\s1\.0\s+2\.0\s+33\.0\s+257\.0\s+457\.5  enforced$", "\n".join(shown), re.M)
+    assert re.search(r"\s1\.0\s+2\.0\s+33\.0\s+257\.0\s+457\.5\s+enforced$", "\n".join(shown), re.M)
     assert table["reasoning.max_tokens"].split()[1:] == ["-", "-", "-", "-", "457.5", "refused"]
     assert table["prefix_under_load"].split()[1:] == [
         *("differs:", "3", "of", "16", "outputs", "go", "another", "way", "where", "others", "are"),
@@ -269,7 +272,7 @@ def test_thinking_outside_of_its_block_is_starred():
     kept = budget_result(32, (33, 33))
     first, second = kept.observations
     gone_on = replace(kept, observations=(replace(first, spill=120, spilled=True), second))
-    report = make_report(ways=(replace(WAYS[0], budgets=(gone_on, budget_result(None))),))
+    report = make_report(methods=(replace(WAYS[0], budgets=(gone_on, budget_result(None))),))
     shown = conformance_lines(report, RunInfo())
     row = next(line for line in shown if line.startswith("thinking_token_budget "))
     assert row.split()[1:] == ["33.0*", "457.5", "enforced"]
@@ -289,28 +292,29 @@ def going_on(name, spill=120):
 
 def test_neither_badge_nor_sentence_hides_that_thinking_goes_on():
     """The tokens are paid for, inside of the block or outside."""
-    one = make_report(ways=(going_on("first"),), limits=LIMITS[:3])
+    one = make_report(methods=(going_on("first"),), limits=LIMITS[:3])
     assert badge_of(one).message == "enforced by first, thinks on after its close"
     assert badge_of(one).colour not in {
         COLOURS[BudgetVerdict.ENFORCED],
         COLOURS[BudgetVerdict.IGNORED],
     }
     sentence = "thinking budget enforced by first, but the model goes on thinking after the close"
-    assert one.thinking_sentence() == sentence
-    broken = badge_of(make_report(ways=(going_on("first"),)))
+    assert thinking_sentence(one) == sentence
+    broken = badge_of(make_report(methods=(going_on("first"),)))
     assert broken.message == "enforced by first, thinks on after its close, 1 limit broken"
     assert broken.colour == COLOURS[BudgetVerdict.IGNORED]
 
 
 def test_a_way_under_which_thinking_ends_is_named_first():
-    both = make_report(ways=(going_on("first"), way("second")), limits=LIMITS[:3])
+    both = make_report(methods=(going_on("first"), way("second")), limits=LIMITS[:3])
     assert badge_of(both).message == "enforced by second"
-    assert both.thinking_sentence() == (
+    assert thinking_sentence(both) == (
         "thinking budget enforced by first and second, but the model goes on thinking after the "
         "close with first"
     )
     assert (
-        make_report(ways=(going_on("first"), way("soft", BudgetVerdict.SOFT))).best.way == "first"
+        make_report(methods=(going_on("first"), way("soft", BudgetVerdict.SOFT))).best.way
+        == "first"
     )
 
 
@@ -318,20 +322,22 @@ def test_what_a_model_does_without_a_budget_is_not_held_against_one():
     kept, without = way("first").budgets[2], budget_result(None)
     first, *rest = without.observations
     natural = replace(without, observations=(replace(first, spill=9), *rest))
-    report = make_report(ways=(replace(way("first"), budgets=(kept, natural)),), limits=LIMITS[:3])
+    report = make_report(
+        methods=(replace(way("first"), budgets=(kept, natural)),), limits=LIMITS[:3]
+    )
     assert badge_of(report).message == "enforced by first"
 
 
 def test_a_name_with_a_hyphen_stays_on_one_line():
     ways = tuple(going_on(name) for name in ("thinking_token_budget", f"{'x' * 16}-opened"))
     for width in range(60, 81):
-        shown = conformance_lines(make_report(ways=ways), RunInfo(), width)
+        shown = conformance_lines(make_report(methods=ways), RunInfo(), width)
         assert not [line for line in shown if line.endswith("x-")]
 
 
 def test_many_remarks_are_counted():
     remarked = replace(WAYS[0], remarks=("first", "second", "third", "fourth"))
-    shown = conformance_lines(make_report(ways=(remarked,)), RunInfo())
+    shown = conformance_lines(make_report(methods=(remarked,)), RunInfo())
     assert [line for line in shown if line.startswith("thinking_token_budget: ")] == [
         "thinking_token_budget: first",
         "thinking_token_budget: second",
@@ -341,7 +347,7 @@ def test_many_remarks_are_counted():
 
 def test_budgets_beyond_the_width_are_left_out_but_not_the_natural_length():
     many = (*(budget_result(b) for b in range(20)), budget_result(None))
-    lines = conformance_lines(make_report(ways=(replace(WAYS[0], budgets=many),)), RunInfo())
+    lines = conformance_lines(make_report(methods=(replace(WAYS[0], budgets=many),)), RunInfo())
     assert all(cells(line) <= 80 for line in lines)
     [head] = [line for line in lines if line.startswith("way to set it")]
     assert head.split()[4:] == ["0", "1", "2", "3", "4", "5", "none", "verdict"]
@@ -351,11 +357,11 @@ def test_what_happens_beyond_the_context_is_a_table_of_its_own():
     shown = conformance_lines(make_report(about={**ABOUT, "context": 2048}), RunInfo())
     [head] = [n for n, line in enumerate(shown) if line.startswith("beyond the context of 2,048")]
     assert shown[head : head + 5] == [
-        "beyond the context of 2,048   prompt    asked   given  what happens",
-        "prompt a little too long       2,112       48       -  refused",
-        "prompt twice too long          4,096       48      31  cut at the left",
-        "prompt and budget too long     2,024       64      24  capped, says length",
-        "budget alone too long              -        -       -  not asked",
+        "beyond the context of 2,048  prompt  asked  given  what happens",
+        "prompt a little too long      2,112     48      -  refused",
+        "prompt twice too long         4,096     48     31  cut at the left",
+        "prompt and budget too long    2,024     64     24  capped, says length",
+        "budget alone too long             -      -      -  not asked",
     ]
     assert shown[head + 5] == (
         "prompt twice too long: answered, the prompt cut at the left, without a word"
@@ -409,9 +415,9 @@ def test_same_report_same_bytes(tmp_path):
     [
         {},
         {"limits": ()},
-        {"ways": WAYS[:1], "limits": LIMITS[:1]},
-        {"ways": tuple(way("w" * 60, each) for each in BudgetVerdict), "alias": "m" * 90},
-        {"ways": (SWITCH, *WAYS)},
+        {"methods": WAYS[:1], "limits": LIMITS[:1]},
+        {"methods": tuple(way("w" * 60, each) for each in BudgetVerdict), "alias": "m" * 90},
+        {"methods": (SWITCH, *WAYS)},
     ],
     ids=["all", "no limits", "one", "long names", "with a switch"],
 )
@@ -432,7 +438,7 @@ def test_the_figure_says_every_verdict_in_words_and_shows_no_cell_that_was_not_t
     from matplotlib.patches import Rectangle
     from matplotlib.text import Text
 
-    figure = drawn(make_report(ways=(SWITCH, *WAYS)))
+    figure = drawn(make_report(methods=(SWITCH, *WAYS)))
     table = figure.axes[0]
     words = [t.get_text() for t in table.findobj(Text)]
     assert [word for word in words if word in set(BudgetVerdict)] == [
@@ -479,7 +485,7 @@ def test_the_colour_of_a_cell_says_what_its_numbers_say():
     from matplotlib.colors import to_hex
 
     [mixed] = (each for each in WAYS if each.verdict is BudgetVerdict.SOFT)
-    figure = drawn(make_report(ways=(mixed,)))
+    figure = drawn(make_report(methods=(mixed,)))
     shown = [to_hex(cell.get_facecolor()) for cell in figure.axes[0].patches]
     expected = [
         NO_BUDGET if each.budget is None
@@ -517,14 +523,14 @@ def test_the_badge_says_which_way_and_what_is_broken():
     broken = badge_of(make_report())
     assert broken.message == "enforced by thinking_token_budget, 1 limit broken"
     assert broken.colour == COLOURS[BudgetVerdict.IGNORED]
-    limits = badge_of(make_report(ways=(), limits=LIMITS[:3]))
+    limits = badge_of(make_report(methods=(), limits=LIMITS[:3]))
     assert (limits.label, limits.message) == ("token limits", "kept")
-    assert badge_of(make_report(ways=())).message == "1 limit broken"
-    assert badge_of(make_report(ways=(), limits=())).message == "not measured"
+    assert badge_of(make_report(methods=())).message == "1 limit broken"
+    assert badge_of(make_report(methods=(), limits=())).message == "not measured"
 
 
 def test_the_badge_is_a_picture_with_words():
-    badge = badge_of(make_report(ways=(way("<&>" * 40),)))
+    badge = badge_of(make_report(methods=(way("<&>" * 40),)))
     root = ET.fromstring(badge.svg())
     space = "{http://www.w3.org/2000/svg}"
     assert root.find(f"{space}title").text == f"{badge.label}: {badge.message}"
@@ -547,9 +553,9 @@ def test_the_page_names_everything_that_there_is():
     fields = {*found, *found["summary"], *found["limits"][0], *found["ways"][0], *budget}
     fields |= {*budget["observations"][0], *found["overflow"][0]}
     words = {*BudgetVerdict, *LimitFinding, *Behaviour, *Sight, *Case, *PLACES}
-    names = {*fields, *words, *LIMIT_PROBES, *WAYS_THERE_ARE, UNKNOWN}
+    names = {*fields, *words, *LIMIT_PROBES, *BUDGET_METHODS, UNKNOWN}
     assert {name for name in names if f"`{name}`" not in page} == set()
-    assert set(re.findall(r"^\| `([\w-]+)` \| ", page, re.M)) >= {*LIMIT_PROBES, *WAYS_THERE_ARE}
+    assert set(re.findall(r"^\| `([\w-]+)` \| ", page, re.M)) >= {*LIMIT_PROBES, *BUDGET_METHODS}
 
 
 def test_the_page_says_the_numbers_that_hold():

@@ -6,23 +6,17 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from conformance_fakes import (
-    CLOSE,
-    FORMAT,
-    OPEN,
-    SPEC,
-    FakeEngine,
-    Thought,
-    Tokens,
-    bench,
-    words,
-)
+from conformance_fakes import CLOSE, FORMAT, OPEN, SPEC, FakeEngine, Thought, Tokens, bench, words
 
 from pytest_tokenbudget.core.probes import Ask, ProbeOutput, Reply
 from pytest_tokenbudget.models.spec import ModelSpec
-from pytest_tokenbudget.studies.conformance.budget_methods import UNKNOWN, WAYS, methods_for
-from pytest_tokenbudget.studies.conformance.results import BudgetVerdict, MethodResult
-from pytest_tokenbudget.studies.conformance.thinking import probe_way
+from pytest_tokenbudget.studies.conformance.analysis import BudgetVerdict, MethodResult
+from pytest_tokenbudget.studies.conformance.budget_methods import (
+    BUDGET_METHODS,
+    UNKNOWN,
+    methods_for,
+)
+from pytest_tokenbudget.studies.conformance.thinking import probe_method
 from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat
 
 TOP = "thinking_token_budget"
@@ -35,7 +29,7 @@ def keeps(thought: Thought) -> Thought:
 
 
 def probe(engine: FakeEngine, way: str = TOP) -> MethodResult:
-    return probe_way(bench(engine), way)
+    return probe_method(bench(engine), way)
 
 
 def said(result: MethodResult, budget: int) -> str:
@@ -296,7 +290,7 @@ def test_a_known_closing_sentence_is_not_thinking() -> None:
     from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
 
     knowing = ProbeContext(engine, replace(SPEC, thinking=form))
-    assert probe_way(knowing, TOP).verdict is BudgetVerdict.ENFORCED
+    assert probe_method(knowing, TOP).verdict is BudgetVerdict.ENFORCED
 
 
 def test_a_budget_of_the_servers_own_is_seen() -> None:
@@ -341,15 +335,15 @@ def test_nested_fields_stand_in_their_place() -> None:
 def test_the_baseline_is_asked_once_for_all_ways() -> None:
     engine = FakeEngine(keeps)
     desk = bench(engine)
-    probe_way(desk, TOP)
+    probe_method(desk, TOP)
     before = engine.calls
-    probe_way(desk, "extra_body")
+    probe_method(desk, "extra_body")
     # Four budgets of ten prompts, and the field that does not exist.
     assert engine.calls - before == 41
 
 
 def test_a_begun_message_opens_thinking_where_ids_cannot() -> None:
-    ask = WAYS["thinking_budget_tokens-begun"].ask(bench(FakeEngine()), 0, 32)
+    ask = BUDGET_METHODS["thinking_budget_tokens-begun"].ask(bench(FakeEngine()), 0, 32)
     assert ask.messages[-1] == {"role": "assistant", "content": f"{OPEN}\n"}
     assert ask.fields == {
         "add_generation_prompt": False,
@@ -374,7 +368,7 @@ def test_a_begun_message_opens_thinking_where_ids_cannot() -> None:
     ],
 )
 def test_fields_as_they_are_documented(way: str, budget: int | None, fields: object) -> None:
-    assert WAYS[way].put(budget) == fields
+    assert BUDGET_METHODS[way].put(budget) == fields
 
 
 def test_ways_by_engine() -> None:

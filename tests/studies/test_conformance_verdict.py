@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.studies.conformance.results import BudgetResult, BudgetVerdict, Observation
+from pytest_tokenbudget.studies.conformance.analysis import BudgetResult, BudgetVerdict, Observation
 from pytest_tokenbudget.studies.conformance.verdict import (
     MIN_INFORMATIVE,
     judge,

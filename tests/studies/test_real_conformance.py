@@ -12,19 +12,22 @@ from server_scripted import NANO
 from pytest_tokenbudget.engines.server.engine import ServerEngine
 from pytest_tokenbudget.engines.server.server_facts import probe
 from pytest_tokenbudget.settings.endpoints import Endpoint
-from pytest_tokenbudget.studies.conformance.budget_methods import WAYS
-from pytest_tokenbudget.studies.conformance.filled_prompts import Filling
-from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
-from pytest_tokenbudget.studies.conformance.overflow import Case
-from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
-from pytest_tokenbudget.studies.conformance.prompt_visibility import Looking, where_cut
-from pytest_tokenbudget.studies.conformance.results import (
+from pytest_tokenbudget.studies.conformance.analysis import (
     Behaviour,
     BudgetVerdict,
     LimitFinding,
     MethodResult,
 )
-from pytest_tokenbudget.studies.conformance.thinking import probe_way
+from pytest_tokenbudget.studies.conformance.budget_methods import BUDGET_METHODS
+from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
+from pytest_tokenbudget.studies.conformance.overflow import Case
+from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
+from pytest_tokenbudget.studies.conformance.prompt_visibility import (
+    PromptFiller,
+    VisibilityProbe,
+    where_cut,
+)
+from pytest_tokenbudget.studies.conformance.thinking import probe_method
 
 pytest_plugins = ["servers"]
 
@@ -58,7 +61,7 @@ def bench_at() -> Iterator[Callable[..., ProbeContext]]:
 
 
 def with_budget(bench: ProbeContext, name: str) -> MethodResult:
-    return probe_way(bench, replace(WAYS[name], budgets=(BUDGET,)))
+    return probe_method(bench, replace(BUDGET_METHODS[name], budgets=(BUDGET,)))
 
 
 def assert_enforced(found: MethodResult) -> None:
@@ -124,7 +127,7 @@ def test_llamacpp_drops_the_same_budget_where_it_does_not(bench_at, start_server
 @pytest.mark.llamacpp
 def test_a_budget_of_the_whole_server_is_seen_without_asking_for_one(bench_at, start_server):
     started = start_server("llamacpp", thinking=True, options=("--reasoning-budget", "32"))
-    found = probe_way(bench_at(started), "reasoning-budget-flag")
+    found = probe_method(bench_at(started), "reasoning-budget-flag")
     assert "end their thinking at exactly 34 tokens, the tags counted" in found.sentence
 
 
@@ -184,7 +187,7 @@ def test_where_a_real_server_was_told_to_cut_is_found_out(bench_at, vllm_server,
         return plain([replace(ask, fields=fields) for ask in asks], at_once)
 
     bench.engine.ask = cutting
-    look = Looking(bench, Filling(bench)).at(bench.engine.context + 64)
+    look = VisibilityProbe(bench, PromptFiller(bench)).view(bench.engine.context + 64)
     found, why = where_cut(look)
     assert found is behaviour, why
     assert look.counted == 2000

@@ -9,12 +9,12 @@ EVAL = Eval(
     meaning="whether an engine keeps the limits that it is given",
     fixtures=f"{__name__}.fixtures",
     distinctive=("conformance_gates",),
-    unplanned={"conformance": f"{__name__}.dry_run:probes_note"},
+    unplanned={"conformance": f"{__name__}.budget_methods:probes_note"},
     judged=GateSubject(
         fixture="conformance",
         metric="min_conformance",
         former="conformance_gates",
-        verdicts=f"{__name__}.verdicts:verdicts",
+        verdicts=f"{__name__}.wording:verdicts",
     ),
     sections=(
         Section(

@@ -11,8 +11,11 @@ from xml.sax.saxutils import escape, quoteattr
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import cells, plural, shorten
 from pytest_tokenbudget.report.files import write_json, write_text
-from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport, goes_on_under
-from pytest_tokenbudget.studies.conformance.results import BudgetVerdict, LimitFinding
+from pytest_tokenbudget.studies.conformance.analysis import (
+    BudgetVerdict,
+    ConformanceReport,
+    LimitFinding,
+)
 
 # Dark enough for white letters (4.5 to 1 at least); what is meant stands in words beside them.
 COLOURS: Mapping[BudgetVerdict, str] = MappingProxyType(
@@ -93,7 +96,7 @@ def badge_of(report: ConformanceReport) -> Badge:
 
     Where no way to set a thinking budget was tried, it is about the token limits.
     """
-    broken = report.limits_that(LimitFinding.BROKEN)
+    broken = report.limits_with(LimitFinding.BROKEN)
     best = report.best
     if best is None:
         if not report.limits:
@@ -104,7 +107,7 @@ def badge_of(report: ConformanceReport) -> Badge:
     if kept:
         message += f" by {best.way}"
     message = shorten(printable(message), MAX_MESSAGE)
-    if kept and goes_on_under(best):
+    if kept and best.goes_on:
         message, colour = f"{message}, {GOES_ON}", CAUTION
     if broken:
         message, colour = f"{message}, {_broken(broken)}", BAD

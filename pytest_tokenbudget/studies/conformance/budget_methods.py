@@ -1,13 +1,13 @@
 """The ways in which engines are said to take a thinking budget, as data.
 
-A new way is one more entry of :data:`WAYS`.
+A new way is one more entry of :data:`BUDGET_METHODS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_tokenbudget.core.probes import Ask
 from pytest_tokenbudget.models.spec import ModelSpec
@@ -16,6 +16,9 @@ from pytest_tokenbudget.studies.conformance.probe_context import (
     with_fields,
     with_suffix,
 )
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.dry_run.parts import Book
 
 BUDGETS = (0, 1, 32, 256)
 OFF = (0,)
@@ -68,32 +71,32 @@ class BudgetMethod:
         """Whether engines of this kind are said to know it."""
         return "*" in self.engines or engine in self.engines
 
-    def ask(self, bench: ProbeContext, prompt: int, budget: int | None) -> Ask:
+    def ask(self, probe_context: ProbeContext, prompt: int, budget: int | None) -> Ask:
         """The request of one prompt under a budget; None is no budget."""
         fields = self.put(budget)
-        ask = self._bare(bench, prompt, self.suffix if budget is not None else "")
+        ask = self._bare(probe_context, prompt, self.suffix if budget is not None else "")
         if self.where == "template":
             return with_fields(ask, {}, fields)
         return with_fields(ask, fields, {})
 
-    def ask_unknown(self, bench: ProbeContext, prompt: int) -> Ask | None:
+    def ask_unknown(self, probe_context: ProbeContext, prompt: int) -> Ask | None:
         """A request with a field that does not exist, where this way's field would stand."""
         if self.unknown is None:
             return None
-        ask = self.ask(bench, prompt, None)
+        ask = self.ask(probe_context, prompt, None)
         if self.where == "template":
             return with_fields(ask, {}, self.unknown)
         return with_fields(ask, self.unknown, {})
 
-    def _bare(self, bench: ProbeContext, prompt: int, suffix: str) -> Ask:
-        messages = with_suffix(bench.prompts[prompt], suffix)
+    def _bare(self, probe_context: ProbeContext, prompt: int, suffix: str) -> Ask:
+        messages = with_suffix(probe_context.prompts[prompt], suffix)
         if not self.opens:
-            return Ask(bench.cap, messages)
+            return Ask(probe_context.cap, messages)
         if not self.prefilled:
-            return Ask(bench.cap, prompt_ids=bench.opened_ids(messages))
-        begun = {"role": "assistant", "content": f"{bench.form.open}\n"}
+            return Ask(probe_context.cap, prompt_ids=probe_context.opened_ids(messages))
+        begun = {"role": "assistant", "content": f"{probe_context.form.open}\n"}
         options = {"add_generation_prompt": False, "continue_final_message": True}
-        return Ask(bench.cap, (*messages, begun), fields=options)
+        return Ask(probe_context.cap, (*messages, begun), fields=options)
 
 
 def _field(*path: str) -> Callable[[int | None], Fields]:
@@ -176,12 +179,12 @@ def _switch(name: str) -> BudgetMethod:
     )
 
 
-def _opened(way: BudgetMethod, prefilled: bool = False) -> BudgetMethod:
+def _opened(method: BudgetMethod, prefilled: bool = False) -> BudgetMethod:
     how, end = ("begun message", "begun") if prefilled else ("token ids", "opened")
     return replace(
-        way,
-        name=f"{way.name}-{end}",
-        label=f"{way.label}, prompt opens thinking ({how})",
+        method,
+        name=f"{method.name}-{end}",
+        label=f"{method.label}, prompt opens thinking ({how})",
         opens=True,
         prefilled=prefilled,
     )
@@ -263,7 +266,7 @@ _ALL = (
     _NO_THINK,
     replace(_opened(_NO_THINK), engines=frozenset({"transformers", "vllm"})),
 )
-WAYS: Mapping[str, BudgetMethod] = {way.name: way for way in _ALL}
+BUDGET_METHODS: Mapping[str, BudgetMethod] = {method.name: method for method in _ALL}
 
 
 def methods_for(engine_name: str, spec: ModelSpec) -> tuple[str, ...]:
@@ -275,4 +278,30 @@ def methods_for(engine_name: str, spec: ModelSpec) -> tuple[str, ...]:
     """
     switch = spec.thinking.switch if spec.thinking else None
     own = f"template-{switch}"
-    return tuple(name for name, way in WAYS.items() if way.known_by(engine_name) or name == own)
+    return tuple(
+        name
+        for name, method in BUDGET_METHODS.items()
+        if method.known_by(engine_name) or name == own
+    )
+
+
+def probes_note(book: Book) -> str:
+    """How many outputs the probes are at most, in a sentence."""
+    from pytest_tokenbudget.models.choice import engine_of
+    from pytest_tokenbudget.studies.conformance.budget_methods import BUDGET_METHODS, methods_for
+    from pytest_tokenbudget.studies.conformance.probe_context import CAP, PROMPTS, PUZZLES
+
+    spec = book.spec
+    facts = spec.endpoint.facts if spec.endpoint is not None else None
+    engine = facts.kind if facts is not None else engine_of(book.settings, spec)
+    methods = [BUDGET_METHODS[name] for name in methods_for(engine, spec)]
+    # Prompts are chosen once; each way asks them without a budget twice, and with each budget.
+    outputs = (
+        PROMPTS + 2 + len(PUZZLES) + PROMPTS * sum(2 + len(method.budgets) for method in methods)
+    )
+    cap = min(CAP, spec.context or CAP)
+    return (
+        "conformance: its probes are generated anew in every run, and are in none of these "
+        f"numbers. Those of thinking budgets are at most {outputs:,} outputs of at most {cap:,} "
+        "tokens; those of limits are shorter"
+    )

@@ -11,14 +11,20 @@ from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import shorten
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import add_texts, fit, new_figure, save_figure
-from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
-from pytest_tokenbudget.studies.conformance.results import (
+from pytest_tokenbudget.studies.conformance.analysis import (
     Behaviour,
     BudgetResult,
+    ConformanceReport,
     LimitFinding,
     OverflowCase,
 )
-from pytest_tokenbudget.studies.conformance.wording import budget_name, mean_thinking, star_sentence
+from pytest_tokenbudget.studies.conformance.wording import (
+    budget_name,
+    limits_sentence,
+    mean_thinking,
+    star_sentence,
+    thinking_sentence,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +81,7 @@ def conformance_figure(report: ConformanceReport, path: Path) -> list[Path]:
 def draw_conformance(report: ConformanceReport) -> Figure:
     """The table of ways, and below it the limits; for `style.figure_style`."""
     # A row above the ways names the budgets.
-    heights = [_ROW * (len(report.ways) + 1)]
+    heights = [_ROW * (len(report.methods) + 1)]
     chips = [
         ("limits", [(e.probe, str(e.finding), FINDINGS[e.finding]) for e in report.limits]),
         (
@@ -91,7 +97,7 @@ def draw_conformance(report: ConformanceReport) -> Figure:
     )[:, 0]
     for axes, (title, row) in zip(others, chips, strict=True):
         _draw_chips(axes, title, row)
-    _draw_ways(table, report)
+    _draw_methods(table, report)
     version = report.about.get("engine_version")
     add_texts(
         figure,
@@ -100,8 +106,8 @@ def draw_conformance(report: ConformanceReport) -> Figure:
         model=report.alias,
         subtitle=f"engine: {report.engine}" + (f" {version}" if version else ""),
         sentences=[
-            report.thinking_sentence(),
-            report.limits_sentence(),
+            thinking_sentence(report),
+            limits_sentence(report),
             "in a cell: mean thinking tokens; below it, how many of the outputs that can tell kept "
             "the budget",
             *([star] if (star := star_sentence(report)) else []),
@@ -112,8 +118,8 @@ def draw_conformance(report: ConformanceReport) -> Figure:
     return figure
 
 
-def _draw_ways(axes: Axes, report: ConformanceReport) -> None:
-    budgets, ways = report.budgets, report.ways
+def _draw_methods(axes: Axes, report: ConformanceReport) -> None:
+    budgets, methods = report.budgets, report.methods
     width = (_WIDTH - _NAMES - _VERDICTS) / len(budgets)
     lefts = [_NAMES + column * width for column in range(len(budgets))]
     axes.text(_NAMES - 0.1, -1, "thinking budget:", ha="right", va="center", fontsize=8.5)
@@ -122,17 +128,17 @@ def _draw_ways(axes: Axes, report: ConformanceReport) -> None:
             left + width / 2, -1, budget_name(budget), ha="center", va="center", fontsize=9,
             fontweight="bold",
         )  # fmt: skip
-    for row, way in enumerate(ways):
-        name = shorten(printable(way.way), _NAME)
+    for row, method in enumerate(methods):
+        name = shorten(printable(method.way), _NAME)
         label = axes.text(_NAMES - 0.1, row, name, ha="right", va="center", fontsize=8)
         fit(label, _NAMES - 0.2)
-        at = {each.budget: each for each in way.budgets}
+        at = {each.budget: each for each in method.budgets}
         for left, budget in zip(lefts, budgets, strict=True):
             if budget in at:  # a switch knows one budget only
                 _cell(axes, left, row, width, _budget_meaning(at[budget]))
                 _numbers(axes, left + width / 2, row, at[budget])
-        axes.text(_WIDTH - _VERDICTS + 0.1, row, str(way.verdict), va="center", fontsize=8.5)
-    axes.set_ylim(len(ways) - 0.5, -1.5)
+        axes.text(_WIDTH - _VERDICTS + 0.1, row, str(method.verdict), va="center", fontsize=8.5)
+    axes.set_ylim(len(methods) - 0.5, -1.5)
     _bare(axes)
 
 

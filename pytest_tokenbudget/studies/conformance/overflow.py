@@ -11,30 +11,29 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from pytest_tokenbudget.core.probes import Reply
-from pytest_tokenbudget.studies.conformance.evidence import not_possible, shown
-from pytest_tokenbudget.studies.conformance.filled_prompts import (
-    BEGINNING,
-    PLACES,
-    FilledPrompt,
-    Filling,
+from pytest_tokenbudget.studies.conformance.analysis import (
+    Behaviour,
+    LimitFinding,
+    LimitResult,
+    OverflowCase,
 )
 from pytest_tokenbudget.studies.conformance.probe_context import (
     LENGTH_WORDS,
     STOP_WORDS,
     ProbeContext,
+    not_possible,
+    shown,
 )
 from pytest_tokenbudget.studies.conformance.prompt_visibility import (
     ANSWER,
+    BEGINNING,
+    PLACES,
     SLACK,
-    Looking,
+    FilledPrompt,
+    PromptFiller,
     PromptView,
+    VisibilityProbe,
     where_cut,
-)
-from pytest_tokenbudget.studies.conformance.results import (
-    Behaviour,
-    LimitFinding,
-    LimitResult,
-    OverflowCase,
 )
 
 # A prompt beyond a longer context would be a test of the network; a shorter one holds no facts.
@@ -74,19 +73,19 @@ SILENT = frozenset(
 ANSWERED = frozenset({Behaviour.WHOLE, Behaviour.NOT_RESOLVED})
 
 
-def overflow(bench: ProbeContext) -> LimitResult:
+def overflow(probe_context: ProbeContext) -> LimitResult:
     """What happens where prompt, or prompt and output, do not fit into the context.
 
     A prompt that is too long must be refused. Where only ``max_tokens`` is too much, refusing and
     cutting short are both right, as long as a cut output says ``length``; and so is giving all, as
     long as no part of the prompt is dropped for it.
     """
-    context = bench.engine.context
+    context = probe_context.engine.context
     if context > LONGEST_CONTEXT:
         return not_possible("overflow", f"a prompt beyond {context:,} tokens is not sent")
     if context < SHORTEST_CONTEXT:
         return not_possible("overflow", f"no facts fit into a context of {context:,} tokens")
-    probe = _Probe(bench)
+    probe = _Probe(probe_context)
     cases = tuple(probe.cases())
     asked = [case for case in cases if case.behaviour is not Behaviour.NOT_ASKED]
     broken = [case for case in cases if case.broken]
@@ -113,18 +112,18 @@ class _Sent(NamedTuple):
     """A request of a case with what came of it."""
 
     case: Case
-    posed: FilledPrompt
+    filled: FilledPrompt
     reply: Reply
 
 
 class _Probe:
     """The requests, with what comes of them."""
 
-    def __init__(self, bench: ProbeContext) -> None:
-        self._bench = bench
-        self._context = bench.engine.context
-        self._filling = Filling(bench)
-        self._looking = Looking(bench, self._filling)
+    def __init__(self, probe_context: ProbeContext) -> None:
+        self._probe_context = probe_context
+        self._context = probe_context.engine.context
+        self._filling = PromptFiller(probe_context)
+        self._visibility = VisibilityProbe(probe_context, self._filling)
         self.evidence: list[dict[str, Any]] = []
 
     def cases(self) -> Iterator[OverflowCase]:
@@ -143,13 +142,13 @@ class _Probe:
         yield self._together()
 
     def _prompt(self, case: Case, tokens: int) -> OverflowCase:
-        posed = self._filling.question(BEGINNING, tokens, ANSWER)
-        sent = self._send(case, posed)
+        filled = self._filling.question(BEGINNING, tokens, ANSWER)
+        sent = self._send(case, filled)
         self._show(sent)
         if not sent.reply.choices:
             return self._not_answered(sent)
         choice = sent.reply.choices[0]
-        if self._bench.length(choice, sent.reply) == 0:
+        if self._probe_context.length(choice, sent.reply) == 0:
             said = choice.finish_reason in LENGTH_WORDS
             behaviour = Behaviour.CAPPED if said else Behaviour.CAPPED_UNSAID
             what = f"answered by nothing, with {choice.finish_reason!r}"
@@ -160,16 +159,18 @@ class _Probe:
         """A prompt that just fits, with a problem that is thought about for longer than fits."""
         own_ends = []
         for number in range(PROBLEMS):
-            posed = self._filling.problem(number, self._context - ROOM, max_tokens)
-            sent = self._send(case, posed)
+            filled = self._filling.problem(number, self._context - ROOM, max_tokens)
+            sent = self._send(case, filled)
             found = self._ended(sent) if sent.reply.choices else self._not_answered(sent)
             if found is not None:
                 self._show(sent)
                 return found
             own_ends.append(sent)
         self._show(own_ends[0])
-        lengths = [self._bench.length(sent.reply.choices[0], sent.reply) for sent in own_ends]
-        if not self._bench.takes_ids and min(lengths) >= ROOM - 1:
+        lengths = [
+            self._probe_context.length(sent.reply.choices[0], sent.reply) for sent in own_ends
+        ]
+        if not self._probe_context.takes_ids and min(lengths) >= ROOM - 1:
             # One output may end by itself just there, not all of them.
             what = f"{len(lengths)} of {len(lengths)} outputs end just at the context, with 'stop'"
             return self._case(own_ends[0], Behaviour.CAPPED_UNSAID, what, broken=True)
@@ -179,8 +180,8 @@ class _Probe:
     def _ended(self, sent: _Sent) -> OverflowCase | None:
         """How an output ended at the context, or beyond it; None where it may have by itself."""
         choice = sent.reply.choices[0]
-        length, word = self._bench.length(choice, sent.reply), choice.finish_reason
-        counted, tokens = sent.reply.usage.get("prompt_tokens"), sent.posed.tokens
+        length, word = self._probe_context.length(choice, sent.reply), choice.finish_reason
+        counted, tokens = sent.reply.usage.get("prompt_tokens"), sent.filled.tokens
         shortened = counted is not None and tokens is not None and counted < tokens - SLACK
         prompt = tokens if shortened else counted or tokens
         if prompt is None:
@@ -199,11 +200,11 @@ class _Probe:
     def _ran_full(self, reply: Reply) -> bool:
         """Whether an output fills the context without an end of its own; False if untold."""
         ids = reply.choices[0].ids
-        if not ids or reply.prompt_tokens is None or not self._bench.engine.eos_ids:
+        if not ids or reply.prompt_tokens is None or not self._probe_context.engine.eos_ids:
             return False
         # Engines keep a place free or not.
         full = reply.prompt_tokens + len(ids) >= self._context - 1
-        return full and ids[-1] not in self._bench.engine.eos_ids
+        return full and ids[-1] not in self._probe_context.engine.eos_ids
 
     def _together(self) -> OverflowCase:
         """Prompts that fit one by one: an engine's places may have to share one context."""
@@ -213,10 +214,11 @@ class _Probe:
             for changed in (False, True)
             for place in PLACES
         ][:AT_ONCE]
-        asks = [posed.ask for posed in asked]
-        alone, together = self._bench.ask(asks), self._bench.ask(asks, AT_ONCE)
+        asks = [filled.ask for filled in asked]
+        alone, together = self._probe_context.ask(asks), self._probe_context.ask(asks, AT_ONCE)
         sent = [
-            _Sent(Case.TOGETHER, posed, reply) for posed, reply in zip(asked, together, strict=True)
+            _Sent(Case.TOGETHER, filled, reply)
+            for filled, reply in zip(asked, together, strict=True)
         ]
         failing = [each for each in sent if not each.reply.choices]
         if not all(reply.choices for reply in alone):
@@ -231,7 +233,7 @@ class _Probe:
             what = f"{len(failing)} of {AT_ONCE} fail, each of which fits alone: {reply.error}"
             return self._case(failing[0], behaviour, what, broken=True)
         self._show(sent[0])
-        key, own = self._bench.key, zip(alone, together, strict=True)
+        key, own = self._probe_context.key, zip(alone, together, strict=True)
         same = sum(key(one.choices[0]) == key(other.choices[0]) for one, other in own)
         if same == AT_ONCE:
             return self._case(sent[0], Behaviour.WHOLE, "answered as each is alone")
@@ -244,7 +246,7 @@ class _Probe:
         self, sent: _Sent, tokens: int, does: str, breaking: frozenset[Behaviour]
     ) -> OverflowCase:
         """What became of the prompt, found out with others of that length."""
-        look = self._looking.at(tokens)
+        look = self._visibility.view(tokens)
         behaviour, why = where_cut(look)
         how = {
             Behaviour.WHOLE: "nothing is seen to be missing",
@@ -259,8 +261,8 @@ class _Probe:
         what = f"ended in an error: {sent.reply.error}"
         return self._case(sent, Behaviour.FAILED, what, broken=True)
 
-    def _send(self, case: Case, posed: FilledPrompt) -> _Sent:
-        return _Sent(case, posed, self._bench.ask([posed.ask])[0])
+    def _send(self, case: Case, filled: FilledPrompt) -> _Sent:
+        return _Sent(case, filled, self._probe_context.ask([filled.ask])[0])
 
     def _show(self, sent: _Sent) -> None:
         self.evidence.append(shown(sent.reply, case=str(sent.case)))
@@ -273,17 +275,17 @@ class _Probe:
         broken: bool = False,
         look: PromptView | None = None,
     ) -> OverflowCase:
-        case, posed, reply = sent
+        case, filled, reply = sent
         choice = reply.choices[0] if reply.choices else None
         return OverflowCase(
             case=case,
             behaviour=behaviour,
             sentence=sentence,
             broken=broken,
-            prompt=posed.tokens,
-            max_tokens=posed.ask.max_tokens,
+            prompt=filled.tokens,
+            max_tokens=filled.ask.max_tokens,
             counted=reply.usage.get("prompt_tokens"),
-            output=None if choice is None else self._bench.length(choice, reply),
+            output=None if choice is None else self._probe_context.length(choice, reply),
             finish_reason="" if choice is None else choice.finish_reason,
             sights={} if look is None else look.sights,
             kept="" if look is None else look.kept,

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 from pytest_tokenbudget.core.engine import EngineError, Request
 from pytest_tokenbudget.core.probes import Ask, NoAnswerError, Probed, ProbeOutput, Reply
 from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.models.thinking_formats import GENERIC, builtin_formats
-from pytest_tokenbudget.studies.conformance.results import Observation
+from pytest_tokenbudget.studies.conformance.analysis import LimitFinding, LimitResult, Observation
 from pytest_tokenbudget.tasks.problem import SOLVE_INSTRUCTION
 from pytest_tokenbudget.tasks.word_problems import held_out
 from pytest_tokenbudget.texts.detokenizer import text_and_offsets
@@ -42,7 +43,7 @@ PUZZLES = (
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReadOutput:
     """A choice, read.
 
     Attributes:
@@ -243,7 +244,7 @@ class ProbeContext:
 
     def read(
         self, prompt: int, choice: ProbeOutput, opened: bool | None, cap: int, apart: bool = False
-    ) -> Seen:
+    ) -> ReadOutput:
         """What an output amounts to.
 
         Args:
@@ -285,7 +286,7 @@ class ProbeContext:
             excerpt=_excerpt(text, self.form.close),
             spill=spill,
         )
-        return Seen(observation, key)
+        return ReadOutput(observation, key)
 
     def _forced(self, text: str, blocks: Blocks) -> int:
         """Tokens of a known closing sentence, which the engine has put there."""
@@ -342,3 +343,47 @@ def _excerpt(text: str, close: str, reach: int = 60) -> str:
     if place < 0:
         return text[-2 * reach :]
     return text[max(0, place - reach) : place + len(close) + reach]
+
+
+def small(sent: Mapping[str, Any], limit: int = 400) -> dict[str, Any]:
+    """A request as sent, its long texts and lists shortened."""
+
+    def cut(value: object) -> object:
+        if isinstance(value, str) and len(value) > limit:
+            return f"{value[:limit]} ... ({len(value)} characters)"
+        if isinstance(value, Mapping):
+            return {str(key): cut(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            parts = [cut(item) for item in value[:16]]
+            return [*parts, f"... ({len(value)} in all)"] if len(value) > 16 else parts
+        return value
+
+    return {str(key): cut(value) for key, value in sent.items()}
+
+
+def shown(reply: Reply, **more: object) -> dict[str, Any]:
+    """A reply as evidence: the request as sent, and what came of it."""
+    found: dict[str, Any] = {"request": small(reply.sent)}
+    if reply.error:
+        found |= {"error": reply.error[:400], "status": reply.status}
+    if reply.choices:
+        found["finish_reasons"] = [choice.finish_reason for choice in reply.choices[:8]]
+        found["tokens"] = [
+            None if choice.ids is None else len(choice.ids) for choice in reply.choices[:8]
+        ]
+        found["text_end"] = reply.choices[0].text[-80:]
+    if reply.usage:
+        found["usage"] = dict(reply.usage)
+    return found | more
+
+
+def not_possible(probe: str, why: str, reply: Reply | None = None) -> LimitResult:
+    """A probe that this engine cannot be asked.
+
+    Raises:
+        NoAnswerError: If the engine did not refuse it, but failed or did not answer.
+    """
+    if reply is not None and reply.error and not reply.refused:
+        raise NoAnswerError(f"{probe}: {why if reply.error in why else reply.error}")
+    evidence = () if reply is None else (shown(reply),)
+    return LimitResult(probe, LimitFinding.NOT_POSSIBLE, why, evidence=evidence)

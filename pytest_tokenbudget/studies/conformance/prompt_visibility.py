@@ -1,28 +1,192 @@
 """Which part of a prompt an engine dropped, found out by what decides its output.
 
-Of two prompts that differ in one fact only, greedy outputs are the same where the engine does not
-see that fact, and mostly differ where it does. So a fact is *seen* if the output tells each of its
-two values, or changes with it; *not seen* if the output stays the same, token for token, and
-changes in a prompt that fits; and else nothing is told. That needs neither a model that remembers
-well nor an engine that gives ids, log-probabilities or honest counts.
+The prompts have a wished length, and a fact at the beginning, in the middle and at the end. Of two
+prompts that differ in one fact only, greedy outputs are the same where the engine does not see that
+fact, and mostly differ where it does. So a fact is *seen* if the output tells each of its two
+values, or changes with it; *not seen* if the output stays the same, token for token, and changes in
+a prompt that fits; and else nothing is told. That needs neither a model that remembers well nor an
+engine that gives ids, log-probabilities or honest counts.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
 
-from pytest_tokenbudget.core.probes import Reply
-from pytest_tokenbudget.studies.conformance.filled_prompts import (
-    BEGINNING,
-    PLACES,
-    FilledPrompt,
-    Filling,
-    cut_at,
-)
-from pytest_tokenbudget.studies.conformance.probe_context import STOP_WORDS, ProbeContext
-from pytest_tokenbudget.studies.conformance.results import Behaviour, Sight
+from pytest_tokenbudget.core.engine import EngineError
+from pytest_tokenbudget.core.probes import Ask, Reply
+from pytest_tokenbudget.studies.conformance.analysis import Behaviour, Sight
+from pytest_tokenbudget.studies.conformance.probe_context import STOP_WORDS, Messages, ProbeContext
+from pytest_tokenbudget.tasks.recall import ACKNOWLEDGEMENTS, GOODS, RECALL_INSTRUCTION, filler
+from pytest_tokenbudget.tasks.word_problems import NAMES
+
+BEGINNING, MIDDLE, END = "beginning", "middle", "end"
+PLACES = (BEGINNING, MIDDLE, END)
+# Of the filler turns, those before the fact in the middle. Whoever keeps one half of a prompt that
+# is twice too long, either half, or a quarter at both ends, is told by it.
+_BEFORE_MIDDLE = 0.4
+# Where ids are left out to hit a length: between the facts.
+_GAP = 0.2
+# What tags and line ends of a message take, where no template is known.
+_MESSAGE = 6
+_WORD = " very"
+_SYSTEM = {"role": "system", "content": RECALL_INSTRUCTION}
+
+
+class FilledPrompt(NamedTuple):
+    """A request, and the tokens of its prompt; None where nobody here can count them."""
+
+    ask: Ask
+    tokens: int | None
+
+
+class Fact(NamedTuple):
+    """What is told about one person: a name, and two things it may be, of as many tokens."""
+
+    name: str
+    values: tuple[str, str]
+
+    def statement(self, other: bool) -> str:
+        """The sentence with the one value or with the other."""
+        return f"I sold {self.name} {self.values[other]}."
+
+
+class PromptFiller:
+    """Makes the prompts for one engine."""
+
+    def __init__(self, probe_context: ProbeContext) -> None:
+        self._probe_context = probe_context
+        self._known_turns: dict[tuple[str, int], int] = {}
+
+    @cached_property
+    def facts(self) -> dict[str, Fact]:
+        """What is told at each place. Names and values are as short as this tokenizer has them."""
+        count = self._probe_context.engine.count
+        names = sorted(NAMES, key=lambda name: (count(f" {name}") or len(name), name))
+        alike: defaultdict[int, list[str]] = defaultdict(list)
+        for good in sorted(GOODS):
+            alike[count(f" {good}") or 0].append(good)
+        enough = [alike[size] for size in sorted(alike) if len(alike[size]) >= 2 * len(PLACES)]
+        goods = enough[0] if enough else sorted(GOODS)
+        return {
+            place: Fact(names[number], (goods[2 * number], goods[2 * number + 1]))
+            for number, place in enumerate(PLACES)
+        }
+
+    @cached_property
+    def least(self) -> int:
+        """Tokens from the start up to where the fact at the beginning ends."""
+        return self._size((_SYSTEM, *self._messages(0, ())[:2]))
+
+    def question(
+        self, place: str, tokens: int, max_tokens: int, changed: bool = False
+    ) -> FilledPrompt:
+        """A prompt that ends in the question for the fact at a place.
+
+        Args:
+            place: One of :data:`PLACES`.
+            tokens: How long it shall be.
+            max_tokens: Output tokens asked for.
+            changed: Whether that fact is another one. All else is the same.
+        """
+        asked = (_SYSTEM, {"role": "user", "content": f"What did I sell {self.facts[place].name}?"})
+        return self._filled(asked, tokens, max_tokens, place if changed else "")
+
+    def problem(self, number: int, tokens: int, max_tokens: int) -> FilledPrompt:
+        """A prompt that ends in a problem which is thought about for long."""
+        candidates = self._probe_context.candidates
+        filled = candidates[number % len(candidates)] if candidates else ()
+        return self._filled(filled, tokens, max_tokens)
+
+    def _filled(
+        self, asked: Messages, tokens: int, max_tokens: int, changed: str = ""
+    ) -> FilledPrompt:
+        turns = self._turns(asked, tokens)
+        if not self._probe_context.takes_ids:
+            messages = self._fitted(turns, asked, tokens, changed)
+            ask = self._probe_context.plain(messages, max_tokens)
+            return FilledPrompt(ask, self._counted(messages))
+        ask = self._probe_context.plain(self._messages(turns, asked, changed), max_tokens)
+        spare = len(ask.prompt_ids) - tokens
+        if spare > 0:
+            gap = int(len(ask.prompt_ids) * _GAP)
+            kept = ask.prompt_ids[:gap] + ask.prompt_ids[gap + spare :]
+            ask = replace(ask, prompt_ids=kept)
+        return FilledPrompt(ask, len(ask.prompt_ids))
+
+    def _turns(self, asked: Messages, tokens: int) -> int:
+        """Filler turns that make it just longer."""
+        key = (str(asked), tokens)
+        if key not in self._known_turns:
+            rest = self._size(self._messages(0, asked))
+            each = max((self._size(self._messages(40, asked)) - rest) / 40, 1)
+            turns = max(int((tokens - rest) / each), 0)
+            while self._size(self._messages(turns, asked)) < tokens:
+                turns += 1
+            self._known_turns[key] = turns
+        return self._known_turns[key]
+
+    def _fitted(self, turns: int, asked: Messages, tokens: int, changed: str) -> Messages:
+        """The longest messages that are no longer than that, up to a word."""
+        while turns and self._size(self._messages(turns, asked, changed)) > tokens:
+            turns -= 1
+        best = self._messages(turns, asked, changed)
+        words = tokens - self._size(best)
+        while words > 0:
+            longer = self._messages(turns, asked, changed, f"It was{_WORD * words} long. ")
+            over = self._size(longer) - tokens
+            if over <= 0:
+                return longer
+            words -= over
+        return best
+
+    def _messages(
+        self, turns: int, asked: Messages, changed: str = "", padding: str = ""
+    ) -> Messages:
+        rng = random.Random(0)
+        said = [filler(rng) for _ in range(turns)]
+        if said:
+            said[int(turns * _GAP)] = padding + said[int(turns * _GAP)]
+        said.insert(int(turns * _BEFORE_MIDDLE), self.facts[MIDDLE].statement(changed == MIDDLE))
+        said.insert(0, self.facts[BEGINNING].statement(changed == BEGINNING))
+        said.append(self.facts[END].statement(changed == END))
+        messages: list[Mapping[str, str]] = []
+        for sentence in said:
+            messages.append({"role": "user", "content": sentence})
+            messages.append({"role": "assistant", "content": rng.choice(ACKNOWLEDGEMENTS)})
+        first = [message for message in asked if message["role"] == "system"]
+        return (*first, *messages, *asked[len(first) :])
+
+    def _size(self, messages: Messages) -> int:
+        """Tokens of rendered messages, or about as many."""
+        counted = self._counted(messages)
+        if counted is not None:
+            return counted
+        count = self._probe_context.engine.count
+        texts = [message["content"] for message in messages]
+        return sum((count(text) or len(text.split()) * 2) + _MESSAGE for text in texts)
+
+    def _counted(self, messages: Messages) -> int | None:
+        try:
+            return len(self._probe_context.engine.render(messages).ids)
+        except EngineError:
+            return None
+
+
+def cut_at(ids: Sequence[int], kept: int) -> dict[str, tuple[int, ...]]:
+    """A prompt shortened to so many tokens, in the ways in which engines do that."""
+    half = kept // 2
+    return {
+        "left": tuple(ids[-kept:]),
+        "right": tuple(ids[:kept]),
+        "middle": (*ids[: kept - half], *ids[len(ids) - half :]),
+    }
+
 
 Ids = tuple[int, ...]
 # What tells one output from another: its ids, else its text.
@@ -34,11 +198,7 @@ ANSWER = 48
 # Counts from text, or of another template, may be off by this.
 SLACK = 8
 
-CUTS: Mapping[str, Behaviour] = {
-    "left": Behaviour.CUT_LEFT,
-    "right": Behaviour.CUT_RIGHT,
-    "middle": Behaviour.CUT_MIDDLE,
-}
+CUTS = {"left": Behaviour.CUT_LEFT, "right": Behaviour.CUT_RIGHT, "middle": Behaviour.CUT_MIDDLE}
 _KEPT = {"left": "the last {} tokens", "right": "the first {}", "middle": "{} tokens of both ends"}
 
 
@@ -112,40 +272,33 @@ def _by_facts(sights: list[Sight], shortened: bool | None) -> Behaviour:
     return Behaviour.NOT_RESOLVED
 
 
-class Looking:
-    """Finds out what an engine sees of prompts that do not fit.
+class VisibilityProbe:
+    """Finds out what an engine sees of prompts that do not fit."""
 
-    Args:
-        bench: The engine.
-        filling: Makes its prompts.
-    """
-
-    def __init__(self, bench: ProbeContext, filling: Filling) -> None:
-        self._bench, self._filling = bench, filling
+    def __init__(self, probe_context: ProbeContext, filling: PromptFiller) -> None:
+        self._probe_context, self._filling = probe_context, filling
         self._fitting: dict[str, Pair] = {}
 
-    def at(self, tokens: int) -> PromptView:
+    def view(self, tokens: int) -> PromptView:
         """Look at a prompt of that length, with :data:`ANSWER` output tokens."""
         pairs = {place: self._pair(place, tokens) for place in PLACES}
         first = pairs[BEGINNING][0]
-        posed = self._filling.question(BEGINNING, tokens, ANSWER)
+        filled = self._filling.question(BEGINNING, tokens, ANSWER)
         counted = first.usage.get("prompt_tokens")
         sights = {place: self._sight(place, pairs[place], tokens) for place in PLACES}
-        look = PromptView(posed.tokens, counted, sights)
-        return self._compared(look, posed, first)
+        look = PromptView(filled.tokens, counted, sights)
+        return self._compared(look, filled, first)
 
     def _pair(self, place: str, tokens: int, begun: Ids = ()) -> Pair:
         """Replies to the question with the one value of the fact and with the other."""
-        return (
-            self._asked(place, tokens, begun, changed=False),
-            self._asked(place, tokens, begun, changed=True),
-        )
+        one, other = (self._asked(place, tokens, begun, changed) for changed in (False, True))
+        return one, other
 
     def _asked(self, place: str, tokens: int, begun: Ids, changed: bool) -> Reply:
         ask = self._filling.question(place, tokens, ANSWER, changed).ask
         if begun:
             ask = replace(ask, prompt_ids=(*ask.prompt_ids, *begun))
-        return self._bench.ask([ask])[0]
+        return self._probe_context.ask([ask])[0]
 
     def _sight(self, place: str, pair: Pair, tokens: int) -> Sight:
         if not all(reply.choices for reply in pair):
@@ -154,7 +307,7 @@ class Looking:
             return Sight.SEEN
         known = self._known(place)
         sight = self._by_change(place, pair, tokens, known)
-        if sight is Sight.UNTOLD and known is not None and self._bench.takes_ids:
+        if sight is Sight.UNTOLD and known is not None and self._probe_context.takes_ids:
             # Of an output of a token or two nothing is told, unless that is where values part.
             begun = _in_common(*known)
             again = self._pair(place, tokens, begun)
@@ -180,7 +333,7 @@ class Looking:
         if one != other:
             again = self._asked(place, tokens, begun, changed=False)
             # An engine that does not repeat itself changes its output without any reason.
-            steady = bool(again.choices) and self._bench.key(again.choices[0]) == one
+            steady = bool(again.choices) and self._probe_context.key(again.choices[0]) == one
             return Sight.SEEN if steady else Sight.UNTOLD
         if known is None:
             return Sight.UNTOLD
@@ -191,7 +344,7 @@ class Looking:
     def _known(self, place: str) -> tuple[Key, Key] | None:
         """The outputs for both values in a prompt that fits; None if they do not differ there."""
         if place not in self._fitting:
-            fits = self._bench.engine.context - ANSWER - SLACK
+            fits = self._probe_context.engine.context - ANSWER - SLACK
             self._fitting[place] = self._pair(place, fits)
         pair = self._fitting[place]
         if not all(reply.choices for reply in pair):
@@ -201,15 +354,15 @@ class Looking:
 
     def _keys(self, pair: Pair) -> tuple[Key, Key]:
         one, other = pair
-        return self._bench.key(one.choices[0]), self._bench.key(other.choices[0])
+        return self._probe_context.key(one.choices[0]), self._probe_context.key(other.choices[0])
 
-    def _compared(self, look: PromptView, posed: FilledPrompt, reply: Reply) -> PromptView:
+    def _compared(self, look: PromptView, filled: FilledPrompt, reply: Reply) -> PromptView:
         """The look, with what the same prompt gives where it was shortened on purpose."""
-        ids = posed.ask.prompt_ids
+        ids = filled.ask.prompt_ids
         if not ids or not reply.choices:
             return look
-        key = self._bench.key(reply.choices[0])
-        context = self._bench.engine.context
+        key = self._probe_context.key(reply.choices[0])
+        context = self._probe_context.engine.context
         sizes = [context - ANSWER, context - ANSWER - 1]
         if look.shortened and look.counted:
             sizes = [look.counted]
@@ -219,9 +372,9 @@ class Looking:
                 continue
             same, others = [], 0
             for name, kept in cut_at(ids, size).items():
-                ask = replace(posed.ask, prompt_ids=kept, max_tokens=room)
-                (cut,) = self._bench.ask([ask])
-                if cut.choices and self._bench.key(cut.choices[0])[:room] == key[:room]:
+                ask = replace(filled.ask, prompt_ids=kept, max_tokens=room)
+                (cut,) = self._probe_context.ask([ask])
+                if cut.choices and self._probe_context.key(cut.choices[0])[:room] == key[:room]:
                     same.append(name)
                 else:
                     others += bool(cut.choices)

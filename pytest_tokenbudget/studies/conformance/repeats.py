@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pytest_tokenbudget.common.text_layout import rate
 from pytest_tokenbudget.core.probes import Ask, Reply
 from pytest_tokenbudget.stats.intervals import wilson
-from pytest_tokenbudget.studies.conformance.evidence import not_possible, shown
-from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
-from pytest_tokenbudget.studies.conformance.results import LimitFinding, LimitResult
+from pytest_tokenbudget.studies.conformance.analysis import LimitFinding, LimitResult
+from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext, not_possible, shown
 
 # Hot, and open: a model that is sure of its sums writes the same ones at any temperature.
 HOT = 1.5
@@ -20,10 +20,10 @@ LOAD = 16
 _FEW = 4
 
 
-def several(bench: ProbeContext) -> LimitResult:
+def several(probe_context: ProbeContext) -> LimitResult:
     """Whether ``n`` gives that many outputs, and they differ where they are sampled."""
-    asks = [replace(ask, n=3, seed=11) for ask in _sampled(bench)[:_FEW]]
-    replies = bench.ask(asks)
+    asks = [replace(ask, n=3, seed=11) for ask in _sampled(probe_context)[:_FEW]]
+    replies = probe_context.ask(asks)
     refused = next((reply for reply in replies if reply.refused), None)
     if refused is not None:
         return not_possible("n", f"n is refused: {refused.error}", refused)
@@ -38,10 +38,10 @@ def several(bench: ProbeContext) -> LimitResult:
             len(wrong),
             evidence=tuple(map(shown, wrong[:4])),
         )
-    copies = [r for r in replies if len({bench.key(choice) for choice in r.choices}) == 1]
+    copies = [r for r in replies if len({probe_context.key(choice) for choice in r.choices}) == 1]
     if len(copies) == len(replies):
-        greedy = bench.ask([replace(ask, n=1, temperature=0.0, seed=None) for ask in asks])
-        if _sure(bench, replies, greedy):
+        greedy = probe_context.ask([replace(ask, n=1, temperature=0.0, seed=None) for ask in asks])
+        if _sure(probe_context, replies, greedy):
             return not_possible("n", f"3 outputs came, but {_SURE}, so they tell nothing")
         return LimitResult(
             "n",
@@ -57,11 +57,11 @@ def several(bench: ProbeContext) -> LimitResult:
     return LimitResult("n", LimitFinding.KEPT, sentence, len(replies), evidence=seen)
 
 
-def seeds(bench: ProbeContext) -> LimitResult:
+def seeds(probe_context: ProbeContext) -> LimitResult:
     """Whether a seed repeats an output, and another seed gives another one."""
-    asks = [replace(ask, seed=7) for ask in _sampled(bench)]
-    first, second = bench.ask(asks), bench.ask(asks)
-    other = bench.ask([replace(ask, seed=8) for ask in asks])
+    asks = [replace(ask, seed=7) for ask in _sampled(probe_context)]
+    first, second = probe_context.ask(asks), probe_context.ask(asks)
+    other = probe_context.ask([replace(ask, seed=8) for ask in asks])
     refused = next((reply for reply in first if reply.refused), None)
     if refused is not None:
         return not_possible("seeds", f"seed is refused: {refused.error}", refused)
@@ -73,13 +73,13 @@ def seeds(bench: ProbeContext) -> LimitResult:
     n = len(pairs)
     if not n:
         return not_possible("seeds", f"no output came: {first[0].error}", first[0])
-    changed = [(a, b) for a, b, _ in pairs if _key(bench, a) != _key(bench, b)]
-    alike = sum(_key(bench, a) == _key(bench, c) for a, _, c in pairs)
-    rate = wilson(len(changed), n)
-    span = (rate.value, rate.low, rate.high)
+    changed = [(a, b) for a, b, _ in pairs if _key(probe_context, a) != _key(probe_context, b)]
+    alike = sum(_key(probe_context, a) == _key(probe_context, c) for a, _, c in pairs)
+    estimate = wilson(len(changed), n)
+    span = (estimate.value, estimate.low, estimate.high)
     if alike == n:
-        greedy = bench.ask([replace(ask, temperature=0.0, seed=None) for ask in asks])
-        if _sure(bench, first, greedy):
+        greedy = probe_context.ask([replace(ask, temperature=0.0, seed=None) for ask in asks])
+        if _sure(probe_context, first, greedy):
             return not_possible("seeds", f"{_SURE}, so seeds tell nothing")
         return LimitResult(
             "seeds",
@@ -94,7 +94,7 @@ def seeds(bench: ProbeContext) -> LimitResult:
             "seeds",
             LimitFinding.DIFFERS,
             f"with the same seed {len(changed)} of {n} outputs were others the second time "
-            f"({_percent(span)})",
+            f"({rate(span)})",
             n,
             len(changed),
             span,
@@ -108,58 +108,60 @@ def seeds(bench: ProbeContext) -> LimitResult:
 _SURE = f"the model writes the same at temperature {HOT} as greedily"
 
 
-def _sampled(bench: ProbeContext) -> list[Ask]:
+def _sampled(probe_context: ProbeContext) -> list[Ask]:
     """Asks whose outputs are anybody's guess."""
     texts = (f"Write something about {thing}. Anything you like." for thing in OPEN)
-    asks = (bench.plain(({"role": "user", "content": text},), SAMPLED) for text in texts)
+    asks = (probe_context.plain(({"role": "user", "content": text},), SAMPLED) for text in texts)
     return [replace(ask, temperature=HOT) for ask in asks]
 
 
-def _sure(bench: ProbeContext, sampled: Sequence[Reply], greedy: Sequence[Reply]) -> bool:
+def _sure(probe_context: ProbeContext, sampled: Sequence[Reply], greedy: Sequence[Reply]) -> bool:
     """Whether sampling changes nothing, so that seeds cannot."""
     pairs = [(a, b) for a, b in zip(sampled, greedy, strict=True) if a.choices and b.choices]
-    return all(_key(bench, a) == _key(bench, b) for a, b in pairs)
+    return all(_key(probe_context, a) == _key(probe_context, b) for a, b in pairs)
 
 
-def prefix_alone(bench: ProbeContext) -> LimitResult:
+def prefix_alone(probe_context: ProbeContext) -> LimitResult:
     """Whether a short run is the beginning of a long one, one request at a time."""
-    return _prefix(bench, "prefix_alone", 1, "one request at a time")
+    return _prefix(probe_context, "prefix_alone", 1, "one request at a time")
 
 
-def prefix_under_load(bench: ProbeContext) -> LimitResult:
+def prefix_under_load(probe_context: ProbeContext) -> LimitResult:
     """Whether a short run among others is the beginning of a long one that ran alone."""
-    return _prefix(bench, "prefix_under_load", LOAD, f"{LOAD} requests at a time")
+    return _prefix(probe_context, "prefix_under_load", LOAD, f"{LOAD} requests at a time")
 
 
-def _prefix(bench: ProbeContext, probe: str, at_once: int, how: str) -> LimitResult:
-    prompts = bench.candidates
-    long_asks = [bench.plain(each, LONG) for each in prompts]
+def _prefix(probe_context: ProbeContext, probe: str, at_once: int, how: str) -> LimitResult:
+    prompts = probe_context.candidates
+    long_asks = [probe_context.plain(each, LONG) for each in prompts]
     short_asks = [replace(ask, max_tokens=SHORT) for ask in long_asks]
-    alone = bench.ask(long_asks)
+    alone = probe_context.ask(long_asks)
     if at_once == 1:
-        short = bench.ask(short_asks)
+        short = probe_context.ask(short_asks)
     else:
         # Among requests of another length, so that the company changes while they run.
         mixed = [each for pair in zip(short_asks, long_asks, strict=True) for each in pair]
-        short = bench.ask(mixed, at_once)[::2]
+        short = probe_context.ask(mixed, at_once)[::2]
     pairs = [(a, b) for a, b in zip(alone, short, strict=True) if a.choices and b.choices]
     if not pairs:
         return not_possible(probe, f"no output came: {alone[0].error}", alone[0])
-    apart = [(place, a, b) for a, b in pairs if (place := _parting(bench, a, b)) is not None]
+    apart = [
+        (place, a, b) for a, b in pairs if (place := _parting(probe_context, a, b)) is not None
+    ]
     n = len(pairs)
-    rate = wilson(len(apart), n)
-    span = (rate.value, rate.low, rate.high)
+    estimate = wilson(len(apart), n)
+    span = (estimate.value, estimate.low, estimate.high)
     if not apart:
         sentence = (
             f"{n} of {n} runs of {SHORT} tokens are the beginnings of those of {LONG}, {how}; "
-            f"divergence rate {_percent(span)}"
+            f"divergence rate {rate(span)}"
         )
         seen = (shown(pairs[0][0]), shown(pairs[0][1]))
         return LimitResult(probe, LimitFinding.KEPT, sentence, n, 0, span, seen)
     first = min(place for place, _, _ in apart)
     sentence = (
         f"{len(apart)} of {n} runs of {SHORT} tokens part from those of {LONG}, {how}; divergence "
-        f"rate {_percent(span)}, at the earliest after {first} {_unit(apart[0][1])}"
+        f"rate {rate(span)}, at the earliest after {first} {_unit(apart[0][1])}"
     )
     evidence = tuple(
         shown(b, parts_after=place, longer=a.choices[0].text[:120], shorter=b.choices[0].text[:120])
@@ -168,9 +170,9 @@ def _prefix(bench: ProbeContext, probe: str, at_once: int, how: str) -> LimitRes
     return LimitResult(probe, LimitFinding.DIFFERS, sentence, n, len(apart), span, evidence)
 
 
-def _parting(bench: ProbeContext, long: Reply, short: Reply) -> int | None:
+def _parting(probe_context: ProbeContext, long: Reply, short: Reply) -> int | None:
     """After how many ids, or characters, a short output leaves the long one; None: it does not."""
-    whole, part = bench.key(long.choices[0]), bench.key(short.choices[0])
+    whole, part = probe_context.key(long.choices[0]), probe_context.key(short.choices[0])
     if isinstance(whole, str) and isinstance(part, str):
         # A cut may end inside a character.
         part = part.rstrip("\ufffd \n")
@@ -181,14 +183,9 @@ def _parting(bench: ProbeContext, long: Reply, short: Reply) -> int | None:
     )
 
 
-def _key(bench: ProbeContext, reply: Reply) -> Sequence[object]:
-    return bench.key(reply.choices[0])
+def _key(probe_context: ProbeContext, reply: Reply) -> Sequence[object]:
+    return probe_context.key(reply.choices[0])
 
 
 def _unit(reply: Reply) -> str:
     return "characters" if reply.choices[0].ids is None else "tokens"
-
-
-def _percent(rate: tuple[float, float, float]) -> str:
-    value, low, high = (f"{100 * each:.1f}" for each in rate)
-    return f"{value} % [{low}, {high}]"

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.core.engine import Engine
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
-    from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport
+    from pytest_tokenbudget.studies.conformance.analysis import (
+        ConformanceReport,
+        LimitResult,
+        MethodResult,
+    )
     from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
-    from pytest_tokenbudget.studies.conformance.results import LimitResult, MethodResult
 
 Made = TypeVar("Made")
 Result = TypeVar("Result", "LimitResult", "MethodResult")
@@ -55,7 +58,7 @@ class Conformance:
     ) -> None:
         self._session, self._spec, self._folder = session, spec, folder
         self._selected, self._shown = frozenset(selected), shown
-        self._bench: ProbeContext | None = None
+        self._probe_context: ProbeContext | None = None
         self._source: Engine | None = None
         self._about: dict[str, Any] | None = None
         self._found: dict[str, Any] = {}
@@ -73,39 +76,41 @@ class Conformance:
         return self._once(f"limit-{name}", LIMIT_PROBES[name], limit_from)
 
     def way(self, name: str) -> MethodResult:
-        """What a way to set a thinking budget comes to; ``name`` is a key of ``WAYS``."""
-        from pytest_tokenbudget.studies.conformance.analysis import way_from
-        from pytest_tokenbudget.studies.conformance.thinking import probe_way
+        """What a way to set a thinking budget comes to; ``name`` is a key of ``BUDGET_METHODS``."""
+        from pytest_tokenbudget.studies.conformance.analysis import method_from
+        from pytest_tokenbudget.studies.conformance.thinking import probe_method
 
-        return self._once(f"way-{name}", lambda bench: probe_way(bench, name), way_from)
+        return self._once(
+            f"way-{name}", lambda probe_context: probe_method(probe_context, name), method_from
+        )
 
     def why_not(self, name: str) -> str:
         """Why a way is not for this engine or model; empty where it is."""
         from pytest_tokenbudget.studies.conformance.budget_methods import methods_for
 
-        bench = self.bench
-        engine = bench.engine.engine_name
-        if name not in methods_for(engine, bench.spec):
+        probe_context = self.probe_context
+        engine = probe_context.engine.engine_name
+        if name not in methods_for(engine, probe_context.spec):
             return f"nobody says that {engine} knows it"
-        if bench.spec.thinking is None and bench.spec.kind != "server":
+        if probe_context.spec.thinking is None and probe_context.spec.kind != "server":
             return f"{self.alias} is not known to think"
         return ""
 
     def whole(self) -> ConformanceReport:
         """All probes together; those that no test has made yet are made."""
         from pytest_tokenbudget.studies.conformance.analysis import ConformanceReport, NotAsked
-        from pytest_tokenbudget.studies.conformance.budget_methods import WAYS
+        from pytest_tokenbudget.studies.conformance.budget_methods import BUDGET_METHODS
         from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
 
-        reasons = {name: self.why_not(name) for name in WAYS}
+        reasons = {name: self.why_not(name) for name in BUDGET_METHODS}
         return ConformanceReport(
             alias=self.alias,
             engine=self.about["engine"],
             about=self.about,
             limits=tuple(self.limit(name) for name in LIMIT_PROBES),
-            ways=tuple(self.way(name) for name, reason in reasons.items() if not reason),
+            methods=tuple(self.way(name) for name, reason in reasons.items() if not reason),
             not_asked=tuple(
-                NotAsked(name, WAYS[name].label, reason)
+                NotAsked(name, BUDGET_METHODS[name].label, reason)
                 for name, reason in reasons.items()
                 if reason
             ),
@@ -119,22 +124,24 @@ class Conformance:
     def about(self) -> Mapping[str, Any]:
         """Model and engine, as result files name them."""
         if self._about is None:
-            self._about = _about(self._session, self.bench)
+            self._about = _about(self._session, self.probe_context)
         return self._about
 
     @property
-    def bench(self) -> ProbeContext:
+    def probe_context(self) -> ProbeContext:
         """The engine with its prompts. The engine is loaded first if need be."""
         __tracebackhide__ = True
         from pytest_tokenbudget.studies.conformance.probe_context import ProbeContext
 
         def make() -> ProbeContext:
             engine, spec = self._session.engine_for(self._spec)
-            if self._bench is None or self._source is not engine:
+            if self._probe_context is None or self._source is not engine:
                 # Another model's tests may have had the engine closed in between.
                 self._source = engine
-                self._bench = ProbeContext(probed(engine), spec, say=self._session.store.note)
-            return self._bench
+                self._probe_context = ProbeContext(
+                    probed(engine), spec, say=self._session.store.note
+                )
+            return self._probe_context
 
         return _or_fail(make)
 
@@ -158,24 +165,26 @@ class Conformance:
                     self._found[key] = from_record(json.loads(path.read_text(encoding="utf-8")))
                 else:
                     with self._shown():
-                        bench = self.bench
-                        with published(self._session.store, PROBING, self._progress(key, bench)):
-                            self._found[key] = _or_fail(lambda: probe(bench))
+                        probe_context = self.probe_context
+                        with published(
+                            self._session.store, PROBING, self._progress(key, probe_context)
+                        ):
+                            self._found[key] = _or_fail(lambda: probe(probe_context))
                     write_json(path, self._found[key])
         result: Result = self._found[key]
         return result
 
-    def _progress(self, key: str, bench: ProbeContext) -> Callable[[], object]:
+    def _progress(self, key: str, probe_context: ProbeContext) -> Callable[[], object]:
         """A function that gives what is shown while a probe is made."""
         from pytest_tokenbudget.report.files import safe_name
-        from pytest_tokenbudget.studies.conformance.budget_methods import WAYS
+        from pytest_tokenbudget.studies.conformance.budget_methods import BUDGET_METHODS
         from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
 
         possible = {f"limit-{name}" for name in LIMIT_PROBES}
-        possible |= {f"way-{name}" for name in WAYS if not self.why_not(name)}
+        possible |= {f"way-{name}" for name in BUDGET_METHODS if not self.why_not(name)}
         keys = possible & self._selected or possible
         files = [self._folder / f"{safe_name(self.alias)}-{safe_name(each)}.json" for each in keys]
-        began, counts = time.time(), bench.tokens
+        began, counts = time.time(), probe_context.tokens
 
         def progress() -> object:
             return {
@@ -224,8 +233,8 @@ def _or_fail(make: Callable[[], Made]) -> Made:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
-def _about(session: Session, bench: ProbeContext) -> dict[str, Any]:
-    spec, engine = bench.spec, bench.engine.engine_name
+def _about(session: Session, probe_context: ProbeContext) -> dict[str, Any]:
+    spec, engine = probe_context.spec, probe_context.engine.engine_name
     plan = make_plan(
         session.settings_of(spec), spec, Kind.MAIN, Need(), store=session.store, run=session.run
     )
@@ -236,7 +245,7 @@ def _about(session: Session, bench: ProbeContext) -> dict[str, Any]:
         "identity": dict(plan.identity),
         "source": spec.source,
         "where": plan.where,
-        "context": bench.engine.context,
+        "context": probe_context.engine.context,
     }
 
 

@@ -7,47 +7,52 @@ from dataclasses import replace
 
 from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.core.probes import NoAnswerError, Reply
-from pytest_tokenbudget.studies.conformance.budget_methods import WAYS, BudgetMethod
-from pytest_tokenbudget.studies.conformance.evidence import small
-from pytest_tokenbudget.studies.conformance.probe_context import AT_ONCE, ProbeContext, Seen
-from pytest_tokenbudget.studies.conformance.remarks import remarks
-from pytest_tokenbudget.studies.conformance.results import BudgetResult, BudgetVerdict, MethodResult
-from pytest_tokenbudget.studies.conformance.verdict import judge, server_wide
+from pytest_tokenbudget.studies.conformance.analysis import (
+    BudgetResult,
+    BudgetVerdict,
+    MethodResult,
+)
+from pytest_tokenbudget.studies.conformance.budget_methods import BUDGET_METHODS, BudgetMethod
+from pytest_tokenbudget.studies.conformance.probe_context import (
+    AT_ONCE,
+    ProbeContext,
+    ReadOutput,
+    small,
+)
+from pytest_tokenbudget.studies.conformance.verdict import judge, remarks, server_wide
 
-__all__ = ["WAYS", "probe_way"]
 
-
-def probe_way(bench: ProbeContext, way: str | BudgetMethod) -> MethodResult:
+def probe_method(probe_context: ProbeContext, method: str | BudgetMethod) -> MethodResult:
     """Measure one way to set a thinking budget, and judge it.
 
     Args:
-        bench: The engine with its prompts.
-        way: Its name, a key of :data:`WAYS`; or a way of one's own.
+        probe_context: The engine with its prompts.
+        method: Its name, a key of :data:`BUDGET_METHODS`; or a way of one's own.
 
     Raises:
         EngineError: If the engine cannot be used at all.
     """
-    way = WAYS[way] if isinstance(way, str) else way
-    before = bench.generations
-    if way.server_wide:
-        return _server_wide(bench, way)
-    if way.opens and not way.prefilled and not bench.takes_ids:
+    method = BUDGET_METHODS[method] if isinstance(method, str) else method
+    before = probe_context.generations
+    if method.server_wide:
+        return _server_wide(probe_context, method)
+    if method.opens and not method.prefilled and not probe_context.takes_ids:
         return _unmeasured(
-            way, "this engine takes no token ids, so no prompt can be opened for it by them"
+            method, "this engine takes no token ids, so no prompt can be opened for it by them"
         )
     try:
-        first, second = _without(bench, way)
+        first, second = _without(probe_context, method)
     except NoAnswerError:
         raise
     except EngineError as error:
-        return _unmeasured(way, str(error))
+        return _unmeasured(method, str(error))
     apart = any(choice.reasoning for reply in first for choice in reply.choices)
-    natural, seen = _read(bench, way, None, first, apart)
-    repeated, seen_again = _read(bench, way, None, second, apart)
-    if way.prefilled and not _opens(natural):
+    natural, seen = _read(probe_context, method, None, first, apart)
+    repeated, seen_again = _read(probe_context, method, None, second, apart)
+    if method.prefilled and not _opens(natural):
         return replace(
             _unmeasured(
-                way,
+                method,
                 "a begun message does not open thinking here: outputs without a budget end by "
                 "themselves and close nothing",
             ),
@@ -56,56 +61,60 @@ def probe_way(bench: ProbeContext, way: str | BudgetMethod) -> MethodResult:
     natural = replace(natural, same=_same(seen, seen_again))
     repeated = replace(repeated, same=natural.same)
     tried = []
-    for budget in way.budgets:
-        replies = _ask_budget(bench, way, budget)
+    for budget in method.budgets:
+        replies = _ask_budget(probe_context, method, budget)
         # What no budget sets apart may come apart with one, and the other way round.
         split = apart or any(choice.reasoning for each in replies for choice in each.choices)
-        observed, under = _read(bench, way, budget, replies, split)
+        observed, under = _read(probe_context, method, budget, replies, split)
         tried.append(replace(observed, same=_same(seen, under)))
-    judged = judge(tried, natural, repeated, bench.slack)
-    unknown, changed = _unknown_field(bench, way, seen)
+    judged = judge(tried, natural, repeated, probe_context.slack)
+    unknown, changed = _unknown_field(probe_context, method, seen)
     shared = sum(len(replies) for replies in (first, second))
     result = MethodResult(
-        way=way.name,
-        label=way.label,
-        prompt_opens=way.opens or any(c.opened for reply in first for c in reply.choices),
+        way=method.name,
+        label=method.label,
+        prompt_opens=method.opens or any(c.opened for reply in first for c in reply.choices),
         verdict=judged.verdict,
         sentence=judged.sentence,
         budgets=judged.budgets,
         unknown_fields=unknown,
         repeated=repeated,
-        slack=bench.slack,
+        slack=probe_context.slack,
         counted=any(choice.ids is None for reply in first for choice in reply.choices),
-        generations=max(bench.generations - before, shared),
+        generations=max(probe_context.generations - before, shared),
     )
-    limit = server_wide(natural.observations, repeated.observations, bench.slack)
+    limit = server_wide(natural.observations, repeated.observations, probe_context.slack)
     return replace(result, remarks=remarks(result, limit, changed))
 
 
-def _without(bench: ProbeContext, way: BudgetMethod) -> list[list[Reply]]:
+def _without(probe_context: ProbeContext, method: BudgetMethod) -> list[list[Reply]]:
     """The same prompts without a budget, twice; asked once for all ways that share them."""
-    asks = [way.ask(bench, prompt, None) for prompt in range(len(bench.prompts))]
-    return bench.ask_again(asks, times=2)
+    asks = [method.ask(probe_context, prompt, None) for prompt in range(len(probe_context.prompts))]
+    return probe_context.ask_again(asks, times=2)
 
 
-def _ask_budget(bench: ProbeContext, way: BudgetMethod, budget: int) -> list[Reply]:
+def _ask_budget(probe_context: ProbeContext, method: BudgetMethod, budget: int) -> list[Reply]:
     """All prompts under a budget; the first goes ahead, and if it is refused the others stay."""
-    asks = [way.ask(bench, prompt, budget) for prompt in range(len(bench.prompts))]
-    first = bench.ask(asks[:1])
+    asks = [
+        method.ask(probe_context, prompt, budget) for prompt in range(len(probe_context.prompts))
+    ]
+    first = probe_context.ask(asks[:1])
     if first[0].refused:
         return first
-    return first + bench.ask(asks[1:], AT_ONCE)
+    return first + probe_context.ask(asks[1:], AT_ONCE)
 
 
 def _read(
-    bench: ProbeContext,
-    way: BudgetMethod,
+    probe_context: ProbeContext,
+    method: BudgetMethod,
     budget: int | None,
     replies: Sequence[Reply],
     apart: bool,
-) -> tuple[BudgetResult, dict[int, Seen]]:
+) -> tuple[BudgetResult, dict[int, ReadOutput]]:
     seen = {
-        prompt: bench.read(prompt, reply.choices[0], True if way.opens else None, bench.cap, apart)
+        prompt: probe_context.read(
+            prompt, reply.choices[0], True if method.opens else None, probe_context.cap, apart
+        )
         for prompt, reply in enumerate(replies)
         if reply.choices
     }
@@ -126,40 +135,40 @@ def _opens(natural: BudgetResult) -> bool:
     return not ended or 2 * sum(seen.closed for seen in ended) > len(ended)
 
 
-def _same(left: Mapping[int, Seen], right: Mapping[int, Seen]) -> int:
+def _same(left: Mapping[int, ReadOutput], right: Mapping[int, ReadOutput]) -> int:
     return sum(left[k].tokens == right[k].tokens for k in left.keys() & right.keys())
 
 
 def _unknown_field(
-    bench: ProbeContext, way: BudgetMethod, seen: Mapping[int, Seen]
+    probe_context: ProbeContext, method: BudgetMethod, seen: Mapping[int, ReadOutput]
 ) -> tuple[str, bool]:
     """What happens to a field that does not exist, and whether the output changed with it."""
-    ask = way.ask_unknown(bench, 0)
+    ask = method.ask_unknown(probe_context, 0)
     if ask is None:
         return "", False
     ask = replace(ask, max_tokens=min(ask.max_tokens, 48))
-    reply = bench.ask_again([ask], times=1)[0][0]
+    reply = probe_context.ask_again([ask], times=1)[0][0]
     if reply.refused:
         return "refused", False
     if not reply.choices or 0 not in seen:
         return "", False
-    with_it, without = bench.key(reply.choices[0]), seen[0].tokens
+    with_it, without = probe_context.key(reply.choices[0]), seen[0].tokens
     return "dropped", without[: len(with_it)] != with_it
 
 
-def _server_wide(bench: ProbeContext, way: BudgetMethod) -> MethodResult:
+def _server_wide(probe_context: ProbeContext, method: BudgetMethod) -> MethodResult:
     """A limit that is set at the server's start: seen by what outputs without a budget do.
 
     It cannot be set by request, and llama.cpp's /props does not name it, so there is nothing to
     compare with and no verdict. Where outputs end at one length, that is told; otherwise the user
     starts the server with it and looks again.
     """
-    plain = replace(way, budgets=(), server_wide=False)
-    first, second = _without(bench, plain)
+    plain = replace(method, budgets=(), server_wide=False)
+    first, second = _without(probe_context, plain)
     apart = any(choice.reasoning for reply in first for choice in reply.choices)
-    natural, _ = _read(bench, plain, None, first, apart)
-    repeated, _ = _read(bench, plain, None, second, apart)
-    limit = server_wide(natural.observations, repeated.observations, bench.slack)
+    natural, _ = _read(probe_context, plain, None, first, apart)
+    repeated, _ = _read(probe_context, plain, None, second, apart)
+    limit = server_wide(natural.observations, repeated.observations, probe_context.slack)
     sentence = (
         "it is set when the server starts and cannot be set by request, and the server does not "
         "say whether it was; start it with --reasoning-budget 32 and run this again"
@@ -171,18 +180,20 @@ def _server_wide(bench: ProbeContext, way: BudgetMethod) -> MethodResult:
             f"was started with"
         )
     return MethodResult(
-        way=way.name,
-        label=way.label,
+        way=method.name,
+        label=method.label,
         prompt_opens=any(c.opened for reply in first for c in reply.choices),
         verdict=BudgetVerdict.NOT_RESOLVED,
         sentence=f"{BudgetVerdict.NOT_RESOLVED.value}: {sentence}",
         budgets=(natural,),
         repeated=repeated,
-        slack=bench.slack,
+        slack=probe_context.slack,
         generations=len(first) + len(second),
     )
 
 
-def _unmeasured(way: BudgetMethod, why: str) -> MethodResult:
+def _unmeasured(method: BudgetMethod, why: str) -> MethodResult:
     verdict = BudgetVerdict.NOT_RESOLVED
-    return MethodResult(way.name, way.label, way.opens, verdict, f"{verdict.value}: {why}", ())
+    return MethodResult(
+        method.name, method.label, method.opens, verdict, f"{verdict.value}: {why}", ()
+    )
