@@ -21,7 +21,6 @@ from pytest_tokenbudget.studies.conformance.analysis import (
     BudgetVerdict,
     LimitFinding,
     Sight,
-    reports_of,
 )
 from pytest_tokenbudget.studies.conformance.badge import CAUTION, COLOURS, badge_of
 from pytest_tokenbudget.studies.conformance.budget_methods import BUDGET_METHODS, BUDGETS, UNKNOWN
@@ -51,6 +50,7 @@ from pytest_tokenbudget.studies.conformance.repeats import LOAD, LONG, SHORT
 from pytest_tokenbudget.studies.conformance.report import (
     conformance_lines,
     conformance_record,
+    reports_of,
     write_conformance,
 )
 from pytest_tokenbudget.studies.conformance.verdict import LEVEL, MIN_INFORMATIVE

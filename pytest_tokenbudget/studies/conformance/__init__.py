@@ -24,5 +24,5 @@ EVAL = Eval(
             lines=f"{__name__}.report:conformance_lines",
         ),
     ),
-    records=Records(key="conformance", reports=f"{__name__}.analysis:all_reports"),
+    records=Records(key="conformance", reports=f"{__name__}.report:all_reports"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from math import nan
@@ -308,51 +308,6 @@ class ConformanceReport:
     def methods_with(self, verdict: BudgetVerdict) -> tuple[str, ...]:
         """Names of the ways with this verdict."""
         return tuple(each.way for each in self.methods if each.verdict is verdict)
-
-
-def all_reports(records: Iterable[Mapping[str, Any]]) -> list[ConformanceReport]:
-    """The reports that tests' records make, of all probes that there are.
-
-    Records of other evals are passed over.
-    """
-    from pytest_tokenbudget.studies.conformance.budget_methods import BUDGET_METHODS
-    from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
-
-    return reports_of(records, tuple(LIMIT_PROBES), tuple(BUDGET_METHODS))
-
-
-def reports_of(
-    records: Iterable[Mapping[str, Any]], limits: Sequence[str], methods: Sequence[str]
-) -> list[ConformanceReport]:
-    """The reports, one a model and engine, with the probes of these names in this order."""
-    by_engine: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for record in records:
-        if isinstance(probe := record.get(KIND), Mapping) and "about" in probe:
-            about = probe["about"]
-            by_engine.setdefault((about["model"], about["engine"]), []).append(probe)
-    return [_report(parts, limits, methods) for parts in by_engine.values()]
-
-
-def _report(
-    parts: Sequence[Mapping[str, Any]], limits: Sequence[str], methods: Sequence[str]
-) -> ConformanceReport:
-    # The last one of a name counts: a test that failed may have been run again.
-    found = {p["limit"]["probe"]: limit_from(p["limit"]) for p in parts if "limit" in p}
-    tried = {p["way"]["way"]: method_from(p["way"]) for p in parts if "way" in p}
-    untried = {p["not_asked"]["way"]: NotAsked(**p["not_asked"]) for p in parts if "not_asked" in p}
-    return ConformanceReport(
-        alias=parts[0]["about"]["model"],
-        engine=parts[0]["about"]["engine"],
-        about=parts[0]["about"],
-        limits=tuple(found[name] for name in limits if name in found),
-        methods=tuple(tried[name] for name in methods if name in tried),
-        not_asked=tuple(untried[name] for name in methods if name in untried),
-        missing=(
-            *(name for name in limits if name not in found),
-            *(name for name in methods if name not in tried and name not in untried),
-        ),
-        judged=any("judged" in p for p in parts),
-    )
 
 
 def limit_from(record: Mapping[str, Any]) -> LimitResult:
