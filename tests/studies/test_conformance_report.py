@@ -264,7 +264,7 @@ def test_the_table_shows_what_was_measured():
         *("differs:", "3", "of", "16", "outputs", "go", "another", "way", "where", "others", "are"),
         "in",
     ]
-    assert "prefix_under_load  differs         3 of 16  18.8 % [6.6, 43.0]" in shown
+    assert "prefix_under_load  differs  3 of 16  18.8 % [6.6, 43.0]" in shown
 
 
 def test_thinking_outside_of_its_block_is_starred():
