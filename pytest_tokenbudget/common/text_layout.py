@@ -65,15 +65,23 @@ def p_value(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def points(value: float) -> str:
+def points(value: float, digits: int = 1) -> str:
     """A difference of shares in percentage points with its sign, ``-`` where there is none."""
-    return f"{round(100 * value, 1) + 0.0:+.1f}" if math.isfinite(value) else "-"
+    if not math.isfinite(value):
+        return "-"
+    return f"{round(100 * value, digits) + 0.0:+.{digits}f}"
 
 
-def point_change(estimate: Sequence[float]) -> str:
-    """A difference of shares with its interval in percentage points, ``+1.2 [-0.3, +2.7]``."""
-    value, low, high = map(points, estimate[:3])
-    return f"{value} [{low}, {high}]"
+def point_change(estimate: Sequence[float], unit: str = "", digits: int = 1) -> str:
+    """A difference of shares with its interval in percentage points, ``+1.2 [-0.3, +2.7]``.
+
+    Args:
+        estimate: Value, lower and upper bound, as shares; more is ignored.
+        unit: What stands between the value and its interval, ``" points"``.
+        digits: Decimals.
+    """
+    value, low, high = (points(number, digits) for number in estimate[:3])
+    return f"{value}{unit} [{low}, {high}]"
 
 
 def count(number: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import (
@@ -13,7 +12,6 @@ from pytest_tokenbudget.common.text_layout import (
     columns,
     count,
     decimal,
-    no_token,
     percent,
     plural,
     rate,
@@ -41,44 +39,39 @@ from pytest_tokenbudget.report.limits import (
     recommended_limits,
     target_of,
 )
+from pytest_tokenbudget.report.shared_sentences import (
+    all_failed,
+    failed,
+    generated_now,
+    left_out_budgets,
+    nothing_yet,
+    unfinished,
+)
 from pytest_tokenbudget.report.truncation_signs import signs_lines, study_signs
 from pytest_tokenbudget.studies.saturation.figure import saturation_figure
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.stats.limits import Recommendation
 
 SCHEMA = "tokenbudget-phase1/2"
 
 
 def saturation_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str]:
-    """What a study found, as lines of at most 80 columns.
-
-    Args:
-        study: The study.
-        run: The run that made it.
-        width: Columns of the terminal. Sentences are wrapped to it; the table needs 69.
-    """
+    """What a study found, with the recommended limit first: what the reader came for."""
     width = columns(width)
     lines = [_rule(study, width)]
     sentences: list[str] = []
     if study.scored:
-        lines += [*wrapped(_answer(study, run), width), *_table(study).lines(width)]
-        sentences += [_promise(study, run), study.saturation.sentence(), *_bounds(study)]
-        sentences += [*([_cost(study)] if study.source is None else [])]
-        sentences += [*cost_sentences(study, run, target_of(run)), *study.notes]
+        target = target_of(run)
+        limit = recommended_limits(study, target)["all_tokens"].overall
+        lines += [*wrapped(limit_answer(study, limit), width), *_table(study).lines(width)]
+        sentences += [limit.finding(), study.saturation.sentence(), *_bounds(study)]
+        sentences += [_cost(study)] if study.source is None else []
+        sentences += [*cost_sentences(study, run, target), *study.notes]
     else:
-        sentences.append(
-            "every trace ended in an error: nothing to show"
-            if study.complete
-            else "no problem has all its traces yet: nothing to show"
-        )
+        sentences.append(all_failed() if study.complete else nothing_yet())
     if study.source is None and study.complete and run.generated_tokens < study.tokens_generated:
-        sentences.append(
-            f"this run generated {count(run.generated_tokens)} of these tokens; the rest was stored"
-            if run.generated_tokens
-            else f"this run generated {no_token(study.missing)}"
-        )
-    sentences += _omissions(study, run)
+        sentences.append(generated_now(run.generated_tokens, study.missing, partly=True))
+    sentences += unfinished(study.missing, len(study.problems), run.complete)
+    sentences += [left_out_budgets(study.left_out)] if study.left_out else []
+    sentences += [_failures(study)] if study.errors else []
     for sentence in sentences:
         lines += wrapped(sentence, width)
     return lines + (signs_lines(study_signs(study), width) if study.scored else [])
@@ -98,7 +91,7 @@ def _table(study: Study) -> Table:
         table.add(
             count(point.budget),
             rate(point.accuracy, 5),
-            "-" if point.completed is None else share(point.completed.value),
+            share(None if point.completed is None else point.completed.value),
             share(point.truncation.value),
             decimal(point.mean_tokens.value),
         )
@@ -125,47 +118,16 @@ def _cost(study: Study) -> str:
     )
 
 
-def _answer(study: Study, run: RunInfo) -> str:
-    """The recommended limit with its accuracy and truncation: what the reader came for."""
-    return limit_answer(study, _all_tokens(study, run))
-
-
-def _promise(study: Study, run: RunInfo) -> str:
-    """What the limit rests on, or what would be needed."""
-    return _all_tokens(study, run).finding()
-
-
-def _all_tokens(study: Study, run: RunInfo) -> Recommendation:
-    return recommended_limits(study, target_of(run))["all_tokens"].overall
-
-
-def _omissions(study: Study, run: RunInfo) -> list[str]:
-    said = []
-    if study.missing:
-        of = f"{study.missing:,} of {plural(len(study.problems), 'problem')}"
-        lacks = "lacks traces and is" if study.missing == 1 else "lack traces and are"
-        said.append(f"{of} {lacks} left out: run the same command again to go on")
-    elif not run.complete:
-        said.append("the run was interrupted")
-    if study.left_out:
-        said.append(
-            f"left out, beyond the model's context: {', '.join(map(count, study.left_out))} tokens"
-        )
-    if study.errors:
-        reasons = Counter(printable(trace.error) or "no reason given" for trace in study.errors)
-        reason, times = reasons.most_common(1)[0]
-        often = (
-            "" if len(reasons) == 1 else f" ({times} times; {plural(len(reasons) - 1, 'other')})"
-        )
-        said.append(
-            f"{plural(len(study.errors), 'trace')} ended in an error and count in no rate: "
-            f"{shorten(reason, 160)}{often}"
-        )
-    return said
+def _failures(study: Study) -> str:
+    """How many traces failed, and the most frequent reason."""
+    reasons = Counter(printable(trace.error) or "no reason given" for trace in study.errors)
+    reason, times = reasons.most_common(1)[0]
+    others = "" if len(reasons) == 1 else f" ({times} times; {plural(len(reasons) - 1, 'other')})"
+    return f"{failed(len(study.errors))}: {shorten(reason, 160)}{others}"
 
 
 def write_saturation(study: Study, run: RunInfo, directory: Path) -> list[Path]:
-    """Write results and figure of a study below ``directory``; returns the files."""
+    """Write the results and figures of a study."""
     target = target_of(run)
     return [
         *write_results(study, run, directory),
@@ -175,16 +137,7 @@ def write_saturation(study: Study, run: RunInfo, directory: Path) -> list[Path]:
 
 
 def write_results(study: Study, run: RunInfo, directory: Path) -> list[Path]:
-    """Write the results of a study below ``directory``, each file whole or not at all.
-
-    Args:
-        study: The study; problems whose traces are not all there are left out and counted.
-        run: The run that made it.
-        directory: The reports directory; files go to its ``results``.
-
-    Returns:
-        The files written: one a budget, and the combined one last.
-    """
+    """Write the results of a study: the answers, one file a budget, and the combined file last."""
     return [
         *write_answers(study, directory, "phase1_main", study.budgets),
         write_record(directory, f"phase1_combined_{file_stem(study)}", combined_record(study, run)),
@@ -214,7 +167,12 @@ def combined_record(study: Study, run: RunInfo) -> dict[str, object]:
     if study.complete:
         saturation = study.saturation
         record["curve"] = [
-            {**to_record(point), "truncated_correct": _truncated_correct(study, point.budget)}
+            {
+                **to_record(point),
+                "truncated_correct": sum(
+                    j.correct and truncated(j) for j in study.judged(point.budget)
+                ),
+            }
             for point in study.curve.points
         ]
         record["saturation"] = {**to_record(saturation), "sentence": saturation.sentence()}
@@ -243,7 +201,3 @@ def accuracy_steps(study: Study) -> dict[str, list[object]]:
             from_token.append(token)
             values.append(value)
     return {"from_token": from_token, "accuracy": values}
-
-
-def _truncated_correct(study: Study, budget: int) -> int:
-    return sum(j.correct and truncated(j) for j in study.judged(budget))

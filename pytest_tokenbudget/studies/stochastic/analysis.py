@@ -15,7 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pytest_tokenbudget.common.text_layout import point_change
 from pytest_tokenbudget.core.curve import check_axis
+from pytest_tokenbudget.core.scoring import scores
+from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.stats.intervals import (
     Estimate,
     Floats,
@@ -120,12 +123,12 @@ class BudgetDifference:
     p_holm: float
 
     def sentence(self) -> str:
-        """What is known, for people."""
+        """A summary in one sentence."""
         pair = f"{self.budget} against {self.other}"
         if self.difference.n == 0:
             return f"{pair}: no problem was scored at both"
-        value, low, high = (100 * x for x in self.difference[:3])
-        seen = f"{value:+.1f} points [{low:+.1f}, {high:+.1f}], n = {self.difference.n:,}"
+        value, low, high = self.difference[:3]
+        seen = f"{point_change(self.difference, ' points')}, n = {self.difference.n:,}"
         if low <= 0 <= high:
             return f"{pair}: {seen}: no difference is shown"
         return f"{pair}: {seen}, {p_words(self.p_holm)}: {'worse' if value < 0 else 'better'}"
@@ -148,6 +151,33 @@ class Stochastic(ByBudget[SamplePoint]):
     confidence: float
 
 
+def analyse_stochastic(study: Study) -> Stochastic:
+    """What several samples a problem say at the study's budgets; computed once a study.
+
+    Raises:
+        ValueError: If no problem has all its traces.
+    """
+    return study.once(_analyse, study)
+
+
+def _analyse(study: Study) -> Stochastic:
+    shape = (len(study.complete), study.samples)
+    cuts = [study.judged(budget) for budget in study.budgets]
+    if not study.complete:
+        raise ValueError(
+            f"no problem of {study.task.name} has all its samples of {study.alias}: there is "
+            "nothing to analyse"
+        )
+    answers = np.empty((len(study.budgets), shape[0] * shape[1]), dtype=object)
+    for row, column in enumerate(cuts):
+        answers[row] = [judged.predicted for judged in column]
+    return analyse_samples(
+        study.budgets,
+        np.stack([scores(column).reshape(shape) for column in cuts], axis=2),
+        np.moveaxis(answers.reshape(-1, *shape), 0, 2),
+    )
+
+
 def analyse_samples(
     budgets: Sequence[int],
     correct: ArrayLike,
@@ -166,18 +196,18 @@ def analyse_samples(
     Raises:
         ValueError: If shapes disagree, budgets do not rise, or scores are other than 0, 1 or NaN.
     """
-    scores = np.asarray(correct, dtype=np.float64)
-    check_axis(budgets, scores.shape, "correct")
+    right = np.asarray(correct, dtype=np.float64)
+    check_axis(budgets, right.shape, "correct")
     answers = None if predicted is None else np.asarray(predicted, dtype=object)
     if answers is not None:
         check_axis(budgets, answers.shape, "predicted")
     points = tuple(
         sample_point(
-            budget, scores[:, :, b], None if answers is None else answers[:, :, b], confidence
+            budget, right[:, :, b], None if answers is None else answers[:, :, b], confidence
         )
         for b, budget in enumerate(budgets)
     )
-    return Stochastic(points, budget_differences(budgets, scores, confidence), confidence)
+    return Stochastic(points, budget_differences(budgets, right, confidence), confidence)
 
 
 def sample_point(
@@ -277,9 +307,9 @@ def budget_differences(
             NaN are left out.
         confidence: Two-sided confidence.
     """
-    scores = np.asarray(correct, dtype=np.float64)
-    check_axis(budgets, scores.shape, "correct")
-    pairs = [paired(scores[:, :, -1], scores[:, :, b]) for b in range(len(budgets) - 1)]
+    right = np.asarray(correct, dtype=np.float64)
+    check_axis(budgets, right.shape, "correct")
+    pairs = [paired(right[:, :, -1], right[:, :, b]) for b in range(len(budgets) - 1)]
     p_values = [sign_test(sums) for sums, _ in pairs]
     return tuple(
         BudgetDifference(

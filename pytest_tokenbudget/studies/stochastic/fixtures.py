@@ -30,7 +30,7 @@ def stochastic_study(tokenbudget: Session, model: ModelSpec, task: Task) -> Stud
 @pytest.fixture(scope="session")
 def stochastic(stochastic_study: Study) -> Stochastic:
     """What several samples a problem say at the budgets of phase 1b."""
-    from pytest_tokenbudget.studies.stochastic.report import analyse_stochastic
+    from pytest_tokenbudget.studies.stochastic.analysis import analyse_stochastic
 
     return analyse_stochastic(stochastic_study)
 
