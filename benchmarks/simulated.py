@@ -21,7 +21,7 @@ from scipy import stats
 from pytest_tokenbudget.core.cliff import CliffStatus, find_cliff
 from pytest_tokenbudget.core.saturation import saturation_point
 from pytest_tokenbudget.stats.intervals import Estimate
-from pytest_tokenbudget.studies.cliff.answer_place import SHARES, find_answers
+from pytest_tokenbudget.studies.cliff.analysis import SHARES, find_answers
 from pytest_tokenbudget.studies.stochastic.analysis import analyse_samples
 
 REACH = 640  # tokens that are simulated one by one

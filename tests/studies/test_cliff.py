@@ -16,10 +16,13 @@ from pytest_tokenbudget.core.cliff import CliffStatus, cliff_budgets, find_cliff
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.stats.resampling import bootstrap_mean
-from pytest_tokenbudget.studies.cliff.analysis import analyse_cliff
-from pytest_tokenbudget.studies.cliff.answer_figure import answer_figure, draw_answers
-from pytest_tokenbudget.studies.cliff.answer_place import SHARES, find_answers
-from pytest_tokenbudget.studies.cliff.figure import cliff_figure, draw_cliff
+from pytest_tokenbudget.studies.cliff.analysis import SHARES, analyse_cliff, find_answers
+from pytest_tokenbudget.studies.cliff.figure import (
+    answer_figure,
+    cliff_figure,
+    draw_answers,
+    draw_cliff,
+)
 from pytest_tokenbudget.studies.cliff.report import cliff_lines, steepest_lines, write_cliff
 
 BUDGETS = (96, 112, 128, 144, 160)

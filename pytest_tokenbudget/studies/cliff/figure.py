@@ -1,4 +1,4 @@
-"""The figure of the cliff: accuracy by token, and the gain of each step between budgets."""
+"""Two figures: accuracy and gains between budgets, and when right answers come, by token."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common.text_layout import count
+from pytest_tokenbudget.core.cliff import cliff_budgets
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
+    count_ticks,
     line_by_token,
     new_figure,
+    percent_axis,
     percent_ticks,
     save_study_figure,
     study_texts,
 )
+from pytest_tokenbudget.studies.cliff.analysis import AnswerPlace, CliffStudy, analyse_cliff
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from pytest_tokenbudget.studies.cliff.analysis import CliffStudy
-
-SIZE = (6.8, 6.4)
 UNIT = 16  # tokens that gains are shown for
 
 
@@ -37,9 +38,6 @@ def cliff_figure(study: Study, directory: Path) -> list[Path]:
     Returns:
         The two files, or none where no problem has all its traces.
     """
-    from pytest_tokenbudget.core.cliff import cliff_budgets
-    from pytest_tokenbudget.studies.cliff.analysis import analyse_cliff
-
     if not study.complete or not cliff_budgets(study) or not analyse_cliff(study).cliff.steps:
         return []
     return save_study_figure(
@@ -49,13 +47,15 @@ def cliff_figure(study: Study, directory: Path) -> list[Path]:
 
 def draw_cliff(study: Study) -> Figure:
     """The figure itself; draw it inside `style.figure_style`."""
-    from pytest_tokenbudget.studies.cliff.analysis import analyse_cliff
-
     result = analyse_cliff(study)
-    figure = new_figure(SIZE)
+    figure = new_figure((6.8, 6.4))
     accuracy, gains = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (1.6, 1.0)})
-    _mark_cliff(accuracy, result, named=True)
-    _mark_cliff(gains, result, named=False)
+    steepest, interval = result.cliff.steepest, result.cliff.place
+    if steepest is not None and interval is not None and steepest.gain.value > 0:
+        name = "steepest window seen" if result.cliff.reason else "cliff"
+        for axes in (accuracy, gains):
+            window = steepest.low, steepest.high
+            _mark_steepest(axes, interval, window, name, named=axes is accuracy)
     _draw_accuracy(accuracy, study, result)
     _draw_gains(gains, result)
     _token_axis(gains, result)
@@ -121,11 +121,11 @@ def _draw_gains(axes: Axes, result: CliffStudy) -> None:
         linewidth=1.2,
         zorder=3,
     )
-    for told, fill, label in (
+    for shown, fill, label in (
         (True, style.BLUE, "gain shown (exact paired test, Holm)"),
         (False, "white", "gain not shown"),
     ):
-        chosen = [i for i, step in enumerate(steps) if step.significant is told]
+        chosen = [i for i, step in enumerate(steps) if step.significant is shown]
         if not chosen:
             continue
         axes.plot(
@@ -148,29 +148,31 @@ def _draw_gains(axes: Axes, result: CliffStudy) -> None:
     axes.legend(loc="upper center", ncols=2, borderaxespad=0.2, handletextpad=0.3)
 
 
-def _mark_cliff(axes: Axes, result: CliffStudy, named: bool) -> None:
-    """The steepest window, and from where to where the truly steepest may lie."""
-    steepest, place = result.cliff.steepest, result.cliff.place
-    if steepest is None or place is None or steepest.gain.value <= 0:
-        return
-    name = "steepest window seen" if result.cliff.reason else "cliff"
-    axes.axvspan(
-        *place,
-        facecolor=style.ORANGE,
-        alpha=0.10,
-        linewidth=0,
-        label="95 % interval of the steepest window's place" if named else None,
-        zorder=0.5,
-    )
-    axes.axvspan(
-        steepest.low,
-        steepest.high,
-        facecolor=style.ORANGE,
-        alpha=0.28,
-        linewidth=0,
-        label=name if named else None,
-        zorder=0.6,
-    )
+def _mark_steepest(
+    axes: Axes, interval: tuple[int, int], window: tuple[int, int], name: str, *, named: bool
+) -> None:
+    """The steepest window, and from where to where the truly steepest may lie.
+
+    Args:
+        axes: Where to draw.
+        interval: The 95 % interval of the window's place.
+        window: The window.
+        name: What the legend calls it.
+        named: Whether these axes have the entries of the legend.
+    """
+    for (low, high), alpha, label in (
+        (interval, 0.10, "95 % interval of the steepest window's place"),
+        (window, 0.28, name),
+    ):
+        axes.axvspan(
+            low,
+            high,
+            facecolor=style.ORANGE,
+            alpha=alpha,
+            linewidth=0,
+            label=label if named else None,
+            zorder=0.5,
+        )
 
 
 def _token_axis(axes: Axes, result: CliffStudy) -> None:
@@ -185,3 +187,93 @@ def _token_axis(axes: Axes, result: CliffStudy) -> None:
     axes.xaxis.set_major_locator(FixedLocator(named))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
     axes.set_xlabel("output tokens allowed")
+
+
+def answer_figure(study: Study, answers: AnswerPlace | None, directory: Path) -> list[Path]:
+    """Draw where answers come below ``directory``, as PNG for print and as SVG.
+
+    Args:
+        study: The study.
+        answers: Where its answers come; None where only some budgets are known.
+        directory: The reports directory; files go to its ``figures``.
+
+    Returns:
+        The two files, or none where that is not known or no answer came.
+    """
+    if answers is None or not answers.came_at:
+        return []
+    return save_study_figure(
+        lambda: draw_answers(study, answers),
+        study,
+        directory,
+        "fig3_answer_place",
+        "{}: where answers come",
+    )
+
+
+def draw_answers(study: Study, answers: AnswerPlace) -> Figure:
+    """The figure itself; draw it inside `style.figure_style`."""
+    figure = new_figure((6.8, 5.6))
+    shares, counts = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (1.6, 1.0)})
+    # Beyond the last answer nothing comes; a trace's cap may lie far beyond it.
+    end = min(answers.reach, answers.came_at[-1] + answers.width)
+    if answers.steepest is not None and answers.place is not None:
+        interval = answers.place[0], min(answers.place[1], end)
+        window = answers.steepest.low, min(answers.steepest.high, end)
+        for axes in (shares, counts):
+            name = f"steepest {answers.width} tokens"
+            _mark_steepest(axes, interval, window, name, named=axes is shares)
+    _draw_shares(shares, answers, end)
+    _draw_counts(counts, answers)
+    counts.set_xlim(0, end)
+    counts.set_xlabel("output tokens")
+    count_ticks(counts.xaxis, 8)
+    study_texts(figure, shares, study, "When right answers come", [answers.sentence()])
+    figure.align_ylabels()
+    return figure
+
+
+def _draw_shares(axes: Axes, answers: AnswerPlace, end: int) -> None:
+    right = len(answers.came_at)
+    axes.step(
+        [0, *answers.came_at, end],
+        [0.0, *((i + 1) / right for i in range(right)), 1.0],
+        where="post",
+        color=style.GREY,
+        linewidth=0.9,
+        label=f"right answers that had come ({right:,} of {answers.traces:,})",
+        zorder=2,
+    )
+    look = style.ACCURACY
+    places = [quantile.share for quantile in answers.quantiles]
+    axes.hlines(
+        places,
+        [quantile.token.low for quantile in answers.quantiles],
+        [quantile.token.high for quantile in answers.quantiles],
+        color=look.colour,
+        alpha=0.55,
+        linewidth=1.2,
+        zorder=3,
+    )
+    axes.plot(
+        [quantile.token.value for quantile in answers.quantiles],
+        places,
+        color=look.colour,
+        marker=look.marker,
+        linestyle="none",
+        label="quantiles, 95 % interval",
+        zorder=4,
+    )
+    percent_axis(axes, "right answers\nthat had come", (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1))
+
+
+def _draw_counts(axes: Axes, answers: AnswerPlace) -> None:
+    # Token t lies in the window from (t - 1) // width * width + 1 on.
+    width = answers.width
+    bars = [0] * ((answers.came_at[-1] - 1) // width + 1)
+    for token in answers.came_at:
+        bars[(token - 1) // width] += 1
+    starts = [i * width for i in range(len(bars))]
+    axes.bar(starts, bars, width=0.92 * width, align="edge", color=style.BLUE, zorder=2)
+    axes.set_ylabel(f"answers that came\nin {width} tokens")
+    count_ticks(axes.yaxis, 5)
