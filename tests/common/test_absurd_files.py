@@ -19,7 +19,7 @@ from pytest_tokenbudget.recorded.files import load_recordings
 from pytest_tokenbudget.recorded.records import RecordingError
 from pytest_tokenbudget.settings.config_file import ConfigError, read_toml
 from pytest_tokenbudget.settings.generation_config import read_generation_config
-from pytest_tokenbudget.studies.errors.annotation_file import AnnotationError, read_sheet
+from pytest_tokenbudget.studies.errors.annotation_tables import AnnotationError, read_sheet
 from pytest_tokenbudget.tasks.base import TaskError
 from pytest_tokenbudget.tasks.jsonl import JsonlTask
 

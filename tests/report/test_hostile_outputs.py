@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from hostile_texts import LONG, TEXTS, raw_in
 
-from pytest_tokenbudget.studies.errors.annotation_file import unguard
+from pytest_tokenbudget.studies.errors.annotation_tables import unguard
 
 pytest_plugins = ["run_fixtures"]
 

@@ -10,18 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from studies import make_study, trace_of
 
-from pytest_tokenbudget.studies.errors.annotation_file import (
+from pytest_tokenbudget.studies.errors.annotation_tables import (
     COLUMNS,
     FILLED_COLUMNS,
     AnnotationError,
     guard,
+    read_annotations,
     read_sheet,
     sheet_bytes,
+    table_path,
     unguard,
 )
-from pytest_tokenbudget.studies.errors.annotation_reading import read_annotations, table_path
-from pytest_tokenbudget.studies.errors.annotation_rows import errors_at, pick
 from pytest_tokenbudget.studies.errors.annotations import prepare
+from pytest_tokenbudget.studies.errors.taxonomy import errors_at, pick
 
 SAMPLES = {64: 12, 128: 8, 256: 5}
 ISSUE_COLUMNS = (

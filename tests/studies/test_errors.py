@@ -12,13 +12,10 @@ from studies import NumberTask, make_problem, make_study, trace_of
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.stats.intervals import wilson
-from pytest_tokenbudget.studies.errors.analysis import Evolution
-from pytest_tokenbudget.studies.errors.annotation_file import read_sheet, sheet_bytes
-from pytest_tokenbudget.studies.errors.annotation_reading import table_path
-from pytest_tokenbudget.studies.errors.annotation_rows import Verdicts, errors_at, suggestion
+from pytest_tokenbudget.studies.errors.analysis import Evolution, analyse_errors
+from pytest_tokenbudget.studies.errors.annotation_tables import read_sheet, sheet_bytes, table_path
 from pytest_tokenbudget.studies.errors.annotations import prepare
 from pytest_tokenbudget.studies.errors.report import (
-    analyse_errors,
     errors_lines,
     evolution_lines,
     write_errors,
@@ -33,7 +30,14 @@ from pytest_tokenbudget.studies.errors.statistics import (
     shares,
     step,
 )
-from pytest_tokenbudget.studies.errors.taxonomy import ERROR_TYPES, WrongAnswer, suggest
+from pytest_tokenbudget.studies.errors.taxonomy import (
+    ERROR_TYPES,
+    Verdicts,
+    WrongAnswer,
+    errors_at,
+    suggest,
+    suggestion,
+)
 from pytest_tokenbudget.tasks.answers import extract_number
 
 # What the embedded model wrote; 13 + 12 = 25, and Omar pays Clara: a wrong step, a right sum.

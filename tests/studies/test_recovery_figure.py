@@ -10,7 +10,7 @@ from studies import make_study
 
 from pytest_tokenbudget.report.style import figure_style
 from pytest_tokenbudget.studies.errors.analysis import analyse_errors
-from pytest_tokenbudget.studies.errors.recovery_figure import (
+from pytest_tokenbudget.studies.errors.figure import (
     VERDICTS,
     draw_recovery,
     recovery_figure,

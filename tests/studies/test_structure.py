@@ -27,8 +27,7 @@ from pytest_tokenbudget.studies.structure.segments import (
     segment,
     trace_structure,
 )
-from pytest_tokenbudget.studies.structure.statistics import PartState, along, fit
-from pytest_tokenbudget.studies.structure.verification import compare
+from pytest_tokenbudget.studies.structure.statistics import PartState, along, compare, fit
 from pytest_tokenbudget.texts.sentences import sentences
 
 SAMPLE = Path(__file__).parents[2] / "fixtures" / "data" / "structure_sample.jsonl"

@@ -19,7 +19,7 @@ from pytest_tokenbudget.studies.allocation.analysis import (
     model_of,
 )
 from pytest_tokenbudget.studies.cliff.analysis import analyse_cliff
-from pytest_tokenbudget.studies.errors.report import errors_of
+from pytest_tokenbudget.studies.errors.analysis import errors_of
 from pytest_tokenbudget.studies.scenarios.analysis import analyse_scenarios
 from pytest_tokenbudget.studies.thinking.analysis import analyse_thinking
 from pytest_tokenbudget.studies.thinking.cost import thinking_costs

@@ -10,23 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pytest_tokenbudget.common.text_layout import plural
-from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.engines.planning import Kind
-from pytest_tokenbudget.studies.errors.annotation_file import AnnotationError
-from pytest_tokenbudget.studies.errors.annotation_reading import (
+from pytest_tokenbudget.studies.errors.annotation_tables import (
     Annotation,
+    AnnotationError,
     Annotations,
     read_annotations,
 )
-from pytest_tokenbudget.studies.errors.annotation_rows import (
-    Verdicts,
-    errors_at,
-    label,
-    suggestion,
-    trace_mark,
-)
+from pytest_tokenbudget.studies.errors.annotations import annotations_folder
 from pytest_tokenbudget.studies.errors.statistics import (
     NOT_ANNOTATED,
     SOLVED,
@@ -38,6 +31,13 @@ from pytest_tokenbudget.studies.errors.statistics import (
     evolution,
     shares,
     step,
+)
+from pytest_tokenbudget.studies.errors.taxonomy import (
+    Verdicts,
+    errors_at,
+    label,
+    suggestion,
+    trace_mark,
 )
 
 if TYPE_CHECKING:
@@ -159,6 +159,26 @@ def attach_samples(session: Session, spec: ModelSpec, study: Study) -> None:
     study.others = session.stored(spec, Kind.STOCHASTIC)
 
 
+def errors_of(
+    study: Study,
+    folders: Sequence[Path],
+    samples: Sequence[tuple[int, int]],
+    directory: Path,
+) -> ErrorReport:
+    """What is known about a study's errors; computed once for the arguments.
+
+    Args:
+        study: The study.
+        folders: The annotators' directories; none means the task's below ``directory``.
+        samples: How many errors are picked, by budget; none means the default.
+        directory: The reports directory.
+    """
+    # Everything that could differ the next time is an argument, in a form that can be hashed.
+    read = [Path(folder) for folder in folders] or [annotations_folder(directory, study.task.name)]
+    budgets = dict(samples) or DEFAULT_SAMPLES
+    return study.once(analyse_errors, study, tuple(read), tuple(budgets), study.others)
+
+
 def analyse_errors(
     study: Study,
     annotations: Sequence[Path],
@@ -240,14 +260,9 @@ class _View:
         self.rows = [self._matching(one.by_budget.get(budget, {})) for one in read]
         self.of_other_texts = 0
         if read:
-            known = sum(map(len, read[0].by_budget.get(budget, {}).values()))
-            filled = [
-                a.type is not None
-                for rows in read[0].by_budget.get(budget, {}).values()
-                for a in rows
-            ]
-            matched = [a.type is not None for a in self.rows[0].values()]
-            self.of_other_texts = sum(filled) - sum(matched) if known else 0
+            rows = read[0].by_budget.get(budget, {}).values()
+            filled = sum(a.type is not None for several in rows for a in several)
+            self.of_other_texts = filled - sum(a.type is not None for a in self.rows[0].values())
 
     def _matching(self, rows: Mapping[Unit, tuple[Annotation, ...]]) -> dict[Unit, Annotation]:
         """For each answer the row that is about its text."""
@@ -255,7 +270,8 @@ class _View:
             unit: annotation
             for unit, several in rows.items()
             for annotation in several
-            if unit in self.judged and annotation.trace in ("", _mark(self.judged[unit]))
+            if unit in self.judged
+            and annotation.trace in ("", trace_mark(self.judged[unit].cut.text))
         }
 
     def types(self, annotator: int = 0) -> dict[Unit, str]:
@@ -304,10 +320,6 @@ class _View:
             ),
             of_other_texts=self.of_other_texts,
         )
-
-
-def _mark(judged: JudgedCut) -> str:
-    return trace_mark(judged.cut.text)
 
 
 def _evolution(before: _View, after: _View) -> Evolution:

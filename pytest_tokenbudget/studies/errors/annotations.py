@@ -17,23 +17,21 @@ from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.files import safe_name, write_bytes, write_json
 from pytest_tokenbudget.studies.errors import taxonomy
-from pytest_tokenbudget.studies.errors.annotation_file import (
+from pytest_tokenbudget.studies.errors.annotation_tables import (
     COLUMNS,
     FILLED_COLUMNS,
     AnnotationError,
     AnnotationRow,
-    Sheet,
-    read_sheet,
-    sheet_bytes,
-)
-from pytest_tokenbudget.studies.errors.annotation_reading import (
     Key,
+    Sheet,
     find_table,
     key_of,
+    read_sheet,
+    sheet_bytes,
     table_path,
     whole,
 )
-from pytest_tokenbudget.studies.errors.annotation_rows import (
+from pytest_tokenbudget.studies.errors.taxonomy import (
     Verdicts,
     errors_at,
     label,

@@ -1,4 +1,4 @@
-"""The error figure: types of errors by budget, annotated, or else only suggested."""
+"""Two figures: types of errors by budget, annotated or only suggested, and their recovery."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_tokenbudget.common.text_layout import count
+from pytest_tokenbudget.common.text_layout import count, plural
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_tokenbudget.stats.intervals import Estimate
     from pytest_tokenbudget.studies.errors.analysis import BudgetErrors, ErrorReport
-
-WIDTH = 6.8
+    from pytest_tokenbudget.studies.errors.statistics import ErrorStep
 
 
 class Fill(NamedTuple):
@@ -47,13 +46,17 @@ KINDS = {
     "none": Fill("#aaaaaa", "", "no suggestion"),
 }
 
+# By what larger budgets say; see docs/errors.md.
+VERDICTS = {
+    "yes": Fill(style.BLUE, "", "recoverable: right at a larger budget"),
+    "no": Fill(style.ORANGE, "//", "persistent: right at none of the larger budgets"),
+    "unknown": Fill("#bbbbbb", "..", "unknown: still cut at the largest budget"),
+}
+NARROW = 0.07  # share of the tallest bar below which a number does not fit into its part
+
 
 def errors_figure(study: Study, report: ErrorReport, directory: Path) -> list[Path]:
-    """Draw the types of errors below ``directory``, as PNG for print and as SVG.
-
-    Returns:
-        The two files, or none where there is no error at any budget.
-    """
+    """Draw the types of errors; no files where there is no error at any budget."""
     if not any(one.errors for one in report.budgets):
         return []
     return save_study_figure(
@@ -69,7 +72,7 @@ def draw_errors(study: Study, report: ErrorReport) -> Figure:
     """The figure itself; draw it inside `style.figure_style`."""
     annotated = report.annotated > 0
     shown = [one for one in report.budgets if one.errors]
-    figure = new_figure((WIDTH, 5.6))
+    figure = new_figure((6.8, 5.6))
     shares_axes, counts_axes = figure.subplots(
         2, 1, sharex=True, gridspec_kw={"height_ratios": (2.6, 1.0)}
     )
@@ -86,7 +89,7 @@ def draw_errors(study: Study, report: ErrorReport) -> Figure:
         if annotated
         else "share of all errors,\nsuggested by rules",
     )
-    _counts(counts_axes, shown)
+    _draw_wrong(counts_axes, shown)
     counts_axes.set_xticks(
         range(len(shown)),
         [f"{count(one.budget)}\n{_size(one, annotated)}" for one in shown],
@@ -151,7 +154,7 @@ def _size(one: BudgetErrors, annotated: bool) -> str:
     return f"n = {one.annotated:,} annotated" if one.annotated else "not annotated"
 
 
-def _counts(axes: Axes, shown: Sequence[BudgetErrors]) -> None:
+def _draw_wrong(axes: Axes, shown: Sequence[BudgetErrors]) -> None:
     """How many answers are wrong at each budget: cut, or ended."""
     cut = [
         one.outcomes.get("truncated_in_answer", 0) + one.outcomes.get("truncated_in_thinking", 0)
@@ -178,4 +181,115 @@ def _counts(axes: Axes, shown: Sequence[BudgetErrors]) -> None:
         )
     axes.set_ylabel("errors\n(hatched: cut)")
     count_ticks(axes.yaxis, 3)
+    axes.grid(axis="x", visible=False)
+
+
+def recovery_figure(study: Study, report: ErrorReport, directory: Path) -> list[Path]:
+    """Draw recoverable and persistent errors; no files where there is no error at any budget."""
+    if not any(one.errors for one in report.budgets):
+        return []
+    return save_study_figure(
+        lambda: draw_recovery(study, report),
+        study,
+        directory,
+        "fig2_error_recovery",
+        "Recovery from errors of {}",
+    )
+
+
+def draw_recovery(study: Study, report: ErrorReport) -> Figure:
+    """The figure itself; draw it inside `style.figure_style`."""
+    steps = [step for step in report.steps if step.errors]
+    figure = new_figure((6.8, 5.4 if steps else 3.4))
+    panels = figure.subplots(
+        2 if steps else 1, 1, squeeze=False,
+        gridspec_kw={"height_ratios": (1.5, 1.0) if steps else (1,)},
+    )[:, 0]  # fmt: skip
+    _draw_recoverable(panels[0], report.budgets)
+    sentences = []
+    if steps:
+        _draw_steps(panels[1], steps)
+        lost = sum(step.broken for step in report.steps)
+        sentences.append(f"from one budget to the next {plural(lost, 'right answer')} went wrong")
+    study_texts(
+        figure,
+        panels[0],
+        study,
+        "Recoverable and persistent errors",
+        sentences,
+        columns=1,
+        legends=list(panels),
+    )
+    figure.align_ylabels()
+    return figure
+
+
+def _draw_recoverable(axes: Axes, budgets: Sequence[BudgetErrors]) -> None:
+    """Errors at each budget, by what the larger budgets say about them."""
+    tallest = max(one.errors for one in budgets)
+    bottom = [0] * len(budgets)
+    for verdict, fill in VERDICTS.items():
+        counts = [one.measured.get(verdict, 0) for one in budgets]
+        if not any(counts):
+            continue
+        axes.bar(
+            range(len(budgets)), counts, 0.6, bottom=bottom, color=fill.colour, hatch=fill.hatch,
+            edgecolor="white", linewidth=0.5, label=fill.name, zorder=2,
+        )  # fmt: skip
+        for place, (low, number) in enumerate(zip(bottom, counts, strict=True)):
+            if number > NARROW * tallest:
+                axes.text(
+                    place, low + number / 2, count(number), ha="center", va="center",
+                    fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2},
+                    zorder=3,
+                )  # fmt: skip
+        bottom = [low + number for low, number in zip(bottom, counts, strict=True)]
+    for place, one in enumerate(budgets):
+        axes.annotate(
+            f"{count(one.errors)} of {count(one.answers)}",
+            (place, one.errors),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )
+    axes.set_ylim(0, 1.15 * tallest)
+    axes.set_xlim(-0.6, max(len(budgets) - 0.4, 0.6))
+    axes.set_xticks(range(len(budgets)), [count(one.budget) for one in budgets])
+    axes.set_xlabel("budget: output tokens allowed (above the bars: errors of answers)")
+    axes.set_ylabel("errors")
+    count_ticks(axes.yaxis, 5)
+    axes.grid(axis="x", visible=False)
+
+
+def _draw_steps(axes: Axes, steps: Sequence[ErrorStep]) -> None:
+    """The share of the errors at a budget that are right at the next, also by annotated type."""
+    rows: list[tuple[str, style.SeriesStyle, list[Estimate | None]]] = [
+        ("all errors", style.SeriesStyle(style.INK, "o", "none"), [step.recovery for step in steps])
+    ]
+    types = [kind for kind in KINDS if any(kind in step.recovery_by_type for step in steps)]
+    for kind, marker in zip(types, "s^Dv<>P", strict=False):
+        look = style.SeriesStyle(KINDS[kind].colour, marker, "none")
+        rows.append(
+            (f"annotated {kind}", look, [step.recovery_by_type.get(kind) for step in steps])
+        )
+    for number, (label, look, estimates) in enumerate(rows):
+        shift = 0.1 * (number - (len(rows) - 1) / 2)
+        known = [(place + shift, e) for place, e in enumerate(estimates) if e is not None]
+        axes.vlines(
+            [place for place, _ in known], [e.low for _, e in known], [e.high for _, e in known],
+            color=look.colour, alpha=0.6, linewidth=1.4, zorder=3,
+        )  # fmt: skip
+        axes.plot(
+            [place for place, _ in known], [e.value for _, e in known], color=look.colour,
+            marker=look.marker, linestyle="none", zorder=4, clip_on=False,
+            label=label if len(rows) > 1 else None,
+        )  # fmt: skip
+    percent_axis(axes, "right at the next\nbudget, 95 % interval")
+    axes.set_xlim(-0.6, max(len(steps) - 0.4, 0.6))
+    axes.set_xticks(
+        range(len(steps)),
+        [f"{count(s.budget)} to {count(s.next)}\nn = {s.errors:,}" for s in steps],
+    )
+    axes.set_xlabel("from one budget to the next (n: errors at the smaller)")
     axes.grid(axis="x", visible=False)

@@ -25,7 +25,7 @@ def prepared(tokenbudget: Session, model: ModelSpec, study: Study) -> Prepared:
     """
     __tracebackhide__ = True
     from pytest_tokenbudget.studies.errors.analysis import attach_samples
-    from pytest_tokenbudget.studies.errors.annotation_file import AnnotationError
+    from pytest_tokenbudget.studies.errors.annotation_tables import AnnotationError
     from pytest_tokenbudget.studies.errors.annotations import annotations_folder, prepare
     from pytest_tokenbudget.studies.errors.options import ErrorOptions
 
@@ -48,8 +48,8 @@ def prepared(tokenbudget: Session, model: ModelSpec, study: Study) -> Prepared:
 @pytest.fixture(scope="session")
 def errors(tokenbudget: Session, study: Study, prepared: Prepared) -> ErrorReport:
     """The errors that were picked for annotation, and what annotators said about them."""
+    from pytest_tokenbudget.studies.errors.analysis import errors_of
     from pytest_tokenbudget.studies.errors.options import ErrorOptions
-    from pytest_tokenbudget.studies.errors.report import errors_of
 
     settings = tokenbudget.settings
     options = settings.of_eval(ErrorOptions)

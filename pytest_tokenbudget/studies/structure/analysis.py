@@ -5,18 +5,25 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pytest_tokenbudget.core.cliff import cliff_budgets, study_cliff
+from pytest_tokenbudget.core.scoring import JudgedCut, scores
 from pytest_tokenbudget.core.study import Study
-from pytest_tokenbudget.core.trace import Cut, Outcome, Trace
+from pytest_tokenbudget.core.trace import Cut, Outcome, StopReason, Trace, split_thinking
+from pytest_tokenbudget.stats.intervals import Estimate, mean_estimate
 from pytest_tokenbudget.stats.points import ByBudget
+from pytest_tokenbudget.studies.structure.rules import KINDS, RULES, SegmentKind
+from pytest_tokenbudget.studies.structure.segments import Structure, totals, trace_structure
+from pytest_tokenbudget.studies.structure.statistics import (
+    Along,
+    StructurePoint,
+    along,
+    structure_point,
+)
 
-if TYPE_CHECKING:
-    from pytest_tokenbudget.core.scoring import JudgedCut
-    from pytest_tokenbudget.stats.intervals import Estimate
-    from pytest_tokenbudget.studies.structure.segments import Structure
-    from pytest_tokenbudget.studies.structure.statistics import Along, StructurePoint
+PART_NAMES = ("thinking", *(kind.value for kind in KINDS))
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class TraceStructure:
 
 
 @dataclass(frozen=True)
-class StructureStudy(ByBudget["StructurePoint"]):
+class StructureStudy(ByBudget[StructurePoint]):
     """What solutions consist of, which parts fit within a budget, and what verification goes with.
 
     Attributes:
@@ -58,6 +65,12 @@ class StructureStudy(ByBudget["StructurePoint"]):
     along: Along
     cliff: tuple[int, int] | None
 
+    def mean_tokens(self) -> str:
+        """The mean tokens of each part in words; parts that nothing has are left out."""
+        means = ((name, self.tokens[name].value) for name in PART_NAMES)
+        parts = [f"{name} {mean:.1f}" for name, mean in means if mean > 0]
+        return f"mean tokens: {', '.join(parts)}"
+
 
 def analyse_structure(study: Study) -> StructureStudy:
     """The structure of all traces; computed once a study.
@@ -70,9 +83,6 @@ def analyse_structure(study: Study) -> StructureStudy:
 
 def structure_of(trace: Trace, study: Study) -> Structure:
     """The structure of one trace, thinking and answer apart."""
-    from pytest_tokenbudget.core.trace import StopReason, split_thinking
-    from pytest_tokenbudget.studies.structure.segments import trace_structure
-
     thinking_end = 0
     if study.thinking is not None:
         _, answer, open_at_end = split_thinking(trace, trace.text, study.thinking)
@@ -89,12 +99,6 @@ def structure_of(trace: Trace, study: Study) -> Structure:
 
 
 def _analyse(study: Study) -> StructureStudy:
-    import numpy as np
-
-    from pytest_tokenbudget.stats.intervals import mean_estimate
-    from pytest_tokenbudget.studies.structure.segments import KINDS, RULES, SegmentKind, totals
-    from pytest_tokenbudget.studies.structure.statistics import along, structure_point
-
     if not study.complete:
         raise ValueError(
             f"no problem of {study.task.name} has all its traces of {study.alias}: there is "
@@ -117,19 +121,14 @@ def _analyse(study: Study) -> StructureStudy:
     whole = study.judged(study.largest)
     for budget in _budgets(study):
         judged = study.judged(budget)
-        of = judged if budget > study.largest or _independent(study) else whole
-        used = [_tokens_of(j.cut, w.cut.trace) for j, w in zip(judged, of, strict=True)]
+        uncut = judged if budget > study.largest or _independent(study) else whole
+        used = [_tokens_of(j.cut, w.cut.trace) for j, w in zip(judged, uncut, strict=True)]
         points.append(
             structure_point(
                 budget,
-                rows(structures(of)),
+                rows(structures(uncut)),
                 np.array(used, dtype=np.int64).reshape(shape),
-                np.array(
-                    [
-                        float("nan") if j.outcome is Outcome.ERROR else float(j.correct)
-                        for j in judged
-                    ]
-                ).reshape(shape),
+                scores(judged).reshape(shape),
                 [problem.category for problem in study.complete],
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +10,12 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.common.text_layout import count
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report import drawing, style
-from pytest_tokenbudget.studies.structure.analysis import StructureStudy, analyse_structure
-from pytest_tokenbudget.studies.structure.rules import SegmentKind
+from pytest_tokenbudget.studies.structure.analysis import (
+    PART_NAMES,
+    StructureStudy,
+    analyse_structure,
+)
+from pytest_tokenbudget.studies.structure.rules import PARTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,8 +23,6 @@ if TYPE_CHECKING:
 
     from pytest_tokenbudget.studies.structure.statistics import StructurePoint
 
-SIZE_STRUCTURE = (6.8, 6.8)
-SIZE_VERIFICATION = (6.8, 7.2)
 MAX_STRATA = 10
 
 LOOKS = {
@@ -36,24 +39,11 @@ GROUPS = {
     "none": ("wrote none", style.SeriesStyle(style.BLUE, "o", "--")),
     "cut_off": ("cut before its end", style.SeriesStyle(style.GREY, "s", ":")),
 }
-ROWS = {
-    "verified": "within",
-    "cut_off": "cut",
-    "none": "none",
-    "unknown": "unknown",
-}
+ROWS = {"verified": "within", "cut_off": "cut", "none": "none", "unknown": "unknown"}
 
 
 def structure_figures(study: Study, directory: Path) -> list[Path]:
-    """Draw both figures below ``directory``, each as PNG for print and as SVG.
-
-    Args:
-        study: The study.
-        directory: The reports directory; files go to its ``figures``.
-
-    Returns:
-        The four files, or none where there is no trace to show.
-    """
+    """Draw both figures; none where there is no trace to show."""
     if not study.complete or not analyse_structure(study).traces:
         return []
     return [
@@ -77,7 +67,7 @@ def structure_figures(study: Study, directory: Path) -> list[Path]:
 def draw_structure(study: Study) -> Figure:
     """What tokens do along the output, and which parts are complete within a budget."""
     result = analyse_structure(study)
-    figure = drawing.new_figure(SIZE_STRUCTURE)
+    figure = drawing.new_figure((6.8, 6.8))
     along, fits = figure.subplots(2, 1, gridspec_kw={"height_ratios": (1.0, 1.25)})
     _draw_along(along, result)
     _draw_fits(fits, result)
@@ -87,20 +77,11 @@ def draw_structure(study: Study) -> Figure:
         along,
         study,
         "Structure of solutions",
-        [_structure_sentence(result)],
+        [result.mean_tokens()],
         columns=3,
         legends=(fits, along),
     )
     return figure
-
-
-def _structure_sentence(result: StructureStudy) -> str:
-    parts = [
-        f"{name} {result.tokens[name].value:.1f}"
-        for name in ("thinking", "setup", "computation", "verification", "answer", "other")
-        if result.tokens[name].value > 0
-    ]
-    return f"mean tokens: {', '.join(parts)}"
 
 
 def _draw_along(axes: Axes, result: StructureStudy) -> None:
@@ -110,7 +91,7 @@ def _draw_along(axes: Axes, result: StructureStudy) -> None:
         (along.places[-1] - 1 if along.places else 0) + along.width
     ]
     below = [0.0] * len(along.places)
-    for name in ("thinking", "setup", "computation", "verification", "answer", "other"):
+    for name in PART_NAMES:
         shares = along.shares[name]
         if not any(shares):
             continue
@@ -145,15 +126,7 @@ def _draw_fits(axes: Axes, result: StructureStudy) -> None:
             linewidth=0,
             label=f"steepest gain: {result.cliff[0]:,} to {result.cliff[1]:,}",
         )
-    fits = {
-        kind: [point.part(kind) for point in result.points]
-        for kind in (
-            SegmentKind.SETUP,
-            SegmentKind.COMPUTATION,
-            SegmentKind.VERIFICATION,
-            SegmentKind.ANSWER,
-        )
-    }
+    fits = {kind: [point.part(kind) for point in result.points] for kind in PARTS}
     shown = [
         (kind.value, parts)
         for kind, parts in fits.items()
@@ -171,7 +144,7 @@ def draw_verification(study: Study) -> Figure:
     """Accuracy by what became of the verification, by budget and by category."""
     result = analyse_structure(study)
     points = [result.at(budget) for budget in study.budgets]
-    figure = drawing.new_figure(SIZE_VERIFICATION)
+    figure = drawing.new_figure((6.8, 7.2))
     top, numbers, strata = figure.subplots(3, 1, gridspec_kw={"height_ratios": (2.2, 0.7, 1.6)})
     _draw_groups(top, points)
     _draw_numbers(numbers, points)
@@ -207,8 +180,6 @@ def _draw_groups(axes: Axes, points: Sequence[StructurePoint]) -> None:
 
 def _draw_numbers(axes: Axes, points: Sequence[StructurePoint]) -> None:
     """How many answers stand behind each point, as a table under it."""
-    import math
-
     budgets = [point.budget for point in points]
     drawing.budget_axis(axes, budgets)
     low, high = axes.get_xlim()

@@ -1,10 +1,9 @@
-"""Phase 3, structure: from a study to its analysis, result files and lines on the terminal."""
+"""Phase 3, structure: its result file and lines on the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common.text_layout import (
     MAX_WIDTH,
@@ -15,39 +14,30 @@ from pytest_tokenbudget.common.text_layout import (
     wrapped,
 )
 from pytest_tokenbudget.core.study import Study
-from pytest_tokenbudget.report.files import to_plain, to_record, write_json
-from pytest_tokenbudget.report.json_files import RunInfo, file_stem, header
+from pytest_tokenbudget.report.files import to_plain, to_record
+from pytest_tokenbudget.report.json_files import RunInfo, file_stem, header, write_record
+from pytest_tokenbudget.report.shared_sentences import all_failed, nothing_yet
 from pytest_tokenbudget.studies.structure.analysis import (
+    PART_NAMES,
     StructureStudy,
     TraceStructure,
     analyse_structure,
 )
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.studies.structure.statistics import PartState
+from pytest_tokenbudget.studies.structure.rules import SegmentKind
+from pytest_tokenbudget.studies.structure.statistics import PartState
 
 SCHEMA = "tokenbudget-phase3-structure/1"
-_PARTS = ("thinking", "setup", "computation", "verification", "answer", "other")
 
 
 def write_structure(study: Study, run: RunInfo, directory: Path) -> list[Path]:
-    """Write the structure below ``directory``, each file whole or not at all.
-
-    Args:
-        study: The study; problems whose traces are not all there are left out and counted.
-        run: The run that made it.
-        directory: The reports directory; files go to its ``results`` and ``figures``.
-
-    Returns:
-        The result file and both figures.
-    """
+    """Write the result file and both figures."""
     from pytest_tokenbudget.studies.structure.figure import structure_figures
 
     record = header(study, run, SCHEMA)
     if study.complete:
         record.update(_findings(analyse_structure(study)))
-    path = directory / "results" / f"phase3_structure_analysis_{file_stem(study)}.json"
-    return [write_json(path, record), *structure_figures(study, directory)]
+    path = write_record(directory, f"phase3_structure_analysis_{file_stem(study)}", record)
+    return [path, *structure_figures(study, directory)]
 
 
 def _findings(result: StructureStudy) -> dict[str, object]:
@@ -115,34 +105,23 @@ def _trace_record(one: TraceStructure) -> dict[str, object]:
 
 
 def structure_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str]:
-    """What is known about the structure, as lines of at most 80 columns.
-
-    Args:
-        study: The study.
-        run: The run that made it.
-        width: Columns of the terminal; sentences are wrapped to it.
-    """
-    width = columns(width)
+    """What is known about the structure."""
     lines: list[str] = []
     for sentence in structure_sentences(study):
-        lines += wrapped(f"phase 3: {sentence}", width)
+        lines += wrapped(f"phase 3: {sentence}", columns(width))
     return lines
 
 
 def structure_sentences(study: Study) -> list[str]:
     """What is known about the structure, in words."""
     if not study.complete:
-        return ["no problem has all its traces yet: no structure to show"]
-    from pytest_tokenbudget.studies.structure.rules import SegmentKind
-    from pytest_tokenbudget.studies.structure.statistics import PartState
-
+        return [nothing_yet("no structure to show")]
     result = analyse_structure(study)
     if not result.traces:
-        return ["every trace ended in an error: no structure to show"]
+        return [all_failed("no structure to show")]
     last = result.points[-1]
-    said = [_answer(result), _makeup(result)]
-    verified = last.part(SegmentKind.VERIFICATION).traces
-    said.append(_verification(verified, last.budget, PartState))
+    sentences = [_answer(result), _makeup(result)]
+    sentences.append(_verification(last.part(SegmentKind.VERIFICATION).traces, last.budget))
     if result.cliff is not None:
         low, high = (result.at(budget) for budget in result.cliff)
         gains = ", ".join(
@@ -150,49 +129,46 @@ def structure_sentences(study: Study) -> list[str]:
             f"{percent(high.part(part.kind).complete.value)} %"
             for part in low.parts
         )
-        said.append(f"complete parts from {count(low.budget)} to {count(high.budget)}: {gains}")
-    said.append(last.comparison.sentence())
+        sentences.append(
+            f"complete parts from {count(low.budget)} to {count(high.budget)}: {gains}"
+        )
+    sentences.append(last.comparison.sentence())
     loops = result.counts["traces_with_a_loop"]
     if loops:
-        said.append(
+        sentences.append(
             f"{plural(loops, 'answer')} of {len(result.traces):,} "
             f"{'repeats itself' if loops == 1 else 'repeat themselves'}, "
             f"{result.counts['loops_to_the_end']:,} to the end"
         )
-    return said
+    return sentences
 
 
 def _answer(result: StructureStudy) -> str:
     """What solutions consist of, in one line."""
-    tokens = {name: result.tokens[name].value for name in _PARTS}
+    tokens = {name: result.tokens[name].value for name in PART_NAMES}
     total = sum(tokens.values())
     if not total:
         return "solutions hold no token"
-    parts = sorted((name for name in _PARTS if tokens[name] > 0), key=lambda name: -tokens[name])
+    parts = sorted((name for name in tokens if tokens[name] > 0), key=lambda name: -tokens[name])
     shares = ", ".join(f"{100 * tokens[name] / total:.0f} % {name}" for name in parts)
     return f"solutions are {shares}"
 
 
 def _makeup(result: StructureStudy) -> str:
-    parts = [
-        f"{name} {result.tokens[name].value:.1f}"
-        for name in _PARTS
-        if result.tokens[name].value > 0
-    ]
     wrong = result.counts["equations_wrong"]
     checked = wrong + result.counts["equations_right"]
     return (
-        f"mean tokens: {', '.join(parts)} ({result.rules}); {count(wrong)} of "
+        f"{result.mean_tokens()} ({result.rules}); {count(wrong)} of "
         f"{plural(checked, 'equation')} wrong"
     )
 
 
-def _verification(traces: Mapping[str, int], budget: int, fits: type[PartState]) -> str:
-    total = sum(traces.values())
-    cut = traces[fits.BEGUN] + traces[fits.CUT_OFF]
-    said = (
-        f"of {plural(total, 'answer')} at {count(budget)}, {traces[fits.COMPLETE]:,} have all "
-        f"their verification, {cut:,} were cut before its end, {traces[fits.NONE]:,} have none"
+def _verification(traces: Mapping[str, int], budget: int) -> str:
+    cut = traces[PartState.BEGUN] + traces[PartState.CUT_OFF]
+    sentence = (
+        f"of {plural(sum(traces.values()), 'answer')} at {count(budget)}, "
+        f"{traces[PartState.COMPLETE]:,} have all their verification, {cut:,} were cut before its "
+        f"end, {traces[PartState.NONE]:,} have none"
     )
-    unknown = traces[fits.UNKNOWN]
-    return f"{said}, {unknown:,} were cut before any is known" if unknown else said
+    unknown = traces[PartState.UNKNOWN]
+    return f"{sentence}, {unknown:,} were cut before any is known" if unknown else sentence

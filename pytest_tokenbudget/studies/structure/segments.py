@@ -1,9 +1,9 @@
 """The structure of a solution: what is setup, computation, verification, answer, and repetition.
 
-A text is split into sentences (`analysis.sentences`), each gets a kind by the rules of
-`analysis.structure_rules`, and each token belongs to the segment in which its text begins. Where a
-model thinks first, thinking and answer are segmented each on its own by the same rules: what is
-declared while thinking is no declaration of the answer.
+A text is split into sentences (`texts.sentences`), each gets a kind by `rules`, and each token
+belongs to the segment in which its text begins. Where a model thinks first, thinking and answer are
+segmented each on its own by the same rules: what is declared while thinking is no declaration of
+the answer.
 
 Repetition is found on token ids: a stretch that is its own continuation, at least `MIN_REPEATS`
 times over and `MIN_LOOP` tokens long, is a loop. Time is linear in the length throughout.
@@ -17,27 +17,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-from pytest_tokenbudget.studies.structure.rules import (
-    KINDS,
-    RULES,
-    RuleSentence,
-    SegmentKind,
-    classify,
-)
+from pytest_tokenbudget.studies.structure.rules import RuleSentence, SegmentKind, classify
 from pytest_tokenbudget.tasks.equations import Equation, equations
 from pytest_tokenbudget.texts.sentences import sentences
-
-__all__ = [
-    "KINDS",
-    "RULES",
-    "Loop",
-    "Segment",
-    "SegmentKind",
-    "Structure",
-    "find_loop",
-    "segment",
-    "trace_structure",
-]  # fmt: skip
 
 GRAM = 4
 MIN_LOOP = 24
@@ -110,28 +92,28 @@ class Structure:
     loop: Loop | None
     ended: bool
 
-    def of(self, kind: SegmentKind, thinking: bool = False) -> list[int]:
+    def indices(self, kind: SegmentKind, thinking: bool = False) -> list[int]:
         """Indices of the segments of ``kind``, in the answer or in the thinking."""
         places = range(self.thinking) if thinking else range(self.thinking, len(self.segments))
         return [index for index in places if self.segments[index].kind is kind]
 
     def tokens_of(self, kind: SegmentKind, thinking: bool = False) -> int:
         """How many tokens segments of ``kind`` have."""
-        return sum(self.tokens[index] for index in self.of(kind, thinking))
+        return sum(self.tokens[index] for index in self.indices(kind, thinking))
 
     @property
     def steps(self) -> int:
         """Computation segments of the answer that hold an operation."""
-        return sum(self.segments[i].operations > 0 for i in self.of(SegmentKind.COMPUTATION))
+        return sum(self.segments[i].operations > 0 for i in self.indices(SegmentKind.COMPUTATION))
 
     def begun_at(self, kind: SegmentKind) -> int | None:
         """Tokens after which the answer's first segment of ``kind`` has begun; None without one."""
-        places = self.of(kind)
+        places = self.indices(kind)
         return self.begun[places[0]] if places else None
 
     def done_at(self, kind: SegmentKind) -> int | None:
         """Tokens after which the answer's last segment of ``kind`` is whole, None if never."""
-        places = self.of(kind)
+        places = self.indices(kind)
         return self.done[places[-1]] if places else None
 
 
