@@ -307,7 +307,7 @@ def test_thinking_is_segmented_on_its_own():
         "answer",
         "other",
     ]
-    assert len(found.of(SegmentKind.ANSWER)) == 1
+    assert len(found.indices(SegmentKind.ANSWER)) == 1
     assert found.begun_at(SegmentKind.ANSWER) == 8
     assert sum(found.tokens) == 10
 
