@@ -1,6 +1,7 @@
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,15 @@ def pytest_collection_finish() -> None:
 
 # Packages that tests install.
 collect_ignore = ["data"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_figures() -> Iterator[None]:
+    """Figures of few pixels: to compress those for print takes as long as to draw them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pytest_tokenbudget.report.style.DPI", 60)
+        yield
+
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import tomllib
 from pathlib import Path
+
+from pytest_tokenbudget import registry
+from pytest_tokenbudget.common.extensions import ENGINES, SCORERS, TASKS
 
 DATA = Path(__file__).parent / "data"
 
@@ -30,3 +34,13 @@ def register(distribution: str, groups: dict[str, dict[str, str]], target: Path)
         lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return target
+
+
+def forget_packages() -> None:
+    """Let this process look again for packages that extend the plugin."""
+    importlib.invalidate_caches()
+    for function in vars(registry).values():
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
+    for group in (ENGINES, TASKS, SCORERS):
+        vars(group).pop("_others", None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hostile_texts import raw_in
 from runs import NANO
+from slow_cases import mostly_slow
 
 pytest_plugins = ["run_fixtures"]
 
@@ -167,7 +168,14 @@ def assert_harmless(result: pytest.RunResult, junit: Path) -> None:
         assert not raw_in(junit.read_text("utf-8"))
 
 
-@pytest.mark.parametrize("name", INPUTS)
+# One of each kind: options, tasks, settings, results of others, and files of a model.
+QUICK = (
+    *("option-model", "option-task-file", "option-compare", "jsonl-texts", "jsonl-not-json"),
+    *("toml-key", "toml-gate-names", "yaml-key", "recorded-reason", "model-config-broken"),
+)
+
+
+@pytest.mark.parametrize("name", mostly_slow(INPUTS, lambda name: name in QUICK))
 def test_messages_are_harmless(pytester, run, name):
     arguments, files = INPUTS[name]
     put(pytester.path, files)

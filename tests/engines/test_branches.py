@@ -13,6 +13,7 @@ import transformers
 from engine_helpers import GREEDY, SAMPLED, Ids, collect, ids_of, make_engine, on_forward
 from hypothesis import given
 from hypothesis import strategies as st
+from slow_cases import slow
 
 from pytest_tokenbudget.core.engine import Decoding, Generated, Request
 from pytest_tokenbudget.engines import memory
@@ -82,10 +83,7 @@ def fed(engine: TransformersEngine) -> list[int]:
     return tokens
 
 
-@pytest.mark.parametrize(
-    "size",
-    [pytest.param(70, marks=pytest.mark.slow), 16, pytest.param(7, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("size", [slow(70), 16, slow(7)])
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_forced_answers_are_those_of_prompts_prefilled_anew(decoding, size):
     wanted = forced()

@@ -21,6 +21,7 @@ from engine_helpers import (
     reference,
     requests,
 )
+from slow_cases import slow
 
 from pytest_tokenbudget.core.engine import Decoding, EngineError
 from pytest_tokenbudget.core.trace import StopReason
@@ -37,9 +38,7 @@ def engine() -> Iterator[TransformersEngine]:
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-@pytest.mark.parametrize(
-    ("rows", "count"), [(1, 2), (8, 12), pytest.param(32, 32, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("rows", "count"), [(1, 2), (8, 12), slow(32, 32)])
 def test_ids_depend_on_neither_batch_nor_order(decoding, rows, count):
     wanted = reference(decoding)
     shuffled = random.Random(rows).sample(requests(32)[:count], count)
@@ -65,7 +64,7 @@ def test_samples_differ_and_seeds_differ():
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("cap", [64, pytest.param(128, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cap", [64, slow(128)])
 def test_a_smaller_cap_gives_a_prefix(decoding, cap):
     whole = reference(decoding)
     short = collect(make_engine(), requests(12, cap), decoding)

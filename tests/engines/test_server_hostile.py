@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from loopback import message, respond
 from server_scripted import GREEDY, NANO, ScriptedServer, one
+from slow_cases import slow
 from test_server_engine import IDS, OPENAI, PROMPT, REQUEST, VLLM, run
 from tiny_server import TinyServer, answered
 
@@ -212,7 +213,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("where", [0, 5])
+@pytest.mark.parametrize("where", [slow(0), 5])
 def test_one_hostile_answer_of_sixty_is_asked_for_again(run, name, where):
     """Whether it is the first of the run or a later one."""
     hostile = HOSTILE[name]

@@ -39,74 +39,80 @@ for one in registry.registered().evals:
     LOADED |= {one.fixtures, one.fixtures.removesuffix(".fixtures")}
     if one.options is not None:
         LOADED.add(one.options.__module__)
+# One process imports pytest, and every session is a copy of it: that takes half the time.
 LIST_MODULES = """
-import json, sys
+import json, os, sys
 import pytest
 
-pytest.main(sys.argv[2:])
-with open(sys.argv[1], "w") as file:
-    json.dump(sorted(sys.modules), file)
+def list_modules(folder, arguments):
+    os.chdir(folder)
+    pytest.main(arguments)
+    with open(os.path.join(folder, "modules.json"), "w") as file:
+        json.dump(sorted(sys.modules), file)
+
+for folder, arguments in json.loads(sys.argv[1]):
+    if os.fork() == 0:
+        list_modules(folder, arguments)
+        sys.stdout.flush()
+        os._exit(0)
+    os.wait()
 """
 
 
 @pytest.fixture
 def modules(pytester, no_worker):
-    """A function that runs pytest in a process of its own, and gives the modules it loaded."""
-    script = pytester.mkdir("script") / "list_modules.py"
-    script.write_text(LIST_MODULES)
+    """A function that runs pytest in folders, and gives the modules that each session loaded.
 
-    def loaded(*arguments) -> set[str]:
-        listed = script.with_suffix(".json")
-        result = pytester.run(sys.executable, script, listed, *arguments)
+    A session is given as a text of tests, files by name, and arguments.
+    """
+
+    def loaded(*sessions) -> list[set[str]]:
+        folders = [pytester.mkdir(f"session{number}") for number in range(len(sessions))]
+        for folder, (test, files, _) in zip(folders, sessions, strict=True):
+            for name, text in {"test_it.py": test, "pytest.ini": "[pytest]\n", **files}.items():
+                (folder / name).write_text(text)
+        asked = [[str(folder), [*each[2]]] for folder, each in zip(folders, sessions, strict=True)]
+        result = pytester.run(sys.executable, "-c", LIST_MODULES, json.dumps(asked))
         assert "error" not in result.stderr.str().lower()
-        return set(json.loads(listed.read_text()))
+        return [set(json.loads((folder / "modules.json").read_text())) for folder in folders]
 
     return loaded
 
 
-@pytest.mark.parametrize("arguments", [["--co"], ["--fixtures"]])
-def test_an_unrelated_session_loads_a_handful_of_modules(pytester, modules, arguments):
-    pytester.makepyfile("def test_it(tmp_path): ...")
-    before = {path.name for path in pytester.path.iterdir()}
-    arguments = [*arguments, "-p", "no:cacheprovider", "-p", "no:benchmark"]
-    added = modules(*arguments) - modules(*arguments, "-p", "no:tokenbudget")
-    assert added == LOADED
-    after = {path.name for path in pytester.path.iterdir()}
-    assert after - {"__pycache__", "stdout", "stderr"} == before
+@pytest.mark.parametrize("argument", ["--co", "--fixtures"])
+def test_an_unrelated_session_loads_a_handful_of_modules(pytester, modules, argument):
+    arguments = [argument, "-p", "no:cacheprovider", "-p", "no:benchmark"]
+    test = "def test_it(tmp_path): ..."
+    used, unused = modules((test, {}, arguments), (test, {}, [*arguments, "-p", "no:tokenbudget"]))
+    assert used - unused == LOADED
+    left = {path.name for path in (pytester.path / "session0").iterdir()}
+    assert left - {"__pycache__"} == {"test_it.py", "pytest.ini", "modules.json"}
 
 
-@pytest.mark.parametrize(
-    ("file", "text"),
-    [
-        ("pytest.ini", "[pytest]\naddopts = -q\n"),
-        ("pyproject.toml", "[tool.ruff]\nline-length = 100\n"),
-        ("conftest.py", "import pytest\n@pytest.fixture\ndef model(): return 'car'\n"),
-    ],
-)
-def test_settings_and_fixtures_of_others_are_no_use(pytester, modules, file, text):
-    pytester.path.joinpath(file).write_text(text)
-    needed = "model" if file == "conftest.py" else "tmp_path"
-    pytester.makepyfile(f"def test_it({needed}): ...")
-    assert {name for name in modules() if name.startswith("pytest_tokenbudget")} == LOADED
+def test_settings_and_fixtures_of_others_are_no_use(modules):
+    fixture = "import pytest\n@pytest.fixture\ndef model(): return 'car'\n"
+    sessions = (
+        ("def test_it(tmp_path): ...", {"pytest.ini": "[pytest]\naddopts = -q\n"}, ()),
+        ("def test_it(tmp_path): ...", {"pyproject.toml": "[tool.ruff]\nline-length = 9\n"}, ()),
+        ("def test_it(model): ...", {"conftest.py": fixture}, ()),
+    )
+    for session, found in zip(sessions, modules(*sessions), strict=True):
+        own = {name for name in found if name.startswith("pytest_tokenbudget")}
+        assert own == LOADED, session
 
 
-@pytest.mark.parametrize(
-    ("arguments", "test"),
-    [
-        (["--num-samples=3"], "def test_it(): ..."),
-        (["-o", "tokenbudget_num_samples=3"], "def test_it(): ..."),
-        (["-m", "phase1"], "def test_it(): ..."),
-        ([], "def test_it(record_metrics): ..."),
-        ([], "import pytest\n@pytest.mark.gpu\ndef test_it(): ..."),
-        ([], "def test_it(request): request.getfixturevalue('tokenbudget')"),
-    ],
-)
-def test_what_is_used_is_loaded(pytester, modules, arguments, test):
-    pytester.makepyfile(test)
-    assert modules(*arguments) >= {
-        "pytest_tokenbudget.pytest_session.hooks",
-        "pytest_tokenbudget.session",
-    }
+def test_what_is_used_is_loaded(modules):
+    sessions = (
+        ("def test_it(): ...", {}, ["--num-samples=3"]),
+        ("def test_it(): ...", {}, ["-o", "tokenbudget_num_samples=3"]),
+        ("def test_it(): ...", {}, ["-m", "phase1"]),
+        ("def test_it(record_metrics): ...", {}, []),
+        ("import pytest\n@pytest.mark.gpu\ndef test_it(): ...", {}, []),
+        ("def test_it(request): request.getfixturevalue('tokenbudget')", {}, []),
+    )
+    needed = {"pytest_tokenbudget.pytest_session.hooks", "pytest_tokenbudget.session"}
+    for session, found in zip(sessions, modules(*sessions), strict=True):
+        assert found >= needed, session
 
 
 def test_fixtures_and_markers_are_listed_without_use(pytester, no_worker):

@@ -1,32 +1,18 @@
 """Evals, engines, tasks and scorers of other packages, installed for sessions of their own."""
 
-import importlib
 import json
 import re
 from pathlib import Path
 
 import pytest
-from outside_packages import DATA, install, register
+from outside_packages import DATA, forget_packages, install, register
 from runs import QUIET, answers, combined, finish, read, rows, start
-
-from pytest_tokenbudget import registry
-from pytest_tokenbudget.common.extensions import ENGINES, SCORERS, TASKS
 
 pytest_plugins = ["run_fixtures"]
 
 EVAL = ("--pyargs", "tokenbudget_lengths", "-m", "lengths", "--num-samples=6", *QUIET)
 # The budget of this eval is no budget of the run.
 GATE = '[[gates]]\neval = "lengths"\nbudget = 192\nmin_accuracy = 0.1\n'
-
-
-def forget_packages() -> None:
-    """Let this process look again for packages that extend the plugin."""
-    importlib.invalidate_caches()
-    for function in vars(registry).values():
-        if hasattr(function, "cache_clear"):
-            function.cache_clear()
-    for group in (ENGINES, TASKS, SCORERS):
-        vars(group).pop("_others", None)
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_the_whole_way_with_the_embedded_model(run, pytester):
     assert all(ids[key].startswith(blob) for key, *_, blob in before)
 
 
-def test_one_model_is_in_memory_at_a_time(run, pytester):
+def test_one_model_is_in_memory_at_a_time(run, pytester, quick_figures):
     """Two copies of the embedded model, one of them changed so that it is another model."""
     for name in ("first", "second"):
         shutil.copytree(NANO, pytester.path / name)

@@ -8,6 +8,7 @@ import pytest
 from fake_engine import FakeEngine
 from runs import NO_ENGINE, QUIET, Engines, finish, start
 from server_scripted import ScriptedServer
+from slow_cases import slow
 
 from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.models import hub
@@ -79,13 +80,13 @@ def test_the_hub_is_asked_once_and_not_for_long(request, monkeypatch, there):
         hub.unreachable.cache_clear()
 
 
-@pytest.mark.parametrize("there", ["silent", "closed"])
+@pytest.mark.parametrize("there", [slow("silent"), "closed"])
 @pytest.mark.parametrize(
     "arguments",
     [
         ("-m", "phase1", "--model=qwen-1.5b"),
-        ("-m", "phase1", "--model=qwen-1.5b", "-n", "2"),
-        ("-m", "phase3", "--model=some/model"),
+        slow(("-m", "phase1", "--model=qwen-1.5b", "-n", "2")),
+        slow(("-m", "phase3", "--model=some/model")),
         ("-m", "phase1", "--task=gsm8k"),
         ("-m", "phase1", "--recorded=phase1_main_m_budget32.json", "--tokenizer=qwen-1.5b"),
     ],
@@ -124,7 +125,7 @@ def test_a_hub_in_a_settings_file_is_not_asked_for_other_tests(tmp_path, silent)
     assert time.monotonic() - began < 60
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+@pytest.mark.parametrize("workers", [slow(()), ("-n", "2")])
 def test_a_server_that_does_not_answer(tmp_path, closed, workers):
     line = one_sentence(
         tmp_path, *SUITE, "-m", "phase1 or phase3", f"--model={closed}/v1", *workers
@@ -134,7 +135,7 @@ def test_a_server_that_does_not_answer(tmp_path, closed, workers):
 
 @pytest.mark.parametrize(
     ("selected", "workers"),
-    [("phase1", ()), ("conformance", ()), ("phase1 or phase3", ("-n", "2"))],
+    [("phase1", ()), slow("conformance", ()), slow("phase1 or phase3", ("-n", "2"))],
 )
 def test_a_server_without_a_tokenizer(tmp_path, selected, workers):
     with ScriptedServer(kind="openai") as server:
@@ -156,7 +157,7 @@ def test_a_tokenizer_for_a_server_that_cannot_be_had(tmp_path, closed):
     assert "is not in the local cache and the hub cannot be reached" in line
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+@pytest.mark.parametrize("workers", [(), slow(("-n", "2"))])
 def test_vllm_that_is_not_installed(tmp_path, workers):
     """A module that hides it, where it is."""
     (tmp_path / "conftest.py").write_text(

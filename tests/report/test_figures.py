@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
-from studies import BUDGETS, make_study
+from matplotlib.figure import Figure
+from studies import BUDGETS
+from studies import make_study as make_new_study
 
 from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.report import style
@@ -30,8 +33,18 @@ from pytest_tokenbudget.studies.saturation.figure import (
     saturation_figure,
 )
 
+# Tests of one study share it, its analyses and its figure.
+make_study = functools.cache(make_new_study)
+DRAWN: dict[int, Figure] = {}
 
-def drawn(study, draw=draw_saturation):
+
+def drawn(study):
+    if id(study) not in DRAWN:
+        DRAWN[id(study)] = draw_in_style(draw_saturation, study)
+    return DRAWN[id(study)]
+
+
+def draw_in_style(draw, study):
     with style.figure_style():
         figure = draw(study)
         figure.canvas.draw()
@@ -52,11 +65,7 @@ def test_files(tmp_path):
     png, svg = saturation_figure(make_study(), tmp_path)
     assert png == tmp_path / "figures" / "fig1_saturation_curve_qwen-1.5b.png"
     assert svg == png.with_name("fig1_saturation_curve_qwen-1.5b.svg")
-    data = png.read_bytes()
-    assert data.startswith(b"\x89PNG")
-    # pHYs holds pixels a metre: 300 DPI.
-    at = data.index(b"pHYs") + 4
-    assert round(int.from_bytes(data[at : at + 4], "big") * 0.0254) == 300
+    assert png.read_bytes().startswith(b"\x89PNG")
     root = ET.fromstring(svg.read_bytes())
     assert root.tag.endswith("svg")
     assert b"<dc:date>" not in svg.read_bytes()
@@ -77,7 +86,7 @@ def test_matplotlib_is_left_as_it_was_and_its_settings_do_not_matter(tmp_path):
     assert styled == plain
 
 
-def test_neither_pyplot_nor_anything_heavy_on_import(tmp_path):
+def test_a_figure_for_print_needs_no_pyplot_and_nothing_heavy_on_import(tmp_path):
     program = (
         "import sys\n"
         "import pytest_tokenbudget.studies.saturation.figure as f\n"
@@ -85,8 +94,12 @@ def test_neither_pyplot_nor_anything_heavy_on_import(tmp_path):
         "assert not {'matplotlib', 'numpy', 'pandas'} & set(sys.modules)\n"
         "from studies import make_study\n"
         "from pathlib import Path\n"
-        "f.saturation_figure(make_study(2, (32, 64)), Path(sys.argv[1]))\n"
+        "png, _ = f.saturation_figure(make_study(2, (32, 64)), Path(sys.argv[1]))\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
+        "data = png.read_bytes()\n"
+        "at = data.index(b'pHYs') + 4\n"
+        "pixels_a_metre = int.from_bytes(data[at : at + 4], 'big')\n"
+        "assert round(pixels_a_metre * 0.0254) == 300\n"
     )
     here = Path(__file__).parents[1]
     subprocess.run(
@@ -252,7 +265,7 @@ def test_no_trace_no_limit():
 @pytest.mark.parametrize("many", [2, 3, 8])
 def test_models_in_one_figure_do_not_hide_each_other(many):
     names = ["nano", "_under", "$x_1$", "a" * 60, "e", "f", "g", "h"][:many]
-    figure = drawn([make_study(50, alias=name) for name in names], draw_overlay)
+    figure = draw_in_style(draw_overlay, [make_study(50, alias=name) for name in names])
     labels = legend_labels(figure)
     assert len(labels) == many
     assert labels[1].strip().startswith("_under, n = 50")

@@ -34,7 +34,7 @@ def one(frame: pd.DataFrame, **wanted) -> pd.Series:
 
 
 @pytest.fixture
-def reports(tmp_path):
+def reports(tmp_path, quick_figures):
     """A reports folder of two models, one of which thinks, and of several samples."""
     study = make_study(6, (32, 64, 256), samples=3)
     write_stochastic(study, RunInfo(), tmp_path)

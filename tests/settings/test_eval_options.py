@@ -1,9 +1,7 @@
 """Options that an eval of another package declares."""
 
-import os
-import sys
-
 import pytest
+from outside_packages import forget_packages, register
 
 pytest_plugins = ["run_fixtures"]
 
@@ -40,18 +38,16 @@ def test_options(tokenbudget):
 def run(pytester, monkeypatch, no_worker):
     """A function that runs pytest where the package is installed, with the flags of its option."""
     packages = pytester.mkdir("packages")
-    info = packages / "garage-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: garage\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[pytest_tokenbudget.evals]\ngarage = garage:EVAL\n")
-    path = os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH")]))
-    monkeypatch.setenv("PYTHONPATH", path)
+    register("garage", {"pytest_tokenbudget.evals": {"garage": "garage:EVAL"}}, packages)
+    monkeypatch.syspath_prepend(packages)
 
     def run_with(flags, *arguments):
         (packages / "garage.py").write_text(GARAGE.replace("FLAGS", flags))
-        return pytester.run(sys.executable, "-m", "pytest", "-p", "no:benchmark", *arguments)
+        forget_packages()
+        return pytester.runpytest_inprocess("-p", "no:benchmark", *arguments)
 
-    return run_with
+    yield run_with
+    forget_packages()
 
 
 def test_they_are_options_like_all_others(run, pytester):

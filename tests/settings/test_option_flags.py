@@ -5,6 +5,7 @@ import sys
 import pytest
 from all_options import OPTIONS
 from runs import NANO, QUIET, SUITE, Engines, combined, finish, start
+from slow_cases import slow
 
 from pytest_tokenbudget.settings.option_flags import TAKEN, working_names
 
@@ -79,7 +80,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+@pytest.mark.parametrize("workers", [(), slow(("-n", "1"))])
 def test_theirs_wins_and_ours_has_its_long_name(pytester, neighbour, workers):
     if workers:
         pytest.importorskip("xdist")

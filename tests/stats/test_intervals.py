@@ -249,6 +249,7 @@ def test_bootstrap_bound_moves_with_its_values():
         bootstrap_lower([-1.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [40, 200])
 def test_bootstrap_error_rate_at_the_margin(n):
     """Several samples: per-problem differences of unlike shapes whose true mean is -margin."""

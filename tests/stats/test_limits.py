@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from scipy import integrate, stats
+from slow_cases import slow
 
 from pytest_tokenbudget.report.limits import limits_record
 from pytest_tokenbudget.stats.intervals import bootstrap_lower
@@ -181,6 +182,7 @@ def test_some_capped_traces_ask_for_more_problems():
     assert found.problems_needed > 320
 
 
+@pytest.mark.slow
 def test_the_promise_is_kept_as_often_as_it_says():
     rng = np.random.default_rng(5)
     n, target, kept, runs = 150, 0.05, 0, 600
@@ -243,7 +245,9 @@ def test_categories_have_limits_of_their_own():
         recommend_by_category(tokens, np.ones(800), ["a", "b"])
 
 
-@pytest.mark.parametrize("name", ["all", "overall", "all problems", "by_category", "", "None"])
+@pytest.mark.parametrize(
+    "name", ["all", slow("overall"), slow("all problems"), slow("by_category"), slow(""), "None"]
+)
 def test_no_name_of_a_category_replaces_the_limit_for_all_problems(name):
     """Only some problems are of that category, and they are short."""
     tokens = np.concatenate([np.arange(1.0, 401), np.arange(1001.0, 1401)])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from slow_cases import slow
 
 from pytest_tokenbudget.core.saturation import Status, saturation_point
 from pytest_tokenbudget.stats.paired import tango_lower
@@ -190,7 +191,9 @@ def test_more_samples_resolve_more():
     assert many.upper_bound - many.lower_bound < 0.7 * (one.upper_bound - one.lower_bound)
 
 
-@pytest.mark.parametrize(("n", "discordance"), [(40, 0.1), (40, 0.3), (200, 0.05), (200, 0.1)])
+@pytest.mark.parametrize(
+    ("n", "discordance"), [(40, 0.1), slow(40, 0.3), slow(200, 0.05), slow(200, 0.1)]
+)
 def test_error_rate_at_the_margin(n, discordance):
     """Simulated whole: budgets that lose exactly the margin are called saturated in at most 5 %."""
     rng = np.random.default_rng(5)

@@ -482,6 +482,7 @@ def test_the_embedded_model(run, pytester, quick_figures, monkeypatch):
     assert settings["engines"]["vllm"]["requests"]
 
 
+@pytest.mark.slow
 def test_the_first_line_has_the_numbers_of_the_limit_it_names(run, pytester, quick_figures):
     """As a policy, one limit is learned without some problems, and then is another one."""
     limits = ("--thinking-budgets=0,64", "--modes=conservative", "--max-thinking-tokens=100")

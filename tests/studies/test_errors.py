@@ -40,6 +40,8 @@ from pytest_tokenbudget.studies.errors.taxonomy import (
 )
 from pytest_tokenbudget.tasks.answers import extract_number
 
+pytest_plugins = ["run_fixtures"]
+
 # What the embedded model wrote; 13 + 12 = 25, and Omar pays Clara: a wrong step, a right sum.
 QUESTION = (
     "Clara saved 13 dollars. Clara works 3 hours for 4 dollars each. Omar pays Clara 19 dollars. "
@@ -310,6 +312,7 @@ def test_rows_of_one_problem_are_not_independent():
         ({"a": 0.4, "b": 0.3, "c": 0.3}, 0.48, 13, 3),
     ],
 )
+@pytest.mark.slow
 def test_the_interval_of_kappa_covers_the_truth(kinds, kappa, problems, each):
     rng = random.Random(11)
     names, chances = list(kinds), list(kinds.values())
@@ -482,7 +485,9 @@ def test_wrong_values_are_reported_and_nothing_counts(study, tmp_path):
 
 
 @pytest.mark.parametrize("annotated", [False, True])
-def test_files(study, tmp_path, annotated):
+def test_files(request, study, tmp_path, annotated):
+    if annotated:
+        request.getfixturevalue("quick_figures")
     prepare(study, tmp_path / "annotations", SAMPLES, 3)
     if annotated:
         annotate(table_path(tmp_path / "annotations", 64), lambda row: "format")

@@ -419,6 +419,7 @@ def test_equal(curve, allocation, mode):
 """
 
 
+@pytest.mark.slow
 def test_a_mode_is_what_the_allocation_eval_measures(own, pytester):
     pytester.makepyfile(EQUAL)
     result = own(*QUIET, engines=RealEngines(), problems=6, budgets="64,1024")

@@ -82,8 +82,13 @@ def test_units_touch_and_are_all_of_the_text(text):
     ["\\[", "$$ ", "1. ", "Mr. ", ".", "\\begin{a}", "```\n", "so so ", "let a ", "#### ", "x = ",
      "(" , "5 ", "check ", "<<", "**", "a.b ", " \n"],
 )  # fmt: skip
+@pytest.mark.slow
 def test_time_is_linear_in_the_length(piece):
     assert grows_linearly(segment, piece, 20_000)
+
+
+def test_time_is_linear_in_the_length_of_an_open_formula():
+    assert grows_linearly(segment, "\\[", 20_000)
 
 
 # Rules

@@ -375,6 +375,7 @@ def test_a_recommended_limit_holds_the_whole_trace():
 # --- the embedded model ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_forced_answers_and_cuts_are_the_same_alone(run, pytester, quick_figures):
     from pytest_tokenbudget.core.engine import Decoding, Request
     from pytest_tokenbudget.core.store import unpack
