@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
-from pytest_tokenbudget.common.text_layout import show
+from pytest_tokenbudget.common.text_layout import print_text
 from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.engines.memory_estimate import (
     DTYPES,
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return UNUSABLE
     if given.json:
         plain = [_plain(each, given.memory) | {"sizes_from": source} for each in estimates]
-        show(json.dumps(plain, indent=2))
+        print_text(json.dumps(plain, indent=2))
         return 0
     lines = [
         f"{spec.alias}: {estimates[0].parameters:,} parameters, {given.dtype}, "
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     notes = dict.fromkeys([source] if source else [])
     notes |= dict.fromkeys(note for each in estimates for note in each.notes)
-    show("\n".join([*lines, *(f"note: {note}" for note in notes)]))
+    print_text("\n".join([*lines, *(f"note: {note}" for note in notes)]))
     return 0
 
 

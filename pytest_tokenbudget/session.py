@@ -32,7 +32,7 @@ from pytest_tokenbudget.settings.options import Settings
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.engine import Engine
-    from pytest_tokenbudget.core.gather import Audience
+    from pytest_tokenbudget.core.gather import TraceObserver
     from pytest_tokenbudget.core.plan import Plan
     from pytest_tokenbudget.core.store import TraceStore, Want
     from pytest_tokenbudget.core.study import Study
@@ -73,7 +73,7 @@ class Session:
         self.needs: dict[tuple[str, Kind], Need] = {}
         self.make_engine = make_engine or engine_makers.make_engine
         # Who is shown traces while they are being written; there only where somebody can look.
-        self.audience: Audience | None = None
+        self.observer: TraceObserver | None = None
         self._engine: tuple[str, Engine] | None = None
         self._studies: dict[tuple[str, str], Any] = {}
         self._facts: dict[Endpoint, Facts] = {}
@@ -198,7 +198,7 @@ class Session:
                 return self.recordings.study(spec, kind)
             return self._make_study(spec, kind)
 
-        return self.once((spec.alias, kind), make)
+        return self.cached((spec.alias, kind), make)
 
     def settings_of(self, spec: ModelSpec) -> Settings:
         """The settings as they apply to one model."""
@@ -209,7 +209,7 @@ class Session:
         found = self._studies.get((spec.alias, kind))
         return None if isinstance(found, Exception) else found
 
-    def once(self, key: tuple[str, str], make: Callable[[], Made]) -> Made:
+    def cached(self, key: tuple[str, str], make: Callable[[], Made]) -> Made:
         """What a function makes, made on the first call with a key.
 
         Raises:
@@ -276,10 +276,10 @@ class Session:
             fresh=self.settings.fresh,
             workers=xdist.worker_count() if shared else 1,
             planned=shared,
-            audience=self.audience,
+            observer=self.observer,
         )
 
-    def stored(self, spec: ModelSpec, kind: Kind) -> Study | None:
+    def stored_study(self, spec: ModelSpec, kind: Kind) -> Study | None:
         """A study of what is there already; nothing is generated, and None where there is nothing.
 
         Raises:

@@ -42,7 +42,7 @@ def baseline_of(session: Session) -> Baseline | None:
     Raises:
         pytest.UsageError: If there are none, or they cannot be read.
     """
-    return session.once(("", "baseline"), lambda: chosen_baseline(session.settings))
+    return session.cached(("", "baseline"), lambda: chosen_baseline(session.settings))
 
 
 def has_baseline(session: Session) -> bool:

@@ -27,7 +27,7 @@ def comparison_of(study: Study, baseline: Baseline) -> BaselineComparison:
     Raises:
         BaselineError: If they cannot be compared.
     """
-    return study.once(_compared, study, baseline)
+    return study.cached(_compared, study, baseline)
 
 
 def _compared(study: Study, baseline: Baseline) -> BaselineComparison:
@@ -59,10 +59,10 @@ def attach(session: Session, spec: ModelSpec, study: Study) -> None:
     if baseline_of(session) is not None:
         # The tests that asked for it have failed with the reason.
         with suppress(BaselineError):
-            study.attach(_GATES, gates_of(session, study))
+            study.set_fact(_GATES, gates_of(session, study))
 
 
 def attached(study: Study) -> BaselineGates | None:
     """What was attached to a study, None where nothing was."""
-    gates = study.attached(_GATES)
+    gates = study.fact(_GATES)
     return gates if isinstance(gates, BaselineGates) else None

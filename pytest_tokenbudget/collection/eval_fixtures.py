@@ -43,7 +43,7 @@ def _example() -> None: ...
 _DEFINITION: Final = type(_example)
 
 
-class Shelf(pytest.Collector):
+class FixtureNode(pytest.Collector):
     """The node that the fixtures are registered at; it has no tests."""
 
     def collect(self) -> Iterator[pytest.Item]:
@@ -295,10 +295,12 @@ def _fixtures(session: pytest.Session) -> Mapping[str, pytest.FixtureDef[Any]]:
     """The plugin's fixtures by name, registered on first use."""
     if FIXTURES not in session.config.stash:
         names, manager = fixture_names(), _manager(session)
-        shelf: Shelf = Shelf.from_parent(session, name="tokenbudget", nodeid="::tokenbudget::")
-        _parse(session, shelf, names)
+        node: FixtureNode = FixtureNode.from_parent(
+            session, name="tokenbudget", nodeid="::tokenbudget::"
+        )
+        _parse(session, node, names)
         session.config.stash[FIXTURES] = {
-            name: next(d for d in manager.getfixturedefs(name, shelf) or () if is_own(d))
+            name: next(d for d in manager.getfixturedefs(name, node) or () if is_own(d))
             for name in names
         }
     return session.config.stash[FIXTURES]

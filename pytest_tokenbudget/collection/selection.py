@@ -103,7 +103,7 @@ def _follow_mode(metafunc: pytest.Metafunc) -> None:
     modes = registry.modes()
     if not calls or modes is None:
         return
-    study = _ours(metafunc, "study") or judged_in(definition) == registry.judged()["study"]
+    study = _ours(metafunc, "study") or gate_subject(definition) == registry.judged()["study"]
     if not uses(definition, "mode"):
         if study and any(call.params["mode"] in MODES for call in calls):
             raise pytest.UsageError(
@@ -254,7 +254,7 @@ def kinds_of(item: pytest.Item) -> list[Kind]:
     Which one a mode needs depends on how the model thinks. Until that is looked up, these are all
     that it could be.
     """
-    needed_by_gates = judged_in(item)
+    needed_by_gates = gate_subject(item)
     kinds = [
         Kind(kind)
         for kind, one in registry.studies().items()
@@ -273,7 +273,7 @@ def kinds_of(item: pytest.Item) -> list[Kind]:
     return [*kinds, *([Kind(needed)] if needed is not None and needed not in kinds else [])]
 
 
-def judged_in(item: pytest.Item) -> registry.GateSubject | None:
+def gate_subject(item: pytest.Item) -> registry.GateSubject | None:
     """What gates judge in a test; None if it asks for no gates.
 
     A test that asks for ``gates`` and for no study is judged by the study that evals share.

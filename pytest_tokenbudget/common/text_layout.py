@@ -201,7 +201,7 @@ class Table:
         return f"{row[0]}: {', '.join(f'{heading} {cell.strip()}' for heading, cell in named)}"
 
 
-def show(text: str) -> None:
+def print_text(text: str) -> None:
     """Print a text; that a reader (head, a pager that was left) had enough of it is no error."""
     try:
         print(text, flush=True)

@@ -40,7 +40,7 @@ class Answers:
     tokens: Sequence[int]
     most: int
 
-    def of(self, categories: Sequence[str]) -> Answers:
+    def in_categories(self, categories: Sequence[str]) -> Answers:
         """Those to problems of some categories; all without one."""
         if not categories:
             return self

@@ -348,7 +348,7 @@ def study_cliff(study: Study) -> Cliff:
         ValueError: If no problem has all its traces, or no budget of the cliff is within reach.
     """
     study = study.cliff_study
-    return study.once(_find, study, cliff_budgets(study))
+    return study.cached(_find, study, cliff_budgets(study))
 
 
 def _find(study: Study, budgets: tuple[int, ...]) -> Cliff:

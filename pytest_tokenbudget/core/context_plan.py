@@ -71,7 +71,7 @@ class Cell(NamedTuple):
     limit: str
 
     @property
-    def of(self) -> ContextLimit:
+    def context_limit(self) -> ContextLimit:
         """The limit."""
         return ContextLimit.read(self.limit)
 
@@ -127,7 +127,7 @@ class WindowFacts:
         return {k: v for k, v in asdict(self).items() if v != getattr(usual, k)}
 
 
-def facts_of(
+def window_facts(
     window: ContextWindow,
     conversation: Conversation,
     needed: Sequence[int],

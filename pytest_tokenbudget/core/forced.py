@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pytest_tokenbudget.core.engine import Engine
-from pytest_tokenbudget.core.forcing import WAIT, Branch, Ids, force, send_on, texts
+from pytest_tokenbudget.core.forcing import WAIT, Branch, Ids, closing_texts, extended_prompt, force
 from pytest_tokenbudget.core.plan import Plan, text_key
 from pytest_tokenbudget.core.store import StoredPrompt, TraceStore, Want
 from pytest_tokenbudget.core.trace import Trace
@@ -71,10 +71,10 @@ def plan_texts(plan: Plan) -> list[str]:
     """The texts that a plan of natural traces puts into prompts."""
     assert plan.forcing is not None
     assert plan.format is not None
-    return texts(plan.forcing.closers, plan.forcing.waits, plan.format)
+    return closing_texts(plan.forcing.closers, plan.forcing.waits, plan.format)
 
 
-def forced_of(
+def forced_answers(
     plan: Plan, problems: Sequence[Problem], natural: Traces, ids: Mapping[str, Ids]
 ) -> dict[ForcedAnswerKey, Continuation]:
     """Every forced answer of a plan for the natural traces that are there.
@@ -95,12 +95,12 @@ def forced_of(
                 branch = force(trace, budget, form, closer, ids.__getitem__)
                 if branch is not None:
                     key = plan.key(branch.prompt_ids)
-                    going = Continuation(key, branch, forcing.answer_tokens, problem.id)
-                    found[ForcedAnswerKey(closer.name, budget, problem.id)] = going
+                    continuation = Continuation(key, branch, forcing.answer_tokens, problem.id)
+                    found[ForcedAnswerKey(closer.name, budget, problem.id)] = continuation
     return found
 
 
-class Sent(NamedTuple):
+class ExtendableTrace(NamedTuple):
     """A trace that may be sent on, and the output tokens that it was allowed."""
 
     trace: Trace
@@ -108,7 +108,10 @@ class Sent(NamedTuple):
 
 
 def extend_thinking(
-    plan: Plan, problems: Sequence[Problem], before: Mapping[str, Sent], ids: Mapping[str, Ids]
+    plan: Plan,
+    problems: Sequence[Problem],
+    before: Mapping[str, ExtendableTrace],
+    ids: Mapping[str, Ids],
 ) -> dict[str, Continuation]:
     """The traces of one more round of "Wait", by problem id, for those of the round before.
 
@@ -120,20 +123,20 @@ def extend_thinking(
         if problem.id not in before or before[problem.id].trace.error:
             continue
         trace, cap = before[problem.id]
-        branch = send_on(trace, plan.format, ids[WAIT])
+        branch = extended_prompt(trace, plan.format, ids[WAIT])
         if branch is not None and (left := cap - branch.kept - len(ids[WAIT])) > 0:
             found[problem.id] = Continuation(plan.key(branch.prompt_ids), branch, left, problem.id)
     return found
 
 
-def rounds(
+def wait_rounds(
     store: TraceStore,
     plan: Plan,
     problems: Sequence[Problem],
     natural: Traces,
     ids: Mapping[str, Ids],
     *,
-    gather: Callable[[Mapping[str, Continuation]], None] = lambda goings: None,
+    gather: Callable[[Mapping[str, Continuation]], None] = lambda continuations: None,
 ) -> Iterator[dict[str, tuple[Trace, Continuation]]]:
     """Round after round of "Wait": the traces that are there, by problem id.
 
@@ -146,36 +149,52 @@ def rounds(
         gather: Sees to it that a round's traces are there before they are loaded.
     """
     assert plan.forcing is not None
-    before = {p.id: Sent(natural[p.id, 0], plan.cap) for p in problems if (p.id, 0) in natural}
+    before = {
+        p.id: ExtendableTrace(natural[p.id, 0], plan.cap) for p in problems if (p.id, 0) in natural
+    }
     for _ in range(plan.forcing.waits):
-        goings = extend_thinking(plan, problems, before, ids)
-        gather(goings)
+        continuations = extend_thinking(plan, problems, before, ids)
+        gather(continuations)
         found = load_continuations(
-            store, {going.key: going for going in goings.values()}, opens=True
+            store,
+            {continuation.key: continuation for continuation in continuations.values()},
+            opens=True,
         )
-        there = {pid: (named(found[g.key], pid), g) for pid, g in goings.items() if g.key in found}
+        there = {
+            pid: (with_problem(found[g.key], pid), g)
+            for pid, g in continuations.items()
+            if g.key in found
+        }
         yield there
-        before = {pid: Sent(trace, going.cap) for pid, (trace, going) in there.items()}
+        before = {
+            pid: ExtendableTrace(trace, continuation.cap)
+            for pid, (trace, continuation) in there.items()
+        }
 
 
 def load_continuations(
-    store: TraceStore, goings: Mapping[str, Continuation], opens: bool
+    store: TraceStore, continuations: Mapping[str, Continuation], opens: bool
 ) -> dict[str, Trace]:
     """The traces that are there, by key.
 
     Args:
         store: Holds them.
-        goings: By key.
+        continuations: By key.
         opens: Whether their prompts end inside a thinking block.
     """
-    prompts = {key: StoredPrompt(going.branch.prompt_ids, opens) for key, going in goings.items()}
+    prompts = {
+        key: StoredPrompt(continuation.branch.prompt_ids, opens)
+        for key, continuation in continuations.items()
+    }
     found: dict[str, Trace] = {}
-    for cap in {going.cap for going in goings.values()}:
-        names = {key: (key, 0) for key, going in goings.items() if going.cap == cap}
+    for cap in {continuation.cap for continuation in continuations.values()}:
+        names = {
+            key: (key, 0) for key, continuation in continuations.items() if continuation.cap == cap
+        }
         found |= {key: trace for (key, _), trace in store.load(names, prompts, cap).items()}
     return found
 
 
-def named(trace: Trace, problem_id: str) -> Trace:
+def with_problem(trace: Trace, problem_id: str) -> Trace:
     """A trace under its problem's id."""
     return replace(trace, problem_id=problem_id)

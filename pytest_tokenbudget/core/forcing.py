@@ -19,7 +19,7 @@ from pytest_tokenbudget.texts.thinking_blocks import (
     Tag,
     ThinkingFormat,
     find_tags,
-    walk,
+    parse_tags,
 )
 
 WAIT = "Wait"
@@ -96,7 +96,7 @@ def opened_text(thinking: ThinkingFormat, closer: Closer) -> str:
     return f"{thinking.open}\n{closer.text}"
 
 
-def texts(closers: Sequence[Closer], waits: int, thinking: ThinkingFormat) -> list[str]:
+def closing_texts(closers: Sequence[Closer], waits: int, thinking: ThinkingFormat) -> list[str]:
     """All texts whose token ids are needed."""
     needed = [text for c in closers for text in (c.text, opened_text(thinking, c))]
     return [*needed, *([WAIT] if waits else [])]
@@ -115,13 +115,13 @@ def ended_within(trace: Trace, budget: int, thinking: ThinkingFormat) -> int | N
     """
     length = len(trace.output_ids)
     tags = trace.tags(thinking)
-    whole = walk(tags, trace.text, thinking, trace.opened_by_prompt)
+    whole = parse_tags(tags, trace.text, thinking, trace.opened_by_prompt)
     if not (whole.opened or whole.closed):
         return 0
     over = not trace.capped and length <= budget
     used = min(budget, length)
     text = trace.text if over else trace.text[: trace.offsets[used - 1]] if used else ""
-    blocks = walk(tags, text, thinking, trace.opened_by_prompt)
+    blocks = parse_tags(tags, text, thinking, trace.opened_by_prompt)
     if over and (blocks.left_open or not blocks.closed):
         return length
     if blocks.left_open or not blocks.closed:
@@ -252,7 +252,7 @@ def closing_text(
         return None
     kept = min(budget, len(trace.output_ids))
     text = trace.text[: trace.offsets[kept - 1]] if kept else ""
-    if walk(trace.tags(thinking), text, thinking, trace.opened_by_prompt).left_open:
+    if parse_tags(trace.tags(thinking), text, thinking, trace.opened_by_prompt).left_open:
         return kept, closer.text
     # The block is still to be opened: what stands before it is no thinking to go on from.
     return 0, opened_text(thinking, closer)
@@ -281,7 +281,7 @@ def force(
     return Branch((*trace.prompt_ids, *trace.output_ids[:kept], *ids(text)), kept)
 
 
-def send_on(trace: Trace, thinking: ThinkingFormat, wait: Sequence[int]) -> Branch | None:
+def extended_prompt(trace: Trace, thinking: ThinkingFormat, wait: Sequence[int]) -> Branch | None:
     """The prompt that sends thinking on where it had ended; None where it has not.
 
     Args:
@@ -290,7 +290,7 @@ def send_on(trace: Trace, thinking: ThinkingFormat, wait: Sequence[int]) -> Bran
         wait: Token ids of what is put in the place of the close tag.
     """
     tags = trace.tags(thinking)
-    blocks = walk(tags, trace.text, thinking, trace.opened_by_prompt)
+    blocks = parse_tags(tags, trace.text, thinking, trace.opened_by_prompt)
     if not blocks.open_at or blocks.open_at[0][1] > len(trace.text):
         return None
     start = next(tag.start for tag in tags if tag.end == blocks.open_at[0][1])

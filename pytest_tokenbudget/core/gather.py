@@ -81,7 +81,7 @@ class Committer:
     def _run(self) -> None:
         try:
             # SQLite connections do not cross threads.
-            with closing(self._store.beside()) as own:
+            with closing(self._store.second_connection()) as own:
                 own.make_durable()
                 more = True
                 while more:
@@ -113,7 +113,7 @@ LOOK_SECONDS = 1.0
 LOOK_SHARE = 0.02
 
 
-class Audience(Watch, Protocol):
+class TraceObserver(Watch, Protocol):
     """Who is shown traces while they are being written."""
 
     def begin(self, plan: Plan, engine: Engine, missing: int) -> None:
@@ -137,7 +137,7 @@ def render(
         problems: Their messages are rendered.
         engine: Gives the engine; called only if something has to be rendered.
     """
-    store.arrive(plan.name)  # before the engine is loaded, which takes a while
+    store.join_plan(plan.name)  # before the engine is loaded, which takes a while
     renders = plan.renders(problems)
     known = store.prompts(plan.model, list(dict.fromkeys(renders.values())))
     new: dict[str, StoredPrompt] = {}
@@ -164,7 +164,7 @@ def gather(
     fresh: bool = False,
     workers: int = 1,
     planned: bool = True,
-    audience: Audience | None = None,
+    observer: TraceObserver | None = None,
 ) -> None:
     """Generate every wanted trace that is not in the store, together with other processes.
 
@@ -177,7 +177,7 @@ def gather(
         fresh: Whether traces of earlier runs count as missing.
         workers: How many processes of this run are expected to help.
         planned: Whether the run's progress display and its reports are told of the plan.
-        audience: Who is shown the traces that this process generates while they are being written.
+        observer: Who is shown the traces that this process generates while they are being written.
 
     Raises:
         EngineError: If the engine cannot generate; claims are given up first.
@@ -186,9 +186,9 @@ def gather(
     store.want(wants)
     if damage := store.damage_report():
         store.note(damage)
-    count = Count(store, plan.name if planned else "", fresh)
+    count = MissingCount(store, plan.name if planned else "", fresh)
     if planned:
-        store.arrive(plan.name)
+        store.join_plan(plan.name)
         store.put_plan(plan.name, plan.to_json(), count.missing)
     by_key = {want.key: want for want in wants}
     try:
@@ -211,12 +211,12 @@ def gather(
                         for key, ids in claimed.items()
                     ]
                     _generate(
-                        store, plan, engine(), requests, count=count, lease=lease, audience=audience
+                        store, plan, engine(), requests, count=count, lease=lease, observer=observer
                     )
                 else:
                     waiting.goes_on(count.missing)
                     time.sleep(POLL_SECONDS)
-                    count.look()
+                    count.refresh()
     except EngineError as error:
         lacking = store.missing(fresh) + store.failed()
         raise EngineError(
@@ -228,10 +228,10 @@ def gather(
         with suppress(StoreError):
             if count.missing and planned:
                 store.note_missing(plan.name, store.missing(fresh))
-            store.leave()
+            store.leave_plan()
 
 
-class Count:
+class MissingCount:
     """How many wanted traces are missing: counted here, and looked up in the store now and then.
 
     Attributes:
@@ -249,9 +249,9 @@ class Count:
         """Take what this process has generated and committed."""
         self.missing -= traces
         if self.missing <= 0 or time.monotonic() >= self._next:
-            self.look()
+            self.refresh()
 
-    def look(self) -> float:
+    def refresh(self) -> float:
         """Look up what is left, and return the seconds that it took."""
         began = time.monotonic()
         # Only where nothing seems to be left are all wanted traces looked at again.
@@ -300,16 +300,16 @@ def _generate(
     engine: Engine,
     requests: Sequence[Request],
     *,
-    count: Count,
+    count: MissingCount,
     lease: float,
-    audience: Audience | None,
+    observer: TraceObserver | None,
 ) -> None:
     tally = Tally(requests)
     ended = 0
     with (
-        _kept(store, plan, lease, tally),
+        _renewed_claims(store, plan, lease, tally),
         Committer(store, plan.model, count.fresh, count.plan) as committer,
-        _watched(engine, plan, count.missing, audience, tally),
+        _observed(engine, plan, count.missing, observer, tally),
     ):
         for result in engine.generate(requests, plan.decoding):
             if result.text is None or result.offsets is None:
@@ -319,30 +319,30 @@ def _generate(
             committer.put(EndedTrace(result, text, offsets))
             ended += 1
             tally.ended(result.request)
-            if audience is not None:
-                audience.ended(result, text, offsets)
+            if observer is not None:
+                observer.ended(result, text, offsets)
     count.ended(ended)
 
 
 @contextmanager
-def _watched(
-    engine: Engine, plan: Plan, missing: int, audience: Audience | None, tally: Tally
+def _observed(
+    engine: Engine, plan: Plan, missing: int, observer: TraceObserver | None, tally: Tally
 ) -> Iterator[None]:
-    """Have an engine report its tokens, and let an audience watch it."""
+    """Have an engine report its tokens, and let an observer watch it."""
     engine.tally = tally
-    if audience is not None:
-        audience.begin(plan, engine, missing)
-        engine.watch = audience
+    if observer is not None:
+        observer.begin(plan, engine, missing)
+        engine.watch = observer
     try:
         yield
     finally:
         engine.tally = engine.watch = None
-        if audience is not None:
-            audience.leave()
+        if observer is not None:
+            observer.leave()
 
 
 @contextmanager
-def _kept(store: TraceStore, plan: Plan, lease: float, tally: Tally) -> Iterator[None]:
+def _renewed_claims(store: TraceStore, plan: Plan, lease: float, tally: Tally) -> Iterator[None]:
     """Renew this process's claims and publish its tokens while it works, and then give up both."""
     renewed = time.monotonic()
 

@@ -76,7 +76,7 @@ class Journal:
         self._db, self._repaired = connect(path, check)
         self._file = identity(path)
 
-    def beside(self) -> Self:
+    def second_connection(self) -> Self:
         """Open another connection to the same file, for another thread.
 
         Raises:
@@ -141,7 +141,7 @@ class Journal:
         self, kind: ChecksummedTable, keys: Sequence[Sequence[Value]], name: str
     ) -> dict[tuple[Value, ...], tuple[Any, ...]]:
         """What the rows with these keys hold beside them; damaged ones are noted and left out."""
-        columns = ", ".join(f"r.{column}" for column in kind.others)
+        columns = ", ".join(f"r.{column}" for column in kind.value_columns)
         found: dict[tuple[Value, ...], tuple[Any, ...]] = {}
         with self._errors():
             for key in keys:
@@ -222,7 +222,7 @@ class Journal:
         """Leave a line for whoever shows this run's progress; from any thread."""
         if threading.get_ident() != self._thread:
             # SQLite connections do not cross threads.
-            with closing(self.beside()) as own:
+            with closing(self.second_connection()) as own:
                 own.note(text)
             return
         with self._transaction() as db:

@@ -70,7 +70,7 @@ class Plan:
         kind: What the study is made for.
         cliff_budgets: Budgets between which the cliff is looked for.
         forcing: How thinking is ended by force; None for what is not about that.
-        windowing: How conversations are truncated; None for what is not about that.
+        context_plan: How conversations are truncated; None for what is not about that.
         from_model_entry: Names of settings that the model's own entry set.
     """
 
@@ -91,7 +91,7 @@ class Plan:
     kind: str = "main"
     cliff_budgets: tuple[int, ...] = ()
     forcing: Forcing | None = None
-    windowing: ContextPlan | None = None
+    context_plan: ContextPlan | None = None
     from_model_entry: tuple[str, ...] = ()
 
     @property
@@ -169,8 +169,8 @@ class Plan:
         values["decoding"] = Decoding(**decoding)
         if values.get("forcing") is not None:
             values["forcing"] = Forcing.from_json(values["forcing"])
-        if values.get("windowing") is not None:
-            values["windowing"] = ContextPlan.from_json(values["windowing"])
+        if values.get("context_plan") is not None:
+            values["context_plan"] = ContextPlan.from_json(values["context_plan"])
         values["budgets"] = tuple(values["budgets"])
         values["left_out"] = tuple(values["left_out"])
         values["cliff_budgets"] = tuple(values["cliff_budgets"])

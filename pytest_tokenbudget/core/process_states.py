@@ -47,7 +47,7 @@ def published(
         # What fails is tried again. SQLite connections do not cross threads.
         with (
             suppress(StoreError),
-            closing(journal.beside()) as own,
+            closing(journal.second_connection()) as own,
         ):
             while not stop.wait(seconds):
                 with suppress(StoreError):
@@ -129,15 +129,16 @@ class Waiting:
             return
         self._published = now
         for claim in self._store.claims()[:1]:
-            state = {"plan": self._plan, "who": who(claim), "until": claim.until}
+            state = {"plan": self._plan, "who": holder_name(claim), "until": claim.until}
             self._store.put_state(WAITING, state)
-            name = who(claim)
+            name = holder_name(claim)
             known = claim.run == self._store.run or name in self._noted
             if now - self._since >= NOTE_SECONDS and not known:
                 self._noted.add(name)
                 self._store.note(
                     f"waiting for {name}, which has claimed {claim.traces:,} of the {missing:,} "
-                    f"missing traces until {clock(claim.until)}, and longer while it works on them"
+                    f"missing traces until {time_of_day(claim.until)}, and longer while it works "
+                    "on them"
                 )
 
     def ended(self) -> None:
@@ -147,21 +148,21 @@ class Waiting:
         self._since, self._published = None, 0.0
 
 
-def who(claim: ClaimedShare) -> str:
+def holder_name(claim: ClaimedShare) -> str:
     """The process that holds a claim, in words."""
     if claim.process is None:
         return "another process"
     return f"process {claim.process.pid} on {claim.process.host_name}"
 
 
-def clock(seconds: float) -> str:
+def time_of_day(seconds: float) -> str:
     """A Unix time as people read it from a clock."""
     return datetime.fromtimestamp(seconds).strftime("%H:%M:%S")
 
 
-def waits(states: list[Any], plan: str) -> str:
+def waiting_sentence(states: list[Any], plan: str) -> str:
     """What the processes of a run wait for, in words; empty if they do not wait."""
     for state in states:
         if state["plan"] == plan:
-            return f"waiting for {state['who']} until {clock(state['until'])}"
+            return f"waiting for {state['who']} until {time_of_day(state['until'])}"
     return ""

@@ -12,7 +12,7 @@ from pytest_tokenbudget.core.trace import Cut, Outcome, StopReason, ThinkingForm
 from pytest_tokenbudget.tasks.base import NO_ANSWER, AnswerVerdict, Task
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.verdict_changes import Stretch, merged, unsettled
-from pytest_tokenbudget.texts.thinking_blocks import walk
+from pytest_tokenbudget.texts.thinking_blocks import parse_tags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,7 +145,7 @@ def _stretches(
     starts = [0, *(tag.end for tag in tags)]
     for start, end in zip(starts, [*(s - 1 for s in starts[1:]), len(text)], strict=True):
         # Between two tags an answer begins at one place, and either grows or has ended.
-        blocks = walk(tags, text[:end], thinking, trace.opened_by_prompt)
+        blocks = parse_tags(tags, text[:end], thinking, trace.opened_by_prompt)
         yield Stretch(max(start, 1), max(start, 1))
         begin = blocks.answer_start
         if begin is not None and blocks.answer_end == end:

@@ -195,7 +195,7 @@ class Shares(Journal):
         keep_damaged(db, TRACES, damaged)
         delete_rows(db, TRACES, damaged)
         for (key,) in damaged:
-            self._note_damage(named(*names[key]))
+            self._note_damage(trace_name(*names[key]))
 
     # What is missing
 
@@ -285,7 +285,7 @@ class Shares(Journal):
                 [(key, self.owner, now + lease, lease) for key, _ in rows],
             )
             db.executemany("DELETE FROM todo WHERE key = ?", [(key,) for key, _ in rows])
-            self._sign_in(db)
+            self._register_process(db)
         return {key: unpack(blob) if blob else () for key, blob in rows}
 
     def release(self) -> None:
@@ -312,18 +312,18 @@ class Shares(Journal):
 
     # Processes
 
-    def arrive(self, plan: str) -> None:
+    def join_plan(self, plan: str) -> None:
         """Say that this process will help with a plan, so that others leave it a share."""
         with self._transaction() as db:
-            self._sign_in(db)
+            self._register_process(db)
             db.execute("UPDATE processes SET plan = ? WHERE owner = ?", (plan, self.owner))
 
-    def leave(self) -> None:
+    def leave_plan(self) -> None:
         """Say that this process helps with no plan any more."""
         with self._transaction() as db:
             db.execute("UPDATE processes SET plan = '' WHERE owner = ?", (self.owner,))
 
-    def _sign_in(self, db: sqlite3.Connection) -> None:
+    def _register_process(self, db: sqlite3.Connection) -> None:
         process = this_process()
         db.execute(
             "INSERT INTO processes VALUES (?, ?, ?, ?, ?, '', ?)"
@@ -358,6 +358,6 @@ class Shares(Journal):
                 db.executemany("DELETE FROM processes WHERE owner = ?", dead)
 
 
-def named(problem_id: str, sample: int) -> str:
+def trace_name(problem_id: str, sample: int) -> str:
     """A trace in words."""
     return f"the trace of {problem_id}" + (f" (sample {sample})" if sample else "")

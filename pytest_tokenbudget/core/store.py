@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.core.engine import Generated, Request
 from pytest_tokenbudget.core.journal import PlanRow
-from pytest_tokenbudget.core.shares import STALE, Shares, Want, named
+from pytest_tokenbudget.core.shares import STALE, Shares, Want, trace_name
 from pytest_tokenbudget.core.store_file import StoreError
 from pytest_tokenbudget.core.store_tables import (
     PROMPTS,
@@ -251,7 +251,7 @@ class TraceStore(Shares):
                 if row_checksum(types, *values) == checksum:
                     traces[name] = trace_of(values, name, prompts[name[0]], reach)
                 else:
-                    self._note_damage(named(*name))
+                    self._note_damage(trace_name(*name))
         return traces
 
     def holds(self, model: str) -> bool:

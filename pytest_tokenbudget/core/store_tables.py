@@ -29,11 +29,11 @@ class ChecksummedTable(NamedTuple):
 
     table: str
     key: tuple[str, ...]
-    others: tuple[str, ...]
+    value_columns: tuple[str, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (*self.key, *self.others)
+        return (*self.key, *self.value_columns)
 
     def key_of(self, row: str) -> str:
         """SQL: what identifies a row among the checksums of its table."""

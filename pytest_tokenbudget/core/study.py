@@ -40,10 +40,10 @@ Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
 
 
-class Once:
+class StudyCache:
     """Keeps the results of analyses, and facts about a study that become known later."""
 
-    def once(
+    def cached(
         self,
         make: Callable[Arguments, Value],
         *args: Arguments.args,
@@ -64,11 +64,11 @@ class Once:
         made: Value = kept[key][0]
         return made
 
-    def attach(self, name: str, value: object) -> None:
+    def set_fact(self, name: str, value: object) -> None:
         """Store a fact about the study under a name; it replaces what was stored there."""
         self.__dict__.setdefault("_attached", {})[name] = value
 
-    def attached(self, name: str) -> object:
+    def fact(self, name: str) -> object:
         """The fact stored under a name; None if there is none."""
         facts: dict[str, object] = self.__dict__.get("_attached", {})
         return facts.get(name)
@@ -87,7 +87,7 @@ PLAIN = "plain"
 
 
 @dataclass(eq=False)
-class Study(Once):
+class Study(StudyCache):
     """Problems, samples and budgets of one model on one task.
 
     A problem counts once all its traces are there and reach to the largest budget; the others are
@@ -129,7 +129,7 @@ class Study(Once):
     kind: str = "main"
     cliff_budgets: tuple[int, ...] = ()
     price: Price | None = None
-    others: Study | None = field(default=None, repr=False)
+    sample_study: Study | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.budgets = check_budgets(self.budgets)

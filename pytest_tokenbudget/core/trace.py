@@ -18,7 +18,7 @@ from pytest_tokenbudget.texts.thinking_blocks import (
     ThinkingFormat,
     answer_tokens,
     find_tags,
-    walk,
+    parse_tags,
 )
 
 __all__ = [
@@ -190,7 +190,7 @@ class Cut:
     def blocks(self) -> Blocks:
         """The parts of the text."""
         trace = self.trace
-        return walk(trace.tags(self.format), self.text, self.format, trace.opened_by_prompt)
+        return parse_tags(trace.tags(self.format), self.text, self.format, trace.opened_by_prompt)
 
     @cached_property
     def thinking(self) -> str:

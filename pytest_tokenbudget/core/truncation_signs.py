@@ -42,7 +42,7 @@ class SignCount:
     of_complete: int
 
 
-def signs_of(cut: Cut) -> set[Sign]:
+def truncation_signs(cut: Cut) -> set[Sign]:
     """The signs that a cut shows where its text ends, be that in the thinking or in the answer."""
     text = cut.thinking if cut.in_thinking else cut.answer
     found = {

@@ -65,9 +65,9 @@ def target_of(item: pytest.Item, session: Session) -> GateTarget | None:
         item: The test.
         session: This process's state.
     """
-    from pytest_tokenbudget.collection.selection import judged_in, mode_of, model_under_test
+    from pytest_tokenbudget.collection.selection import gate_subject, mode_of, model_under_test
 
-    spec, judged = model_under_test(item), judged_in(item)
+    spec, judged = model_under_test(item), gate_subject(item)
     if judged is None or spec is None:
         return None
     budget, modes, by_mode = _budget(item, session, spec, judged)

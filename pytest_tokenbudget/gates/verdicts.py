@@ -126,7 +126,7 @@ def judge_answers(gate: Gate, answers: Answers, place: GateJudgement) -> GateJud
 
     of = " or ".join(gate.categories)
     name = gate.measured.name + (f" of {of}" if of else "")
-    chosen = answers.of(gate.categories)
+    chosen = answers.in_categories(gate.categories)
     place = replace(place, category=of, errors=chosen.errors)
     if not chosen.judged:
         return replace(place, sentence=f"{name} was not measured: {_no_problem(gate, answers)}")

@@ -55,9 +55,9 @@ def check_selected(session: pytest.Session) -> None:
         return
     if session.testsfailed and not config.option.continue_on_collection_errors:
         return
-    keeper = config.pluginmanager.get_plugin(GATES)
-    if isinstance(keeper, GatesPlugin):
-        keeper.refuse_unknown_budgets(session.items)
+    gates = config.pluginmanager.get_plugin(GATES)
+    if isinstance(gates, GatesPlugin):
+        gates.refuse_unknown_budgets(session.items)
     needed: dict[ModelSpec, bool] = {}
     for item in session.items:
         spec = model_under_test(item)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from pytest_tokenbudget.common.text_layout import show
+from pytest_tokenbudget.common.text_layout import print_text
 from pytest_tokenbudget.models.allocation_table import EXPLICIT
 from pytest_tokenbudget.models.catalogue import not_among
 from pytest_tokenbudget.models.resolution import ModelError, load_catalogue
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return UNUSABLE
     text = "\n".join([*_head(serving), "", "\n\n".join(settings.show() for settings in written)])
-    show(text)
+    print_text(text)
     return 0
 
 

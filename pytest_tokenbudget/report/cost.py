@@ -118,7 +118,7 @@ def cost_report(study: Study, target: float) -> CostReport:
         study: The study, at least one of whose problems is complete.
         target: Share of answers that a recommended limit may truncate.
     """
-    return study.once(_report, study, target, study.price)
+    return study.cached(_report, study, target, study.price)
 
 
 def _report(study: Study, target: float, price: Price | None) -> CostReport:

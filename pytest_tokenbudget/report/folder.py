@@ -263,7 +263,7 @@ def _about(group: Sequence[Entry]) -> str:
 
 def report_folder(session: Session) -> ReportFolder:
     """The folder that results of a session are written to."""
-    return session.once(("", "report folder"), lambda: ReportFolder(session.settings.reports))
+    return session.cached(("", "report folder"), lambda: ReportFolder(session.settings.reports))
 
 
 def selection_of(session: Session, studies: Sequence[Reported]) -> Selection | None:

@@ -36,7 +36,7 @@ def recommended_limits(study: Study, target: float = TARGET) -> dict[str, Recomm
         Recommendations by what is limited: ``all_tokens``, and ``thinking_tokens`` where a model
         thought.
     """
-    return study.once(_recommended, study, target)
+    return study.cached(_recommended, study, target)
 
 
 def _recommended(study: Study, target: float) -> dict[str, Recommendations]:

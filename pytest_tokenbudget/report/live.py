@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pytest_tokenbudget.common.outside_text import printable_lines
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.texts.detokenizer import Decode, Detokenizer, Pieces
-from pytest_tokenbudget.texts.thinking_blocks import Tag, ThinkingFormat, find_tags, walk
+from pytest_tokenbudget.texts.thinking_blocks import Tag, ThinkingFormat, find_tags, parse_tags
 
 DIM, UNDIM = "\x1b[2m", "\x1b[22m"
 REVERSE, UNREVERSE = "\x1b[7m", "\x1b[27m"
@@ -187,7 +187,7 @@ class LiveTrace:
 
     def _dims_behind(self, text: str) -> bool:
         """Whether what follows a text with the tags so far is no part of an answer."""
-        blocks = walk(self._tags, text, self._format, self._opened_by_prompt)
+        blocks = parse_tags(self._tags, text, self._format, self._opened_by_prompt)
         begun = blocks.answer_start is not None and blocks.answer_end == len(text)
         return blocks.left_open or not begun
 

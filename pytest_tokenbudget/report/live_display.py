@@ -32,7 +32,7 @@ _ENDS = {
 
 
 class LiveDisplay:
-    """Shows traces while they are being written: an audience of ``gather``.
+    """Shows traces while they are being written: an observer of ``gather``.
 
     It may be told from any thread, and what goes wrong in it ends nothing but itself.
 

@@ -16,7 +16,7 @@ from typing import TextIO
 
 from pytest_tokenbudget.common.text_layout import plural, shorten
 from pytest_tokenbudget.core.plan import Plan
-from pytest_tokenbudget.core.process_states import PROBING, WAITING, waits
+from pytest_tokenbudget.core.process_states import PROBING, WAITING, waiting_sentence
 from pytest_tokenbudget.core.store import PlanRow, StoreError, TraceStore
 from pytest_tokenbudget.models.own_settings import KEYS
 from pytest_tokenbudget.report.progress_counts import Bar, PlanProgress, clock
@@ -148,7 +148,9 @@ class _Shown:
             self.current = PlanProgress(self.store, row)
         progress = self.current
         progress.look(row)
-        waiting = "" if progress.generates else waits(self.store.states(WAITING), row.name)
+        waiting = (
+            "" if progress.generates else waiting_sentence(self.store.states(WAITING), row.name)
+        )
         if self.bar is not None:
             left = f"generating  {progress.counts()}"
             self.bar.draw(left, progress.share, waiting or progress.times())
@@ -210,9 +212,9 @@ def _posed(plan: Plan) -> str:
     thinking = ", thinking" if plan.thinking else ""
     if plan.kind == "summary":
         return "summaries of conversations"
-    if plan.windowing is not None:
+    if plan.context_plan is not None:
         # Conversations have tasks and numbers of their own.
-        counts = plan.windowing.counts.items()
+        counts = plan.context_plan.counts.items()
         arms = (f"{number:,} {plan.task if arm == 'task' else arm}" for arm, number in counts)
         return f"conversations, whole and truncated: {', '.join(arms)}{thinking}"
     problems = "all problems" if plan.limit is None else plural(plan.limit, "problem")

@@ -167,11 +167,11 @@ class Reporter:
             for note in self.session.notes:
                 self._announce(note, as_it_is=True)
         with self._monitor.watching():
-            self.session.audience = self._display
+            self.session.observer = self._display
             try:
                 yield
             finally:
-                self.session.audience = None
+                self.session.observer = None
 
     def _make_display(self) -> LiveDisplay | None:
         from pytest_tokenbudget.report.live_display import LiveDisplay

@@ -27,15 +27,15 @@ def truncation_signs(columns: Iterable[Sequence[JudgedCut]]) -> tuple[SignCount,
     Args:
         columns: Judged answers, one sequence for each budget. Engine errors are left out.
     """
-    from pytest_tokenbudget.core.truncation_signs import count_signs, signs_of
+    from pytest_tokenbudget.core.truncation_signs import count_signs, truncation_signs
 
     judged = [j for column in columns for j in column if j.outcome is not Outcome.ERROR]
-    return count_signs([signs_of(j.cut) for j in judged], [j.cut.truncated for j in judged])
+    return count_signs([truncation_signs(j.cut) for j in judged], [j.cut.truncated for j in judged])
 
 
 def study_signs(study: Study) -> tuple[SignCount, ...]:
     """The signs over all budgets of a study; computed once."""
-    return study.once(_study_signs, study)
+    return study.cached(_study_signs, study)
 
 
 def _study_signs(study: Study) -> tuple[SignCount, ...]:

@@ -218,7 +218,7 @@ def parse(
         ids: Token ids of the text, for a format that knows its tags' ids.
         offsets: For each id, how many characters of the text stand after it.
     """
-    return walk(find_tags(text, thinking, ids, offsets), text, thinking, opened_by_prompt)
+    return parse_tags(find_tags(text, thinking, ids, offsets), text, thinking, opened_by_prompt)
 
 
 def find_tags(
@@ -291,14 +291,14 @@ def _split(tag: str, tokens: Iterable[str]) -> list[str]:
     return re.findall("|".join(map(re.escape, texts)), tag) if texts else []
 
 
-def walk(
+def parse_tags(
     tags: Iterable[Tag], text: str, thinking: ThinkingFormat | None, opened_by_prompt: bool
 ) -> Blocks:
     """Thinking and answer of a text whose tags are known; those beyond its end do not count."""
     length = len(text)
     if thinking is None:
         return Blocks((Span(0, length, OutputPart.ANSWER),) if text else (), 0, length)
-    state = _State(thinking, opened_by_prompt, text)
+    state = _BlockParser(thinking, opened_by_prompt, text)
     for tag in tags:
         if tag.end > length:
             break
@@ -306,7 +306,7 @@ def walk(
     return state.finish(length)
 
 
-class _State:
+class _BlockParser:
     """Where a walk over the tags has come to."""
 
     def __init__(self, thinking: ThinkingFormat, opened_by_prompt: bool, text: str) -> None:

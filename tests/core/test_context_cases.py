@@ -8,7 +8,7 @@ from runs import Engines
 
 from pytest_tokenbudget.context.window import Chat, Conversation
 from pytest_tokenbudget.context.window_summary import named_strategy
-from pytest_tokenbudget.core.context_plan import facts_of
+from pytest_tokenbudget.core.context_plan import window_facts
 from pytest_tokenbudget.core.engine import Generated, Prompt
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.studies.context.options import read_strategies
@@ -148,7 +148,7 @@ def test_a_summary_has_the_answer_where_it_has_its_words_not_their_letters():
     for said, there in (("Whatever happens, it rains.", False), ("Mia got Pens.", True)):
         window = named_strategy("summary=0.5", lambda request, said=said: said).window(talk, 60)
         assert window.summary == said
-        facts = facts_of(window, talk, (0,), key="k", opens=False, answer="pens")
+        facts = window_facts(window, talk, (0,), key="k", opens=False, answer="pens")
         assert facts.needed_whole is there
 
 

@@ -607,7 +607,7 @@ def all_rows(path):
 def test_a_process_that_arrives_before_the_first_share_is_taken_gets_half(path):
     plan = make_plan()
     with closing(TraceStore(path, "two", "b")) as second:
-        second.arrive(plan.name)
+        second.join_plan(plan.name)
         engine = FakeEngine(rows=100)
         with closing(TraceStore(path, "one", "a")) as store:
             gather_all(store, engine, 8)

@@ -13,7 +13,7 @@ from pytest_tokenbudget.core.truncation_signs import (
     Sign,
     count_signs,
     cut_off_json,
-    signs_of,
+    truncation_signs,
     unfinished_sentence,
 )
 
@@ -51,16 +51,16 @@ def cut(text, ended, budget=None):
 )
 def test_signs(text, ended, expected):
     # What ended by itself had room for more.
-    assert signs_of(cut(text, ended, len(text) + 9 if ended else None)) == expected
+    assert truncation_signs(cut(text, ended, len(text) + 9 if ended else None)) == expected
 
 
 def test_an_end_with_the_last_token_looks_like_a_cut_and_is_none():
     text = "It is 4."
     at_cap = cut(text, True)
-    assert signs_of(at_cap) == {Sign.CAP_REACHED}
+    assert truncation_signs(at_cap) == {Sign.CAP_REACHED}
     assert not at_cap.truncated
     below = cut(text, True, budget=len(text))
-    assert (signs_of(below), below.truncated) == ({Sign.CAP_REACHED}, True)
+    assert (truncation_signs(below), below.truncated) == ({Sign.CAP_REACHED}, True)
 
 
 def test_signs_are_counted_where_they_are_right_and_where_they_are_wrong():

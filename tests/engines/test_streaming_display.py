@@ -252,7 +252,7 @@ def test_an_engine_that_tells_nothing_has_each_trace_shown_as_it_ends(tmp_path):
     with closing(TraceStore(tmp_path / "traces.sqlite", "run", "a")) as store:
         engine = FakeEngine(rows=2)
         plan = make_plan()
-        gather_all(store, engine, 5, audience=screen.display)
+        gather_all(store, engine, 5, observer=screen.display)
         prompts = render(store, plan, make_problems(5), lambda: engine)
         traces = store.load(plan.names(make_problems(5), prompts), prompts, plan.cap)
     shown = shown_of(screen.text)
@@ -327,7 +327,7 @@ def test_a_line_that_goes_on_after_those_of_others_is_no_command_for_github():
 def test_a_fault_ends_the_display_and_nothing_else(tmp_path):
     screen = Screen(fails=True)
     with closing(TraceStore(tmp_path / "traces.sqlite", "run", "a")) as store:
-        gather_all(store, FakeEngine(), 4, audience=screen.display)
+        gather_all(store, FakeEngine(), 4, observer=screen.display)
         assert store.plans()[0].missing == 0
     assert screen.said == ["--stream ends here: BrokenPipeError: [Errno 32] nobody reads"]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_tokenbudget.core.trace import StopReason, Trace
 from pytest_tokenbudget.models.thinking_formats import builtin_formats, detect
-from pytest_tokenbudget.texts.thinking_blocks import OutputPart, ThinkingFormat, parse, walk
+from pytest_tokenbudget.texts.thinking_blocks import OutputPart, ThinkingFormat, parse, parse_tags
 
 TOKENS = {"<think>": 1, "</think>": 2}
 HARMONY = {
@@ -329,7 +329,7 @@ FORMS = st.sampled_from([THINK, BY_TEXT, MINIMAX, NESTED, GPT_OSS, ThinkingForma
 @given(PIECES, st.booleans(), st.booleans(), FORMS)
 def test_every_cut_is_its_parts(pieces, ended, opened, form):
     trace = make(*(pieces or ["a"]), *([EOS] if ended else []), opened=opened)
-    spans = walk(trace.tags(form), trace.text, form, opened).open_at
+    spans = parse_tags(trace.tags(form), trace.text, form, opened).open_at
     for budget in range(1, len(trace.output_ids) + 1):
         cut = trace.cut(budget, form)
         blocks = cut.blocks

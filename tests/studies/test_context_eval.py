@@ -16,7 +16,7 @@ from pytest_tokenbudget.core.context_plan import (
     Cell,
     ContextPlan,
     WindowFacts,
-    facts_of,
+    window_facts,
 )
 from pytest_tokenbudget.engines.text import ModelText
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
@@ -127,7 +127,7 @@ def test_keeping_the_newest_loses_a_fact_exactly_where_its_tokens_are_gone(text,
         whole = text.render(messages)
         limit = round(share * len(whole.ids))
         window = named_strategy("newest").window(talk, limit)
-        facts = facts_of(window, talk, posed.needed, key="k", opens=False)
+        facts = window_facts(window, talk, posed.needed, key="k", opens=False)
         told = messages[posed.needed[0]]["content"]
         there = f"user\n{told}" in text.decode_prompt(window.ids)
         assert facts.needed_whole is there, told
@@ -144,7 +144,7 @@ def test_what_a_summary_says_is_not_lost(chat):
     answer = posed.problem.answer
     for said, there in ((f"It was {answer.upper()}.", True), ("Nothing.", False)):
         window = named_strategy("summary", lambda request, said=said: said).window(talk, 150)
-        facts = facts_of(window, talk, posed.needed, key="k", opens=False, answer=answer)
+        facts = window_facts(window, talk, posed.needed, key="k", opens=False, answer=answer)
         assert facts.needed_whole is there
         assert facts.summary == said
 
@@ -158,14 +158,16 @@ def test_what_is_kept_of_a_window_comes_back():
 
 
 def test_a_plan_of_windows_comes_back_and_names_every_cell():
-    windowing = ContextPlan(("512", "50%"), ("first", "ends"), (4,), {"recall": 3}, ("p",), 9, 8, 7)
-    again = ContextPlan.from_json(json.loads(json.dumps(windowing.__dict__)))
-    assert again == windowing
+    context_plan = ContextPlan(
+        ("512", "50%"), ("first", "ends"), (4,), {"recall": 3}, ("p",), 9, 8, 7
+    )
+    again = ContextPlan.from_json(json.loads(json.dumps(context_plan.__dict__)))
+    assert again == context_plan
     assert again.cells == (
         WHOLE_CELL, Cell("first", "512"), Cell("first", "50%"), Cell("ends", "512"),
         Cell("ends", "50%"),
     )  # fmt: skip
-    assert WHOLE_CELL.of == WHOLE
+    assert WHOLE_CELL.context_limit == WHOLE
 
 
 # --- advice ------------------------------------------------------------------------------------

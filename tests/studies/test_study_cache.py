@@ -7,7 +7,7 @@ import pytest
 from test_allocation_eval import make as make_thinking
 from test_scenarios_eval import make as make_scenarios
 
-from pytest_tokenbudget.core.study import Once
+from pytest_tokenbudget.core.study import StudyCache
 from pytest_tokenbudget.models.prices import Price
 from pytest_tokenbudget.models.resolution import ModelSpec
 from pytest_tokenbudget.report.cost import cost_report
@@ -27,7 +27,7 @@ from pytest_tokenbudget.studies.thinking.cost import thinking_costs
 PRICES = (Price(1.0, 2.0, 2.0), Price(3.0, 4.0, 4.0))
 
 
-class Counted(Once):
+class Counted(StudyCache):
     def __init__(self):
         self.calls = []
 
@@ -38,11 +38,11 @@ class Counted(Once):
 
 def test_each_set_of_arguments_is_computed_once():
     study = Counted()
-    first = study.once(study.double, 1)
-    assert study.once(study.double, 1) is first
-    assert study.once(study.double, 2) == [2, 2, 0]
-    assert study.once(study.double, 1, add=5) == [1, 1, 5]
-    assert study.once(study.double, True) == [True, True, 0]
+    first = study.cached(study.double, 1)
+    assert study.cached(study.double, 1) is first
+    assert study.cached(study.double, 2) == [2, 2, 0]
+    assert study.cached(study.double, 1, add=5) == [1, 1, 5]
+    assert study.cached(study.double, True) == [True, True, 0]
     assert study.calls == [(1, 0), (2, 0), (1, 5), (True, 0)]
 
 
@@ -50,21 +50,21 @@ def test_arguments_that_cannot_be_hashed_are_told_apart():
     study = Counted()
     for number in range(50):
         # Objects that die give their identity to the next one.
-        assert study.once(study.double, [number])[0] == [number]
+        assert study.cached(study.double, [number])[0] == [number]
 
 
 def test_two_functions_have_results_of_their_own():
     study = Counted()
-    assert study.once(max, 1, 2) == 2
-    assert study.once(min, 1, 2) == 1
+    assert study.cached(max, 1, 2) == 2
+    assert study.cached(min, 1, 2) == 1
 
 
 def test_attached_facts_are_replaced():
     study = Counted()
-    assert study.attached("model") is None
-    study.attach("model", 1)
-    study.attach("model", 2)
-    assert study.attached("model") == 2
+    assert study.fact("model") is None
+    study.set_fact("model", 1)
+    study.set_fact("model", 2)
+    assert study.fact("model") == 2
 
 
 def test_scenarios_of_another_target_and_of_other_limits():

@@ -9,7 +9,7 @@ from studies import NumberTask, make_problem, trace_of
 from thinking_engine import ThinkingEngine
 
 from pytest_tokenbudget.core.forced import ForcedAnswerKey
-from pytest_tokenbudget.core.forcing import Forcing, ended_within, force, send_on
+from pytest_tokenbudget.core.forcing import Forcing, ended_within, extended_prompt, force
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.json_files import RunInfo
@@ -97,11 +97,11 @@ def test_channels_are_ended_as_channels():
 
 def test_thinking_is_sent_on_where_its_close_tag_was():
     one = trace("<think>ab\n</think>\n\n4")
-    branch = send_on(one, THINK, codes("Wait"))
+    branch = extended_prompt(one, THINK, codes("Wait"))
     assert branch.prompt_ids == (1, 2, 3, *one.output_ids[:10], *codes("Wait"))
     assert branch.kept == 10
-    assert send_on(trace("<think>ab"), THINK, ()) is None
-    assert send_on(trace("no thinking"), THINK, ()) is None
+    assert extended_prompt(trace("<think>ab"), THINK, ()) is None
+    assert extended_prompt(trace("no thinking"), THINK, ()) is None
 
 
 def test_plans_come_back_from_json():

@@ -207,7 +207,7 @@ def prepare_study(session: Session, spec: ModelSpec, study: ThinkingStudy) -> No
 
 def attach_model(study: ThinkingStudy, spec: ModelSpec) -> None:
     """Say which model a study is of: the table is asked for the id behind an alias."""
-    study.attach(_MODEL, spec)
+    study.set_fact(_MODEL, spec)
 
 
 def model_of(study: ThinkingStudy) -> ModelSpec | None:
@@ -221,7 +221,7 @@ def model_of(study: ThinkingStudy) -> ModelSpec | None:
 def _attached_model(study: ThinkingStudy) -> ModelSpec | None:
     from pytest_tokenbudget.models.resolution import ModelSpec
 
-    spec = study.attached(_MODEL)
+    spec = study.fact(_MODEL)
     return spec if isinstance(spec, ModelSpec) else None
 
 
@@ -231,7 +231,7 @@ def analyse_allocation(study: ThinkingStudy) -> AllocationReport:
     Raises:
         ValueError: If no problem has all its traces.
     """
-    return study.once(_analyse, study, _attached_model(study), study.natural.margin)
+    return study.cached(_analyse, study, _attached_model(study), study.natural.margin)
 
 
 def serving_of(study: ThinkingStudy, limit: int, backend: str = "vllm") -> Serving:

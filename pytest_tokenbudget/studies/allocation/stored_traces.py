@@ -58,7 +58,7 @@ def replay_of(study: ThinkingStudy) -> Replayed:
     Raises:
         ValueError: If fewer than two problems are left, or there is no budget above 0.
     """
-    return study.once(_replay_of, study)
+    return study.cached(_replay_of, study)
 
 
 def _replay_of(study: ThinkingStudy) -> Replayed:

@@ -252,7 +252,7 @@ def analyse_cliff(study: Study) -> CliffStudy:
         ValueError: If no problem has all its traces, or no budget of the cliff is within reach.
     """
     study = study.cliff_study
-    return study.once(_analyse, study, cliff_budgets(study))
+    return study.cached(_analyse, study, cliff_budgets(study))
 
 
 def _analyse(study: Study, budgets: tuple[int, ...]) -> CliffStudy:

@@ -155,24 +155,24 @@ def analyse_context(study: ContextStudy) -> ContextReport:
     """
     if not study.complete:
         raise ValueError(f"no conversation has all its answers of {study.alias}: nothing to judge")
-    return study.once(_analyse, study)
+    return study.cached(_analyse, study)
 
 
 def _analyse(study: ContextStudy) -> ContextReport:
     from pytest_tokenbudget.studies.context.statistics import contrasts
 
-    windowing = study.windowing
+    context_plan = study.context_plan
     parts: dict[str, tuple[Arm, ...]] = {arm.value: (arm,) for arm in study.arms}
     if len(parts) > 1:
         parts["all"] = study.arms
     return ContextReport(
         arms=study.arms,
-        strategies=windowing.strategies,
-        limits=(*windowing.limits, WHOLE_LIMIT),
+        strategies=context_plan.strategies,
+        limits=(*context_plan.limits, WHOLE_LIMIT),
         points=tuple(_point(study, arm, cell) for arm in study.arms for cell in study.cells),
         advice={name: _advice(study, arms) for name, arms in parts.items()},
         contrasts={
-            name: contrasts(windowing.strategies, windowing.limits, _correct(study, arms))
+            name: contrasts(context_plan.strategies, context_plan.limits, _correct(study, arms))
             for name, arms in parts.items()
         },
         alone={arm.value: _pooled(study, arm, needed_whole=True) for arm in study.arms},
@@ -223,8 +223,8 @@ def _advice(study: ContextStudy, arms: Sequence[Arm]) -> Advice:
     }
     whole = (WHOLE_CELL.strategy, WHOLE_CELL.limit)
     return advise(
-        strategies=study.windowing.strategies,
-        limits=study.windowing.limits,
+        strategies=study.context_plan.strategies,
+        limits=study.context_plan.limits,
         correct=correct,
         whole=correct[whole],
         tokens=tokens,
@@ -292,7 +292,7 @@ def _why(reasons: Sequence[str]) -> str:
 
 
 def _unused(cell: Cell, facts: WindowFacts) -> int:
-    limit = cell.of.of(facts.original)
+    limit = cell.context_limit.of(facts.original)
     return max(0, min(limit, facts.original) - facts.tokens) if limit else 0
 
 

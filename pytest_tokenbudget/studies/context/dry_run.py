@@ -49,8 +49,8 @@ def context_parts(book: Book) -> list[PlannedPart]:
             measure=measure,
             context=book.spec.context,
         )
-        assert plan.windowing is not None
-        posed = all_posed(plan.windowing, book.session.task)
+        assert plan.context_plan is not None
+        posed = all_posed(plan.context_plan, book.session.task)
     except ContextError as error:
         raise SetupError(f"{book.spec.alias}: {error}") from error
     known = weakest(lengths[each.problem.id] for each in posed)
@@ -64,7 +64,7 @@ def context_parts(book: Book) -> list[PlannedPart]:
     wanted = {
         each.key: each
         for one in posed
-        for cell in plan.windowing.cells
+        for cell in plan.context_plan.cells
         if (
             each := _wanted(
                 plan, one, cell, facts=facts, there=there, whole=lengths[one.problem.id].tokens
@@ -91,7 +91,7 @@ def _wanted(
     place = WindowKey(posed.problem.id, cell)
     noted = facts.get(place)
     if noted is None:
-        prompt = min(whole, cell.of.of(whole)) or whole
+        prompt = min(whole, cell.context_limit.of(whole)) or whole
         return Wanted(f"{posed.problem.id} {cell}", prompt, plan.cap)
     if not noted.key:
         return None
@@ -108,14 +108,14 @@ def _summaries(
     facts: dict[WindowKey, WindowFacts],
 ) -> PlannedPart | None:
     """Summaries of what does not fit, each at most as long as its window."""
-    assert plan.windowing is not None
+    assert plan.context_plan is not None
     wanted = []
-    for cell in plan.windowing.cells:
+    for cell in plan.context_plan.cells:
         if cell.strategy.partition("=")[0] != SUMMARY:
             continue
         for one in posed:
             whole = lengths[one.problem.id].tokens
-            limit = min(cell.of.of(whole) or whole, whole)
+            limit = min(cell.context_limit.of(whole) or whole, whole)
             noted = facts.get(WindowKey(one.problem.id, cell))
             key = noted.key if noted else f"{one.problem.id} {cell}"
             if limit < whole and key in lacking:
@@ -123,7 +123,7 @@ def _summaries(
     if not wanted:
         return None
     most = max(each.cap for each in wanted)
-    stage = replace(plan, kind=Kind.SUMMARY.value, budgets=(most,), windowing=None)
+    stage = replace(plan, kind=Kind.SUMMARY.value, budgets=(most,), context_plan=None)
     known = weakest(lengths.values())
     notes = ["each at most as long as its window; fewer where windows need none"]
     return book.part(stage, wanted, known=known, past=Past(), notes=notes)

@@ -52,7 +52,7 @@ def context_arm(request: pytest.FixtureRequest, context_study: ContextStudy) -> 
     if all(each.arm != arm for each in context_study.posed):
         pytest.skip(
             f"no conversation of {arm} fits: {context_study.alias} has room for "
-            f"{context_study.windowing.room:,} tokens of a prompt"
+            f"{context_study.context_plan.room:,} tokens of a prompt"
         )
     return arm
 

@@ -48,8 +48,8 @@ def load_context(store: TraceStore, plan: Plan, task: Task) -> ContextStudy:
     Raises:
         TaskError: If the task's problems cannot be had.
     """
-    assert plan.windowing is not None
-    posed = all_posed(plan.windowing, task)
+    assert plan.context_plan is not None
+    posed = all_posed(plan.context_plan, task)
     facts = window_facts(store, plan, posed)
     opens = {each.key: each.opens for each in facts.values() if each.key}
     summaries = {each.written for each in facts.values() if each.written}
@@ -64,7 +64,7 @@ def load_context(store: TraceStore, plan: Plan, task: Task) -> ContextStudy:
     }
     return ContextStudy(
         whole=_whole(plan, task, answered),
-        windowing=plan.windowing,
+        context_plan=plan.context_plan,
         posed=posed,
         facts=facts,
         traces=answered,
@@ -83,19 +83,19 @@ def window_facts(
         plan: What was planned.
         posed: The conversations.
     """
-    assert plan.windowing is not None
+    assert plan.context_plan is not None
     keys = {
         plan.window_key(each.problem, cell): WindowKey(each.problem.id, cell)
         for each in posed
-        for cell in plan.windowing.cells
+        for cell in plan.context_plan.cells
     }
     noted = store.windows(plan.model, list(keys))
     return {keys[key]: WindowFacts(**values) for key, values in noted.items()}
 
 
 def _whole(plan: Plan, task: Task, answered: dict[WindowKey, Trace]) -> Study:
-    assert plan.windowing is not None
-    arms = arms_task(plan.windowing, task)
+    assert plan.context_plan is not None
+    arms = arms_task(plan.context_plan, task)
     return Study(
         alias=plan.alias,
         identity=plan.identity,

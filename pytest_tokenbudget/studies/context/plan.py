@@ -69,25 +69,25 @@ def arms_in_use(session: Session, spec: ModelSpec) -> set[str]:
     return named or set(context_arms(session, spec))
 
 
-def all_posed(windowing: ContextPlan, task: Task) -> tuple[ConversationCase, ...]:
+def all_posed(context_plan: ContextPlan, task: Task) -> tuple[ConversationCase, ...]:
     """The conversations of a plan, arm by arm; those that are too long are left out.
 
     Raises:
         TaskError: If the task's problems cannot be had.
     """
-    left_out = frozenset(windowing.left_out)
+    left_out = frozenset(context_plan.left_out)
     return tuple(
         posed
         for arm in arms_of(task)
-        if arm in windowing.counts
-        for posed in conversations(arm, windowing.turns, windowing.counts[arm.value], task)
+        if arm in context_plan.counts
+        for posed in conversations(arm, context_plan.turns, context_plan.counts[arm.value], task)
         if posed.problem.id not in left_out
     )
 
 
-def arms_task(windowing: ContextPlan, task: Task) -> ArmsTask:
+def arms_task(context_plan: ContextPlan, task: Task) -> ArmsTask:
     """The tasks of all arms as one."""
-    return ArmsTask(arms_of(task), all_posed(windowing, task))
+    return ArmsTask(arms_of(task), all_posed(context_plan, task))
 
 
 def fit_context(
@@ -123,7 +123,7 @@ def fit_context(
     counts = {
         arm.value: settings.num_samples or COUNTS[arm] for arm in arms_of(task) if arm in arms
     }
-    windowing = ContextPlan(
+    context_plan = ContextPlan(
         limits=options.context_limits,
         strategies=options.truncation,
         turns=turns,
@@ -133,7 +133,7 @@ def fit_context(
         answer_tokens=answer,
         context=context,
     )
-    lengths = measure([each.problem for each in all_posed(windowing, task)] if turns else [])
+    lengths = measure([each.problem for each in all_posed(context_plan, task)] if turns else [])
     left_out = tuple(name for name, length in lengths.items() if length > room)
     if len(left_out) == len(lengths):
         asked = f" of {', '.join(map(str, turns))} turns" if turns else ""
@@ -146,7 +146,7 @@ def fit_context(
         plan,
         budgets=(answer,),
         left_out=(),
-        windowing=replace(windowing, left_out=left_out),
+        context_plan=replace(context_plan, left_out=left_out),
     )
 
 

@@ -70,7 +70,7 @@ def context_record(study: ContextStudy, run: RunInfo) -> dict[str, object]:
         "missing": study.missing,
         "errors": len(study.errors),
         "complete": run.complete and not study.missing and not study.errors,
-        **to_record(study.windowing),
+        **to_record(study.context_plan),
         "generated_this_run": run.generated_tokens,
         "points": [],
     }
@@ -253,21 +253,19 @@ def _best_contrast(contrasts: tuple[Contrast, ...]) -> str:
 
 
 def _omissions(study: ContextStudy, run: RunInfo) -> list[str]:
-    windowing = study.windowing
+    context_plan = study.context_plan
     said = [
-        f"conversations of {', '.join(map(str, windowing.turns))} turns; prompts of at most "
-        f"{windowing.room:,} of {windowing.context:,} tokens, answers of "
-        f"{windowing.answer_tokens:,}"
+        f"conversations of {', '.join(map(str, context_plan.turns))} turns; prompts of at most "
+        f"{context_plan.room:,} of {context_plan.context:,} tokens, answers of "
+        f"{context_plan.answer_tokens:,}"
     ]
     if study.complete:
         tokens = plural(run.generated_tokens, "token")
         done = f"{tokens}" if run.generated_tokens else no_token(study.missing)
         said.append(f"this run generated {done}")
-    if windowing.left_out:
-        said.append(
-            f"{plural(len(windowing.left_out), 'conversation')} left out: longer than a prompt may "
-            "be"
-        )
+    if context_plan.left_out:
+        left_out = plural(len(context_plan.left_out), "conversation")
+        said.append(f"{left_out} left out: longer than a prompt may be")
     if study.missing:
         said.append(
             f"{study.missing:,} of {plural(len(study.posed), 'conversation')} lack answers and are "

@@ -52,7 +52,7 @@ def context_study_of(session: Session, spec: ModelSpec) -> ContextStudy:
             )
         return make_context(session, session.looked_up(spec))
 
-    return session.once((spec.alias, Kind.CONTEXT), make)
+    return session.cached((spec.alias, Kind.CONTEXT), make)
 
 
 def make_context(session: Session, spec: ModelSpec) -> ContextStudy:
@@ -94,8 +94,8 @@ class _Run:
             },
             context=spec.context or self.engine().context,
         )
-        assert self.plan.windowing is not None
-        self.windowing = self.plan.windowing
+        assert self.plan.context_plan is not None
+        self.context_plan = self.plan.context_plan
 
     def gather(self) -> None:
         """Have the model answer every window that it has not answered yet."""
@@ -106,7 +106,7 @@ class _Run:
         done = set() if self.session.settings.fresh else study.answered
         posed = [
             each
-            for each in all_posed(self.windowing, self.session.task)
+            for each in all_posed(self.context_plan, self.session.task)
             if each.problem.id not in done
         ]
         talks = [(each, Conversation(each.problem.messages, self.chat)) for each in posed]
@@ -150,7 +150,7 @@ class _Run:
         from pytest_tokenbudget.settings.context_limits import ContextError
 
         for posed, talk in talks:
-            for cell in self.windowing.cells:
+            for cell in self.context_plan.cells:
                 key = self.plan.window_key(posed.problem, cell)
                 summary = summaries.get(WindowKey(posed.problem.id, cell))
                 if summary is not None and summary.stop_reason is StopReason.ERROR:
@@ -173,18 +173,18 @@ class _Run:
 
         written = "" if summary is None else summary.cut(summary.cap, self.plan.format).answer
         strategy = named_strategy(cell.strategy or "newest", lambda request: written)
-        return strategy.window(talk, cell.of.of(len(talk.whole.ids)))
+        return strategy.window(talk, cell.context_limit.of(len(talk.whole.ids)))
 
     def _kept(
         self, posed: ConversationCase, talk: Conversation, cell: Cell, window: ContextWindow
     ) -> tuple[WindowFacts, Want | None]:
-        from pytest_tokenbudget.core.context_plan import CUT_OVER_CHAT, facts_of
+        from pytest_tokenbudget.core.context_plan import CUT_OVER_CHAT, window_facts
         from pytest_tokenbudget.core.store import Want
         from pytest_tokenbudget.tasks.conversations import Arm
 
         key = self.plan.key(window.ids)
         form = self.plan.format
-        facts = facts_of(
+        facts = window_facts(
             window,
             talk,
             posed.needed,
@@ -218,14 +218,14 @@ class _Run:
         from pytest_tokenbudget.settings.context_limits import ContextError
 
         wanted: dict[WindowKey, Want] = {}
-        for cell in self.windowing.cells:
+        for cell in self.context_plan.cells:
             if cell.strategy.partition("=")[0] != SUMMARY:
                 continue
             strategy = named_strategy(cell.strategy, lambda request: "")
             assert isinstance(strategy, Summary)
             for posed, talk in talks:
                 try:
-                    request = strategy.request(talk, cell.of.of(len(talk.whole.ids)))
+                    request = strategy.request(talk, cell.context_limit.of(len(talk.whole.ids)))
                 except ContextError:
                     continue
                 want = self._summary_want(posed, request) if request else None
@@ -235,7 +235,7 @@ class _Run:
             return {}
         wants = {want.key: want for want in wanted.values()}
         most = max(want.cap for want in wants.values())
-        plan = replace(self.plan, kind=Kind.SUMMARY.value, budgets=(most,), windowing=None)
+        plan = replace(self.plan, kind=Kind.SUMMARY.value, budgets=(most,), context_plan=None)
         self._generate(plan, list(wants.values()))
         found: dict[str, Trace] = {}
         for cap in {want.cap for want in wants.values()}:
@@ -255,7 +255,7 @@ class _Run:
         messages = _to_summarise(request.messages)
         thinking = switched(self.session.settings_of(self.spec), self.spec, Kind.SUMMARY)
         prompt, form = self.engine().render(messages, thinking), self.plan.format
-        cap = min(request.tokens, generation_room(self.windowing.context, len(prompt.ids)))
+        cap = min(request.tokens, generation_room(self.context_plan.context, len(prompt.ids)))
         if cap < 1:
             return None
         return Want(

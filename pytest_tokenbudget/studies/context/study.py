@@ -15,7 +15,7 @@ from pytest_tokenbudget.core.context_plan import (
     WindowKey,
 )
 from pytest_tokenbudget.core.scoring import JudgedCut, judge
-from pytest_tokenbudget.core.study import Once, Study
+from pytest_tokenbudget.core.study import Study, StudyCache
 from pytest_tokenbudget.core.trace import Outcome, StopReason, Trace
 from pytest_tokenbudget.tasks.conversations import Arm, ConversationCase
 from pytest_tokenbudget.tasks.problem import Problem
@@ -44,12 +44,12 @@ class ContextAnswer(NamedTuple):
 
 
 @dataclass(eq=False)
-class ContextStudy(Once):
+class ContextStudy(StudyCache):
     """What a model answers where a conversation does not fit.
 
     Attributes:
         whole: The same conversations, not truncated.
-        windowing: What was planned.
+        context_plan: What was planned.
         posed: The conversations, arm by arm.
         facts: What is known of each window that was made.
         traces: The answers that are there.
@@ -58,7 +58,7 @@ class ContextStudy(Once):
     """
 
     whole: Study
-    windowing: ContextPlan
+    context_plan: ContextPlan
     posed: tuple[ConversationCase, ...]
     facts: Mapping[WindowKey, WindowFacts]
     traces: Mapping[WindowKey, Trace]
@@ -80,7 +80,7 @@ class ContextStudy(Once):
     @property
     def settings_digest(self) -> dict[str, object]:
         """Settings of its own that change its results."""
-        return asdict(self.windowing)
+        return asdict(self.context_plan)
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -94,7 +94,7 @@ class ContextStudy(Once):
     @property
     def cells(self) -> tuple[Cell, ...]:
         """Every way in which conversations are posed, the whole one first."""
-        return self.windowing.cells
+        return self.context_plan.cells
 
     @cached_property
     def complete(self) -> tuple[ConversationCase, ...]:
@@ -138,7 +138,7 @@ class ContextStudy(Once):
 
     def answers(self, arm: Arm, cell: Cell) -> tuple[ContextAnswer, ...]:
         """The complete conversations of an arm, posed in one way and judged."""
-        return self.once(self._answers, arm, cell)
+        return self.cached(self._answers, arm, cell)
 
     def _answers(self, arm: Arm, cell: Cell) -> tuple[ContextAnswer, ...]:
         found = []
@@ -148,7 +148,9 @@ class ContextStudy(Once):
             place = WindowKey(posed.problem.id, cell)
             facts = self.facts[place]
             # Many windows are the same prompt, of which there is one trace: judged once.
-            judged = None if facts.impossible else self.once(self._judged, posed.problem, facts.key)
+            judged = (
+                None if facts.impossible else self.cached(self._judged, posed.problem, facts.key)
+            )
             found.append(ContextAnswer(posed, facts, judged))
         return tuple(found)
 

@@ -156,7 +156,7 @@ class ErrorReport:
 
 def attach_samples(session: Session, spec: ModelSpec, study: Study) -> None:
     """Let stored samples of phase 1b say whether another try would have been right."""
-    study.others = session.stored(spec, Kind.STOCHASTIC)
+    study.sample_study = session.stored_study(spec, Kind.STOCHASTIC)
 
 
 def errors_of(

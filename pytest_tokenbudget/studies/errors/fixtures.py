@@ -39,7 +39,7 @@ def prepared(tokenbudget: Session, model: ModelSpec, study: Study) -> Prepared:
             dict(options.error_samples),
             options.controls,
             seed=settings.seed,
-            others=study.others,
+            others=study.sample_study,
         )
     except AnnotationError as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None

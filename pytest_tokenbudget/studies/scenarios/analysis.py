@@ -97,7 +97,7 @@ def analyse_scenarios(
     Raises:
         NoScenariosError: If no problem has all its traces, or they are all of one kind.
     """
-    return study.once(_analyse, study, target, given)
+    return study.cached(_analyse, study, target, given)
 
 
 def splits_of(problems: Sequence[Problem]) -> dict[str, list[str]]:

@@ -78,7 +78,7 @@ def analyse_structure(study: Study) -> StructureStudy:
     Raises:
         ValueError: If no problem has all its traces.
     """
-    return study.once(_analyse, study)
+    return study.cached(_analyse, study)
 
 
 def structure_of(trace: Trace, study: Study) -> Structure:

@@ -166,7 +166,7 @@ def analyse_thinking(study: ThinkingStudy) -> ThinkingReport:
     Raises:
         ValueError: If no problem has all its traces.
     """
-    return study.once(_analyse, study, study.forcing.target, study.natural.margin)
+    return study.cached(_analyse, study, study.forcing.target, study.natural.margin)
 
 
 def _analyse(study: ThinkingStudy, target: float, margin: float) -> ThinkingReport:

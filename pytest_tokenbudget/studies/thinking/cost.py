@@ -72,7 +72,7 @@ class ThinkingCost:
 
 def thinking_costs(study: ThinkingStudy) -> tuple[ThinkingCost, ...]:
     """What each enforcement costs at each budget; computed once."""
-    return study.once(_priced, study, study.natural.price)
+    return study.cached(_priced, study, study.natural.price)
 
 
 def _priced(study: ThinkingStudy, price: Price | None) -> tuple[ThinkingCost, ...]:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.core.forced import forced_of, load_continuations, plan_texts, text_ids
-from pytest_tokenbudget.core.forcing import texts
+from pytest_tokenbudget.core.forced import forced_answers, load_continuations, plan_texts, text_ids
+from pytest_tokenbudget.core.forcing import closing_texts
 from pytest_tokenbudget.core.trace import StopReason, Trace
 from pytest_tokenbudget.dry_run.parts import Book, Past, PlannedPart, Wanted, past_of, weakest
 from pytest_tokenbudget.dry_run.prompt_counts import LengthSource, PromptLength
@@ -54,7 +54,7 @@ def thinking_parts(book: Book) -> list[PlannedPart]:
     plan = book.plan(Kind.THINKING, settings=settings)
     rendered = book.rendered(plan, problems)
     lengths = book.lengths(plan, problems, rendered)
-    put_in = texts(closers, settings.of_eval(ThinkingOptions).wait, spec.thinking)
+    put_in = closing_texts(closers, settings.of_eval(ThinkingOptions).wait, spec.thinking)
     ids = text_ids(book.store, plan, put_in, None)
     inserts = [
         PromptLength(len(ids[text]), LengthSource.STORED)
@@ -122,7 +122,7 @@ def _forced(
     answers = replace(
         plan, kind=Kind.FORCED.value, budgets=(forcing.answer_tokens,), reach=0, forcing=None
     )
-    goings = forced_of(plan, problems, there, ids) if there else {}
+    goings = forced_answers(plan, problems, there, ids) if there else {}
     by_key = {going.key: going for going in goings.values()}
     stored = load_continuations(book.store, by_key, opens=False)
     wanted = [

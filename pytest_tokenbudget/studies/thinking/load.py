@@ -57,18 +57,18 @@ def load_thinking(
     keys: set[str] = set()
     answers: dict[forced.ForcedAnswerKey, ContinuedTrace] = {}
     if len(ids) == len(set(forced.plan_texts(plan))):
-        goings = forced.forced_of(plan, problems, natural.traces, ids)
+        goings = forced.forced_answers(plan, problems, natural.traces, ids)
         by_key = {going.key: going for going in goings.values()}
         found = forced.load_continuations(store, by_key, opens=False)
         keys.update(by_key)
         answers = {
             place: ContinuedTrace(
-                forced.named(found[going.key], place.problem_id), going.branch.kept
+                forced.with_problem(found[going.key], place.problem_id), going.branch.kept
             )
             for place, going in goings.items()
             if going.key in found
         }
-        for one in forced.rounds(store, plan, problems, natural.traces, ids):
+        for one in forced.wait_rounds(store, plan, problems, natural.traces, ids):
             keys.update(going.key for _, going in one.values())
             prompts = {p: len(natural.traces[p, 0].prompt_ids) for p in one}
             waits.append(

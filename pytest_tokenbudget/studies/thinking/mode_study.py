@@ -35,7 +35,7 @@ def mode_study(
         budgets: Budgets in output tokens.
         reach: Output tokens up to which answers are looked at, where that is beyond the budgets.
     """
-    return thinking.once(_make, thinking, thinking_budget, budgets, reach)
+    return thinking.cached(_make, thinking, thinking_budget, budgets, reach)
 
 
 def _make(

@@ -109,7 +109,7 @@ def _budget_mode(session: Session, spec: ModelSpec, name: str) -> ThinkingMode:
         assert forcing is not None
         return forcing
 
-    forcing = session.once((spec.alias, "modes"), plan)
+    forcing = session.cached((spec.alias, "modes"), plan)
     found = next(each for each in forcing.modes if each.mode == name)
     if found.tokens is None:
         raise NoThinkingError(f"mode {name}: {spec.alias}: {found.reason}")

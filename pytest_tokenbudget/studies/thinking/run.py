@@ -53,7 +53,7 @@ def plan_thinking(session: Session, spec: ModelSpec) -> Planned:
         SetupError: If the eval cannot be made.
     """
     from pytest_tokenbudget.core.forced import text_ids
-    from pytest_tokenbudget.core.forcing import texts
+    from pytest_tokenbudget.core.forcing import closing_texts
     from pytest_tokenbudget.core.gather import render
     from pytest_tokenbudget.models.resolution import complete
 
@@ -72,7 +72,7 @@ def plan_thinking(session: Session, spec: ModelSpec) -> Planned:
     plan = replace(plan, format=spec.thinking)
     assert spec.thinking is not None
     inserts = text_ids(
-        store, plan, texts(closers, settings.of_eval(ThinkingOptions).wait, spec.thinking), engine
+        store, plan, closing_texts(closers, settings.of_eval(ThinkingOptions).wait, spec.thinking), engine
     )
     plan = fit_thinking(
         plan,
@@ -100,7 +100,7 @@ def thinking_study_of(session: Session, spec: ModelSpec) -> ThinkingStudy:
             raise NoThinkingError("what was recorded cannot be gone on from without the model")
         return make_thinking(session, session.looked_up(spec))
 
-    return session.once((spec.alias, Kind.THINKING), make)
+    return session.cached((spec.alias, Kind.THINKING), make)
 
 
 def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
@@ -110,7 +110,7 @@ def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
         NoThinkingError: If the model is not known to think.
         SetupError: If the eval cannot be made.
     """
-    from pytest_tokenbudget.core.forced import forced_of, plan_texts, text_ids
+    from pytest_tokenbudget.core.forced import forced_answers, plan_texts, text_ids
     from pytest_tokenbudget.studies.thinking.load import load_thinking
 
     spec, plan, prompts, engine = plan_thinking(session, spec)
@@ -120,7 +120,7 @@ def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
     off = None if only_modes(session) else run.off(plan, spec)
     natural = store.load(plan.names(problems, prompts), prompts, plan.cap)
     ids = text_ids(store, plan, plan_texts(plan), engine)
-    forced = forced_of(plan, problems, natural, ids)
+    forced = forced_answers(plan, problems, natural, ids)
     assert plan.forcing is not None
     answers = replace(
         plan, kind=Kind.FORCED.value, budgets=(plan.forcing.answer_tokens,), reach=0, forcing=None
@@ -166,7 +166,7 @@ class _Run:
 
     def waits(self, plan: Plan, natural: Traces, ids: Mapping[str, Ids]) -> None:
         """Thinking that is sent on, round by round."""
-        from pytest_tokenbudget.core.forced import rounds
+        from pytest_tokenbudget.core.forced import wait_rounds
 
         def one(goings: Mapping[str, Continuation]) -> None:
             most = max((going.cap for going in goings.values()), default=1)
@@ -176,5 +176,5 @@ class _Run:
                 self.gather(stage, wants)
 
         session = self.session
-        for _ in rounds(session.store, plan, session.problems, natural, ids, gather=one):
+        for _ in wait_rounds(session.store, plan, session.problems, natural, ids, gather=one):
             pass

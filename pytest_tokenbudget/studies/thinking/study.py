@@ -16,7 +16,7 @@ from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.core.forced import ForcedAnswerKey
 from pytest_tokenbudget.core.forcing import Forcing, ended_within
 from pytest_tokenbudget.core.scoring import JudgedCut, judge
-from pytest_tokenbudget.core.study import Once, Study
+from pytest_tokenbudget.core.study import Study, StudyCache
 from pytest_tokenbudget.core.trace import Outcome, StopReason, ThinkingFormat, Trace
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
@@ -82,7 +82,7 @@ class ThinkingAnswer(NamedTuple):
 
 
 @dataclass(eq=False)
-class ThinkingStudy(Once):
+class ThinkingStudy(StudyCache):
     """What a model does with its thinking, under every enforcement.
 
     Attributes:
@@ -173,11 +173,11 @@ class ThinkingStudy(Once):
 
     def hard(self, budget: int) -> tuple[ThinkingAnswer, ...]:
         """Everything cut at a budget of 1 or more."""
-        return self.once(self._cut, self.natural, budget)
+        return self.cached(self._cut, self.natural, budget)
 
     def unlimited(self) -> tuple[ThinkingAnswer, ...]:
         """The natural answers; those that met their cap are cut there."""
-        return self.once(self._cut, self.natural, self.natural.reach)
+        return self.cached(self._cut, self.natural, self.natural.reach)
 
     def switched_off(self, budget: int | None = None) -> tuple[ThinkingAnswer, ...]:
         """Answers without thinking, cut at a budget; None for no limit.
@@ -187,11 +187,11 @@ class ThinkingStudy(Once):
         """
         if self.off is None:
             raise ValueError(f"{self.alias}: thinking cannot be switched off")
-        return self.once(self._cut, self.off, budget or self.off.reach)
+        return self.cached(self._cut, self.off, budget or self.off.reach)
 
     def ended(self, budget: int, closer: str | None = None) -> tuple[ThinkingAnswer, ...]:
         """Answers after at most ``budget`` tokens of thinking; the default closer unless named."""
-        return self.once(self._all_ended, budget, closer or self.closers[0])
+        return self.cached(self._all_ended, budget, closer or self.closers[0])
 
     def _all_ended(self, budget: int, closer: str) -> tuple[ThinkingAnswer, ...]:
         return tuple(self._ended(problem, budget, closer) for problem in self.complete)
@@ -206,7 +206,7 @@ class ThinkingStudy(Once):
 
     def sent_on(self, number: int) -> tuple[ThinkingAnswer, ...]:
         """Answers after thinking that was sent on so many times, or as often as it ended."""
-        return self.once(self._all_sent_on, number)
+        return self.cached(self._all_sent_on, number)
 
     def _all_sent_on(self, number: int) -> tuple[ThinkingAnswer, ...]:
         return tuple(self._sent_on(problem, number) for problem in self.complete)
