@@ -14,7 +14,7 @@ from benchmarks.conftest import GSM8K_SIZE, Benchmark, Sizes
 from pytest_tokenbudget.core.engine import Decoding, Engine, Generated, Request
 from pytest_tokenbudget.core.gather import gather
 from pytest_tokenbudget.core.plan import Plan
-from pytest_tokenbudget.core.store import EndedTrace, TraceStore, Want
+from pytest_tokenbudget.core.store import EndedTrace, TraceStore
 from pytest_tokenbudget.core.trace import StopReason
 
 CAP = 256
@@ -32,7 +32,7 @@ def stores(tmp_path: Path) -> Iterator[list[TraceStore]]:
 def fill(store: TraceStore, written: list[synthetic.Written]) -> None:
     """Commit every trace by itself."""
     store.want(
-        [Want(w.result.request.key, synthetic.PROMPT, 0, w.result.request.cap) for w in written]
+        [Request(w.result.request.key, synthetic.PROMPT, w.result.request.cap) for w in written]
     )
     for one in written:
         store.commit(synthetic.MODEL, one.result, one.text, one.offsets)
@@ -124,9 +124,9 @@ def plan() -> Plan:
     )
 
 
-def wants(count: int) -> list[Want]:
+def wants(count: int) -> list[Request]:
     """So many wanted traces."""
-    return [Want(synthetic.key(index), synthetic.PROMPT, 0, CAP) for index in range(count)]
+    return [Request(synthetic.key(index), synthetic.PROMPT, CAP) for index in range(count)]
 
 
 @pytest.mark.parametrize("wanted", [1_000, 10_000, 200_000])

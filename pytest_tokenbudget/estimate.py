@@ -66,7 +66,6 @@ def table(estimates: Sequence[MemoryEstimate], memory: int | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m pytest_tokenbudget.estimate",
         description="Estimate the memory that a model needs for a token budget. Only the model's "

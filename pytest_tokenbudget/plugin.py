@@ -14,8 +14,8 @@ import pytest
 
 from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection import eval_fixtures
-from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.pytest_session import activation
+from pytest_tokenbudget.registry import SESSION
 from pytest_tokenbudget.settings import option_flags
 
 

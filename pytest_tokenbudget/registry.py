@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+import pytest
+
 from pytest_tokenbudget.common.extensions import fault, imported, is_own, points
 from pytest_tokenbudget.settings.option_fields import option_names
 from pytest_tokenbudget.settings.options import Settings
@@ -31,20 +33,15 @@ OTHER_MARKERS: Final = {
     "tokenbudget": "an eval that uses fixtures of pytest-tokenbudget",
 }
 
+# The state of a pytest session.
+SESSION: Final[pytest.StashKey[Session]] = pytest.StashKey()
+
 # A function, or where it is: ``"package.module:function"``.
 Target = str | Callable[..., Any]
 
 
 def load(target: Target) -> Callable[..., Any]:
-    """The function that a target is or names.
-
-    Args:
-        target: A function, or ``"package.module:function"``.
-
-    Raises:
-        ImportError: If there is no such module.
-        AttributeError: If the module has no such function.
-    """
+    """The function that a target is or names."""
     if callable(target):
         return target
     function: Callable[..., Any] = imported(target)
@@ -120,17 +117,14 @@ class Section:
 
     @property
     def title(self) -> str:
-        """Its name in the manifest."""
         return self.name or self.fixture
 
 
 @dataclass(frozen=True)
 class Records:
-    """Reports that are put together from what tests recorded, without a study.
+    """Reports that are put together from what tests recorded under ``key``, without a study.
 
-    Attributes:
-        key: The key under which tests record.
-        reports: ``(records) -> reports``: from all records of a run to reports, each of a model.
+    ``reports`` is ``(records) -> reports``: from all records of a run to reports, each of a model.
     """
 
     key: str
@@ -294,12 +288,7 @@ SHARED: Final = Eval(
 
 @dataclass(frozen=True)
 class Registered:
-    """The evals that are registered.
-
-    Attributes:
-        evals: In their order.
-        faults: A sentence for each entry point that cannot be used.
-    """
+    """The evals that are registered, in order, and a sentence for each unusable entry point."""
 
     evals: tuple[Eval, ...]
     faults: tuple[str, ...] = ()
@@ -373,37 +362,31 @@ def eval_markers() -> frozenset[str]:
 
 @cache
 def distinctive() -> frozenset[str]:
-    """Names of fixtures that no test asks for by accident."""
     return frozenset(name for one in declarations() for name in one.distinctive)
 
 
 @cache
 def fixture_modules() -> tuple[str, ...]:
-    """The modules that have fixtures."""
     return tuple(one.fixtures for one in declarations() if one.fixtures)
 
 
 @cache
 def parameters() -> dict[str, Parameter]:
-    """Every fixture that tests are run for, by name."""
     return {name: each for one in declarations() for name, each in one.parameters.items()}
 
 
 @cache
 def studies() -> dict[str, StudyKind]:
-    """Every kind of study that is reported, by name."""
     return {each.kind: each for one in declarations() for each in one.studies}
 
 
 @cache
 def unplanned() -> dict[str, Target]:
-    """Fixtures that generate without a study."""
     return {name: target for one in declarations() for name, target in one.unplanned.items()}
 
 
 @cache
 def reach() -> dict[str, Target]:
-    """Fixtures whose tests need longer traces than their budgets say."""
     return {name: target for one in declarations() for name, target in one.reach.items()}
 
 
@@ -422,7 +405,6 @@ def sections() -> tuple[Section, ...]:
 
 @cache
 def gated() -> tuple[str, ...]:
-    """Fixtures that must stay the plugin's own in a test that asks for ``gates``."""
     return tuple(name for one in declarations() for name in one.gated)
 
 
@@ -451,12 +433,10 @@ def judged_by_marker() -> Iterator[tuple[str, GateSubject]]:
 
 
 def records() -> Iterator[Records]:
-    """What is put together from tests' records."""
     return (one.records for one in registered().evals if one.records is not None)
 
 
 def across() -> Iterator[Across]:
-    """What is said about several models."""
     return (one.across for one in registered().evals if one.across is not None)
 
 

@@ -31,10 +31,10 @@ from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig
 from pytest_tokenbudget.settings.options import Settings
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.core.engine import Engine
+    from pytest_tokenbudget.core.engine import Engine, Request
     from pytest_tokenbudget.core.gather import TraceObserver
     from pytest_tokenbudget.core.plan import Plan
-    from pytest_tokenbudget.core.store import TraceStore, Want
+    from pytest_tokenbudget.core.store import TraceStore
     from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.engines.token_counter import TokenCounter
     from pytest_tokenbudget.models.resolution import ModelSpec
@@ -82,7 +82,6 @@ class Session:
 
     @cached_property
     def catalogue(self) -> Mapping[str, ModelSpec]:
-        """All models by alias, the user's own among them."""
         from pytest_tokenbudget.models.resolution import load_catalogue
 
         return load_catalogue(config=self.user)
@@ -136,11 +135,7 @@ class Session:
 
     @cached_property
     def problems(self) -> tuple[Problem, ...]:
-        """The problems that are used.
-
-        Raises:
-            SetupError: If they cannot be had.
-        """
+        """The problems that are used; a SetupError if they cannot be had."""
         from pytest_tokenbudget.tasks.base import TaskError
 
         try:
@@ -169,11 +164,7 @@ class Session:
             raise pytest.UsageError(str(error)) from None
 
     def check_budgets(self) -> None:
-        """See to it that every model has room for one of the budgets at least.
-
-        Raises:
-            pytest.UsageError: If one has not, or a name means nothing.
-        """
+        """Raise a UsageError if a model has no room for any budget, or a name means nothing."""
         for spec in self.specs:
             if self.recordings is None and not self.budgets(spec, Kind.MAIN):
                 settings = self.settings_of(spec)
@@ -186,12 +177,7 @@ class Session:
                 )
 
     def study(self, spec: ModelSpec, kind: Kind = Kind.MAIN) -> Study:
-        """The study of one model of one kind: its missing traces are generated first.
-
-        Raises:
-            SetupError: If it cannot be made. This, and whatever else is raised, is raised again on
-                every further call.
-        """
+        """The study of a model of one kind: missing traces are generated first; see `cached`."""
 
         def make() -> Study:
             if self.recordings is not None:
@@ -251,19 +237,16 @@ class Session:
     def gather(
         self,
         plan: Plan,
-        wants: Sequence[Want],
+        wants: Sequence[Request],
         engine: Callable[[], Engine],
         *,
         shared: bool = True,
     ) -> None:
-        """See to it that every wanted trace is in the store, as the settings say.
+        """Ensure that every wanted trace is in the store, as the settings say.
 
-        Args:
-            plan: What they are for.
-            wants: The traces that are needed.
-            engine: Gives the engine; called only if this process has to generate.
-            shared: Whether they are for a study, which other workers help to make and which is
-                reported; else one test of this process asked for them.
+        ``engine`` is called only if this process has to generate. ``shared`` traces are for a
+        study, which other workers help to make and which is reported; else one test of this process
+        asked for them.
         """
         from pytest_tokenbudget.core.gather import gather
 
@@ -280,11 +263,7 @@ class Session:
         )
 
     def stored_study(self, spec: ModelSpec, kind: Kind) -> Study | None:
-        """A study of what is there already; nothing is generated, and None where there is nothing.
-
-        Raises:
-            StoreError: If the store cannot be used.
-        """
+        """A study of what is stored already; nothing is generated, None where there is nothing."""
         from pytest_tokenbudget.core.study import load_study
 
         if self.recordings is not None:
@@ -408,11 +387,7 @@ class Session:
         return engine
 
     def auto_num_workers(self) -> int | None:
-        """What ``-n auto`` means: a worker for each engine that has room; one drives servers.
-
-        Raises:
-            pytest.UsageError: If one engine takes more GPUs than there are.
-        """
+        """What ``-n auto`` means: a worker for each engine that has room; one drives servers."""
         with suppress(pytest.UsageError):
             if self.recordings is None and all(spec.endpoint for spec in self.specs):
                 return xdist.auto_num_workers(0)
@@ -425,7 +400,6 @@ class Session:
             self._engine = None
 
     def close(self) -> None:
-        """Free the model and close the store."""
         self.free_engine()
         if self._store is not None:
             self._store.close()

@@ -47,7 +47,6 @@ class FixtureNode(pytest.Collector):
     """The node that the fixtures are registered at; it has no tests."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Nothing."""
         return iter(())
 
 
@@ -55,11 +54,7 @@ FIXTURES = pytest.StashKey[Mapping[str, pytest.FixtureDef[Any]]]()
 
 
 def is_eval(node: pytest.Item) -> bool:
-    """Whether a test is an eval.
-
-    Args:
-        node: A test, or the definition that tests are generated from.
-    """
+    """Whether a test, or the definition that tests are generated from, is an eval."""
     info = _info(node)
     if info is None:
         return False
@@ -82,27 +77,23 @@ def uses(node: pytest.Item, name: str) -> bool:
 
 
 def uses_any(node: pytest.Item) -> bool:
-    """Whether a test uses one of the plugin's fixtures."""
     info = _info(node)
     return info is not None and any(uses(node, name) for name in info.names_closure)
 
 
 def used_fixtures(node: pytest.Item) -> list[str]:
-    """Names of the plugin's fixtures that a test uses."""
     info = _info(node)
     return [] if info is None else [name for name in info.names_closure if uses(node, name)]
 
 
 def is_own(definition: pytest.FixtureDef[Any]) -> bool:
-    """Whether a fixture is one of this plugin's."""
     return getattr(definition.func, "__module__", "") in registry.fixture_modules()
 
 
 def adopt(node: pytest.Item) -> None:
     """Give an eval the plugin's fixtures that it asks for, and those that they ask for.
 
-    Args:
-        node: A test, or the definition that tests are generated from. Other tests stay as they are.
+    Other tests, and definitions that tests are generated from, stay as they are.
     """
     if not is_eval(node):
         return
@@ -146,11 +137,7 @@ def offer(session: pytest.Session) -> None:
 
 
 def refuse_replaced(item: pytest.Item) -> None:
-    """Fail an eval in which a fixture of the plugin is built on one that somebody replaced.
-
-    Raises:
-        pytest.fail.Exception: Naming both, and what to do.
-    """
+    """Fail an eval in which a fixture of the plugin is built on one that somebody replaced."""
     if reason := replaced(item):
         raise pytest.fail.Exception(reason, pytrace=False)
 
@@ -197,7 +184,6 @@ def explain_missing(call: pytest.CallInfo[Any], report: pytest.TestReport) -> No
 
 
 def fixture_names() -> frozenset[str]:
-    """Names of all fixtures of the plugin."""
     return frozenset(name for module in _modules() for name in _names_in(module))
 
 

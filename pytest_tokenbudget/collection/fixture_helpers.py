@@ -21,12 +21,7 @@ Made = TypeVar("Made")
 
 
 def made_or_fail(make: Callable[[], Made]) -> Made:
-    """What a function makes.
-
-    Raises:
-        pytest.skip.Exception: If the model cannot have it.
-        pytest.fail.Exception: If it cannot be made.
-    """
+    """What a function makes; else the test is skipped if the model cannot have it, or fails."""
     # Not hidden: pytest would speak of hidden entries where it has none to show.
     from pytest_tokenbudget.engines.planning import NotApplicableError, SetupError
 
@@ -39,12 +34,7 @@ def made_or_fail(make: Callable[[], Made]) -> Made:
 
 
 def mode_under_test(session: Session, spec: ModelSpec, name: object) -> object:
-    """The mode of thinking that a test runs for.
-
-    Raises:
-        pytest.skip.Exception: If the model has no such mode.
-        pytest.fail.Exception: If the name is none, or the mode cannot be looked up.
-    """
+    """The mode of thinking that a test runs for; it is skipped if the model has no such mode."""
     from pytest_tokenbudget import registry
 
     modes = registry.modes()

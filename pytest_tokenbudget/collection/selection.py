@@ -11,11 +11,11 @@ import pytest
 
 from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection.eval_fixtures import is_own, used_fixtures, uses
-from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.common.package_files import suite
 from pytest_tokenbudget.common.xdist import visible_gpus
 from pytest_tokenbudget.core.answers import AnswersByBudget, study_answers
 from pytest_tokenbudget.engines.planning import Kind, Need
+from pytest_tokenbudget.registry import SESSION
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.settings.option_flags import working_names
 from pytest_tokenbudget.settings.option_values import MODES
@@ -160,12 +160,8 @@ def order_suite(
     """Put the shipped evals into order: model by model, and the phases of each as they follow.
 
     Models need not be loaded twice then, and later phases can look at what earlier ones generated.
-    All other tests stay in their places.
-
-    Args:
-        items: The tests that are left.
-        collected: All tests as they were collected.
-        markers: Names of the markers in the order of the phases.
+    All other tests stay in their places. ``collected`` are all tests as they were collected,
+    ``items`` those that are left, and ``markers`` stand in the order of the phases.
     """
     places = [place for place, item in enumerate(items) if item.path.parent == suite()]
     if not places:
@@ -186,11 +182,8 @@ def order_suite(
 def skip_without_gpu(items: Sequence[pytest.Item], meaning: str) -> None:
     """Skip tests with the marker ``gpu`` where the run has no GPU.
 
-    A project that registers a marker of this name itself keeps its own meaning.
-
-    Args:
-        items: The tests.
-        meaning: How this plugin registers the marker.
+    A project that registers a marker of this name itself keeps its own meaning: ``meaning`` is how
+    this plugin registers it.
     """
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:

@@ -52,12 +52,7 @@ def fault(kind: str, point: EntryPoint, reason: str | Exception) -> str:
 
 
 def imported(target: str) -> Any:  # noqa: ANN401
-    """What ``"package.module:name"`` names.
-
-    Raises:
-        ImportError: If there is no such module.
-        AttributeError: If the module has no such name.
-    """
+    """What ``"package.module:name"`` names."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)
 

@@ -48,14 +48,7 @@ def whole_number(
     *,
     error: type[ValueError] = ValueError,
 ) -> int:
-    """The value as an int.
-
-    Args:
-        name: What messages call the argument.
-        value: The argument.
-        least: The smallest number that is allowed; None for no bound.
-        most: The largest one, beside ``least``; None for no bound.
-        error: What is raised.
+    """The value of an argument as an int from ``least`` to ``most``; None is no bound.
 
     Raises:
         ValueError: If it is not a whole number within the bounds; ``error`` is the type.
@@ -83,11 +76,7 @@ def real_number(
     *,
     error: type[ValueError] = ValueError,
 ) -> float:
-    """The value as a float; see :func:`whole_number`.
-
-    Raises:
-        ValueError: If it is not a number from ``least`` to ``most``; ``error`` is the type.
-    """
+    """The value as a float from ``least`` to ``most``; ``error`` is raised if it is not."""
     __tracebackhide__ = True
     found: Any = value
     try:
@@ -100,11 +89,7 @@ def real_number(
 
 
 def text(name: str, value: object, *, error: type[ValueError] = ValueError) -> str:
-    """The value as a str.
-
-    Raises:
-        ValueError: If it is not a str with a character that is not a space; ``error`` is the type.
-    """
+    """The value as a str with a character that is not a space; ``error`` is raised if it is not."""
     __tracebackhide__ = True
     if not isinstance(value, str) or not value.strip():
         raise error(f"{name} must be a text that is not empty, not {described(value)}")
@@ -112,11 +97,7 @@ def text(name: str, value: object, *, error: type[ValueError] = ValueError) -> s
 
 
 def mapping(name: str, value: object, *, error: type[ValueError] = ValueError) -> Mapping[str, Any]:
-    """The value as a mapping.
-
-    Raises:
-        ValueError: If it is none; ``error`` is the type.
-    """
+    """The value as a mapping; ``error`` is raised if it is none."""
     __tracebackhide__ = True
     if not isinstance(value, Mapping):
         raise error(f"{name} must be a mapping, such as a dict, not {described(value)}")

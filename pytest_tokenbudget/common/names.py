@@ -5,14 +5,10 @@ Every pytest session loads this module, so it imports nothing that pytest has no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from pytest_tokenbudget.session import Session
-
-SESSION: pytest.StashKey[Session] = pytest.StashKey()
 CONFIGURED = pytest.StashKey[bool]()
 STARTED = pytest.StashKey[float]()
 HOOKS = "tokenbudget-hooks"

@@ -31,11 +31,7 @@ class MissingFileError(FileError):
 
 
 class JsonError(PrintableError, ValueError):
-    """A text that is no JSON.
-
-    Attributes:
-        line: The line of the text on which the fault is, from 1.
-    """
+    """A text that is no JSON; ``line`` is the line of the text on which the fault is, from 1."""
 
     def __init__(self, message: str, line: int = 1) -> None:
         super().__init__(f"not valid JSON: {message}")
@@ -43,11 +39,7 @@ class JsonError(PrintableError, ValueError):
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is no regular file: reading a pipe or a device may never end.
-
-    Raises:
-        FileError: If it is something else, or cannot be looked at.
-    """
+    """Raise a FileError for what is no regular file: reading a pipe or a device may never end."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
@@ -58,11 +50,7 @@ def check_regular(path: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a regular file.
-
-    Raises:
-        FileError: If it cannot be read.
-    """
+    """The content of a regular file; a FileError if it cannot be read."""
     check_regular(path)
     try:
         return path.read_bytes()
@@ -104,11 +92,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401
 
 
 def parse_json(text: str, **options: Any) -> Any:  # noqa: ANN401
-    """The value of a JSON text.
-
-    Args:
-        text: The text.
-        options: Passed on to ``json.loads``.
+    """The value of a JSON text; ``options`` are passed on to ``json.loads``.
 
     Raises:
         JsonError: If it is none, is nested too deeply or has a number of too many digits.

@@ -30,13 +30,8 @@ def printable(text: object, limit: int | None = None) -> str:
     Every message, table, test id and figure shows text from outside through this function. Line
     breaks, tabs and wide spaces become a space. Control characters, bidirectional controls,
     zero-width characters, halves of surrogate pairs and noncharacters appear as escapes, such as
-    ``\x1b``. Letters, accents, CJK, right-to-left scripts and emoji stay as they are. The result
-    is safe to pass in again: it comes back unchanged.
-
-    Args:
-        text: The text; another object is shown as ``str()`` shows it.
-        limit: The largest number of characters in the result; a longer text ends in an ellipsis.
-            None for no limit.
+    ``\x1b``. Letters, accents, CJK, right-to-left scripts and emoji stay as they are. The result is
+    safe to pass in again: it comes back unchanged. One longer than ``limit`` ends in an ellipsis.
     """
     shown = text if isinstance(text, str) else str(text)
     if not shown.isprintable():
@@ -57,11 +52,8 @@ def without_commands(text: str, line: str = "") -> str:
     r"""Return ``text`` with no command for GitHub Actions in it.
 
     Its runner obeys a line of a log that begins with ``::``, and ``##[`` anywhere in a line. The
-    last character of each appears as an escape, such as ``\x3a``.
-
-    Args:
-        text: Some text, of one or more lines.
-        line: What stands before it on its first line, and went through this function.
+    last character of each appears as an escape, such as ``\x3a``. ``line`` stands before the text
+    on its first line, and went through this function.
     """
     shown = _COMMAND.sub(lambda found: f"{found[0][:-1]}\\x{ord(found[0][-1]):02x}", line + text)
     return shown[len(line) :]

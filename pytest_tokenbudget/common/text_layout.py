@@ -95,11 +95,7 @@ def decimal(number: float) -> str:
 
 
 def no_token(missing: int) -> str:
-    """What a run that generated nothing says of its tokens.
-
-    Args:
-        missing: Problems, or conversations, that are not complete.
-    """
+    """What a run that generated nothing says of its tokens, with problems that are not complete."""
     if missing:
         return "no token: what is shown was stored before, the rest is missing"
     return "no token: all were stored"

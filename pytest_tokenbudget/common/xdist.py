@@ -70,11 +70,8 @@ def auto_num_workers(gpus_each: int = 1, device: str = "auto") -> int | None:
     """One worker for each engine that the visible GPUs have room for.
 
     None, which is pytest-xdist's own choice, on the CPU, where no GPU is visible, and where
-    pytest-xdist's variable names a number.
-
-    Args:
-        gpus_each: GPUs that one engine takes; 0 where it takes none and one worker can drive it.
-        device: The device that was asked for.
+    pytest-xdist's variable names a number. One engine takes ``gpus_each``; 0 where it takes none
+    and one worker can drive it.
 
     Raises:
         pytest.UsageError: If there are GPUs, but too few for one engine.
@@ -115,14 +112,11 @@ def enough_groups(gpus: list[str], each: int) -> list[list[str]]:
 
 
 def claim_gpus(run: str, count: int = 1) -> str | None:
-    """Take GPUs for this worker and hide the others from CUDA.
+    """Take ``count`` GPUs for this worker and hide the others from CUDA.
 
     Replacement workers get new names, so names say nothing about which GPU is free: each GPU has
-    lock files, and a worker holds one until it ends.
-
-    Args:
-        run: Identifier of the session, so that sessions beside each other do not wait.
-        count: How many it needs.
+    lock files, and a worker holds one until it ends. Sessions beside each other, with another
+    ``run``, do not wait.
 
     Returns:
         The GPUs as they were listed among the visible ones, with commas, or None where there are

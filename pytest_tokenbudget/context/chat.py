@@ -19,11 +19,8 @@ THINK_END = "</think>"
 class MessageSpan(NamedTuple):
     """Where a message's content stands in the text of a prompt.
 
-    Attributes:
-        start: First character.
-        end: Behind the last character.
-        skipped: How many characters of the content the template has left out before ``start``;
-            None where what it wrote is not a part of the content.
+    ``skipped`` is how many characters of the content the template has left out before ``start``;
+    None where what it wrote is not a part of the content.
     """
 
     start: int
@@ -35,18 +32,15 @@ class MessageSpan(NamedTuple):
 _MARK = re.compile("\ue000([0-9]+)\ue001")
 
 
-def mark(index: int) -> str:
+def content_mark(index: int) -> str:
     """What stands for the content of message ``index`` while a template is looked at."""
     return f"\ue000{index}\ue001"
 
 
-def places(text: str, skeleton: str, contents: Sequence[str]) -> dict[int, MessageSpan]:
+def message_spans(text: str, skeleton: str, contents: Sequence[str]) -> dict[int, MessageSpan]:
     """Find each message's content in a rendered prompt.
 
-    Args:
-        text: The prompt.
-        skeleton: The same prompt with `mark` in place of every content.
-        contents: What the messages say.
+    ``skeleton`` is the same prompt with `content_mark` in place of every content.
 
     Returns:
         Place by index of the message, without those that the template does not write; empty where
@@ -92,13 +86,7 @@ def _forms(content: str) -> Iterator[str]:
 
 
 def token_range(offsets: Sequence[int], start: int, end: int) -> Range:
-    """The tokens that hold any part of some characters.
-
-    Args:
-        offsets: For each token, how many characters stand after it.
-        start: First character.
-        end: Behind the last character.
-    """
+    """The tokens that hold any part of the characters from ``start`` to below ``end``."""
     if end <= start:
         first = bisect_left(offsets, start) + 1 if start else 0
         return first, first
@@ -111,14 +99,9 @@ def token_range(offsets: Sequence[int], start: int, end: int) -> Range:
 def dropped_ranges(
     original: tuple[int, ...], kept: tuple[int, ...], anchors: Iterable[Range]
 ) -> tuple[Range, ...]:
-    """Which ids of a prompt another one lacks.
+    """Which ids of a prompt another one, made of its parts in the same order, lacks.
 
-    What remains of ``original`` without the ranges comes in the same order in ``kept``.
-
-    Args:
-        original: Ids of the whole prompt.
-        kept: Ids of the one that was made of its parts.
-        anchors: Ranges of ``original`` that should be found in ``kept`` as they are, in order.
+    ``anchors`` are ranges of ``original`` that should be found in ``kept`` as they are, in order.
     """
     ranges: list[Range] = []
     left = right = 0
@@ -154,13 +137,7 @@ def _find(
 
 
 def _gap(original: tuple[int, ...], start: int, between: tuple[int, ...]) -> list[Range]:
-    """A stretch of a prompt without what its ends share with what is there now.
-
-    Args:
-        original: The stretch.
-        start: Where it begins.
-        between: What is there now.
-    """
+    """A stretch of a prompt from ``start`` on, without what its ends share with ``between``."""
     left, end, stop = 0, len(original), len(between)
     while left < min(end, stop) and original[left] == between[left]:
         left += 1
@@ -196,17 +173,13 @@ Key = tuple[tuple[tuple[str, str], ...], ...]
 
 
 class Rendered(Protocol):
-    """A rendered prompt, as engines have it."""
+    """A rendered prompt, as engines have it: ids with special tokens, and their text."""
 
     @property
-    def ids(self) -> tuple[int, ...]:
-        """Token ids, special tokens included."""
-        ...
+    def ids(self) -> tuple[int, ...]: ...
 
     @property
-    def text(self) -> str:
-        """The text that they were encoded from."""
-        ...
+    def text(self) -> str: ...
 
 
 Render = Callable[[Sequence[Message]], Rendered]
@@ -225,11 +198,7 @@ class Layout(NamedTuple):
     offsets: tuple[int, ...]
 
     def tokens(self, message: int, start: int, end: int) -> Range | None:
-        """The tokens that hold any part of some characters of a message's content.
-
-        Returns:
-            A range of the prompt's tokens; None where it cannot be told.
-        """
+        """The tokens that hold any of some characters of a message; None if it cannot be told."""
         place = self.places.get(message)
         if place is None or place.skipped is None:
             return None
@@ -268,7 +237,6 @@ class Chat:
         return self._remembered(_key(messages))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids."""
         if len(ids) != 1:
             return self._decode_ids(ids)
         text = self._single.get(ids[0])
@@ -285,12 +253,12 @@ class Chat:
         text, offsets = text_and_offsets(self.decode, prompt.ids)
         messages = [dict(items) for items in key]
         skeleton = self._skeletons(
-            _key([{**message, "content": mark(i)} for i, message in enumerate(messages)])
+            _key([{**message, "content": content_mark(i)} for i, message in enumerate(messages)])
         )
         # A tokenizer that does not keep its text does the same to the skeleton's.
         written = skeleton.text if text == prompt.text else self.decode(skeleton.ids)
         contents = [message["content"] for message in messages]
-        return Layout(places(text, written, contents), offsets)
+        return Layout(message_spans(text, written, contents), offsets)
 
     def _render_key(self, key: Key) -> Rendered:
         return self._render_messages([dict(items) for items in key])

@@ -26,14 +26,9 @@ def words(text: str) -> list[str]:
 # Every limit of a conversation asks the same, and making an index takes a millisecond.
 @lru_cache(maxsize=256)
 def relevance(texts: tuple[str, ...], query: str) -> tuple[float, ...]:
-    """BM25 score of each text, higher for those that share rare words with the query.
+    """BM25 score of each text for a query, which needs no model; 0 where they share no word.
 
-    Args:
-        texts: Among which words are rare or common.
-        query: What is looked for.
-
-    Returns:
-        A score for each text, 0 where it shares no word with the query.
+    It is higher for texts that share words with the query that are rare among the texts.
     """
     found = [words(text) for text in texts]
     filled = [i for i, each in enumerate(found) if each]
@@ -56,13 +51,7 @@ PASSAGE = 800
 
 
 class Piece(NamedTuple):
-    """A part of what a message says.
-
-    Attributes:
-        message: Index of the message.
-        start: First character of its content.
-        end: Behind the last character.
-    """
+    """A part of what a message says: characters of its content from ``start`` to below ``end``."""
 
     message: int
     start: int
@@ -136,19 +125,10 @@ class Conversation:
         system: str = "",
         layout: str = "{document}\n\n{question}",
     ) -> Conversation:
-        """A long text with a question about it, as one user message.
+        """A long text with a question about it, as one user message; see
+        `ContextWindow.of_document`.
 
         The passages of the document take the place of turns: paragraphs, long ones divided.
-
-        Args:
-            document: The text.
-            question: What is asked about it.
-            chat: The model's renderer.
-            system: What the system message says; none where it is empty.
-            layout: Where ``{document}``, exactly once, and ``{question}`` stand in the message.
-
-        Raises:
-            ContextError: If the layout does not name both.
         """
         for name, value in (("document", document), ("question", question)):
             if not isinstance(value, str):
@@ -188,7 +168,6 @@ class Conversation:
         return relevance(tuple(self.text(unit) for unit in self.units), self.query)
 
     def piece(self, index: int) -> Piece:
-        """A whole message."""
         return Piece(index, 0, len(self.messages[index]["content"]))
 
     def text(self, unit: Unit) -> str:

@@ -54,19 +54,15 @@ class Strategy(Protocol):
     """A way to make a conversation fit."""
 
     @property
-    def name(self) -> str:
-        """As it is shown and chosen."""
-        ...
+    def name(self) -> str: ...
 
     def window(
         self, conversation: Conversation, limit: int, context: int | None = None
     ) -> ContextWindow:
         """What is left of a conversation.
 
-        Args:
-            conversation: Messages, or a document with a question.
-            limit: Tokens that the prompt may have; 0 means no truncation.
-            context: Tokens that prompt and output may have together, if it is known.
+        ``limit`` tokens are allowed in the prompt, 0 means no truncation; ``context`` tokens in
+        prompt and output together, if that is known.
 
         Raises:
             ContextError: If the limit is too small for what must stay, or no room is left for a
@@ -85,12 +81,11 @@ class TokenStrategy(Strategy, Protocol):
 
 @dataclass(frozen=True)
 class Dropped:
-    """What a window has not of the whole prompt.
+    """What a window lacks of the whole prompt.
 
     Attributes:
         ranges: Ranges of the whole prompt's tokens.
-        messages: Indexes of messages of which nothing is left.
-        shortened: Indexes of messages of which a part is left.
+        messages: Indexes of messages of which nothing is left; ``shortened``, of which a part is.
     """
 
     ranges: tuple[Range, ...] = ()
@@ -108,7 +103,6 @@ class ContextWindow:
     """A prompt that fits, and what it cost.
 
     Attributes:
-        strategy: Name of the strategy.
         limit: Tokens that the prompt may have; 0 means no truncation.
         context: Tokens that prompt and output may have together; None where it is not known.
         original_length: Tokens of the whole prompt.
@@ -116,7 +110,6 @@ class ContextWindow:
         text: Its text; None where only ids were given.
         messages: Messages that it was rendered from; empty where ids were cut, which no messages
             would render to.
-        dropped: What is gone.
         bos_whole: Whether it begins with the id that begins a sequence; None where the whole
             prompt did not.
         system_whole: Whether the system prompt is all there; None where there was none, or its
@@ -151,17 +144,17 @@ class ContextWindow:
 
     @property
     def encoded_len(self) -> int:
-        """Tokens of the whole prompt before truncation: another name of ``original_length``."""
+        """Another name of ``original_length``."""
         return self.original_length
 
     @property
     def base_context_len(self) -> int:
-        """Tokens of the prompt as it is posed: the length of ``ids``."""
+        """The length of ``ids``."""
         return len(self.ids)
 
     @property
     def effective_context_tokens(self) -> tuple[int, ...]:
-        """Token ids of the prompt as it is posed: another name of ``ids``."""
+        """Another name of ``ids``."""
         return self.ids
 
     @property
@@ -181,7 +174,6 @@ class ContextWindow:
 
     @property
     def truncated(self) -> bool:
-        """Whether anything is gone."""
         return bool(self.dropped.ranges or self.dropped.messages or self.dropped.shortened)
 
     @classmethod
@@ -235,14 +227,7 @@ class ContextWindow:
         strategy: Strategy,
         context: int | None = None,
     ) -> ContextWindow:
-        """A window over chat messages.
-
-        Args:
-            messages: Chat messages with ``role`` and ``content``.
-            chat: The model's renderer.
-            limit: Tokens that the prompt may have; 0 means no truncation.
-            strategy: What stays.
-            context: Tokens that prompt and output may have together, if it is known.
+        """A window over chat messages with ``role`` and ``content``; see :meth:`of_ids`.
 
         Raises:
             ContextError: If the limit is too small for what the strategy must keep, or no room
@@ -264,7 +249,7 @@ class ContextWindow:
         system: str = "",
         layout: str = "{document}\n\n{question}",
     ) -> ContextWindow:
-        """A window over a long text with a question about it.
+        """A window over a long text with a question about it; see :meth:`of_ids`.
 
         Strategies that keep whole turns of a conversation keep whole passages of a document.
 
@@ -290,7 +275,6 @@ class ContextWindow:
 
 
 def chosen_ids(ids: tuple[int, ...], kept: Iterable[Range]) -> tuple[int, ...]:
-    """The ids in some ranges."""
     return tuple(token_id for start, end in kept for token_id in ids[start:end])
 
 

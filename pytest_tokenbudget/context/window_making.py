@@ -94,14 +94,7 @@ def window_of_pieces(
 ) -> ContextWindow:
     """A window that has some parts of the messages, rendered anew.
 
-    Args:
-        conversation: All messages.
-        strategy: Name of the strategy.
-        limit: Tokens that the prompt may have.
-        context: Tokens that prompt and output may have together, if it is known.
-        pieces: What stays.
-        posed: What is rendered, where that is more than the pieces.
-        summary: What is more in it.
+    ``posed`` is rendered where that is more than the pieces, with the ``summary``.
     """
     whole = conversation.whole
     spans = joined(pieces)

@@ -30,12 +30,7 @@ ENDS_SHARE = 0.5
 
 
 class Newest(NamedTuple):
-    """The newest part of a conversation.
-
-    Attributes:
-        pieces: What stays.
-        left_out: How many turns went.
-    """
+    """The newest part of a conversation, and how many turns were left out."""
 
     pieces: list[Piece]
     left_out: int
@@ -256,13 +251,9 @@ class Importance:
 def newest_that_fit(
     conversation: Conversation, limit: int, strategy: str, *, first: int = 0
 ) -> Newest:
-    """The system prompt, the first turns and as many of the newest turns as fit.
+    """The system prompt, the ``first`` turns and as many of the newest turns as fit.
 
-    Args:
-        conversation: Whose whole prompt does not fit.
-        limit: Tokens that the prompt may have.
-        strategy: Name of the strategy, for the error.
-        first: How many turns at the beginning stay.
+    ``strategy`` is named in the error.
 
     Raises:
         ContextError: If what must stay does not fit.
@@ -293,11 +284,7 @@ def count(conversation: Conversation, pieces: Sequence[Piece]) -> int:
 
 
 def check_share(strategy: str, share: float) -> None:
-    """Make sure that a share is one.
-
-    Raises:
-        ContextError: If it is not between 0 and 1.
-    """
+    """Raise a ContextError if a share is not between 0 and 1."""
     if isinstance(share, bool) or not isinstance(share, int | float):
         raise ContextError(f"strategy {strategy}: share must be a number, not {described(share)}")
     if not (math.isfinite(share) and 0 <= share <= 1):

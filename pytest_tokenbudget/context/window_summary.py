@@ -29,11 +29,9 @@ SHARE = 0.25
 
 
 class SummaryRequest(NamedTuple):
-    """What is to be summarised.
+    """Messages, or parts of them, that are to be summarised because they do not fit.
 
-    Attributes:
-        messages: The messages, or the parts of them, that do not fit.
-        tokens: How long the summary may be, in the model's tokens; a longer one is cut.
+    ``tokens`` is how long the summary may be; a longer one is cut.
     """
 
     messages: tuple[Message, ...]
@@ -71,10 +69,6 @@ class Summary:
 
     def request(self, conversation: Conversation, limit: int) -> SummaryRequest | None:
         """What the strategy would ask for, so that all summaries can be written in one go.
-
-        Args:
-            conversation: Messages, or a document with a question.
-            limit: Tokens that the prompt may have; 0 means no truncation.
 
         Returns:
             None where no summary is needed, or not one token of it fits.

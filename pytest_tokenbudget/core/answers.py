@@ -75,10 +75,8 @@ def labels(problem: Problem) -> tuple[str, ...]:
 class AnswersByBudget(NamedTuple):
     """Answers of a study at every budget.
 
-    Attributes:
-        largest: The budget that a gate without one means.
-        by_mode: By mode, a function from a budget to the answers there. The first one is judged
-            if a gate names no mode.
+    ``largest`` is the budget that a gate without one means. ``by_mode`` has for each mode a
+    function from a budget to the answers there; the first is judged if a gate names no mode.
     """
 
     largest: int

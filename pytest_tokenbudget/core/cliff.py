@@ -61,16 +61,13 @@ class BudgetStep:
     """From one budget to the next.
 
     Attributes:
-        low: The smaller budget.
-        high: The larger one.
-        gain: Accuracy at ``high`` less that at ``low``, with a bootstrap interval by problem.
-        per_token: The same divided by the tokens between them.
-        gained: Problems that do better at ``high``.
-        lost: Problems that do worse.
+        gain: Accuracy at ``high`` less that at ``low``, with a bootstrap interval by problem;
+            ``per_token`` is the same divided by the tokens between them.
+        gained: Problems that do better at ``high``; ``lost`` are those that do worse.
         p: Exact two-sided test of any difference, paired by problem: McNemar's with one sample a
             problem; with several its generalisation, random signs by problem.
-        p_holm: The same, adjusted by Holm over all steps.
-        significant: Whether ``p_holm`` is at most the error level.
+        p_holm: The same, adjusted by Holm over all steps; ``significant`` where it is at most the
+            error level.
         excess_per_token: Its gain a token less that of all other steps together; None where it is
             the only one.
         p_steeper: One-sided test that this is above 0, adjusted by Holm over all steps.
@@ -92,7 +89,6 @@ class BudgetStep:
 
     @property
     def width(self) -> int:
-        """Tokens between the two budgets."""
         return self.high - self.low
 
 
@@ -102,7 +98,6 @@ class Cliff:
 
     Attributes:
         status: Whether it is shown to be a cliff, by the rule at the top of this module.
-        steps: From each budget to the next.
         steepest: The step with the largest gain a token (the first of equals); None without steps.
         place: From where to where the truly steepest window may lie, with ``confidence``.
         problems: Problems that were scored.
@@ -124,7 +119,6 @@ class Cliff:
 
     @property
     def budgets(self) -> tuple[int, ...]:
-        """The budgets, rising."""
         return tuple(s.low for s in self.steps[:1]) + tuple(s.high for s in self.steps)
 
     def at(self, budget: int) -> BudgetStep | None:

@@ -60,19 +60,13 @@ class ContextPlan:
 
 
 class Cell(NamedTuple):
-    """One way to pose conversations.
-
-    Attributes:
-        strategy: Name of the truncation strategy; empty for the whole conversation.
-        limit: The limit as it is written.
-    """
+    """A way to pose conversations: a strategy, empty for the whole one, and a limit as written."""
 
     strategy: str
     limit: str
 
     @property
     def context_limit(self) -> ContextLimit:
-        """The limit."""
         return ContextLimit.read(self.limit)
 
 
@@ -92,8 +86,7 @@ class WindowFacts:
 
     Attributes:
         key: Key of the trace that answers it; empty where there is no window.
-        tokens: Tokens of the prompt as it is posed.
-        original: Tokens of the whole prompt.
+        tokens: Tokens of the prompt as it is posed; ``original``, of the whole prompt.
         lost: Tokens of the whole prompt that are gone.
         messages_lost: Messages of which nothing is left.
         needed_whole: Whether all that the answer needs is there, be it in the summary; None where
@@ -136,15 +129,11 @@ def window_facts(
     opens: bool,
     answer: str = "",
 ) -> WindowFacts:
-    """What is kept of a window.
+    """What is kept of a window over a conversation.
 
-    Args:
-        window: The window.
-        conversation: What it was made of.
-        needed: Indexes of messages that the answer needs.
-        key: Key of the trace that answers it.
-        opens: Whether the prompt opens a thinking block.
-        answer: Words that stand for what is needed where a summary has them; none if empty.
+    ``needed`` are indexes of messages that the answer needs; ``answer`` are words that stand for
+    what is needed where a summary has them, none if empty. ``key`` is that of the trace that
+    answers it.
     """
     return WindowFacts(
         key=key,

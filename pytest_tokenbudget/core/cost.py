@@ -23,13 +23,10 @@ from pytest_tokenbudget.stats.tokens import by_sample, tokens_per_correct
 
 @dataclass(frozen=True)
 class Cost:
-    """What answers at one budget cost.
+    """What answers at one budget cost; those that ended in an error are none.
 
-    Attributes:
-        answers: Answers behind it; those that ended in an error are none.
-        all: All of them together.
-        each: One answer, right or not, with its interval by problem.
-        correct: All money over the right answers, with its interval; None where none is right.
+    ``all`` is all of them together, ``each`` one answer, right or not, and ``correct`` all money
+    over the right answers, None where none is right; with intervals by problem.
     """
 
     answers: int
@@ -43,11 +40,8 @@ def answer_costs(
 ) -> Floats:
     """What each answer costs; arrays of any one shape.
 
-    Args:
-        price: The price.
-        prompt: Tokens of its prompt.
-        output: Tokens that were written, those of thinking among them; NaN for none.
-        reasoning: Tokens of thinking among them.
+    ``output`` has the tokens that were written, those of thinking (``reasoning``) among them; NaN
+    for none.
     """
     asked, written = np.asarray(prompt, np.float64), np.asarray(output, np.float64)
     thought = np.asarray(reasoning, np.float64)
@@ -102,11 +96,8 @@ class Saving:
     """What one limit saves a request against a larger one, on the same problems.
 
     Attributes:
-        limit: The limit.
-        against: The larger one.
         answers: Answers behind it.
-        spent: Output tokens of a request at the larger one.
-        tokens: Output tokens that are saved.
+        spent: Output tokens of a request at the larger one; ``tokens`` are those that are saved.
         money: Money; None without a price.
         seconds: Time of the answer; None where it is not known.
         machine_seconds: Time of the machine, which does several at once; None where it is not
@@ -130,11 +121,8 @@ class Saving:
 def saved(more: ArrayLike, less: ArrayLike, confidence: float = 0.95) -> Estimate | None:
     """Mean of what is saved, never less than nothing; None where nothing is known.
 
-    Args:
-        more: What each answer takes at the larger limit, one a problem or problems x samples; NaN
-            where that is not known.
-        less: The same at the smaller one.
-        confidence: Two-sided confidence.
+    ``more`` and ``less`` are what each answer takes at the larger and the smaller limit, one a
+    problem or problems x samples; NaN where that is not known.
     """
     apart = by_sample(np.asarray(more, np.float64) - np.asarray(less, np.float64))
     if not np.isfinite(apart).any():

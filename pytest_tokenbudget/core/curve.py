@@ -18,20 +18,17 @@ class Point:
     """What generation under one budget amounts to.
 
     A cut that failed (outcome ``error``) is missing data: it is out of every rate and mean, and
-    counts in ``outcomes`` and in the best and worst case only.
+    counts in ``problems``, ``samples``, ``outcomes`` and in the best and worst case only.
 
     Attributes:
-        budget: Output tokens allowed.
-        problems: Problems posed, failed ones included.
-        samples: Cuts over all problems, failed ones included.
+        problems: Problems posed; ``samples`` are the cuts over all of them.
         accuracy: Rate of right answers over all cuts, truncated ones included.
         completed: Rate of right answers over the cuts that were not truncated; None if all were.
         truncation: Rate of truncated cuts.
         best_case: Accuracy over all cuts if each truncated or failed one had become right.
         worst_case: Accuracy over all cuts if each of them had become wrong; an answer that was
             declared before the cut and is right stays right.
-        mean_tokens: Output tokens used.
-        max_tokens: The most that any cut used.
+        mean_tokens: Output tokens used; ``max_tokens`` is the most that any cut used.
         outcomes: How many cuts came to which outcome, all outcomes named.
     """
 
@@ -82,13 +79,9 @@ def build_curve(
 ) -> Curve:
     """The curve of one model on one task.
 
-    Args:
-        budgets: Budgets in rising order.
-        outcomes: Problems x samples x budgets, values of ``Outcome``.
-        truncated: Whether each cut is truncated; a truncated cut may be ``correct`` where the right
-            answer was declared before the cut.
-        tokens: Output tokens that each cut used.
-        confidence: Two-sided confidence of every interval.
+    Outcomes, truncated and tokens are problems x samples x budgets, these rising. A truncated cut
+    may be ``correct`` where the right answer was declared before the cut. ``confidence`` is
+    two-sided.
 
     Raises:
         ValueError: If shapes disagree, budgets do not rise, or an outcome is unknown.

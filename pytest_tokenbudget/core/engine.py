@@ -24,11 +24,7 @@ class EngineError(PrintableError):
 class Decoding:
     """How tokens are chosen; part of every trace's key.
 
-    Attributes:
-        temperature: 0 is greedy.
-        top_p: Share of probability kept, 1 keeps all.
-        seed: Seed of the sampling noise.
-        stop: Texts that end generation.
+    Temperature 0 is greedy; ``top_p`` 1 keeps all; ``stop`` are texts that end generation.
     """
 
     temperature: float = 0.0
@@ -87,7 +83,6 @@ class Request:
 
     Attributes:
         key: The trace's key in the store; results carry it back.
-        prompt_ids: Token ids of the prompt.
         cap: Output tokens allowed, those of ``prefix_ids`` included.
         sample: Number of the sample; with the seed and the prompt it keys the sampling noise.
         prefix_ids: Output ids that exist already and are to be continued.
@@ -114,10 +109,8 @@ class Generated:
     """What an engine made of a request.
 
     Attributes:
-        request: The request.
         output_ids: All output ids, those of the request's prefix included.
-        stop_reason: Decided from ids and cap, row by row.
-        engine_reason: The engine's own word.
+        stop_reason: Decided from ids and cap, row by row; ``engine_reason`` is the engine's word.
         seconds: Wall time from the start of its batch.
         error: What went wrong, where ``stop_reason`` is ``error``.
         text: Text of the ids where the engine gave text and no ids; None elsewhere.
@@ -147,12 +140,9 @@ class Watch(Protocol):
     def wrote(
         self, request: Request, ids: Sequence[int], texts: Sequence[str] | None = None
     ) -> None:
-        """Take what there is of an output.
+        """Take what there is of an output: all its ids, those of the request's prefix included.
 
-        Args:
-            request: What was asked for.
-            ids: All output ids so far, those of the request's prefix included.
-            texts: What each of them added to the text, from an engine without ``pieces``.
+        ``texts`` is what each of them added to the text, from an engine without ``pieces``.
         """
 
     def wrote_text(self, request: Request, text: str) -> None:
@@ -191,9 +181,7 @@ class Engine(Protocol):
     def render(self, messages: Sequence[Mapping[str, str]], thinking: bool | None = None) -> Prompt:
         """Render chat messages into a prompt that ends where the model begins to write.
 
-        Args:
-            messages: Chat messages with ``role`` and ``content``.
-            thinking: Whether the model shall think; None leaves it to the chat template.
+        ``thinking`` says whether the model shall think; None leaves it to the chat template.
         """
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -209,13 +197,11 @@ class Engine(Protocol):
     def rows(self, prompt: int, total: int) -> int:
         """How many sequences it likes to do at once, at least 1.
 
-        Args:
-            prompt: Tokens of the longest prompt.
-            total: Tokens of the longest prompt and its output together.
+        ``prompt`` has the tokens of the longest prompt, ``total`` those of prompt and output
+        together.
         """
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[Generated]:
         """Generate, and yield each result as it ends, in any order."""
 
-    def close(self) -> None:
-        """Free the model."""
+    def close(self) -> None: ...

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from pytest_tokenbudget.core.engine import Engine
+from pytest_tokenbudget.core.engine import Engine, Request
 from pytest_tokenbudget.core.forcing import WAIT, Branch, Ids, closing_texts, extended_prompt, force
 from pytest_tokenbudget.core.plan import Plan, text_key
-from pytest_tokenbudget.core.store import StoredPrompt, TraceStore, Want
+from pytest_tokenbudget.core.store import StoredPrompt, TraceStore
 from pytest_tokenbudget.core.trace import Trace
 from pytest_tokenbudget.tasks.problem import Problem
 
@@ -26,14 +26,7 @@ class ForcedAnswerKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Continuation:
-    """A trace that goes on from another one.
-
-    Attributes:
-        key: Its key in the store.
-        branch: Its prompt, and what of the other trace is in it.
-        cap: Its output tokens allowed.
-        problem_id: The problem that it belongs to.
-    """
+    """A trace that goes on from another one; ``cap`` output tokens are allowed."""
 
     key: str
     branch: Branch
@@ -41,8 +34,8 @@ class Continuation:
     problem_id: str
 
     @property
-    def want(self) -> Want:
-        return Want(self.key, self.branch.prompt_ids, 0, self.cap, problem_id=self.problem_id)
+    def want(self) -> Request:
+        return Request(self.key, self.branch.prompt_ids, self.cap, problem_id=self.problem_id)
 
 
 def text_ids(
@@ -50,12 +43,7 @@ def text_ids(
 ) -> dict[str, Ids]:
     """Token ids by text, from the store or, where they are new, from the engine.
 
-    Args:
-        store: Where they are kept, beside the prompts.
-        plan: Names the model.
-        wanted: The texts.
-        engine: Gives the engine; called only if something has to be encoded. With None, what is
-            not there is left out.
+    ``engine`` is called only if something has to be encoded; None leaves out what is not there.
     """
     keys = {text: text_key(text) for text in wanted}
     known = store.prompts(plan.model, list(keys.values()))
@@ -140,13 +128,7 @@ def wait_rounds(
 ) -> Iterator[dict[str, tuple[Trace, Continuation]]]:
     """Round after round of "Wait": the traces that are there, by problem id.
 
-    Args:
-        store: Holds them.
-        plan: The plan of the natural traces.
-        problems: The problems.
-        natural: The natural traces.
-        ids: Token ids by text.
-        gather: Sees to it that a round's traces are there before they are loaded.
+    ``gather`` ensures that a round's traces are there before they are loaded.
     """
     assert plan.forcing is not None
     before = {
@@ -175,13 +157,7 @@ def wait_rounds(
 def load_continuations(
     store: TraceStore, continuations: Mapping[str, Continuation], opens: bool
 ) -> dict[str, Trace]:
-    """The traces that are there, by key.
-
-    Args:
-        store: Holds them.
-        continuations: By key.
-        opens: Whether their prompts end inside a thinking block.
-    """
+    """The traces that are there, by key; ``opens`` says whether their prompts end in thinking."""
     prompts = {
         key: StoredPrompt(continuation.branch.prompt_ids, opens)
         for key, continuation in continuations.items()
@@ -196,5 +172,4 @@ def load_continuations(
 
 
 def with_problem(trace: Trace, problem_id: str) -> Trace:
-    """A trace under its problem's id."""
     return replace(trace, problem_id=problem_id)

@@ -29,12 +29,9 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ModeBudget:
-    """A budget that the allocation table gives a mode, as it is tried here.
+    """A budget that the allocation table gives a mode, or ``explicit``, as it is tried here.
 
-    Attributes:
-        mode: The mode, or ``explicit``.
-        tokens: The budget; None where it cannot be tried.
-        reason: How it came about, for people.
+    ``tokens`` is None where it cannot be tried; ``reason`` is how it came about, for people.
     """
 
     mode: str
@@ -76,12 +73,7 @@ class Forcing:
 
 @dataclass(frozen=True)
 class Branch:
-    """A prompt that goes on from a trace.
-
-    Attributes:
-        prompt_ids: The whole prompt.
-        kept: Output tokens of the trace that are in it.
-    """
+    """A prompt that goes on from a trace; ``kept`` output tokens of it are in the prompt."""
 
     prompt_ids: Ids
     kept: int
@@ -106,12 +98,7 @@ def ended_within(trace: Trace, budget: int, thinking: ThinkingFormat) -> int | N
     """Output tokens after which thinking had ended by itself, if that was within ``budget``.
 
     A trace that ended within the budget has ended its thinking, closed or not; one that never
-    thinks has ended it before it began.
-
-    Args:
-        trace: A natural trace that reaches to the budget.
-        budget: Thinking tokens allowed, 0 or more.
-        thinking: How the model marks its thinking.
+    thinks has ended it before it began. The natural trace must reach to the budget, which may be 0.
     """
     length = len(trace.output_ids)
     tags = trace.tags(thinking)
@@ -138,18 +125,14 @@ class ForcedTrace(Trace):
     """A natural trace up to a budget, what ended its thinking, and the answer that followed.
 
     It is as long as it was allowed to become: a larger budget cuts nothing off. What ended the
-    thinking was part of a prompt, so it is in the text and has no tokens.
-
-    Attributes:
-        kept: Output tokens of the natural trace.
-        inserted: What ended its thinking.
+    thinking (``inserted``) was part of a prompt, so it is in the text and has no tokens. ``kept``
+    are the output tokens of the natural trace.
     """
 
     kept: int = 0
     inserted: str = ""
 
     def covers(self, budget: int) -> bool:
-        """Whether this trace can be cut at ``budget``: at any."""
         return True
 
     @property
@@ -191,11 +174,8 @@ class ForcedTrace(Trace):
 def forced_trace(natural: Trace, answer: Trace, kept: int, inserted: str) -> ForcedTrace:
     """A natural trace and the answer that was forced from it, as one trace.
 
-    Args:
-        natural: The natural trace.
-        answer: The forced answer.
-        kept: Output tokens of the natural trace that were in its prompt.
-        inserted: The text that followed them there.
+    ``kept`` output tokens of the natural trace were in its prompt, and the text ``inserted``
+    followed.
     """
     start = natural.offsets[kept - 1] if kept else 0
     shift = start + len(inserted)
@@ -267,12 +247,7 @@ def force(
 ) -> Branch | None:
     """The prompt of the forced answer, None where the natural answer stands.
 
-    Args:
-        trace: The natural trace; it must reach to the budget.
-        budget: Thinking tokens allowed, 0 or more.
-        thinking: How the model marks its thinking.
-        closer: What ends it.
-        ids: Token ids of a text.
+    The trace must reach to the budget, which may be 0; ``ids`` gives the token ids of a text.
     """
     closing = closing_text(trace, budget, thinking, closer)
     if closing is None:
@@ -284,10 +259,7 @@ def force(
 def extended_prompt(trace: Trace, thinking: ThinkingFormat, wait: Sequence[int]) -> Branch | None:
     """The prompt that sends thinking on where it had ended; None where it has not.
 
-    Args:
-        trace: The trace.
-        thinking: How the model marks its thinking.
-        wait: Token ids of what is put in the place of the close tag.
+    ``wait`` are the token ids of what is put in the place of the close tag.
     """
     tags = trace.tags(thinking)
     blocks = parse_tags(tags, trace.text, thinking, trace.opened_by_prompt)

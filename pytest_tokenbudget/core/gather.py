@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Protocol
@@ -26,7 +27,7 @@ from pytest_tokenbudget.core.process_states import (
     Waiting,
     published,
 )
-from pytest_tokenbudget.core.store import EndedTrace, StoredPrompt, StoreError, TraceStore, Want
+from pytest_tokenbudget.core.store import EndedTrace, StoredPrompt, StoreError, TraceStore
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.texts.detokenizer import text_and_offsets
 
@@ -36,16 +37,9 @@ MOST_TOGETHER = 500
 class Committer:
     """Commits what it is given at once; what arrives during a commit goes into the next one.
 
-    Leaving the block waits until everything is committed.
-
-    Args:
-        store: Where traces are kept.
-        model: Hash of the model's identity.
-        fresh: Whether traces of earlier runs count as missing.
-        plan: Name of the plan whose progress is shown; empty if none is.
-
-    Raises:
-        StoreError: From every method and on leaving, if something could not be committed.
+    Leaving the block waits until everything is committed. Every method and leaving raise a
+    ``StoreError`` if something could not be committed. Traces of earlier runs count as missing
+    where ``fresh``; progress is shown for ``plan``, if it is not empty.
     """
 
     def __init__(self, store: TraceStore, model: str, fresh: bool, plan: str = "") -> None:
@@ -70,7 +64,6 @@ class Committer:
             self._check()
 
     def put(self, ended: EndedTrace) -> None:
-        """Have a trace committed."""
         self._check()
         self._queue.put(ended)
 
@@ -114,7 +107,7 @@ LOOK_SHARE = 0.02
 
 
 class TraceObserver(Watch, Protocol):
-    """Who is shown traces while they are being written."""
+    """Is shown traces while they are being written."""
 
     def begin(self, plan: Plan, engine: Engine, missing: int) -> None:
         """Be told what the next outputs are for, and how many traces are missing."""
@@ -131,11 +124,7 @@ def render(
 ) -> dict[str, StoredPrompt]:
     """Rendered prompts by problem id, from the store or, where they are new, from the engine.
 
-    Args:
-        store: Where rendered prompts are kept.
-        plan: Names the model and the mode.
-        problems: Their messages are rendered.
-        engine: Gives the engine; called only if something has to be rendered.
+    ``engine`` is called only if something has to be rendered.
     """
     store.join_plan(plan.name)  # before the engine is loaded, which takes a while
     renders = plan.renders(problems)
@@ -157,7 +146,7 @@ def render(
 def gather(
     store: TraceStore,
     plan: Plan,
-    wants: Sequence[Want],
+    wants: Sequence[Request],
     engine: Callable[[], Engine],
     *,
     lease: float = 60.0,
@@ -207,7 +196,7 @@ def gather(
                 if claimed:
                     waiting.ended()
                     requests = [
-                        _request(by_key[key], ids if engine().continues else ())
+                        replace(by_key[key], prefix_ids=ids if engine().continues else ())
                         for key, ids in claimed.items()
                     ]
                     _generate(
@@ -234,10 +223,8 @@ def gather(
 class MissingCount:
     """How many wanted traces are missing: counted here, and looked up in the store now and then.
 
-    Attributes:
-        fresh: Whether traces of earlier runs count as missing.
-        plan: Name of the plan whose progress is shown; empty if none is.
-        missing: How many are missing, as far as this process knows.
+    Where ``fresh``, traces of earlier runs count as missing. The progress of ``plan`` is shown, if
+    it is not empty.
     """
 
     def __init__(self, store: TraceStore, plan: str, fresh: bool) -> None:
@@ -246,7 +233,6 @@ class MissingCount:
         self._next = time.monotonic() + LOOK_SECONDS
 
     def ended(self, traces: int) -> None:
-        """Take what this process has generated and committed."""
         self.missing -= traces
         if self.missing <= 0 or time.monotonic() >= self._next:
             self.refresh()
@@ -263,27 +249,13 @@ class MissingCount:
         return cost
 
 
-def _request(want: Want, prefix: tuple[int, ...]) -> Request:
-    return Request(
-        key=want.key,
-        prompt_ids=want.prompt_ids,
-        cap=want.cap,
-        sample=want.sample,
-        prefix_ids=prefix,
-        messages=want.messages,
-        thinking=want.thinking,
-        problem_id=want.problem_id,
-        opens_thinking=want.opens_thinking,
-    )
-
-
 def _share(
     store: TraceStore,
     plan: Plan,
     engine: Engine,
     *,
     missing: int,
-    wants: Mapping[str, Want],
+    wants: Mapping[str, Request],
     workers: int,
 ) -> int:
     """A batch, or less where there are too few for all, so that nobody waits for the last one."""

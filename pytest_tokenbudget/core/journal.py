@@ -34,14 +34,9 @@ STATE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class PlanRow:
-    """A plan of this run and how far it is.
+    """A plan of this run, as it was put, and how far it is.
 
-    Attributes:
-        name: Distinguishes the plans of a run.
-        plan: As it was put.
-        to_generate: Traces that were missing when the run began.
-        missing: Traces that are missing now.
-        created: When it was put.
+    ``to_generate`` were missing when the run began, ``missing`` are now.
     """
 
     name: str
@@ -176,17 +171,16 @@ class Journal:
         return ". ".join(sentences)
 
     def close(self) -> None:
-        """Close the file; the store cannot be used afterwards."""
         self._db.close()
 
     # Runs
 
     def put_plan(self, name: str, plan: Mapping[str, object], missing: int) -> None:
-        """Say what this run is about; the first worker's word counts.
+        """Store what this run is about, for reports; the first worker's word counts.
 
         Args:
             name: Distinguishes the plans of a run.
-            plan: JSON-compatible; the controller reads it for its reports.
+            plan: JSON-compatible.
             missing: Traces that are still to be generated.
         """
         with self._transaction() as db:
@@ -248,12 +242,7 @@ class Journal:
             db.execute("UPDATE processes SET seen = ? WHERE owner = ?", (time.time(), self.owner))
 
     def put_state(self, name: str, state: object) -> None:
-        """Publish what this process is doing, for other processes of the run.
-
-        Args:
-            name: What it is about; a process has one state of each name.
-            state: JSON-compatible.
-        """
+        """Publish what this process is doing to others of the run: one state of each name."""
         with self._transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?)",

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pytest_tokenbudget.core.context_plan import Cell, ContextPlan
-from pytest_tokenbudget.core.engine import Decoding
+from pytest_tokenbudget.core.engine import Decoding, Request
 from pytest_tokenbudget.core.forcing import Forcing
-from pytest_tokenbudget.core.store import StoredPrompt, Want
+from pytest_tokenbudget.core.store import StoredPrompt
 from pytest_tokenbudget.core.trace import ThinkingFormat
 from pytest_tokenbudget.tasks.problem import Message, Problem
 
@@ -37,14 +37,7 @@ def text_key(text: str) -> str:
 
 
 def trace_key(model: str, prompt_ids: Sequence[int], decoding: Decoding, sample: int) -> str:
-    """Key of a trace: model identity, prompt ids, decoding, sample; never the cap.
-
-    Args:
-        model: Hash of the model's identity.
-        prompt_ids: Token ids of the rendered prompt.
-        decoding: How tokens are chosen.
-        sample: Number of the sample; greedy decoding has only one.
-    """
+    """Key of a trace: model identity, prompt ids, decoding, sample; never the cap."""
     return digest([model, list(prompt_ids), decoding.identity(), sample])
 
 
@@ -53,16 +46,12 @@ class Plan:
     """What one model has to generate for one task in one mode.
 
     Attributes:
-        alias: The model's name as shown.
         identity: What distinguishes the model (id and revision or file hashes, ...).
         model: Hash of the identity.
         where: What the model is and where it runs, for people.
-        task: The task as given.
         limit: How many problems, None for all.
-        samples: Samples a problem.
         thinking: What is asked of the chat template; None leaves it to the template.
         format: How the model marks its thinking, None if it has none.
-        decoding: How tokens are chosen.
         budgets: Budgets that the selected tests need, rising.
         left_out: Budgets that the model's context has no room for.
         margin: Non-inferiority margin of the saturation point.
@@ -127,19 +116,21 @@ class Plan:
         """Key of the first sample for a prompt."""
         return trace_key(self.model, prompt_ids, self.decoding, 0)
 
-    def wants(self, problems: Sequence[Problem], prompts: Mapping[str, StoredPrompt]) -> list[Want]:
+    def wants(
+        self, problems: Sequence[Problem], prompts: Mapping[str, StoredPrompt]
+    ) -> list[Request]:
         """All traces needed, longest prompt first so that batches are of like length."""
         posed = {problem.id: problem.messages for problem in problems}
         wants = [
-            Want(
+            Request(
                 key,
                 prompts[pid].ids,
-                sample,
                 self.cap,
-                posed[pid],
-                self.thinking,
-                pid,
-                prompts[pid].opens_thinking,
+                sample,
+                messages=posed[pid],
+                thinking=self.thinking,
+                problem_id=pid,
+                opens_thinking=prompts[pid].opens_thinking,
             )
             for key, (pid, sample) in self.names(problems, prompts).items()
         ]
@@ -154,7 +145,6 @@ class Plan:
         return digest([WINDOWS, *said, self.decoding.identity()])
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-compatible form, read back by :meth:`from_json`."""
         return asdict(self)
 
     @classmethod

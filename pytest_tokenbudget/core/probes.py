@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from pytest_tokenbudget.core.engine import Engine, EngineError
-
-Api = Literal["chat", "completions"]
 
 
 class NoAnswerError(EngineError):
@@ -24,14 +22,9 @@ class Ask:
     """One request of a probe.
 
     Attributes:
-        max_tokens: Output tokens allowed.
-        messages: Chat messages; empty where ``prompt_ids`` are given.
-        prompt_ids: Token ids of a rendered prompt; empty where messages are given.
+        messages: Chat messages; empty where ``prompt_ids``, those of a rendered prompt, are given.
         n: How many outputs of the one prompt.
-        temperature: 0 is greedy.
-        top_p: Share of probability kept, 1 keeps all.
         seed: Seed of the sampling noise; None sends none.
-        stop: Texts that end generation.
         fields: Further fields of the request, as they are sent: top level of the body of a request
             to a server, sampling parameters in-process.
         template: Variables for the chat template (``chat_template_kwargs``); with messages only.
@@ -57,8 +50,8 @@ class ProbeOutput:
         ids: Output token ids, the end-of-sequence id included if the engine gives it; None where
             it gives none.
         content: Text of the answer as the engine calls it (``content`` or ``text``).
-        reasoning: Text that came apart as reasoning; None where nothing came apart.
         finish_reason: The engine's own word.
+        reasoning: Text that came apart as reasoning; None where nothing came apart.
         text: All that was written, with the reasoning put back between its tags.
         opened: Whether the prompt had opened a thinking block.
     """

@@ -32,14 +32,9 @@ def published(
     seconds: float = PUBLISH_SECONDS,
     also: Callable[[Journal], None] = lambda own: None,
 ) -> Iterator[None]:
-    """Publish what this process is doing while the block runs, from a thread.
+    """Publish what this process is doing while the block runs, every ``seconds`` from a thread.
 
-    Args:
-        journal: The store of the run.
-        name: Name of the state.
-        state: Gives the present state.
-        seconds: How often.
-        also: Called as often, with the thread's own connection.
+    ``also`` is called as often, with the thread's own connection.
     """
     stop = threading.Event()
 
@@ -65,11 +60,7 @@ def published(
 
 
 class Tally:
-    """Counts the output tokens of traces that are not finished; engines call it from any thread.
-
-    Args:
-        requests: What is being generated.
-    """
+    """Counts the output tokens of traces that are not finished; engines call it from any thread."""
 
     def __init__(self, requests: Iterable[Request]) -> None:
         self._tokens = {each.key: len(each.prefix_ids) for each in requests}
@@ -81,7 +72,6 @@ class Tally:
             self._tokens[request.key] = tokens
 
     def ended(self, request: Request) -> None:
-        """Forget a trace that is finished."""
         self._tokens.pop(request.key, None)
 
     def lengths(self) -> dict[str, tuple[int, int]]:
@@ -97,12 +87,7 @@ NOTE_SECONDS = 1.0
 
 
 class Waiting:
-    """Publishes for whom this process waits, and leaves a line about processes of other runs.
-
-    Args:
-        store: Where claims are found.
-        plan: Name of the plan whose traces are missing.
-    """
+    """Publishes for whom this process waits, and leaves a line about processes of other runs."""
 
     def __init__(self, store: TraceStore, plan: str) -> None:
         self._store, self._plan = store, plan
@@ -142,7 +127,6 @@ class Waiting:
                 )
 
     def ended(self) -> None:
-        """Take that this process waits no more."""
         if self._published:
             self._store.drop_state(WAITING)
         self._since, self._published = None, 0.0

@@ -51,13 +51,9 @@ class BudgetComparison:
     """One budget against the largest, by problem.
 
     Attributes:
-        budget: The smaller budget.
         problems: Problems that were scored at both.
-        difference: Its accuracy less that of the largest.
-        lower_bound: One-sided lower bound of the difference.
-        upper_bound: One-sided upper bound of the difference.
-        lost: Problems in which it does worse than the largest.
-        won: Problems in which it does better.
+        difference: Its accuracy less that of the largest, with one-sided bounds.
+        lost: Problems in which it does worse than the largest; ``won``, in which it does better.
         p_mcnemar: Exact two-sided McNemar test of lost against won, against no difference at all.
         holds: Whether the lower bound is above -margin: shown to be not worse. For budgets below
             the first that fails, outside of the sequence, this stands for itself only.
@@ -84,11 +80,10 @@ class Saturation:
         budget: The saturation point; None unless ``status`` is ``saturated``.
         status: ``not_reached`` where the next smaller budget is shown to be worse than the largest:
             then the curve may still be rising there.
-        largest: The budget that all others are compared with.
+        largest: The budget that all others are compared with, with its ``accuracy``.
         margin: Loss of accuracy that does not matter.
         confidence: One-sided confidence of every bound.
         problems: Problems that were scored at the largest budget.
-        accuracy: Accuracy at the largest budget.
         comparisons: Every smaller budget against the largest, in the order of testing (falling).
         needed: Problems at which the first comparison that failed would be resolved if discordance
             and difference stayed as observed (an even chance, not a promise); None where nothing

@@ -23,12 +23,8 @@ if TYPE_CHECKING:
 class JudgedCut:
     """A cut with what it amounts to.
 
-    Attributes:
-        problem: What was asked.
-        cut: The trace as it stands at a budget.
-        outcome: What it amounts to.
-        predicted: The answer that was found, None where there is none.
-        branch: Which rule of the extractor found it.
+    ``predicted`` is the answer that was found, None where there is none, and ``branch`` the rule of
+    the extractor that found it.
     """
 
     problem: Problem
@@ -54,13 +50,7 @@ def judge(task: Task, problem: Problem, cut: Cut) -> JudgedCut:
 def judge_by(
     judge_text: Callable[[str, bool], AnswerVerdict], problem: Problem, cut: Cut
 ) -> JudgedCut:
-    """Decide the outcome of a cut, whose answer a function judges.
-
-    Args:
-        judge_text: Takes the answer's text and whether it was cut.
-        problem: What was asked.
-        cut: The cut.
-    """
+    """Decide a cut's outcome; ``judge_text`` takes the answer's text and whether it was cut."""
     outcome, verdict = _decide(judge_text, cut)
     return JudgedCut(problem, cut, outcome, verdict.predicted, verdict.branch)
 
@@ -93,15 +83,7 @@ def scores(judged: tuple[JudgedCut, ...]) -> NDArray[np.float64]:
 def verdict_changes(
     task: Task, problem: Problem, trace: Trace, thinking: ThinkingFormat | None, reach: int
 ) -> Iterator[tuple[int, bool]]:
-    """Token counts at which a trace turns right, or wrong again, and which it is.
-
-    Args:
-        task: What judges.
-        problem: What was asked.
-        trace: What was written, not an error.
-        thinking: How the model marks its thinking; None where it has none.
-        reach: The largest token count.
-    """
+    """Token counts up to ``reach`` at which a trace turns right, or wrong again, and which."""
     correct = False
     for tokens in _turns(task, problem, trace, thinking, reach):
         now = judge(task, problem, trace.cut(tokens, thinking)).correct

@@ -9,14 +9,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from pytest_tokenbudget.core.engine import Request
 from pytest_tokenbudget.core.journal import Journal
 from pytest_tokenbudget.core.store_tables import TRACES, delete_rows, keep_damaged, unpack
-from pytest_tokenbudget.tasks.problem import Message
 
 
 class Process(NamedTuple):
@@ -121,31 +120,6 @@ FREE = "(c.key IS NULL OR c.deadline < :now OR c.deadline > :now + c.lease + 1)"
 WANTED = "(place INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, cap INTEGER NOT NULL)"
 
 
-@dataclass(frozen=True)
-class Want:
-    """A trace that is needed with at least ``cap`` output tokens allowed.
-
-    Attributes:
-        key: Its key.
-        prompt_ids: Token ids of the prompt.
-        sample: Number of the sample.
-        cap: Output tokens that must be allowed.
-        messages: What the prompt was rendered from; empty where it goes on from an output.
-        thinking: What was asked of the chat template.
-        problem_id: The problem that it belongs to.
-        opens_thinking: Whether the prompt ends inside a thinking block.
-    """
-
-    key: str
-    prompt_ids: tuple[int, ...]
-    sample: int
-    cap: int
-    messages: tuple[Message, ...] = ()
-    thinking: bool | None = None
-    problem_id: str = ""
-    opens_thinking: bool = False
-
-
 class ClaimedShare(NamedTuple):
     """What another process has claimed of what is wanted.
 
@@ -165,7 +139,7 @@ class ClaimedShare(NamedTuple):
 class Shares(Journal):
     """An open store: what is wanted of it, and the shares of it that processes have claimed."""
 
-    def want(self, wants: Sequence[Want]) -> None:
+    def want(self, wants: Sequence[Request]) -> None:
         """Say which traces the following calls are about; their order is the order of claims.
 
         Damaged ones among them are moved to the table ``damaged``, noted in ``damage``, and missing
@@ -256,12 +230,9 @@ class Shares(Journal):
     # Shares
 
     def claim(self, limit: int, lease: float, fresh: bool = False) -> dict[str, tuple[int, ...]]:
-        """Take a share of what is missing and nobody else is working on.
+        """Take at most ``limit`` of what is missing and nobody else is working on.
 
-        Args:
-            limit: How many at the most.
-            lease: Seconds until others may take the share over, unless renewed.
-            fresh: Whether traces of earlier runs count as missing.
+        Others may take the share over after ``lease`` seconds, unless it is renewed.
 
         Returns:
             For each claimed key, the output ids to continue from; empty where there are none.
@@ -359,5 +330,4 @@ class Shares(Journal):
 
 
 def trace_name(problem_id: str, sample: int) -> str:
-    """A trace in words."""
     return f"the trace of {problem_id}" + (f" (sample {sample})" if sample else "")

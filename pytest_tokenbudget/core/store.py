@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.core.engine import Generated, Request
 from pytest_tokenbudget.core.journal import PlanRow
-from pytest_tokenbudget.core.shares import STALE, Shares, Want, trace_name
+from pytest_tokenbudget.core.shares import STALE, Shares, trace_name
 from pytest_tokenbudget.core.store_file import StoreError
 from pytest_tokenbudget.core.store_tables import (
     PROMPTS,
@@ -39,20 +39,13 @@ __all__ = [
     "StoreError",
     "StoredPrompt",
     "TraceStore",
-    "Want",
     "pack",
     "unpack",
 ]
 
 
 class EndedTrace(NamedTuple):
-    """A trace that has ended, with its text.
-
-    Attributes:
-        result: The trace.
-        text: Its text.
-        offsets: For each output id, how many characters of the text stand after it.
-    """
+    """A trace that has ended, its text and, for each output id, the characters up to its end."""
 
     result: Generated
     text: str
@@ -62,9 +55,8 @@ class EndedTrace(NamedTuple):
 class TraceStore(Shares):
     """An open trace store: shares of the work, with the prompts and traces that runs have made.
 
-    Attributes:
-        fresh: Whether traces of earlier runs are left out of what is loaded, as a fresh start
-            demands. None is earlier before the run has said what it wants.
+    Where ``fresh``, traces of earlier runs are left out of what is loaded. None is earlier before
+    the run has said what it wants.
     """
 
     fresh: bool = False
@@ -103,18 +95,13 @@ class TraceStore(Shares):
     def commit_all(
         self, model: str, ended: Sequence[EndedTrace], fresh: bool = False, plan: str = ""
     ) -> None:
-        """Keep traces and give up the claims on them, in one transaction.
+        """Keep traces of a model and give up the claims on them, in one transaction.
 
         Where two processes generated the same one (a lease ran out), the first stays, unless the
         second reaches further. An error never takes the place of what was generated: it is noted
         beside a trace that could not be gone on from, which stays what it is up to its cap. A trace
-        that a fresh start supersedes is moved to the table ``replaced``.
-
-        Args:
-            model: Hash of the model's identity.
-            ended: The traces.
-            fresh: Whether traces of earlier runs count as missing.
-            plan: Name of the plan of this run that lacks fewer traces now; empty for none.
+        that a fresh start supersedes is moved to the table ``replaced``. ``plan``, if it is not
+        empty, names the plan of this run that lacks fewer traces now.
         """
         with self._transaction() as db:
             kept = sum(self._keep(db, model, one, fresh) for one in ended)
@@ -255,21 +242,13 @@ class TraceStore(Shares):
         return traces
 
     def holds(self, model: str) -> bool:
-        """Whether there is any trace of a model, complete or not.
-
-        Args:
-            model: The model's identity.
-        """
+        """Whether there is any trace of a model, complete or not."""
         with self._errors():
             found = self._db.execute("SELECT 1 FROM traces WHERE model = ? LIMIT 1", (model,))
             return found.fetchone() is not None
 
     def lengths(self, model: str, after: float) -> tuple[dict[str, tuple[int, int, bool]], float]:
-        """Lengths of traces that this run committed, to estimate those of others.
-
-        Args:
-            model: Hash of the model's identity.
-            after: Only traces that were committed after this time.
+        """Lengths of a model's traces that this run committed after a time, to estimate others.
 
         Returns:
             By key the output tokens that a trace began with, those that it has now, and whether it

@@ -92,12 +92,7 @@ CHECKSUM_ALL = tuple(
 
 
 def row_checksum(types: str | bytes, *values: Value) -> int:
-    """A 64-bit checksum of a row.
-
-    Args:
-        types: SQLite's types of the values.
-        values: The values; texts as bytes.
-    """
+    """A 64-bit checksum of a row, of SQLite's types and the values; texts as bytes."""
     parts = [types.encode() if isinstance(types, str) else types]
     for value in values:
         if isinstance(value, str):
@@ -233,7 +228,7 @@ def trace_of(
 
 
 def readable(types: str, *values: Value) -> bool:
-    """Whether a row can be a trace; SQLite calls it with what ``Kind.raw`` gives."""
+    """Whether a row can be a trace; SQLite calls it with what ``ChecksummedTable.raw`` gives."""
     try:
         trace_of(values)
     except ValueError:

@@ -96,8 +96,6 @@ class Study(StudyCache):
     Attributes:
         alias: The model's name as people wrote it.
         identity: What exactly the model is: id and revision or hashes, quantisation, dtype, engine.
-        task: The task with its way of scoring.
-        problems: The problems that were asked for, in order.
         traces: Traces by problem id and sample; may hold more than is asked for.
         samples: Samples a problem.
         thinking: How the model marks its thinking; None where it has none.
@@ -105,12 +103,11 @@ class Study(StudyCache):
         budgets: The budgets, in output tokens.
         margin: Loss of accuracy that saturation tolerates.
         left_out: Budgets that the model's context has no room for.
-        decoding: How tokens were chosen.
         reach: Output tokens that every trace can be cut at; at least the largest budget.
         kind: What it was made for.
         cliff_budgets: Budgets between which the cliff is looked for; empty means the default.
         price: What its tokens cost; None where nobody has said it.
-        others: A study of the same model and task with further samples, where there is one.
+        sample_study: A study of the same model and task with further samples, where there is one.
     """
 
     alias: str
@@ -150,7 +147,6 @@ class Study(StudyCache):
 
     @property
     def largest(self) -> int:
-        """The largest budget."""
         return self.budgets[-1]
 
     @cached_property
@@ -322,11 +318,7 @@ class Study(StudyCache):
         return float(self.accuracy_by_token()[1][tokens - 1])
 
     def accuracy_by_token(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Every token count from 1 to the reach, and the accuracy there.
-
-        Returns:
-            Token counts and accuracies; NaN where every trace ended in an error.
-        """
+        """Every token count from 1 to the reach, and the accuracy there; NaN if all are errors."""
         import numpy as np
 
         tokens, right = self.correct_by_token()
@@ -337,10 +329,8 @@ class Study(StudyCache):
     def correct_by_token(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Every token count from 1 to the reach, and which traces are right there.
 
-        Returns:
-            Token counts, and an array of traces x token counts; the traces are those of the
-            complete problems, in the order of :meth:`judged`. One that ended in an error is never
-            right.
+        The second is an array of traces x token counts; the traces are those of the complete
+        problems, in the order of :meth:`judged`. One that ended in an error is never right.
         """
         import numpy as np
 
@@ -409,14 +399,7 @@ class Study(StudyCache):
 
 
 def load_study(store: TraceStore, plan: Plan, task: Task, problems: Sequence[Problem]) -> Study:
-    """The study of a plan with the traces that are there, all or not.
-
-    Args:
-        store: Holds prompts and traces.
-        plan: What was planned.
-        task: Scores the answers.
-        problems: The problems of the plan.
-    """
+    """The study of a plan with the traces that are there; ``task`` scores the answers."""
     prompts = _prompts(store, plan, problems)
     traces = store.load(plan.names(problems, prompts), prompts, plan.cap)
     return Study(

@@ -58,11 +58,8 @@ class Trace:
     """What one model wrote for one problem and one sample.
 
     Attributes:
-        problem_id: The problem that was posed.
         sample: Number of the sample, from 0.
-        prompt_ids: Token ids of the rendered prompt.
         output_ids: Token ids that were generated, the end-of-sequence id included if it came.
-        stop_reason: Why it ended.
         cap: How many output tokens were allowed when it was generated.
         text: Decoded output without the final end-of-sequence token.
         offsets: For each output id, how many characters of ``text`` stand after it.
@@ -126,15 +123,10 @@ class Trace:
         return self.cap if self.capped else len(self.output_ids)
 
     def covers(self, budget: int) -> bool:
-        """Whether this trace can be cut at ``budget``."""
         return budget <= self.cap or not self.capped
 
     def cut(self, budget: int, thinking: ThinkingFormat | None = None) -> Cut:
         """The trace as it stands when generation stops at ``budget`` output tokens.
-
-        Args:
-            budget: Output tokens allowed, at least 1.
-            thinking: How the model marks its thinking; None where it has no thinking.
 
         Raises:
             ValueError: If the budget is below 1, or beyond what a capped trace can tell.
@@ -170,8 +162,6 @@ class Cut:
     """A trace as it stands at a budget.
 
     Attributes:
-        trace: The whole trace.
-        budget: Output tokens allowed.
         tokens_used: Output tokens within the budget; never padding. More than those of its text
             where an engine counted more than came as text.
         text: Text of those tokens.
@@ -188,7 +178,6 @@ class Cut:
 
     @cached_property
     def blocks(self) -> Blocks:
-        """The parts of the text."""
         trace = self.trace
         return parse_tags(trace.tags(self.format), self.text, self.format, trace.opened_by_prompt)
 
@@ -223,7 +212,6 @@ class Cut:
 
     @property
     def closed(self) -> bool:
-        """Whether thinking was closed."""
         return self.blocks.closed
 
     @property
@@ -264,7 +252,7 @@ class Cut:
 def split_thinking(
     trace: Trace, text: str, thinking: ThinkingFormat | None
 ) -> tuple[str, str, bool]:
-    """Part ``text``, the trace's own up to some place, into thinking and answer.
+    """Part ``text``, the trace's own up to some place.
 
     Returns:
         Thinking text, answer text, and whether the text ends inside an open block.

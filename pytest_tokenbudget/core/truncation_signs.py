@@ -25,15 +25,7 @@ class Sign(StrEnum):
 
 @dataclass(frozen=True)
 class SignCount:
-    """How often a sign was seen.
-
-    Attributes:
-        sign: The sign.
-        truncated: Answers that were cut and show it.
-        of_truncated: Answers that were cut.
-        complete: Answers that were not cut and show it all the same.
-        of_complete: Answers that were not cut.
-    """
+    """How often a sign was seen in answers that were cut, and in answers that were not."""
 
     sign: Sign
     truncated: int
@@ -120,12 +112,7 @@ def _json_end(text: str, place: int) -> int | None:
 
 
 def count_signs(found: Iterable[set[Sign]], truncated: Sequence[bool]) -> tuple[SignCount, ...]:
-    """How often each sign was seen, among what was cut and among what was not.
-
-    Args:
-        found: The signs of each answer.
-        truncated: Whether each was cut.
-    """
+    """How often each sign was seen, among what was cut and among what was not."""
     rows = list(zip(found, truncated, strict=True))
     cut = sum(1 for _, was in rows if was)
     return tuple(

@@ -77,10 +77,6 @@ def unknown_block(texts: Iterable[str], thinking: ThinkingFormat | None) -> tupl
     A tag whose name says thinking always counts. Any other tag counts unless it is HTML, an
     answer, a tool call, code or a control token.
 
-    Args:
-        texts: The outputs.
-        thinking: The model's thinking format; None if the model is not known to think.
-
     Returns:
         The most frequent such tag, and how many outputs begin with a tag of that name; None if no
         output does.

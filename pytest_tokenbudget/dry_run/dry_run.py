@@ -11,7 +11,6 @@ import pytest
 from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection.eval_fixtures import replaced, uses
 from pytest_tokenbudget.collection.selection import kinds_of, mode_of, model_under_test
-from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.engines.planning import (
     Kind,
     Need,
@@ -19,6 +18,7 @@ from pytest_tokenbudget.engines.planning import (
     SetupError,
     choose_device,
 )
+from pytest_tokenbudget.registry import SESSION
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.settings.option_flags import NamingTerminal
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_tokenbudget import registry
-from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.gates.table import SATURATION, Gate
 from pytest_tokenbudget.gates.targets import (
     GateTarget,
@@ -26,6 +25,7 @@ from pytest_tokenbudget.gates.verdicts import (
     judgement_at,
     settle,
 )
+from pytest_tokenbudget.registry import SESSION
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.answers import Answers, AnswersByBudget

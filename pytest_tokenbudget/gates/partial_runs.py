@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.common.package_files import suite
 from pytest_tokenbudget.gates.table import Gate
 from pytest_tokenbudget.gates.targets import GateTarget, judges
+from pytest_tokenbudget.registry import SESSION
 from pytest_tokenbudget.settings.option_flags import TAKEN, session_options
 
 # Folders with other people's code.

@@ -13,15 +13,9 @@ import pytest
 
 from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection.eval_fixtures import evals_named
-from pytest_tokenbudget.common.names import (
-    CONFIGURED,
-    HOOKS,
-    RECORDED,
-    SECTIONS,
-    SESSION,
-    STARTED,
-)
+from pytest_tokenbudget.common.names import CONFIGURED, HOOKS, RECORDED, SECTIONS, STARTED
 from pytest_tokenbudget.common.package_files import suite
+from pytest_tokenbudget.registry import SESSION
 from pytest_tokenbudget.settings.locations import has_settings, upwards
 from pytest_tokenbudget.settings.option_flags import session_options
 
@@ -96,11 +90,7 @@ def not_for_this_run(path: Path, config: pytest.Config) -> bool:
 
 
 class ControllerWatch:
-    """Activates the plugin on the controller of pytest-xdist, where nothing is collected.
-
-    Args:
-        config: pytest's configuration.
-    """
+    """Activates the plugin on the controller of pytest-xdist, where nothing is collected."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config

@@ -10,13 +10,14 @@ import pytest
 
 from pytest_tokenbudget import registry
 from pytest_tokenbudget.collection import eval_fixtures, selection
-from pytest_tokenbudget.common.names import HOOKS, SESSION
+from pytest_tokenbudget.common.names import HOOKS
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import wrapped
 from pytest_tokenbudget.dry_run import dry_run
 from pytest_tokenbudget.gates import plugin as gates_plugin
 from pytest_tokenbudget.pytest_session import preflight
 from pytest_tokenbudget.pytest_session.start import start
+from pytest_tokenbudget.registry import SESSION
 from pytest_tokenbudget.report import interrupts, reporter
 from pytest_tokenbudget.settings.option_flags import named_in_errors
 

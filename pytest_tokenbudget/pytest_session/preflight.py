@@ -24,12 +24,12 @@ from pytest_tokenbudget.collection.selection import (
     runs_no_test,
 )
 from pytest_tokenbudget.common import xdist
-from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.engines.planning import gpus_of
 from pytest_tokenbudget.gates.partial_runs import on_command_line
 from pytest_tokenbudget.gates.plugin import NAME as GATES
 from pytest_tokenbudget.gates.plugin import GatesPlugin, tolerates_errors
 from pytest_tokenbudget.models.choice import engine_of
+from pytest_tokenbudget.registry import SESSION
 from pytest_tokenbudget.report.outcomes import STOPPED_BY
 from pytest_tokenbudget.settings.config_file import ConfigError
 
@@ -46,9 +46,6 @@ def check_selected(session: pytest.Session) -> None:
     """Check what the selected tests need, in the process that has collected them.
 
     Workers of pytest-xdist check nothing: a usage error of theirs would be an internal error.
-
-    Raises:
-        pytest.UsageError: If something is missing.
     """
     config = session.config
     if hasattr(config, "workerinput") or _has_workers(config) or runs_no_test(config):
@@ -71,9 +68,6 @@ def check_named(config: pytest.Config) -> None:
 
     The controller does not know the tests that workers collect, so it checks where the command
     itself selects evals or names a model.
-
-    Raises:
-        pytest.UsageError: If something is missing.
     """
     if not _has_workers(config) or runs_no_test(config):
         return
@@ -85,11 +79,7 @@ def check_named(config: pytest.Config) -> None:
 
 
 def check_tokenizer(config: pytest.Config) -> None:
-    """Check the tokenizer of recorded texts, which collecting the tests already needs.
-
-    Raises:
-        pytest.UsageError: If neither the cache has it nor the hub can be reached.
-    """
+    """Check the tokenizer of recorded texts, which collecting the tests already needs."""
     from pytest_tokenbudget.models.resolution import ModelError, resolve_model
 
     session = config.stash[SESSION]
@@ -139,10 +129,7 @@ def _generates(item: pytest.Item) -> bool:
 def check_model(session: Session, spec: ModelSpec, generates: bool = True) -> None:
     """Check that what runs a model is there.
 
-    Args:
-        session: This process's state.
-        spec: The model.
-        generates: Whether it has to generate, for which prompts are tokenized.
+    ``generates`` says whether it has to generate, for which prompts are tokenized.
 
     Raises:
         pytest.UsageError: If it is not, and no stored traces make up for that.
@@ -163,11 +150,7 @@ def check_model(session: Session, spec: ModelSpec, generates: bool = True) -> No
 
 
 def _check_tokenizer_of(spec: ModelSpec) -> None:
-    """Check that prompts of a model behind servers can be tokenized.
-
-    Raises:
-        EngineError: If neither its servers do it nor a tokenizer is here.
-    """
+    """Raise an EngineError if neither a model's servers nor a tokenizer here tokenize prompts."""
     from pytest_tokenbudget.core.engine import EngineError
     from pytest_tokenbudget.engines.server.tokens import choose_tokens
 
@@ -180,12 +163,7 @@ def _check_tokenizer_of(spec: ModelSpec) -> None:
 
 
 def _check_engine(session: Session, spec: ModelSpec) -> None:
-    """Check what runs a model in this process.
-
-    Raises:
-        EngineError: If vLLM is missing, or neither the cache has the model nor the hub answers.
-        pytest.UsageError: If the GPUs are too few.
-    """
+    """Check what runs a model in this process: vLLM, the model's files, enough GPUs."""
     from pytest_tokenbudget.core.engine import EngineError
 
     if reason := _not_to_be_had(spec):
@@ -206,11 +184,7 @@ AGAIN = "run the same command again: it goes on with those only"
 
 
 def fail_if_incomplete(item: pytest.Item) -> None:
-    """Fail the running test where the engine failed on some of what the test stands on.
-
-    Raises:
-        pytest.fail.Exception: With how many traces are missing, and why.
-    """
+    """Fail the running test where the engine failed on some of what the test stands on."""
     __tracebackhide__ = True
     session = item.config.stash[SESSION]
     spec = model_of(item)
@@ -225,13 +199,7 @@ def fail_if_incomplete(item: pytest.Item) -> None:
 
 
 def sentence(alias: str, errors: tuple[Trace, ...], problems: int) -> str:
-    """What is missing, and why, for people.
-
-    Args:
-        alias: The model's name.
-        errors: Traces that ended in an error, at least one.
-        problems: How many problems were posed.
-    """
+    """What is missing of ``problems`` that were posed, and why, for people."""
     reasons = Counter(trace.error or "no reason given" for trace in errors)
     reason, times = reasons.most_common(1)[0]
     hit = len({trace.problem_id for trace in errors})

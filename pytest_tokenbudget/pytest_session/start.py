@@ -10,7 +10,7 @@ import pytest
 from pytest_tokenbudget import registry
 from pytest_tokenbudget.common import xdist
 from pytest_tokenbudget.common.extensions import ENGINES, SCORERS, TASKS
-from pytest_tokenbudget.common.names import SESSION
+from pytest_tokenbudget.registry import SESSION
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.settings.config_file import ConfigError
 from pytest_tokenbudget.settings.option_flags import given_to_others, named_in_errors

@@ -20,9 +20,10 @@ from pytest_tokenbudget.collection.selection import (
     model_under_test,
     runs_no_test,
 )
-from pytest_tokenbudget.common.names import RECORDED, RECORDS, SECTIONS, SESSION, STARTED
+from pytest_tokenbudget.common.names import RECORDED, RECORDS, SECTIONS, STARTED
 from pytest_tokenbudget.common.package_files import suite
 from pytest_tokenbudget.engines.planning import Kind, SetupError
+from pytest_tokenbudget.registry import SESSION
 from pytest_tokenbudget.report import outcomes
 from pytest_tokenbudget.report.interrupts import listen
 from pytest_tokenbudget.report.problems import ReportFaults

@@ -39,13 +39,8 @@ SHORT_RUNS = 8, 16
 class _Window:
     """Decodes a growing sequence of ids by its last few.
 
-    Args:
-        decode: Text of a sequence of ids.
-        ids: Ids that have come already.
-
-    Attributes:
-        start: How many characters stand before ``text``.
-        text: Text of the ids behind that, as it is decoded now; the next id may change it.
+    ``start`` characters stand before ``text``, which is the text of the ids behind that as it is
+    decoded now; the next id may change it.
     """
 
     def __init__(self, decode: Decode, ids: Sequence[int] = ()) -> None:
@@ -68,8 +63,7 @@ class _Window:
     def shorten(self, unsettled: int) -> None:
         """Forget the oldest ids, if there are many, and nothing of the text hangs on them.
 
-        Args:
-            unsettled: Characters at the end of the text that must be kept.
+        ``unsettled`` characters at the end of the text must be kept.
         """
         if len(self._ids) < self._limit:
             return
@@ -97,13 +91,7 @@ class _Window:
 
 
 class _Lagging:
-    """Settles text that has stood for some ids.
-
-    Args:
-        decode: Text of a sequence of ids.
-        ids: Ids that have come already.
-        tail: Their text that is not settled.
-    """
+    """Settles text that has stood for some ids; ``tail`` of the text of ``ids`` is not settled."""
 
     def __init__(self, decode: Decode, ids: Sequence[int] = (), tail: str = "") -> None:
         self._window = _Window(decode, ids)
@@ -112,7 +100,6 @@ class _Lagging:
 
     @property
     def tail(self) -> str:
-        """Text that is not settled yet."""
         window = self._window
         return window.text[self._settled - window.start :]
 
@@ -179,11 +166,7 @@ class Detokenizer:
             self._window = _Lagging(self._pieces)
 
     def next(self, token_id: int) -> str | None:
-        """Take the next id.
-
-        Returns:
-            The text that can be shown now, or None where there is none yet.
-        """
+        """Take the next id; return the text that can be shown now, None where there is none."""
         if type(token_id) is not int:
             token_id = whole_number("token_id", token_id)
         if self._idle:
@@ -301,11 +284,7 @@ def text_and_offsets(decode: Decode, ids: Sequence[int]) -> tuple[str, tuple[int
     """Text of ids and, for each id, how many characters of it stand after that id.
 
     An id that ends inside a character counts up to the last complete one; the last offset is the
-    length of the text.
-
-    Args:
-        decode: Text of a sequence of ids; with one ``Pieces`` for many traces it is faster.
-        ids: Token ids.
+    length of the text. With one ``Pieces`` as ``decode`` for many traces it is faster.
     """
     text = decode(ids)
     offsets = _offsets_by_pieces(decode, ids, text) if isinstance(decode, Pieces) else None

@@ -20,12 +20,7 @@ GAP = "\u2026"
 
 
 class Closer(NamedTuple):
-    """A text that ends thinking by force.
-
-    Attributes:
-        name: What people call it.
-        text: What is put after the thinking; the answer follows.
-    """
+    """A text that ends thinking by force; the answer follows it."""
 
     name: str
     text: str
@@ -95,7 +90,6 @@ class ThinkingFormat:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """Every text that marks something."""
         return (self.open, self.close, *self.answer)
 
     def closer(self, name: str | None = None) -> Closer:
@@ -111,11 +105,7 @@ class ThinkingFormat:
         raise ValueError(f"there is no closer {name!r}; there are {known}")
 
     def resolved(self, tokens: Mapping[str, int]) -> ThinkingFormat:
-        """The format for a tokenizer.
-
-        Args:
-            tokens: Texts and ids of the tokens that the tokenizer never splits: its added ones.
-        """
+        """The format for a tokenizer; ``tokens`` are those that it never splits: its added ones."""
         inside = [token for token in tokens if token and any(token in tag for tag in self.tags)]
         used = {text for tag in self.tags for text in _split(tag, inside)}
         return replace(self, ids=tuple((text, tokens[text]) for text in sorted(used)))
@@ -135,8 +125,6 @@ _END_OF_TURN = r"<\||<\uff5c|\[e~\[|\[/INST\]|_of_turn>|</s>|[<:]eos>|<turn\|>"
 
 
 class Mark(StrEnum):
-    """What a tag means."""
-
     OPEN = "open"
     CLOSE = "close"
     ANSWER = "answer"
@@ -152,8 +140,6 @@ class Tag(NamedTuple):
 
 
 class OutputPart(StrEnum):
-    """What a part of an output is."""
-
     THINKING = "thinking"
     ANSWER = "answer"
     TAG = "tag"
@@ -211,12 +197,8 @@ def parse(
 ) -> Blocks:
     """Part a text into thinking and answer.
 
-    Args:
-        text: What a model wrote.
-        thinking: How it marks its thinking; None where it has none.
-        opened_by_prompt: Whether the prompt had opened a block.
-        ids: Token ids of the text, for a format that knows its tags' ids.
-        offsets: For each id, how many characters of the text stand after it.
+    ``ids`` are the token ids of the text, for a format that knows its tags' ids, with ``offsets``:
+    for each id, how many characters of the text stand after it.
     """
     return parse_tags(find_tags(text, thinking, ids, offsets), text, thinking, opened_by_prompt)
 
@@ -419,12 +401,9 @@ def _common_start(*texts: str) -> str:
 def answer_tokens(blocks: Blocks, length: int, offsets: Sequence[int]) -> int:
     """How many of a text's tokens belong to answers; the others are thinking and tags.
 
-    A token belongs to where it begins; one that adds no text to where the text has come to.
-
-    Args:
-        blocks: The parts of the text.
-        length: Characters of the text.
-        offsets: For each of its tokens, how many characters stand after it.
+    A token belongs to where it begins; one that adds no text to where the text has come to. The
+    text has ``length`` characters, and for each token ``offsets`` has how many of them stand after
+    it.
     """
     tokens = len(offsets)
 

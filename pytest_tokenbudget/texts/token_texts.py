@@ -32,10 +32,9 @@ TIDIED = " .,!?'"
 class DecoderKind(Enum):
     """How a decode function puts tokens together.
 
-    Attributes:
-        JOINED: Each token adds its own bytes; what is no character becomes a replacement one.
-        RUNS: So too, but a run of byte tokens is decoded as one, well or not at all.
-        OTHER: Nothing of that is known to hold.
+    ``JOINED``: each token adds its own bytes; what is no character becomes a replacement one.
+    ``RUNS``: so too, but a run of byte tokens is decoded as one, well or not at all.
+    ``OTHER``: nothing of that is known to hold.
     """
 
     JOINED = "joined"
@@ -46,10 +45,7 @@ class DecoderKind(Enum):
 class _Anchor(NamedTuple):
     """A token that stands for whatever comes before and after another one.
 
-    Attributes:
-        id: The token.
-        first: Its text where it is the first.
-        inside: Its text behind others.
+    ``first`` is its text where it is the first, ``inside`` its text behind others.
     """
 
     id: int
@@ -68,13 +64,9 @@ class Pieces:
     """A decode function together with what is known of its tokens.
 
     It may be called like the function itself. Keep one for a tokenizer, so that it is learned once.
-
-    Args:
-        decode: Text of a sequence of ids. It is asked for many short ones: not for a server's.
-
-    Attributes:
-        kind: How it puts tokens together, as far as is known.
-        free: Texts of tokens that are whole and can be shown at once, by id.
+    The function is asked for many short sequences: not for a server's. ``kind`` is how it puts
+    tokens together, as far as is known; ``free`` has texts of tokens that are whole and can be
+    shown at once.
     """
 
     def __init__(self, decode: Decode) -> None:
@@ -100,7 +92,6 @@ class Pieces:
 
     @property
     def known(self) -> bool:
-        """Whether a rule by which tokens are put together is known to hold."""
         return self.kind is not DecoderKind.OTHER
 
     def piece(self, token_id: int) -> str | None:

@@ -23,7 +23,6 @@ from pytest_tokenbudget.core.store import (
     StoredPrompt,
     StoreError,
     TraceStore,
-    Want,
     pack,
     unpack,
 )
@@ -38,7 +37,7 @@ def path(tmp_path):
 
 
 def wants(count=3, cap=16):
-    return [Want(f"k{i}", (i, 7), 0, cap) for i in range(count)]
+    return [Request(f"k{i}", (i, 7), cap) for i in range(count)]
 
 
 def result(want, prefix=(), reason=None, ids=None, error=""):
@@ -563,10 +562,11 @@ def test_many_open_and_claim_at_once_and_no_key_goes_to_two(path):
     script = f"""
 import sys
 from pathlib import Path
-from pytest_tokenbudget.core.store import TraceStore, Want
+from pytest_tokenbudget.core.engine import Request
+from pytest_tokenbudget.core.store import TraceStore
 sys.stdin.readline()
 store = TraceStore(Path({str(path)!r}), "run", sys.argv[1])
-store.want([Want(f"k{{i}}", (i,), 0, 4) for i in range(60)])
+store.want([Request(f"k{{i}}", (i,), 4) for i in range(60)])
 while got := store.claim(3, 60):
     print(*got, flush=True)
 """

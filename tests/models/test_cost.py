@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.common.names import SESSION
 from pytest_tokenbudget.core.cost import answer_costs, cost_of
 from pytest_tokenbudget.models.prices import Price, PriceError, read_price
 from pytest_tokenbudget.models.resolution import ModelError, load_catalogue
+from pytest_tokenbudget.registry import SESSION
 
 PRICE = Price(input=1.0, output=4.0, reasoning=2.0, currency="EUR")
 

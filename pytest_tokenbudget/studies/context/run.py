@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.context.window import Chat, ContextWindow, Conversation
     from pytest_tokenbudget.context.window_summary import SummaryRequest
     from pytest_tokenbudget.core.context_plan import Cell, WindowFacts, WindowKey
+    from pytest_tokenbudget.core.engine import Request
     from pytest_tokenbudget.core.plan import Plan
-    from pytest_tokenbudget.core.store import Want
     from pytest_tokenbudget.core.trace import Trace
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
@@ -110,7 +110,7 @@ class _Run:
             if each.problem.id not in done
         ]
         talks = [(each, Conversation(each.problem.messages, self.chat)) for each in posed]
-        wants: dict[str, Want] = {}
+        wants: dict[str, Request] = {}
         kept: dict[str, dict[str, object]] = {}
         for place, facts, want in self._windows(talks, self._summaries(talks)):
             kept[place] = facts.to_json()
@@ -132,7 +132,7 @@ class _Run:
             remembered=1024,
         )
 
-    def _generate(self, plan: Plan, wants: Sequence[Want]) -> None:
+    def _generate(self, plan: Plan, wants: Sequence[Request]) -> None:
         # The longest first, so that batches are of like length.
         ordered = sorted(wants, key=lambda want: -len(want.prompt_ids))
         self.session.gather(plan, ordered, self.engine)
@@ -143,7 +143,7 @@ class _Run:
         self,
         talks: Sequence[tuple[ConversationCase, Conversation]],
         summaries: Mapping[WindowKey, Trace],
-    ) -> Iterator[tuple[str, WindowFacts, Want | None]]:
+    ) -> Iterator[tuple[str, WindowFacts, Request | None]]:
         """Every window: the key under which it is kept, what is kept of it, what is to be made."""
         from pytest_tokenbudget.core.context_plan import WindowFacts, WindowKey
         from pytest_tokenbudget.core.trace import StopReason
@@ -177,9 +177,9 @@ class _Run:
 
     def _kept(
         self, posed: ConversationCase, talk: Conversation, cell: Cell, window: ContextWindow
-    ) -> tuple[WindowFacts, Want | None]:
+    ) -> tuple[WindowFacts, Request | None]:
         from pytest_tokenbudget.core.context_plan import CUT_OVER_CHAT, window_facts
-        from pytest_tokenbudget.core.store import Want
+        from pytest_tokenbudget.core.engine import Request
         from pytest_tokenbudget.tasks.conversations import Arm
 
         key = self.plan.key(window.ids)
@@ -194,14 +194,13 @@ class _Run:
         )
         if not (window.messages or self.engine().continues):
             return replace(facts, key="", impossible=CUT_OVER_CHAT), None
-        want = Want(
+        want = Request(
             key,
             window.ids,
-            0,
             self.plan.cap,
-            window.messages,
-            self.plan.thinking,
-            posed.problem.id,
+            messages=window.messages,
+            thinking=self.plan.thinking,
+            problem_id=posed.problem.id,
             opens_thinking=facts.opens,
         )
         return facts, want
@@ -217,7 +216,7 @@ class _Run:
         from pytest_tokenbudget.core.store import StoredPrompt
         from pytest_tokenbudget.settings.context_limits import ContextError
 
-        wanted: dict[WindowKey, Want] = {}
+        wanted: dict[WindowKey, Request] = {}
         for cell in self.context_plan.cells:
             if cell.strategy.partition("=")[0] != SUMMARY:
                 continue
@@ -248,8 +247,8 @@ class _Run:
             found |= {key: trace for (key, _), trace in traces.items()}
         return {place: found[want.key] for place, want in wanted.items() if want.key in found}
 
-    def _summary_want(self, posed: ConversationCase, request: SummaryRequest) -> Want | None:
-        from pytest_tokenbudget.core.store import Want
+    def _summary_want(self, posed: ConversationCase, request: SummaryRequest) -> Request | None:
+        from pytest_tokenbudget.core.engine import Request
         from pytest_tokenbudget.settings.context_limits import generation_room
 
         messages = _to_summarise(request.messages)
@@ -258,14 +257,13 @@ class _Run:
         cap = min(request.tokens, generation_room(self.context_plan.context, len(prompt.ids)))
         if cap < 1:
             return None
-        return Want(
+        return Request(
             self.plan.key(prompt.ids),
             prompt.ids,
-            0,
             cap,
-            messages,
-            thinking,
-            posed.problem.id,
+            messages=messages,
+            thinking=thinking,
+            problem_id=posed.problem.id,
             opens_thinking=form is not None and form.left_open(prompt.text),
         )
 

@@ -19,11 +19,11 @@ from pytest_tokenbudget.studies.thinking.plan import (
 )
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.core.engine import Engine
+    from pytest_tokenbudget.core.engine import Engine, Request
     from pytest_tokenbudget.core.forced import Continuation, Traces
     from pytest_tokenbudget.core.forcing import Ids
     from pytest_tokenbudget.core.plan import Plan
-    from pytest_tokenbudget.core.store import StoredPrompt, Want
+    from pytest_tokenbudget.core.store import StoredPrompt
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
@@ -136,7 +136,7 @@ class _Run:
     def __init__(self, session: Session, engine: Callable[[], Engine]) -> None:
         self.session, self.engine = session, engine
 
-    def gather(self, plan: Plan, wants: Sequence[Want]) -> None:
+    def gather(self, plan: Plan, wants: Sequence[Request]) -> None:
         self.session.gather(plan, wants, self.engine)
 
     def off(self, natural: Plan, spec: ModelSpec) -> Plan | None:
