@@ -11,7 +11,6 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
 from pytest_tokenbudget.common.messages import described
@@ -36,17 +35,14 @@ class Newest(NamedTuple):
     left_out: int
 
 
-class _OverTokens(ABC):
-    """Cuts the rendered prompt as a row of tokens."""
+class Truncation(ABC):
+    """Poses the whole prompt where it fits, and else what a subclass makes of it.
 
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """As it is shown and chosen."""
+    Attributes:
+        name: As it is shown and chosen.
+    """
 
-    @abstractmethod
-    def ranges(self, length: int, limit: int) -> Sequence[Range]:
-        """Which of ``length`` tokens stay."""
+    name: str
 
     def window(
         self, conversation: Conversation, limit: int, context: int | None = None
@@ -54,124 +50,118 @@ class _OverTokens(ABC):
         """What is left of a conversation; see `window.Strategy`."""
         if fits(conversation, limit):
             return whole_window(conversation, self.name, limit, context)
+        return self.truncated(conversation, limit, context)
+
+    @abstractmethod
+    def truncated(
+        self, conversation: Conversation, limit: int, context: int | None
+    ) -> ContextWindow:
+        """A window over a conversation that does not fit."""
+
+
+class _OverTokens(Truncation):
+    """Cuts the rendered prompt as a row of tokens."""
+
+    @abstractmethod
+    def ranges(self, length: int, limit: int) -> Sequence[Range]:
+        """Which of ``length`` tokens stay, ``limit`` together."""
+
+    def truncated(
+        self, conversation: Conversation, limit: int, context: int | None
+    ) -> ContextWindow:
         ranges = self.ranges(len(conversation.whole.ids), limit)
         return window_of_ranges(conversation, self.name, limit, context, ranges)
 
 
-@dataclass(frozen=True)
+class _OverPieces(Truncation):
+    """Renders parts of the messages anew."""
+
+    @abstractmethod
+    def pieces(self, conversation: Conversation, limit: int) -> Sequence[Piece]:
+        """What stays of a conversation that does not fit."""
+
+    def truncated(
+        self, conversation: Conversation, limit: int, context: int | None
+    ) -> ContextWindow:
+        pieces = self.pieces(conversation, limit)
+        return window_of_pieces(conversation, self.name, limit, context, pieces)
+
+
 class KeepNewest(_OverTokens):
     """The newest tokens, whatever that cuts."""
 
-    @property
-    def name(self) -> str:
-        """As it is shown and chosen."""
-        return "newest"
+    name = "newest"
 
     def ranges(self, length: int, limit: int) -> Sequence[Range]:
-        """The last ``limit`` of ``length`` tokens."""
         return [(length - limit, length)]
 
 
-@dataclass(frozen=True)
 class KeepFirst(_OverTokens):
     """The first tokens: the question, and the signs that it is the model's turn, go first."""
 
-    @property
-    def name(self) -> str:
-        """As it is shown and chosen."""
-        return "first"
+    name = "first"
 
     def ranges(self, length: int, limit: int) -> Sequence[Range]:
-        """The first ``limit`` of ``length`` tokens."""
         return [(0, limit)]
 
 
-@dataclass(frozen=True)
 class KeepEnds(_OverTokens):
     """The first and the newest tokens; the middle goes.
 
-    Attributes:
+    Args:
         share: Share of the limit that the beginning has, from 0 to 1.
 
     Raises:
         ContextError: If the share is not one.
     """
 
-    share: float = ENDS_SHARE
-
-    def __post_init__(self) -> None:
-        check_share("ends", self.share)
-
-    @property
-    def name(self) -> str:
-        """As it is shown and chosen, with a share that is not the usual one."""
-        return "ends" if self.share == ENDS_SHARE else f"ends={self.share:g}"
+    def __init__(self, share: float = ENDS_SHARE) -> None:
+        check_share("ends", share)
+        self.share = share
+        self.name = "ends" if share == ENDS_SHARE else f"ends={share:g}"
 
     def ranges(self, length: int, limit: int) -> Sequence[Range]:
-        """The first and the last of ``length`` tokens, ``limit`` together."""
         first = round(limit * self.share)
         return [(0, first), (length - (limit - first), length)]
 
 
-@dataclass(frozen=True)
-class SystemNewest:
+class SystemNewest(_OverPieces):
     """The system prompt and as many of the newest turns as fit, whole."""
 
-    name: str = "system-newest"
+    name = "system-newest"
 
-    def window(
-        self, conversation: Conversation, limit: int, context: int | None = None
-    ) -> ContextWindow:
-        """What is left of a conversation; see `window.Strategy`."""
-        if fits(conversation, limit):
-            return whole_window(conversation, self.name, limit, context)
-        pieces = newest_that_fit(conversation, limit, self.name).pieces
-        return window_of_pieces(conversation, self.name, limit, context, pieces)
+    def pieces(self, conversation: Conversation, limit: int) -> Sequence[Piece]:
+        return newest_that_fit(conversation, limit, self.name).pieces
 
 
-@dataclass(frozen=True)
-class SystemFirstNewest:
+class SystemFirstNewest(_OverPieces):
     """The system prompt, the first turn and as many of the newest turns as fit, whole."""
 
-    name: str = "system-first-newest"
+    name = "system-first-newest"
 
-    def window(
-        self, conversation: Conversation, limit: int, context: int | None = None
-    ) -> ContextWindow:
-        """What is left of a conversation; see `window.Strategy`."""
-        if fits(conversation, limit):
-            return whole_window(conversation, self.name, limit, context)
-        pieces = newest_that_fit(conversation, limit, self.name, first=1).pieces
-        return window_of_pieces(conversation, self.name, limit, context, pieces)
+    def pieces(self, conversation: Conversation, limit: int) -> Sequence[Piece]:
+        return newest_that_fit(conversation, limit, self.name, first=1).pieces
 
 
-@dataclass(frozen=True)
-class Sentences:
+class Sentences(_OverPieces):
     """The system prompt and the newest turns; the oldest of them loses its oldest sentences.
 
     Where not even the newest turn fits, it loses its own. One sentence of each of a turn's
     messages is the least that stays.
     """
 
-    name: str = "sentences"
+    name = "sentences"
 
-    def window(
-        self, conversation: Conversation, limit: int, context: int | None = None
-    ) -> ContextWindow:
-        """What is left of a conversation; see `window.Strategy`."""
-        if fits(conversation, limit):
-            return whole_window(conversation, self.name, limit, context)
-        pieces: Sequence[Piece]
+    def pieces(self, conversation: Conversation, limit: int) -> Sequence[Piece]:
         if count(conversation, [*conversation.system, *conversation.last]) > limit:
-            pieces = self._of_newest(conversation, limit)
-        else:
-            pieces, left_out = newest_that_fit(conversation, limit, self.name)
-            if left_out:
-                longest = conversation.units[left_out - 1]
-                pieces = self._largest(conversation, limit, longest, pieces) or pieces
-        return window_of_pieces(conversation, self.name, limit, context, pieces)
+            return self._shortened_newest(conversation, limit)
+        pieces, left_out = newest_that_fit(conversation, limit, self.name)
+        if not left_out:
+            return pieces
+        longest = conversation.units[left_out - 1]
+        return self._largest(conversation, limit, longest, pieces) or pieces
 
-    def _of_newest(self, conversation: Conversation, limit: int) -> Sequence[Piece]:
+    def _shortened_newest(self, conversation: Conversation, limit: int) -> Sequence[Piece]:
         found = self._largest(conversation, limit, conversation.last, conversation.system)
         if found is not None:
             return found
@@ -192,21 +182,15 @@ class Sentences:
         return shorter[found] if found < len(shorter) else None
 
 
-@dataclass(frozen=True)
-class Importance:
+class Importance(_OverPieces):
     """The system prompt, the newest turn and the turns that have most to do with the question.
 
     By BM25 over the turns; of equals the newest comes first, so that the room is always used.
     """
 
-    name: str = "importance"
+    name = "importance"
 
-    def window(
-        self, conversation: Conversation, limit: int, context: int | None = None
-    ) -> ContextWindow:
-        """What is left of a conversation; see `window.Strategy`."""
-        if fits(conversation, limit):
-            return whole_window(conversation, self.name, limit, context)
+    def pieces(self, conversation: Conversation, limit: int) -> Sequence[Piece]:
         units, scores = conversation.units, conversation.relevance
         order = sorted(range(len(units)), key=lambda i: (scores[i], i), reverse=True)
         ranked = [units[i] for i in order]
@@ -218,10 +202,8 @@ class Importance:
         left_out = _first(len(units) + 1, lambda i: count(conversation, best(i)) <= limit)
         if left_out > len(units):
             _too_small(self.name, count(conversation, fixed), limit)
-        pieces = self._filled(
-            conversation, limit, best(left_out), ranked[len(ranked) - left_out + 1 :]
-        )
-        return window_of_pieces(conversation, self.name, limit, context, pieces)
+        too_long = len(ranked) - left_out
+        return self._filled(conversation, limit, best(left_out), ranked[too_long + 1 :])
 
     def _filled(
         self, conversation: Conversation, limit: int, pieces: list[Piece], rest: Sequence[Unit]

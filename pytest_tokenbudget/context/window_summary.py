@@ -11,12 +11,12 @@ from pytest_tokenbudget.context.conversation import SYSTEM_ROLES, Conversation, 
 from pytest_tokenbudget.context.window import ContextWindow, Strategy
 from pytest_tokenbudget.context.window_making import (
     fits,
-    whole_window,
     window_of_pieces,
 )
 from pytest_tokenbudget.context.window_strategies import (
     STRATEGIES,
     KeepEnds,
+    Truncation,
     check_share,
     count,
     newest_that_fit,
@@ -41,7 +41,7 @@ class SummaryRequest(NamedTuple):
 Summarise = Callable[[SummaryRequest], str]
 
 
-class Summary:
+class Summary(Truncation):
     """The system prompt, a summary of the older turns and as many of the newest as fit, whole.
 
     The summary stands at the end of the system prompt; where there is none, before the first
@@ -61,11 +61,7 @@ class Summary:
         check_share("summary", share)
         self._summarise = summarise
         self.share = share
-
-    @property
-    def name(self) -> str:
-        """As it is shown and chosen, with a share that is not the usual one."""
-        return "summary" if self.share == SHARE else f"summary={self.share:g}"
+        self.name = "summary" if share == SHARE else f"summary={share:g}"
 
     def request(self, conversation: Conversation, limit: int) -> SummaryRequest | None:
         """What the strategy would ask for, so that all summaries can be written in one go.
@@ -80,12 +76,9 @@ class Summary:
             return None
         return self._request(conversation, limit, self._kept(conversation, limit))
 
-    def window(
-        self, conversation: Conversation, limit: int, context: int | None = None
+    def truncated(
+        self, conversation: Conversation, limit: int, context: int | None
     ) -> ContextWindow:
-        """What is left of a conversation; see `window.Strategy`."""
-        if fits(conversation, limit):
-            return whole_window(conversation, self.name, limit, context)
         kept = self._kept(conversation, limit)
         request = self._request(conversation, limit, kept)
         written = self._summarise(request).strip() if request else ""

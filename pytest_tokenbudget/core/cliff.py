@@ -27,10 +27,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pytest_tokenbudget.common.text_layout import plural
+from pytest_tokenbudget.common.text_layout import listed, plural
 from pytest_tokenbudget.core.curve import check_axis
-from pytest_tokenbudget.core.saturation import _first, _points, _rounded_up
-from pytest_tokenbudget.core.scoring import scores
+from pytest_tokenbudget.core.saturation import first_resolved, points, rounded_up
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.settings.options import DEFAULT_CLIFF_BUDGETS
 from pytest_tokenbudget.stats.intervals import Estimate, Floats
@@ -146,7 +145,7 @@ class Cliff:
         steepest = self.steepest
         if steepest is None or self.place is None:
             return f"cliff not resolved: {self.reason}"
-        gain = f"{_points(steepest.gain.value)} in {steepest.width} tokens"
+        gain = f"{points(steepest.gain.value)} in {steepest.width} tokens"
         if self.status is CliffStatus.RESOLVED:
             return (
                 f"cliff from {steepest.low} to {steepest.high} tokens: {gain}, steeper than the "
@@ -155,20 +154,16 @@ class Cliff:
                 f"{self.place[1]}"
             )
         wish = (
-            f"; about {_rounded_up(self.needed):,} problems would be needed"
+            f"; about {rounded_up(self.needed):,} problems would be needed"
             if self.needed is not None
             else ""
         )
         seen = ""
         if self.ranked:
             others = [f"{step.low} to {step.high}" for step in self.ranked[0][1:]]
-            alike = f" ({_listed(others)} alike)" if others else ""
+            alike = f" ({listed(others, len(others))} alike)" if others else ""
             seen = f"; steepest here from {steepest.low} to {steepest.high}, {gain}{alike}"
         return f"cliff not resolved at n = {self.problems:,}{wish}: {self.reason}{seen}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def find_cliff(
@@ -291,7 +286,7 @@ def _needed_steep(
     if excess is None or excess[0].mean() <= 1e-12:
         return None
     levels, counts = np.unique(np.round(excess[0], 12), return_counts=True)
-    return _first(
+    return first_resolved(
         lambda size: (
             bootstrap_p(levels, counts * (size / problems), excess[1]) <= (1 - confidence) / steps
         ),
@@ -327,14 +322,6 @@ def out_of_reach(study: Study) -> str:
     return f"traces reach to {plural(study.reach, 'token')}, below the smallest budget of the cliff"
 
 
-def correct_at(study: Study, budgets: tuple[int, ...]) -> Floats:
-    """Whether answers are right, problems x samples x budgets; NaN where an error left none."""
-    import numpy as np
-
-    shape = (len(study.complete), study.samples)
-    return np.stack([scores(study.judged(b)).reshape(shape) for b in budgets], axis=2)
-
-
 def study_cliff(study: Study) -> Cliff:
     """Where accuracy rises most steeply between budgets; computed once a study.
 
@@ -346,8 +333,6 @@ def study_cliff(study: Study) -> Cliff:
 
 
 def _find(study: Study, budgets: tuple[int, ...]) -> Cliff:
-    from pytest_tokenbudget.core.cliff import find_cliff
-
     if not study.complete:
         raise ValueError(
             f"no problem of {study.task.name} has all its traces of {study.alias} to "
@@ -355,4 +340,4 @@ def _find(study: Study, budgets: tuple[int, ...]) -> Cliff:
         )
     if not budgets:
         raise ValueError(f"{study.alias}: {out_of_reach(study)}")
-    return find_cliff(budgets, correct_at(study, budgets))
+    return find_cliff(budgets, study.correct_at(budgets))

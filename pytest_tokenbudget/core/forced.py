@@ -82,9 +82,9 @@ def forced_answers(
             for closer in forcing.closers:
                 branch = force(trace, budget, form, closer, ids.__getitem__)
                 if branch is not None:
-                    key = plan.key(branch.prompt_ids)
-                    continuation = Continuation(key, branch, forcing.answer_tokens, problem.id)
-                    found[ForcedAnswerKey(closer.name, budget, problem.id)] = continuation
+                    found[ForcedAnswerKey(closer.name, budget, problem.id)] = Continuation(
+                        plan.key(branch.prompt_ids), branch, forcing.answer_tokens, problem.id
+                    )
     return found
 
 
@@ -135,38 +135,26 @@ def wait_rounds(
         p.id: ExtendableTrace(natural[p.id, 0], plan.cap) for p in problems if (p.id, 0) in natural
     }
     for _ in range(plan.forcing.waits):
-        continuations = extend_thinking(plan, problems, before, ids)
-        gather(continuations)
-        found = load_continuations(
-            store,
-            {continuation.key: continuation for continuation in continuations.values()},
-            opens=True,
-        )
+        extended = extend_thinking(plan, problems, before, ids)
+        gather(extended)
+        found = load_continuations(store, {c.key: c for c in extended.values()}, opens=True)
         there = {
-            pid: (with_problem(found[g.key], pid), g)
-            for pid, g in continuations.items()
-            if g.key in found
+            pid: (with_problem(found[c.key], pid), c)
+            for pid, c in extended.items()
+            if c.key in found
         }
         yield there
-        before = {
-            pid: ExtendableTrace(trace, continuation.cap)
-            for pid, (trace, continuation) in there.items()
-        }
+        before = {pid: ExtendableTrace(trace, c.cap) for pid, (trace, c) in there.items()}
 
 
 def load_continuations(
     store: TraceStore, continuations: Mapping[str, Continuation], opens: bool
 ) -> dict[str, Trace]:
     """The traces that are there, by key; ``opens`` says whether their prompts end in thinking."""
-    prompts = {
-        key: StoredPrompt(continuation.branch.prompt_ids, opens)
-        for key, continuation in continuations.items()
-    }
+    prompts = {key: StoredPrompt(c.branch.prompt_ids, opens) for key, c in continuations.items()}
     found: dict[str, Trace] = {}
-    for cap in {continuation.cap for continuation in continuations.values()}:
-        names = {
-            key: (key, 0) for key, continuation in continuations.items() if continuation.cap == cap
-        }
+    for cap in {c.cap for c in continuations.values()}:
+        names = {key: (key, 0) for key, c in continuations.items() if c.cap == cap}
         found |= {key: trace for (key, _), trace in store.load(names, prompts, cap).items()}
     return found
 

@@ -181,7 +181,7 @@ def gather(
         store.put_plan(plan.name, plan.to_json(), count.missing)
     by_key = {want.key: want for want in wants}
     try:
-        with Waiting(store, plan.name) as waiting:
+        with closing(Waiting(store, plan.name)) as waiting:
             while count.missing:
                 store.check_place()
                 store.forget_dead()
@@ -194,7 +194,7 @@ def gather(
                 else:
                     claimed = {}
                 if claimed:
-                    waiting.ended()
+                    waiting.close()
                     requests = [
                         replace(by_key[key], prefix_ids=ids if engine().continues else ())
                         for key, ids in claimed.items()

@@ -151,18 +151,13 @@ class Plan:
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
         values = dict(data)
         if values["format"] is not None:
-            form = dict(values["format"])
-            form["closers"] = tuple(form["closers"])
-            values["format"] = ThinkingFormat(**form)
-        decoding = dict(values["decoding"])
-        decoding["stop"] = tuple(decoding["stop"])
-        values["decoding"] = Decoding(**decoding)
+            values["format"] = ThinkingFormat(**values["format"])
+        decoding = values["decoding"]
+        values["decoding"] = Decoding(**{**decoding, "stop": tuple(decoding["stop"])})
         if values.get("forcing") is not None:
             values["forcing"] = Forcing.from_json(values["forcing"])
         if values.get("context_plan") is not None:
             values["context_plan"] = ContextPlan.from_json(values["context_plan"])
-        values["budgets"] = tuple(values["budgets"])
-        values["left_out"] = tuple(values["left_out"])
-        values["cliff_budgets"] = tuple(values["cliff_budgets"])
-        values["from_model_entry"] = tuple(values.get("from_model_entry", ()))
+        for name in ("budgets", "left_out", "cliff_budgets", "from_model_entry"):
+            values[name] = tuple(values.get(name, ()))
         return cls(**values)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
-from types import TracebackType
 from typing import Any
 
 from pytest_tokenbudget.core.engine import Request
@@ -95,17 +94,6 @@ class Waiting:
         self._published = 0.0
         self._noted: set[str] = set()
 
-    def __enter__(self) -> Waiting:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.ended()
-
     def goes_on(self, missing: int) -> None:
         """Take that there is nothing to generate here, although traces are missing."""
         now = time.monotonic()
@@ -126,7 +114,7 @@ class Waiting:
                     "on them"
                 )
 
-    def ended(self) -> None:
+    def close(self) -> None:
         if self._published:
             self._store.drop_state(WAITING)
         self._since, self._published = None, 0.0

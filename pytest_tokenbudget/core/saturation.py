@@ -125,7 +125,7 @@ class Saturation:
         lowest = self.comparisons[-1].budget == self.budget
         text = (
             f"saturates at {self.budget}{' or below' if lowest else ''}: not worse than "
-            f"{self.largest} by more than {_points(self.margin)} "
+            f"{self.largest} by more than {points(self.margin)} "
             f"(one-sided {_percent(self.confidence)})"
         )
         failed = self.failed
@@ -140,7 +140,7 @@ class Saturation:
         assert failed is not None
         return (
             f"not reached below {self.largest}: {failed.budget} is worse by at least "
-            f"{_points(-failed.upper_bound)} (one-sided {_percent(self.confidence)}); "
+            f"{points(-failed.upper_bound)} (one-sided {_percent(self.confidence)}); "
             f"only a larger budget would show whether {self.largest} is enough"
         )
 
@@ -154,19 +154,17 @@ class Saturation:
             return (
                 f"not resolved at n = {self.problems:,}: accuracy at {self.largest} is "
                 f"{_percent(self.accuracy.value, 1)}, not shown to be above the margin of "
-                f"{_points(self.margin)}, so that no loss could be seen"
+                f"{points(self.margin)}, so that no loss could be seen"
             )
         assert failed is not None
         text = f"not resolved at n = {failed.problems:,}{self._wish()}"
         loss = f"{failed.budget} is {_seen(failed.difference)} {self.largest}"
-        return (
-            f"{text}; {loss}, and a loss of {_points(self.margin)} is neither shown nor ruled out"
-        )
+        return f"{text}; {loss}, and a loss of {points(self.margin)} is neither shown nor ruled out"
 
     def _wish(self) -> str:
         if self.needed is None:
             return "; no number of problems would do if the difference stayed at the margin"
-        return f"; about {_rounded_up(self.needed):,} problems would be needed"
+        return f"; about {rounded_up(self.needed):,} problems would be needed"
 
 
 def saturation_point(
@@ -270,21 +268,21 @@ def _needed(values: Floats, single: bool, margin: float, confidence: float) -> i
         shown, bar = -values, margin
     if not single:
         levels, counts = np.unique(np.round(shown, 12), return_counts=True)
-        return _first(
+        return first_resolved(
             lambda size: bootstrap_lower(levels, counts * (size / n), confidence) > bar, n + 1, 2.0
         )
     lost, won = float((shown < -1e-9).sum()), float((shown > 1e-9).sum())
     # Tango's score grows with the root of the problems; the exact test asks for a little more.
     score = float(tango_score(lost, won, n, bar))
     enough = math.ceil(n * (normal_quantile(confidence) / score) ** 2)
-    return _first(
+    return first_resolved(
         lambda size: paired_p(lost * size / n, won * size / n, size, bar) <= 1 - confidence,
         max(enough, n + 1),
         1.05,
     )
 
 
-def _first(resolved: Callable[[int], bool], start: int, growth: float) -> int | None:
+def first_resolved(resolved: Callable[[int], bool], start: int, growth: float) -> int | None:
     """The smallest size from ``start`` that is resolved, to within one in two hundred."""
     low, high = start - 1, start
     while not resolved(high):
@@ -300,7 +298,7 @@ def _first(resolved: Callable[[int], bool], start: int, growth: float) -> int | 
     return high
 
 
-def _points(share: float) -> str:
+def points(share: float) -> str:
     number = f"{100 * share:.1f}".removesuffix(".0")
     return f"{number} point" if number == "1" else f"{number} points"
 
@@ -312,10 +310,10 @@ def _percent(share: float, digits: int | None = None) -> str:
 def _seen(difference: float) -> str:
     if abs(difference) < 1e-9:
         return "as good here as"
-    return f"{_points(abs(difference))} {'below' if difference < 0 else 'above'}"
+    return f"{points(abs(difference))} {'below' if difference < 0 else 'above'}"
 
 
-def _rounded_up(count: int) -> int:
+def rounded_up(count: int) -> int:
     """To two significant digits, upwards: a plan, not a promise."""
     step: int = 10 ** max(0, len(str(count)) - 2)
     return -(-count // step) * step

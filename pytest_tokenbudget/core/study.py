@@ -15,10 +15,9 @@ from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.core.plan import Plan
-from pytest_tokenbudget.core.scoring import JudgedCut, judge, verdict_changes
+from pytest_tokenbudget.core.scoring import JudgedCut, judge, scores, verdict_changes
 from pytest_tokenbudget.core.store import StoredPrompt, TraceStore
 from pytest_tokenbudget.core.trace import (
-    Outcome,
     StopReason,
     ThinkingFormat,
     Trace,
@@ -280,11 +279,17 @@ class Study(StudyCache):
         from pytest_tokenbudget.core.curve import build_curve
 
         self._need_data()
+        judged = [self.judged(budget) for budget in self.budgets]
+        shape = (len(self.complete), self.samples, len(self.budgets))
+
+        def table(value: Callable[[JudgedCut], object]) -> NDArray[Any]:
+            return np.array([[value(j) for j in column] for column in judged]).T.reshape(shape)
+
         return build_curve(
             self.budgets,
-            np.array(self._table(lambda j: str(j.outcome.value)), dtype=object),
-            np.array(self._table(lambda j: j.cut.truncated), dtype=bool),
-            np.array(self._table(lambda j: j.cut.tokens_used), dtype=np.int64),
+            table(lambda j: j.outcome.value),
+            table(lambda j: j.cut.truncated),
+            table(lambda j: j.cut.tokens_used),
         )
 
     @cached_property
@@ -294,16 +299,17 @@ class Study(StudyCache):
         Raises:
             ValueError: If no problem has all its traces.
         """
-        import numpy as np
-
         from pytest_tokenbudget.core.saturation import saturation_point
 
         self._need_data()
-        correct = np.array(
-            self._table(lambda j: float("nan") if j.outcome is Outcome.ERROR else float(j.correct)),
-            dtype=np.float64,
-        )
-        return saturation_point(self.budgets, correct, margin=self.margin)
+        return saturation_point(self.budgets, self.correct_at(self.budgets), margin=self.margin)
+
+    def correct_at(self, budgets: Sequence[int]) -> NDArray[np.float64]:
+        """Whether answers are right, problems x samples x budgets; NaN where an error left none."""
+        import numpy as np
+
+        shape = (len(self.complete), self.samples)
+        return np.stack([scores(self.judged(b)).reshape(shape) for b in budgets], axis=2)
 
     def accuracy_at(self, tokens: int) -> float:
         """Accuracy when generation stops at ``tokens`` output tokens, any number to the largest.
@@ -365,17 +371,6 @@ class Study(StudyCache):
                 f"no problem of {self.task.name} has all its traces of {self.alias} to "
                 f"{self.largest} tokens: there is nothing to judge"
             )
-
-    def _table(self, value: Callable[[JudgedCut], Value]) -> list[list[list[Value]]]:
-        """A value of every cut, as problems x samples x budgets."""
-        columns = [self.judged(budget) for budget in self.budgets]
-        return [
-            [
-                [value(column[row * self.samples + sample]) for column in columns]
-                for sample in range(self.samples)
-            ]
-            for row in range(len(self.complete))
-        ]
 
     @cached_property
     def _rows(self) -> tuple[tuple[Problem, Trace], ...]:

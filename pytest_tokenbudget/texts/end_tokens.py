@@ -16,17 +16,13 @@ END_OF_TURN: Final = (
 # Where text has these, they are whole, and a model that writes one has ended.
 END_TOKENS: Final = frozenset(
     {
-        "<|im_end|>",
-        "<|eot_id|>",
+        *END_OF_TURN,
         "<|eom_id|>",
         "<|end|>",
-        "<|end_of_text|>",
-        "<|endoftext|>",
         "<|return|>",
         "<|call|>",
         "<|flush|>",
         "<|calls|>",
-        "<end_of_turn>",
         "<turn|>",
         "<|tool_response>",
         "<end_of_utterance>",
@@ -37,6 +33,5 @@ END_TOKENS: Final = frozenset(
         "[EOT]",
         "[EOS]",
         "[e~[",
-        "<｜end▁of▁sentence｜>",  # noqa: RUF001
     }
 )

@@ -256,7 +256,7 @@ def analyse_cliff(study: Study) -> CliffStudy:
 
 
 def _analyse(study: Study, budgets: tuple[int, ...]) -> CliffStudy:
-    cliff, correct = study_cliff(study), correct_at(study, budgets)
+    cliff, correct = study_cliff(study), study.correct_at(budgets)
     width = round((budgets[-1] - budgets[0]) / max(1, len(budgets) - 1)) or budgets[0]
     points = tuple(
         CliffPoint(
