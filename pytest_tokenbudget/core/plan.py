@@ -10,10 +10,10 @@ from typing import Any
 
 from pytest_tokenbudget.core.context_plan import Cell, ContextPlan
 from pytest_tokenbudget.core.engine import Decoding, Request
-from pytest_tokenbudget.core.forcing import Forcing
 from pytest_tokenbudget.core.store import StoredPrompt
 from pytest_tokenbudget.core.trace import ThinkingFormat
 from pytest_tokenbudget.tasks.problem import Message, Problem
+from pytest_tokenbudget.texts.thinking_blocks import Closer
 
 # Raised where a strategy, the request for a summary, or what is kept of a window changes: what was
 # kept before is then made anew.
@@ -39,6 +39,50 @@ def text_key(text: str) -> str:
 def trace_key(model: str, prompt_ids: Sequence[int], decoding: Decoding, sample: int) -> str:
     """Key of a trace: model identity, prompt ids, decoding, sample; never the cap."""
     return digest([model, list(prompt_ids), decoding.identity(), sample])
+
+
+@dataclass(frozen=True)
+class ModeBudget:
+    """A budget that the allocation table gives a mode, or ``explicit``, as it is tried here.
+
+    ``tokens`` is None where it cannot be tried; ``reason`` is how it came about, for people.
+    """
+
+    mode: str
+    tokens: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Forcing:
+    """At which budgets thinking is ended by force, and how.
+
+    Attributes:
+        budgets: Thinking budgets, rising; 0 may be among them.
+        answer_tokens: Output tokens of a forced answer.
+        closers: What ends the thinking; the first one is the default.
+        waits: How often thinking that ends is sent on.
+        modes: Budgets of the allocation table's modes; they are among the budgets.
+        left_out: Budgets that the context has no room for.
+        target: Share of responses that a recommended limit may truncate.
+    """
+
+    budgets: tuple[int, ...]
+    answer_tokens: int
+    closers: tuple[Closer, ...]
+    waits: int = 0
+    modes: tuple[ModeBudget, ...] = ()
+    left_out: tuple[int, ...] = ()
+    target: float = 0.01
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Forcing:
+        values = dict(data)
+        values["closers"] = tuple(Closer(*closer) for closer in values["closers"])
+        values["modes"] = tuple(ModeBudget(**mode) for mode in values["modes"])
+        for name in ("budgets", "left_out"):
+            values[name] = tuple(values[name])
+        return cls(**values)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from studies import NumberTask, make_problem, trace_of
 from thinking_engine import ThinkingEngine
 
 from pytest_tokenbudget.common.text_layout import cells
-from pytest_tokenbudget.core.forced import ForcedAnswerKey
-from pytest_tokenbudget.core.forcing import Forcing, ModeBudget, force
+from pytest_tokenbudget.core.plan import Forcing, ModeBudget
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.models.resolution import ModelSpec
 from pytest_tokenbudget.recipes.recipe import read_recipe
@@ -28,6 +27,7 @@ from pytest_tokenbudget.studies.allocation.report import (
 )
 from pytest_tokenbudget.studies.allocation.settings import evidence_of, limits_of, settings_record
 from pytest_tokenbudget.studies.allocation.stored_traces import FEATURES, FIRST, replay_of
+from pytest_tokenbudget.studies.thinking.forced_answers import ForcedAnswerKey, force
 from pytest_tokenbudget.studies.thinking.study import ContinuedTrace, ThinkingStudy
 from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat
 

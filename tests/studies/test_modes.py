@@ -9,10 +9,15 @@ from studies import trace_of
 from thinking_engine import ThinkingEngine
 
 from pytest_tokenbudget.core.engine import Generated
-from pytest_tokenbudget.core.forcing import ForcedTrace, closing_text, ended_trace, forced_trace
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.models.resolution import load_catalogue
 from pytest_tokenbudget.session import Session
+from pytest_tokenbudget.studies.thinking.forced_answers import (
+    ForcedTrace,
+    closing_text,
+    ended_trace,
+    forced_trace,
+)
 from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat
 
 pytest_plugins = ["run_fixtures"]

@@ -8,12 +8,16 @@ from runs import NO_ENGINE, QUIET, Engines, RealEngines, finish, read, rows, sta
 from studies import NumberTask, make_problem, trace_of
 from thinking_engine import ThinkingEngine
 
-from pytest_tokenbudget.core.forced import ForcedAnswerKey
-from pytest_tokenbudget.core.forcing import Forcing, ended_within, extended_prompt, force
-from pytest_tokenbudget.core.plan import Plan
+from pytest_tokenbudget.core.plan import Forcing, Plan
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.studies.thinking.analysis import analyse_thinking
+from pytest_tokenbudget.studies.thinking.forced_answers import (
+    ForcedAnswerKey,
+    ended_within,
+    extended_prompt,
+    force,
+)
 from pytest_tokenbudget.studies.thinking.report import thinking_lines
 from pytest_tokenbudget.studies.thinking.study import ContinuedTrace, Enforcement, ThinkingStudy
 from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.core.forcing import ended_within
 from pytest_tokenbudget.studies.thinking.analysis import (
     SwitchedOff,
     ThinkingPoint,
     analyse_thinking,
     point,
 )
+from pytest_tokenbudget.studies.thinking.forced_answers import ended_within
 from pytest_tokenbudget.studies.thinking.study import Enforcement, ThinkingStudy
 
 if TYPE_CHECKING:

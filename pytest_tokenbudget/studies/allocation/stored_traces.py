@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_tokenbudget.core.forced import ForcedAnswerKey
-from pytest_tokenbudget.core.forcing import ended_within
 from pytest_tokenbudget.core.trace import Trace
+from pytest_tokenbudget.studies.thinking.forced_answers import ForcedAnswerKey, ended_within
 from pytest_tokenbudget.studies.thinking.study import ThinkingAnswer, ThinkingStudy
 from pytest_tokenbudget.tasks.problem import Problem
 

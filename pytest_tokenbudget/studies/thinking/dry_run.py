@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.core.forced import forced_answers, load_continuations, plan_texts, text_ids
-from pytest_tokenbudget.core.forcing import closing_texts
 from pytest_tokenbudget.core.trace import StopReason, Trace
 from pytest_tokenbudget.dry_run.parts import Book, Past, PlannedPart, Wanted, past_of, weakest
 from pytest_tokenbudget.dry_run.prompt_counts import LengthSource, PromptLength
@@ -28,8 +26,8 @@ from pytest_tokenbudget.studies.thinking.plan import (
 )
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.core.forcing import Ids
     from pytest_tokenbudget.core.plan import Plan
+    from pytest_tokenbudget.studies.thinking.forced_answers import Ids
     from pytest_tokenbudget.tasks.problem import Problem
 
     Natural = Mapping[tuple[str, int], Trace]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.core import forced
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.store import TraceStore
 from pytest_tokenbudget.core.study import load_study
 from pytest_tokenbudget.engines.planning import Kind
+from pytest_tokenbudget.studies.thinking import forced_answers
 from pytest_tokenbudget.studies.thinking.study import ContinuedTrace, ThinkingStudy
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
@@ -51,24 +51,24 @@ def load_thinking(
     """
     assert plan.forcing is not None
     natural = load_study(store, plan, task, problems)
-    ids = forced.text_ids(store, plan, forced.plan_texts(plan), None)
-    goings: dict[forced.ForcedAnswerKey, forced.Continuation] = {}
+    ids = forced_answers.text_ids(store, plan, forced_answers.plan_texts(plan), None)
+    goings: dict[forced_answers.ForcedAnswerKey, forced_answers.Continuation] = {}
     waits: list[dict[str, ContinuedTrace]] = []
     keys: set[str] = set()
-    answers: dict[forced.ForcedAnswerKey, ContinuedTrace] = {}
-    if len(ids) == len(set(forced.plan_texts(plan))):
-        goings = forced.forced_answers(plan, problems, natural.traces, ids)
+    answers: dict[forced_answers.ForcedAnswerKey, ContinuedTrace] = {}
+    if len(ids) == len(set(forced_answers.plan_texts(plan))):
+        goings = forced_answers.forced_answers(plan, problems, natural.traces, ids)
         by_key = {going.key: going for going in goings.values()}
-        found = forced.load_continuations(store, by_key, opens=False)
+        found = forced_answers.load_continuations(store, by_key, opens=False)
         keys.update(by_key)
         answers = {
             place: ContinuedTrace(
-                forced.with_problem(found[going.key], place.problem_id), going.branch.kept
+                forced_answers.with_problem(found[going.key], place.problem_id), going.branch.kept
             )
             for place, going in goings.items()
             if going.key in found
         }
-        for one in forced.wait_rounds(store, plan, problems, natural.traces, ids):
+        for one in forced_answers.wait_rounds(store, plan, problems, natural.traces, ids):
             keys.update(going.key for _, going in one.values())
             prompts = {p: len(natural.traces[p, 0].prompt_ids) for p in one}
             waits.append(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.core.forced import ForcedAnswerKey
-from pytest_tokenbudget.core.forcing import (
+from pytest_tokenbudget.core.study import Study
+from pytest_tokenbudget.studies.thinking.forced_answers import (
+    ForcedAnswerKey,
     closing_text,
     ended_trace,
     ended_within,
     forced_trace,
 )
-from pytest_tokenbudget.core.study import Study
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.trace import Trace

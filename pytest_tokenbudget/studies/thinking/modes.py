@@ -17,7 +17,7 @@ from pytest_tokenbudget.studies.thinking.plan import NoThinkingError
 from pytest_tokenbudget.studies.thinking.thinking_mode import ThinkingMode
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.core.forcing import Forcing
+    from pytest_tokenbudget.core.plan import Forcing
     from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session

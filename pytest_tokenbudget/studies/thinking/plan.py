@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.collection.selection import NO_THINKING
 from pytest_tokenbudget.common.names import EXPLICIT
-from pytest_tokenbudget.core.forcing import Forcing, ModeBudget
+from pytest_tokenbudget.core.plan import Forcing, ModeBudget
 from pytest_tokenbudget.engines.planning import NotApplicableError, SetupError
 from pytest_tokenbudget.settings.context_limits import generation_room
 from pytest_tokenbudget.settings.option_values import MODES, THINKING_MODES

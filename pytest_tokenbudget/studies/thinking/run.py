@@ -20,12 +20,11 @@ from pytest_tokenbudget.studies.thinking.plan import (
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.engine import Engine, Request
-    from pytest_tokenbudget.core.forced import Continuation, Traces
-    from pytest_tokenbudget.core.forcing import Ids
     from pytest_tokenbudget.core.plan import Plan
     from pytest_tokenbudget.core.store import StoredPrompt
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
+    from pytest_tokenbudget.studies.thinking.forced_answers import Continuation, Ids, Traces
     from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
 
 
@@ -52,10 +51,9 @@ def plan_thinking(session: Session, spec: ModelSpec) -> Planned:
         NoThinkingError: If the model is not known to think.
         SetupError: If the eval cannot be made.
     """
-    from pytest_tokenbudget.core.forced import text_ids
-    from pytest_tokenbudget.core.forcing import closing_texts
     from pytest_tokenbudget.core.gather import render
     from pytest_tokenbudget.models.resolution import complete
+    from pytest_tokenbudget.studies.thinking.forced_answers import closing_texts, text_ids
 
     settings, store, problems = thinking_settings(session, spec), session.store, session.problems
     if spec.endpoint is not None and not speaks_ids(spec.endpoint):
@@ -110,7 +108,11 @@ def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
         NoThinkingError: If the model is not known to think.
         SetupError: If the eval cannot be made.
     """
-    from pytest_tokenbudget.core.forced import forced_answers, plan_texts, text_ids
+    from pytest_tokenbudget.studies.thinking.forced_answers import (
+        forced_answers,
+        plan_texts,
+        text_ids,
+    )
     from pytest_tokenbudget.studies.thinking.load import load_thinking
 
     spec, plan, prompts, engine = plan_thinking(session, spec)
@@ -166,7 +168,7 @@ class _Run:
 
     def waits(self, plan: Plan, natural: Traces, ids: Mapping[str, Ids]) -> None:
         """Thinking that is sent on, round by round."""
-        from pytest_tokenbudget.core.forced import wait_rounds
+        from pytest_tokenbudget.studies.thinking.forced_answers import wait_rounds
 
         def one(goings: Mapping[str, Continuation]) -> None:
             most = max((going.cap for going in goings.values()), default=1)

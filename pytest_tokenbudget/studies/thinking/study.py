@@ -13,11 +13,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.core.engine import Decoding
-from pytest_tokenbudget.core.forced import ForcedAnswerKey
-from pytest_tokenbudget.core.forcing import Forcing, ended_within
+from pytest_tokenbudget.core.plan import Forcing
 from pytest_tokenbudget.core.scoring import JudgedCut, judge
 from pytest_tokenbudget.core.study import Study, StudyCache
 from pytest_tokenbudget.core.trace import Outcome, StopReason, ThinkingFormat, Trace
+from pytest_tokenbudget.studies.thinking.forced_answers import ForcedAnswerKey, ended_within
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
 
