@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
-from pytest_tokenbudget.common.text_layout import print_text
+from pytest_tokenbudget.common.text_layout import aligned, print_text
 from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.engines.memory_estimate import (
     DTYPES,
@@ -58,11 +58,7 @@ def table(estimates: Sequence[MemoryEstimate], memory: int | None) -> str:
         if memory:
             line += [str(each.largest_batch(memory)), str(suggested_rows(each.budget))]
         lines.append(line)
-    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(word.rjust(width) for word, width in zip(line, widths, strict=True))
-        for line in lines
-    )
+    return "\n".join(aligned(lines))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

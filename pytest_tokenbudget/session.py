@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from pytest_tokenbudget.common import xdist
+from pytest_tokenbudget.core.engine import Engine, EngineError, Request
+from pytest_tokenbudget.core.gather import TraceObserver, gather, render
+from pytest_tokenbudget.core.plan import Plan
+from pytest_tokenbudget.core.store import StoreError, TraceStore
+from pytest_tokenbudget.core.study import Study, load_study
 from pytest_tokenbudget.engines import makers as engine_makers
 from pytest_tokenbudget.engines.planning import (
     Kind,
@@ -26,22 +31,26 @@ from pytest_tokenbudget.engines.planning import (
     placed,
     switched,
 )
+from pytest_tokenbudget.models.catalogue import own_formats
+from pytest_tokenbudget.models.choice import choose_models
 from pytest_tokenbudget.models.own_settings import settings_of
+from pytest_tokenbudget.models.resolution import (
+    ModelError,
+    ModelSpec,
+    complete,
+    load_catalogue,
+    resolve_commit,
+)
 from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig
 from pytest_tokenbudget.settings.options import Settings
+from pytest_tokenbudget.tasks.base import Task, TaskError
+from pytest_tokenbudget.tasks.problem import Problem
+from pytest_tokenbudget.tasks.registry import load_task
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.core.engine import Engine, Request
-    from pytest_tokenbudget.core.gather import TraceObserver
-    from pytest_tokenbudget.core.plan import Plan
-    from pytest_tokenbudget.core.store import TraceStore
-    from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.engines.token_counter import TokenCounter
-    from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.recorded.recordings import Recordings
     from pytest_tokenbudget.settings.endpoints import Endpoint, Facts
-    from pytest_tokenbudget.tasks.base import Task
-    from pytest_tokenbudget.tasks.problem import Problem
 
 Made = TypeVar("Made")
 
@@ -82,8 +91,6 @@ class Session:
 
     @cached_property
     def catalogue(self) -> Mapping[str, ModelSpec]:
-        from pytest_tokenbudget.models.resolution import load_catalogue
-
         return load_catalogue(config=self.user)
 
     @cached_property
@@ -91,7 +98,6 @@ class Session:
         """What ``--recorded`` names, None where it names nothing."""
         if not self.settings.recorded:
             return None
-        from pytest_tokenbudget.models.catalogue import own_formats
         from pytest_tokenbudget.recorded.recordings import Recordings
 
         return Recordings(
@@ -110,9 +116,6 @@ class Session:
         """
         if self.recordings is not None:
             return self.recordings.specs
-        from pytest_tokenbudget.models.choice import choose_models
-        from pytest_tokenbudget.models.resolution import ModelError
-
         try:
             return choose_models(self.settings, self.catalogue)
         except (ModelError, ConfigError) as error:
@@ -125,9 +128,6 @@ class Session:
         Raises:
             pytest.UsageError: If there is no such task, or its file cannot be used.
         """
-        from pytest_tokenbudget.tasks.base import TaskError
-        from pytest_tokenbudget.tasks.registry import load_task
-
         try:
             return load_task(self.settings.task)
         except TaskError as error:
@@ -136,8 +136,6 @@ class Session:
     @cached_property
     def problems(self) -> tuple[Problem, ...]:
         """The problems that are used; a SetupError if they cannot be had."""
-        from pytest_tokenbudget.tasks.base import TaskError
-
         try:
             return self.task.problems(self.settings.num_samples)
         except TaskError as error:
@@ -146,8 +144,6 @@ class Session:
     @property
     def store(self) -> TraceStore:
         """The trace store, opened on first use."""
-        from pytest_tokenbudget.core.store import TraceStore
-
         if self._store is None:
             owner = f"{xdist.worker_id() or 'main'}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
             self._store = TraceStore(self.settings.trace_store, self.run, owner, check=True)
@@ -202,10 +198,6 @@ class Session:
             SetupError: If it cannot be made. This, and whatever else is raised, is raised again on
                 every further call.
         """
-        from pytest_tokenbudget.core.engine import EngineError
-        from pytest_tokenbudget.core.store import StoreError
-        from pytest_tokenbudget.models.resolution import ModelError
-
         if key not in self._studies:
             try:
                 self._studies[key] = make()
@@ -222,9 +214,6 @@ class Session:
         return made
 
     def _make_study(self, spec: ModelSpec, kind: Kind) -> Study:
-        from pytest_tokenbudget.core.gather import render
-        from pytest_tokenbudget.core.study import load_study
-
         spec = self.looked_up(spec)
         need = self.needs.get((spec.alias, kind), Need(all_budgets=True))
         plan = make_plan(self.settings_of(spec), spec, kind, need, store=self.store, run=self.run)
@@ -248,8 +237,6 @@ class Session:
         study, which other workers help to make and which is reported; else one test of this process
         asked for them.
         """
-        from pytest_tokenbudget.core.gather import gather
-
         gather(
             self.store,
             plan,
@@ -264,8 +251,6 @@ class Session:
 
     def stored_study(self, spec: ModelSpec, kind: Kind) -> Study | None:
         """A study of what is stored already; nothing is generated, None where there is nothing."""
-        from pytest_tokenbudget.core.study import load_study
-
         if self.recordings is not None:
             with suppress(SetupError):
                 return self.recordings.study(spec, kind)
@@ -290,8 +275,6 @@ class Session:
         return self._looked_up.get(spec.alias)
 
     def _look_up(self, spec: ModelSpec) -> ModelSpec:
-        from pytest_tokenbudget.models.resolution import complete, resolve_commit
-
         if spec.endpoint is not None:
             return self.ask_servers(spec)
         if spec.kind != "hub" or not (spec.detect or resolve_commit(spec) is None):
@@ -332,8 +315,6 @@ class Session:
 
     def log(self, line: str) -> None:
         """Show a line where this run's progress is shown; from any thread, and never an error."""
-        from pytest_tokenbudget.core.store import StoreError
-
         with suppress(StoreError):
             self.store.note(line)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -14,16 +14,14 @@ from pytest_tokenbudget.collection.eval_fixtures import is_own, used_fixtures, u
 from pytest_tokenbudget.common.package_files import suite
 from pytest_tokenbudget.common.xdist import visible_gpus
 from pytest_tokenbudget.core.answers import AnswersByBudget, study_answers
+from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.engines.planning import Kind, Need
+from pytest_tokenbudget.models.resolution import ModelSpec
 from pytest_tokenbudget.registry import SESSION
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.settings.option_flags import working_names
 from pytest_tokenbudget.settings.option_values import MODES
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.core.study import Study
-    from pytest_tokenbudget.models.resolution import ModelSpec
-    from pytest_tokenbudget.settings.options import Settings
+from pytest_tokenbudget.settings.options import Settings
 
 
 def runs_no_test(config: pytest.Config) -> bool:
@@ -298,7 +296,6 @@ def model_under_test(item: pytest.Item) -> ModelSpec | None:
     callspec = getattr(item, "callspec", None)
     if callspec is None:
         return None
-    from pytest_tokenbudget.models.resolution import ModelSpec
 
     spec = callspec.params.get("model")
     return spec if isinstance(spec, ModelSpec) else None

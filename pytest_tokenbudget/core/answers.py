@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pytest_tokenbudget.core.scoring import JudgedCut
+from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Outcome
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.core.study import Study
-    from pytest_tokenbudget.tasks.problem import Problem
+from pytest_tokenbudget.tasks.problem import Problem
 
 
 def matches(patterns: Sequence[str], names: Iterable[str]) -> bool:

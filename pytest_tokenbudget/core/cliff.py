@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -43,9 +42,6 @@ from pytest_tokenbudget.stats.resampling import (
     problem_weights,
     sign_test,
 )
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.stats.intervals import Floats
 
 
 class CliffStatus(StrEnum):

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from pytest_tokenbudget.common.outside_text import PrintableError
 from pytest_tokenbudget.core.trace import StopReason
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.texts.token_texts import Pieces
+from pytest_tokenbudget.texts.token_texts import Pieces
 
 
 class EngineError(PrintableError):

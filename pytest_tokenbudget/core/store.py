@@ -8,9 +8,10 @@ scheduling needs no other coordination.
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pytest_tokenbudget.core.engine import Generated, Request
 from pytest_tokenbudget.core.journal import PlanRow
@@ -29,9 +30,6 @@ from pytest_tokenbudget.core.store_tables import (
     write_checksums,
 )
 from pytest_tokenbudget.core.trace import StopReason, Trace
-
-if TYPE_CHECKING:
-    import sqlite3
 
 __all__ = [
     "EndedTrace",

@@ -24,6 +24,7 @@ from pytest_tokenbudget.core.trace import (
     check_budgets,
 )
 from pytest_tokenbudget.core.unknown_blocks import unknown_block
+from pytest_tokenbudget.models.prices import Price
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from pytest_tokenbudget.core.curve import Curve
     from pytest_tokenbudget.core.saturation import Saturation
-    from pytest_tokenbudget.models.prices import Price
 
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")

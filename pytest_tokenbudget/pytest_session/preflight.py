@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -24,19 +23,19 @@ from pytest_tokenbudget.collection.selection import (
     runs_no_test,
 )
 from pytest_tokenbudget.common import xdist
+from pytest_tokenbudget.core.engine import EngineError
+from pytest_tokenbudget.core.store import StoreError
+from pytest_tokenbudget.core.trace import Trace
 from pytest_tokenbudget.engines.planning import gpus_of
 from pytest_tokenbudget.gates.partial_runs import on_command_line
 from pytest_tokenbudget.gates.plugin import NAME as GATES
 from pytest_tokenbudget.gates.plugin import GatesPlugin, tolerates_errors
 from pytest_tokenbudget.models.choice import engine_of
+from pytest_tokenbudget.models.resolution import ModelError, ModelSpec, resolve_model
 from pytest_tokenbudget.registry import SESSION
 from pytest_tokenbudget.report.outcomes import STOPPED_BY
+from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.settings.config_file import ConfigError
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.core.trace import Trace
-    from pytest_tokenbudget.models.resolution import ModelSpec
-    from pytest_tokenbudget.session import Session
 
 # Fixtures that need the tokenizer alone; their tests are skipped without one.
 COUNTING = ("count_tokens",)
@@ -80,8 +79,6 @@ def check_named(config: pytest.Config) -> None:
 
 def check_tokenizer(config: pytest.Config) -> None:
     """Check the tokenizer of recorded texts, which collecting the tests already needs."""
-    from pytest_tokenbudget.models.resolution import ModelError, resolve_model
-
     session = config.stash[SESSION]
     name = session.settings.tokenizer
     if session.recordings is None or name is None:
@@ -134,10 +131,6 @@ def check_model(session: Session, spec: ModelSpec, generates: bool = True) -> No
     Raises:
         pytest.UsageError: If it is not, and no stored traces make up for that.
     """
-    from pytest_tokenbudget.core.engine import EngineError
-    from pytest_tokenbudget.core.store import StoreError
-    from pytest_tokenbudget.models.resolution import ModelError
-
     try:
         if spec.endpoint is not None:
             known = session.ask_servers(spec)
@@ -151,7 +144,6 @@ def check_model(session: Session, spec: ModelSpec, generates: bool = True) -> No
 
 def _check_tokenizer_of(spec: ModelSpec) -> None:
     """Raise an EngineError if neither a model's servers nor a tokenizer here tokenize prompts."""
-    from pytest_tokenbudget.core.engine import EngineError
     from pytest_tokenbudget.engines.server.tokens import choose_tokens
 
     assert spec.endpoint is not None
@@ -164,8 +156,6 @@ def _check_tokenizer_of(spec: ModelSpec) -> None:
 
 def _check_engine(session: Session, spec: ModelSpec) -> None:
     """Check what runs a model in this process: vLLM, the model's files, enough GPUs."""
-    from pytest_tokenbudget.core.engine import EngineError
-
     if reason := _not_to_be_had(spec):
         raise EngineError(reason)
     if engine_of(session.settings, spec) != "vllm":
