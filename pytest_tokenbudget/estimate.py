@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
-from pytest_tokenbudget.common.text_layout import aligned, print_text
+from pytest_tokenbudget.common.text_layout import Table, print_text
 from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.engines.memory_estimate import (
     DTYPES,
@@ -50,15 +50,15 @@ def size(text: str) -> int:
 
 def table(estimates: Sequence[MemoryEstimate], memory: int | None) -> str:
     """A line for each budget."""
-    head = ["budget", "batch", "weights", "cache", "working", "total"]
-    lines = [head + (["fits", "rule of thumb"] if memory else [])]
+    headings = ("budget", "batch", "weights", "cache", "working", "total")
+    rows = Table(*headings, *(("fits", "rule of thumb") if memory else ()), left=())
     for each in estimates:
         line = [f"{each.budget:,}", str(each.rows)]
         line += [_show(part) for part in (each.weights, each.cache, each.working, each.total)]
         if memory:
             line += [str(each.largest_batch(memory)), str(suggested_rows(each.budget))]
-        lines.append(line)
-    return "\n".join(aligned(lines))
+        rows.add(*line)
+    return "\n".join(rows.lines())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
