@@ -11,9 +11,11 @@ runs is named as ``"package.module:function"`` and imported when it is needed.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import pytest
@@ -288,10 +290,17 @@ SHARED: Final = Eval(
 
 @dataclass(frozen=True)
 class Registered:
-    """The evals that are registered, in order, and a sentence for each unusable entry point."""
+    """The evals that are registered.
+
+    Attributes:
+        evals: In their order.
+        faults: A sentence for each entry point that cannot be used.
+        homes: Folders of other packages that declare evals, by their names: pages lie in them.
+    """
 
     evals: tuple[Eval, ...]
-    faults: tuple[str, ...] = ()
+    faults: tuple[str, ...]
+    homes: Mapping[str, Path]
 
 
 @cache
@@ -299,6 +308,7 @@ def registered() -> Registered:
     """All evals, those of other packages among them. A broken one is left out, with a sentence."""
     found: dict[str, Eval] = {}
     faults: list[str] = []
+    homes: dict[str, Path] = {}
     for point in points("evals"):
         try:
             one = point.load()
@@ -312,7 +322,10 @@ def registered() -> Registered:
                 faults.append(fault("eval", point, f"{point.value} {reason}"))
             else:
                 found[one.name] = one
-    return Registered(tuple(sorted(found.values(), key=lambda e: (e.order, e.name))), tuple(faults))
+                if not is_own(point) and hasattr(sys.modules[point.module], "__path__"):
+                    homes[point.module] = Path(sys.modules[point.module].__path__[0])
+    ordered = sorted(found.values(), key=lambda e: (e.order, e.name))
+    return Registered(tuple(ordered), tuple(faults), homes)
 
 
 def _unusable(one: object, others: Sequence[Eval]) -> str:

@@ -327,15 +327,17 @@ def _refusal(name: str, user: str, definitions: Definitions | None, item: pytest
 
 
 def evals_named(config: pytest.Config) -> bool:
-    """Whether the command selects shipped evals, by a marker or by their place."""
+    """Whether the command selects evals: by a marker, or by a page's module or path."""
     expression = str(config.getoption("markexpr", default="") or "")
     if any(re.search(rf"\b{name}\b", expression) for name in registry.eval_markers()):
         return True
+    homes = {"pytest_tokenbudget.evals": suite(), **registry.registered().homes}
     for argument in config.args:
         name = argument.split("::")[0]
-        if name.startswith("pytest_tokenbudget.evals"):
-            return True
         path = config.invocation_params.dir / name
-        if path.exists() and path.resolve().is_relative_to(suite().resolve()):
-            return True
+        for module, folder in homes.items():
+            if f"{name}.".startswith(f"{module}."):
+                return True
+            if path.exists() and path.resolve().is_relative_to(folder.resolve()):
+                return True
     return False

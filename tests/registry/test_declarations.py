@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 
 import pytest
 
 from pytest_tokenbudget import registry
+from pytest_tokenbudget.collection.eval_fixtures import evals_named
 from pytest_tokenbudget.common.extensions import ENGINES, SCORERS, TASKS, imported
 
 HEAVY = {
@@ -66,3 +68,31 @@ def test_declarations_import_nothing_heavy():
     loaded = set(done.stdout.split())
     assert "pytest_tokenbudget.studies.cliff" in loaded
     assert not HEAVY & loaded
+
+
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("lengths/test_lengths.py::test_length", True),
+        ("lengths", True),
+        ("tokenbudget_lengths", True),
+        ("tokenbudget_lengths.test_lengths", True),
+        ("tokenbudget_lengths_more", False),
+        (".", False),
+    ],
+)
+def test_a_page_of_another_package_is_known_by_module_and_path(
+    tmp_path, monkeypatch, argument, named
+):
+    folder = tmp_path / "lengths"
+    folder.mkdir()
+    (folder / "test_lengths.py").touch()
+    registry.eval_markers()  # what is kept for the session comes from all evals
+    found = registry.Registered((), (), {"tokenbudget_lengths": folder})
+    monkeypatch.setattr(registry, "registered", lambda: found)
+    config = SimpleNamespace(
+        getoption=lambda name, default: default,
+        args=[argument],
+        invocation_params=SimpleNamespace(dir=tmp_path),
+    )
+    assert evals_named(config) is named
