@@ -17,12 +17,7 @@ from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.scoring import JudgedCut, judge, scores, verdict_changes
 from pytest_tokenbudget.core.store import StoredPrompt, TraceStore
-from pytest_tokenbudget.core.trace import (
-    StopReason,
-    ThinkingFormat,
-    Trace,
-    check_budgets,
-)
+from pytest_tokenbudget.core.trace import StopReason, ThinkingFormat, Trace, check_budgets
 from pytest_tokenbudget.core.unknown_blocks import unknown_block
 from pytest_tokenbudget.models.prices import Price
 from pytest_tokenbudget.tasks.base import Task
@@ -269,11 +264,7 @@ class Study(StudyCache):
 
     @cached_property
     def curve(self) -> Curve:
-        """Accuracy, truncation and tokens used at the budgets.
-
-        Raises:
-            ValueError: If no problem has all its traces.
-        """
+        """Accuracy, truncation and tokens used by budget; ValueError without a complete problem."""
         import numpy as np
 
         from pytest_tokenbudget.core.curve import build_curve
@@ -294,11 +285,7 @@ class Study(StudyCache):
 
     @cached_property
     def saturation(self) -> Saturation:
-        """The saturation point, with the comparisons that it rests on.
-
-        Raises:
-            ValueError: If no problem has all its traces.
-        """
+        """The saturation point and its comparisons; ValueError without a complete problem."""
         from pytest_tokenbudget.core.saturation import saturation_point
 
         self._need_data()
@@ -340,7 +327,7 @@ class Study(StudyCache):
         """
         import numpy as np
 
-        return np.arange(1, self.reach + 1, dtype=np.int64), self._correct_by_token
+        return np.arange(1, self.reach + 1, dtype=np.int64), self.cached(self._correct_by_token)
 
     @property
     def tokens_generated(self) -> int:
@@ -380,7 +367,6 @@ class Study(StudyCache):
             for sample in range(self.samples)
         )
 
-    @cached_property
     def _correct_by_token(self) -> NDArray[np.bool_]:
         import numpy as np
 

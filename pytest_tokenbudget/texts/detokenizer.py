@@ -72,7 +72,7 @@ class _Window:
         for count in range(first, min(first + MAX_UNSETTLED + 1, len(self._ids))):
             ids = self._ids[-count:]
             text = self._decode(ids)
-            common = len(_shared([text[::-1], self.text[::-1]]))
+            common = len(common_start([text[::-1], self.text[::-1]]))
             # A window that begins inside a character has up to three wrong ones at its start.
             if common > unsettled and common >= len(text) - MAX_UNSETTLED:
                 self._ids = ids
@@ -108,7 +108,7 @@ class _Lagging:
         window = self._window
         if not window.add(token_id):
             return ""
-        stable = _shared([*self._recent, window.text])
+        stable = common_start([*self._recent, window.text])
         self._recent = [*self._recent[1:], window.text]
         done = self._settled - window.start
         fresh = stable[done : len(stable) - _waiting(stable)]
@@ -119,7 +119,7 @@ class _Lagging:
         return fresh
 
 
-def _shared(texts: Sequence[str]) -> str:
+def common_start(texts: Sequence[str]) -> str:
     """What all texts begin with."""
     # Between the first and the last in order, none can differ earlier than these two do.
     first, last = min(texts), max(texts)
@@ -332,7 +332,9 @@ def _offsets_by_window(decode: Decode, ids: Sequence[int], text: str) -> list[in
             there = text[window.start : window.start + len(window.text)]
             agrees = there == window.text
             # What the decoder makes of incomplete characters comes right with a later id.
-            common = len(there) - _waiting(there) if agrees else len(_shared([there, window.text]))
+            common = (
+                len(there) - _waiting(there) if agrees else len(common_start([there, window.text]))
+            )
             reached = max(reached, window.start + common)
             if agrees:
                 window.shorten(len(there) - common)

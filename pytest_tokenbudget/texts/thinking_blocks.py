@@ -15,6 +15,8 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
+from pytest_tokenbudget.texts.detokenizer import common_start
+
 GAP = "\u2026"
 """Stands in a header of a format for text that differs."""
 
@@ -66,12 +68,13 @@ class ThinkingFormat:
     ids: tuple[tuple[str, int], ...] | None = None
 
     def __post_init__(self) -> None:
+        bare = self.close + self.answer[0] if self.answer else f"\n{self.close}\n\n"
         # What comes back from JSON has lists for tuples.
         as_tuples = {
             "answer": tuple(self.answer),
             "hints": tuple(self.hints),
             "ids": None if self.ids is None else tuple((text, id_) for text, id_ in self.ids),
-            "closers": tuple(Closer(*closer) for closer in self.closers) or (self._bare(),),
+            "closers": tuple(Closer(*closer) for closer in self.closers) or (Closer("bare", bare),),
         }
         for name, value in as_tuples.items():
             object.__setattr__(self, name, value)
@@ -83,10 +86,6 @@ class ThinkingFormat:
                     f"the tags {', '.join(map(repr, tags))} cannot be told apart: each must be a "
                     f"text that is not empty and no part of another"
                 )
-
-    def _bare(self) -> Closer:
-        ending = self.answer[0] if self.answer else "\n\n"
-        return Closer("bare", self.close + ending if self.answer else f"\n{self.close}{ending}")
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -303,7 +302,7 @@ class _BlockParser:
         self.place = 0
         # Without a header the answer has begun only where a prompt had the header, so that no
         # header is on its way.
-        lead = _common_start(thinking.open, *thinking.answer) if thinking.answer else ""
+        lead = common_start([thinking.open, *thinking.answer]) if thinking.answer else ""
         waits = bool(lead) and (text.startswith(lead) or lead.startswith(text))
         self.answer_start = None if opened_by_prompt or waits else 0
         self.answer_end: int | None = None
@@ -389,13 +388,6 @@ class _BlockParser:
             spelled=self.spelled,
             open_at=tuple(self.open_at),
         )
-
-
-def _common_start(*texts: str) -> str:
-    length = 0
-    while length < min(map(len, texts)) and len({text[: length + 1] for text in texts}) == 1:
-        length += 1
-    return texts[0][:length]
 
 
 def answer_tokens(blocks: Blocks, length: int, offsets: Sequence[int]) -> int:
