@@ -612,7 +612,7 @@ def test_a_process_that_arrives_before_the_first_share_is_taken_gets_half(path):
         with closing(TraceStore(path, "one", "a")) as store:
             gather_all(store, engine, 8)
         assert engine.batches == [4, 2, 1, 1]
-        second.leave()
+        second.leave_plan()
         with closing(TraceStore(path, "three", "c")) as store:
             gather_all(store, engine := FakeEngine(rows=100), 16)
         assert engine.batches == [8]
