@@ -15,6 +15,13 @@ from pytest_tokenbudget.dry_run.parts import Book, Past, PlannedPart, Wanted, pa
 from pytest_tokenbudget.dry_run.prompt_counts import LengthSource, PromptLength
 from pytest_tokenbudget.engines.planning import Kind
 from pytest_tokenbudget.stats.forecast import Forecast, together
+from pytest_tokenbudget.studies.thinking.forced_answers import (
+    closing_texts,
+    forced_answers,
+    load_continuations,
+    plan_texts,
+    text_ids,
+)
 from pytest_tokenbudget.studies.thinking.options import ThinkingOptions
 from pytest_tokenbudget.studies.thinking.plan import (
     NoThinkingError,

@@ -69,9 +69,8 @@ def plan_thinking(session: Session, spec: ModelSpec) -> Planned:
     spec = complete(spec)
     plan = replace(plan, format=spec.thinking)
     assert spec.thinking is not None
-    inserts = text_ids(
-        store, plan, closing_texts(closers, settings.of_eval(ThinkingOptions).wait, spec.thinking), engine
-    )
+    waits = settings.of_eval(ThinkingOptions).wait
+    inserts = text_ids(store, plan, closing_texts(closers, waits, spec.thinking), engine)
     plan = fit_thinking(
         plan,
         spec,
