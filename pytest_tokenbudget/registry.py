@@ -328,21 +328,24 @@ def registered() -> Registered:
     return Registered(tuple(ordered), tuple(faults), homes)
 
 
-def _unusable(one: object, others: Sequence[Eval]) -> str:
+def _unusable(declared: object, known: Sequence[Eval]) -> str:
     """Why what an entry point names cannot be an eval beside others; empty if it can."""
-    if not isinstance(one, Eval):
+    if not isinstance(declared, Eval):
         return "is no registry.Eval"
-    if one.name in {other.name for other in others}:
-        return f"is the second eval of the name {one.name!r}"
-    if taken := {name for other in others for name in other.parameters} & set(one.parameters):
+    if declared.name in {other.name for other in known}:
+        return f"is the second eval of the name {declared.name!r}"
+    if taken := {name for other in known for name in other.parameters} & set(declared.parameters):
         return f"declares the parameter {min(taken)!r}, which another eval has"
-    kinds = {each.kind for other in others for each in other.studies}
-    if taken := kinds & {each.kind for each in one.studies}:
+    kinds = {each.kind for other in known for each in other.studies}
+    if taken := kinds & {each.kind for each in declared.studies}:
         return f"declares the kind of study {min(taken)!r}, which another eval has"
-    if one.options is not None:
-        groups = (Settings, *(other.options for other in others if other.options is not None))
+    if declared.options is not None:
+        groups = (
+            Settings,
+            *(other.options for other in known if other.options is not None),
+        )
         flags = {name for group in groups for name in option_names(group)}
-        if taken := flags & option_names(one.options):
+        if taken := flags & option_names(declared.options):
             return f"declares the option {min(taken, key=len)}, which is there already"
     return ""
 

@@ -270,7 +270,7 @@ class Session:
         self._looked_up[spec.alias] = found = self._look_up(spec)
         return found
 
-    def known(self, spec: ModelSpec) -> ModelSpec | None:
+    def known_spec(self, spec: ModelSpec) -> ModelSpec | None:
         """The same if that was looked up before; None if not."""
         return self._looked_up.get(spec.alias)
 

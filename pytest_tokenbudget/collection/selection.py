@@ -55,7 +55,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     Raises:
         pytest.Collector.CollectError: If a name that was given means nothing.
     """
-    if not _ours(metafunc, "model"):
+    if not _uses_own(metafunc, "model"):
         return
     try:
         _parametrize(metafunc)
@@ -69,7 +69,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 def _parametrize(metafunc: pytest.Metafunc) -> None:
     session = metafunc.config.stash[SESSION]
     parameters = registry.parameters()
-    names = [name for name in parameters if _ours(metafunc, name)]
+    names = [name for name in parameters if _uses_own(metafunc, name)]
     if not names:
         metafunc.parametrize(
             "model",
@@ -101,7 +101,7 @@ def _follow_mode(metafunc: pytest.Metafunc) -> None:
     modes = registry.modes()
     if not calls or modes is None:
         return
-    study = _ours(metafunc, "study") or gate_subject(definition) == registry.judged()["study"]
+    study = _uses_own(metafunc, "study") or gate_subject(definition) == registry.judged()["study"]
     if not uses(definition, "mode"):
         if study and any(call.params["mode"] in MODES for call in calls):
             raise pytest.UsageError(
@@ -145,7 +145,7 @@ def sample_budgets(session: Session, spec: ModelSpec) -> tuple[int, ...]:
 NO_THINKING = "no thinking"
 
 
-def _ours(metafunc: pytest.Metafunc, name: str) -> bool:
+def _uses_own(metafunc: pytest.Metafunc, name: str) -> bool:
     # pytest has no public way to ask what is parametrised already.
     return uses(metafunc.definition, name) and not any(
         name in call.params for call in metafunc._calls
@@ -257,7 +257,7 @@ def kinds_of(item: pytest.Item) -> list[Kind]:
         return kinds
     kinds.remove(Kind.MAIN)
     session = item.config.stash[SESSION]
-    known = session.known(spec)
+    known = session.known_spec(spec)
     if known is None and spec.thinking is None and spec.detect:
         return [*dict.fromkeys((*kinds, Kind.MAIN, Kind.SWITCHED, Kind.THINKING))]
     needed = modes.study_kind(mode, known or spec, session.settings_of(spec))

@@ -57,7 +57,7 @@ def imported(target: str) -> Any:  # noqa: ANN401
     return getattr(importlib.import_module(module), name)
 
 
-class _Others(NamedTuple):
+class _Foreign(NamedTuple):
     points: Mapping[str, EntryPoint]
     faults: tuple[str, ...]
 
@@ -79,12 +79,12 @@ class Extensions:
     @property
     def names(self) -> tuple[str, ...]:
         """All names, this package's own first."""
-        return (*self.own, *self._others.points)
+        return (*self.own, *self._foreign.points)
 
     @property
     def faults(self) -> tuple[str, ...]:
         """A sentence for each entry point whose name is taken."""
-        return self._others.faults
+        return self._foreign.faults
 
     def load(self, name: str) -> Any:  # noqa: ANN401
         """What a name stands for.
@@ -95,7 +95,7 @@ class Extensions:
         """
         if name in self.own:
             return imported(self.own[name])
-        point = self._others.points[name]
+        point = self._foreign.points[name]
         try:
             found = point.load()
             reason = self.fits(found)
@@ -106,7 +106,7 @@ class Extensions:
         return found
 
     @cached_property
-    def _others(self) -> _Others:
+    def _foreign(self) -> _Foreign:
         found: dict[str, EntryPoint] = {}
         faults = []
         for point in points(f"{self.kind}s"):
@@ -114,15 +114,15 @@ class Extensions:
                 faults.append(fault(self.kind, point, "the name is taken"))
             else:
                 found[point.name] = point
-        return _Others(found, tuple(faults))
+        return _Foreign(found, tuple(faults))
 
 
-def _no_function(found: object) -> str:
-    return "" if callable(found) else "is no function"
+def _no_function(value: object) -> str:
+    return "" if callable(value) else "is no function"
 
 
-def _no_rule(found: object) -> str:
-    missing = [name for name in ("extractor", "judge", "unsettled") if not hasattr(found, name)]
+def _no_rule(value: object) -> str:
+    missing = [name for name in ("extractor", "judge", "unsettled") if not hasattr(value, name)]
     return f"is no scorer: it has no {missing[0]!r}" if missing else ""
 
 

@@ -91,21 +91,21 @@ def memory_share(gpus_each: int) -> float:
     return 1 / max(1, -(-worker_count() // max(1, groups)))
 
 
-def _groups(gpus: list[str], each: int) -> list[list[str]]:
+def _groups(gpus: list[str], size: int) -> list[list[str]]:
     """Neighbours among the GPUs, so many each; those that are left over belong to no group."""
-    return [gpus[i : i + each] for i in range(0, len(gpus) - each + 1, each)]
+    return [gpus[i : i + size] for i in range(0, len(gpus) - size + 1, size)]
 
 
-def enough_groups(gpus: list[str], each: int) -> list[list[str]]:
+def enough_groups(gpus: list[str], size: int) -> list[list[str]]:
     """Neighbours among the GPUs for at least one engine.
 
     Raises:
         pytest.UsageError: If the GPUs are too few for one.
     """
-    groups = _groups(gpus, each)
+    groups = _groups(gpus, size)
     if not groups:
         raise pytest.UsageError(
-            f"--tensor-parallel and --data-parallel: {each} GPUs are needed, and {len(gpus)} "
+            f"--tensor-parallel and --data-parallel: {size} GPUs are needed, and {len(gpus)} "
             f"{'is' if len(gpus) == 1 else 'are'} visible"
         )
     return groups

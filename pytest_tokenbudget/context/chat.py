@@ -54,7 +54,7 @@ def message_spans(text: str, skeleton: str, contents: Sequence[str]) -> dict[int
     last = len(gaps) - 1
     for number in range(1, len(gaps), 2):
         index, gap = int(gaps[number]), gaps[number + 1]
-        place = _place(text, at, contents[index], gap, number + 1 == last)
+        place = _span_at(text, at, contents[index], gap, number + 1 == last)
         if place is None:
             return {}
         found.setdefault(index, place)
@@ -62,7 +62,7 @@ def message_spans(text: str, skeleton: str, contents: Sequence[str]) -> dict[int
     return found
 
 
-def _place(text: str, at: int, content: str, gap: str, is_last: bool) -> MessageSpan | None:
+def _span_at(text: str, at: int, content: str, gap: str, is_last: bool) -> MessageSpan | None:
     for written in dict.fromkeys(_forms(content)):
         end = at + len(written)
         if (

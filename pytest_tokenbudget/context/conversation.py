@@ -74,7 +74,7 @@ class Conversation:
     Attributes:
         system: The system messages at the beginning.
         units: What may be left out, the oldest first.
-        last: The newest turn, or the question about a document with what stands around it.
+        newest: The newest turn, or the question about a document with what stands around it.
         question: What is asked: the newest user message, or the question about a document.
         query: The same as text, that importance is measured by.
 
@@ -84,7 +84,7 @@ class Conversation:
 
     system: Unit
     units: tuple[Unit, ...]
-    last: Unit
+    newest: Unit
     question: Unit
     query: str
 
@@ -111,7 +111,7 @@ class Conversation:
         edges = sorted({begin, *starts, len(roles)})
         *older, newest = [tuple(map(self.piece, range(*edge))) for edge in pairwise(edges)] or [()]
         self.system = tuple(map(self.piece, range(begin)))
-        self.units, self.last = tuple(older), newest
+        self.units, self.newest = tuple(older), newest
         self.question = (self.piece(users[-1]),) if users else ()
         self.query = self.messages[users[-1]]["content"] if users else ""
 
@@ -148,7 +148,7 @@ class Conversation:
         end = start + len(document)
         length = end + len(tail)
         around = (Piece(index, 0, start), Piece(index, end, length))
-        made.last = made.question = tuple(piece for piece in around if piece.start < piece.end)
+        made.newest = made.question = tuple(piece for piece in around if piece.start < piece.end)
         made.query = question
         return made
 

@@ -153,7 +153,7 @@ class Sentences(_OverPieces):
     name = "sentences"
 
     def pieces(self, conversation: Conversation, limit: int) -> Sequence[Piece]:
-        if count(conversation, [*conversation.system, *conversation.last]) > limit:
+        if count(conversation, [*conversation.system, *conversation.newest]) > limit:
             return self._shortened_newest(conversation, limit)
         pieces, left_out = newest_that_fit(conversation, limit, self.name)
         if not left_out:
@@ -162,10 +162,10 @@ class Sentences(_OverPieces):
         return self._largest(conversation, limit, longest, pieces) or pieces
 
     def _shortened_newest(self, conversation: Conversation, limit: int) -> Sequence[Piece]:
-        found = self._largest(conversation, limit, conversation.last, conversation.system)
+        found = self._largest(conversation, limit, conversation.newest, conversation.system)
         if found is not None:
             return found
-        least = [conversation.last, *conversation.shortened(conversation.last)][-1]
+        least = [conversation.newest, *conversation.shortened(conversation.newest)][-1]
         needed = count(conversation, [*conversation.system, *least])
         raise ContextError(
             f"strategy {self.name}: the system prompt and one sentence of each message of the "
@@ -174,11 +174,11 @@ class Sentences(_OverPieces):
         )
 
     def _largest(
-        self, conversation: Conversation, limit: int, unit: Unit, others: Sequence[Piece]
+        self, conversation: Conversation, limit: int, unit: Unit, rest: Sequence[Piece]
     ) -> Sequence[Piece] | None:
-        """The others with as many sentences of a unit as fit; None where not even the least."""
-        shorter = [[*unit, *others] for unit in conversation.shortened(unit)]
-        found = _first(len(shorter), lambda i: count(conversation, shorter[i]) <= limit)
+        """The rest with as many sentences of a unit as fit; None where not even the least."""
+        shorter = [[*unit, *rest] for unit in conversation.shortened(unit)]
+        found = _first_fitting(len(shorter), lambda i: count(conversation, shorter[i]) <= limit)
         return shorter[found] if found < len(shorter) else None
 
 
@@ -194,12 +194,12 @@ class Importance(_OverPieces):
         units, scores = conversation.units, conversation.relevance
         order = sorted(range(len(units)), key=lambda i: (scores[i], i), reverse=True)
         ranked = [units[i] for i in order]
-        fixed = [*conversation.system, *conversation.last]
+        fixed = [*conversation.system, *conversation.newest]
 
         def best(left_out: int) -> list[Piece]:
             return [*_flat(ranked[: len(ranked) - left_out]), *fixed]
 
-        left_out = _first(len(units) + 1, lambda i: count(conversation, best(i)) <= limit)
+        left_out = _first_fitting(len(units) + 1, lambda i: count(conversation, best(i)) <= limit)
         if left_out > len(units):
             _too_small(self.name, count(conversation, fixed), limit)
         too_long = len(ranked) - left_out
@@ -241,20 +241,20 @@ def newest_that_fit(
         ContextError: If what must stay does not fit.
     """
     begin, older = conversation.units[:first], conversation.units[first:]
-    fixed = [*conversation.system, *_flat(begin), *conversation.last]
+    fixed = [*conversation.system, *_flat(begin), *conversation.newest]
 
     def newest(left_out: int) -> list[Piece]:
         return [*_flat(older[left_out:]), *fixed]
 
-    left_out = _first(len(older) + 1, lambda i: count(conversation, newest(i)) <= limit)
+    left_out = _first_fitting(len(older) + 1, lambda i: count(conversation, newest(i)) <= limit)
     if left_out > len(older):
         _too_small(strategy, count(conversation, fixed), limit, "the first turn, " * bool(begin))
     return Newest(newest(left_out), left_out)
 
 
-def _too_small(strategy: str, needed: int, limit: int, also: str = "") -> NoReturn:
+def _too_small(strategy: str, needed: int, limit: int, first_turn: str = "") -> NoReturn:
     raise ContextError(
-        f"strategy {strategy}: the system prompt, {also}and the newest turn need {needed:,} "
+        f"strategy {strategy}: the system prompt, {first_turn}and the newest turn need {needed:,} "
         f"tokens by themselves, and the limit is {limit:,}; raise it, or take a strategy that "
         f"cuts inside messages (sentences, newest, first, ends)"
     )
@@ -273,7 +273,7 @@ def check_share(strategy: str, share: float) -> None:
         raise ContextError(f"strategy {strategy}: share {share:g} is not between 0 and 1")
 
 
-def _first(length: int, good: Callable[[int], bool]) -> int:
+def _first_fitting(length: int, good: Callable[[int], bool]) -> int:
     """The first of ``length`` that is good, where all after it are; ``length`` if none is."""
     return bisect_left(range(length), True, key=good)
 

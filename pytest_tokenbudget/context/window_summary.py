@@ -95,7 +95,7 @@ class Summary(Truncation):
         )
 
     def _kept(self, conversation: Conversation, limit: int) -> list[Piece]:
-        fixed = [*conversation.system, *conversation.last]
+        fixed = [*conversation.system, *conversation.newest]
         needed = count(conversation, fixed)
         if not fixed or needed > limit:
             return newest_that_fit(conversation, limit, self.name).pieces

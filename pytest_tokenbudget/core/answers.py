@@ -30,13 +30,13 @@ class Answers:
         judged: In the order of the problems, and of the samples within each.
         samples: Samples a problem.
         tokens: Output tokens of each.
-        most: The most tokens that one could have.
+        max_tokens: The most tokens that one could have.
     """
 
     judged: Sequence[JudgedCut]
     samples: int
     tokens: Sequence[int]
-    most: int
+    max_tokens: int
 
     def in_categories(self, categories: Sequence[str]) -> Answers:
         """Those to problems of some categories; all without one."""
@@ -49,7 +49,7 @@ class Answers:
             [self.judged[place] for place in kept],
             self.samples,
             [self.tokens[place] for place in kept],
-            self.most,
+            self.max_tokens,
         )
 
     @property

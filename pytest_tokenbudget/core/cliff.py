@@ -291,11 +291,11 @@ def _needed_steep(
     )
 
 
-def _needed_place(behind: Floats, top: int, most: int, problems: int) -> int | None:
-    """Problems at which all windows but ``most`` neighbours around the steepest would be out."""
+def _needed_place(lags: Floats, top: int, widest: int, problems: int) -> int | None:
+    """Problems at which all windows but ``widest`` neighbours around the steepest would be out."""
     wanted = math.inf
-    for start in range(max(0, top - most + 1), min(top, behind.size - most) + 1):
-        outside = np.delete(behind, range(start, start + most))
+    for start in range(max(0, top - widest + 1), min(top, lags.size - widest) + 1):
+        outside = np.delete(lags, range(start, start + widest))
         # How far a window is behind stays, how far would exclude it shrinks with the root of n.
         least = float(outside.min())
         if least > 0:

@@ -118,13 +118,13 @@ class Saving:
     truncated: float
 
 
-def saved(more: ArrayLike, less: ArrayLike, confidence: float = 0.95) -> Estimate | None:
+def mean_saving(larger: ArrayLike, smaller: ArrayLike, confidence: float = 0.95) -> Estimate | None:
     """Mean of what is saved, never less than nothing; None where nothing is known.
 
-    ``more`` and ``less`` are what each answer takes at the larger and the smaller limit, one a
+    ``larger`` and ``smaller`` are what each answer takes at the larger and the smaller limit, one a
     problem or problems x samples; NaN where that is not known.
     """
-    apart = by_sample(np.asarray(more, np.float64) - np.asarray(less, np.float64))
+    apart = by_sample(np.asarray(larger, np.float64) - np.asarray(smaller, np.float64))
     if not np.isfinite(apart).any():
         return None
     value, low, high, problems = mean_estimate(apart, confidence)

@@ -241,7 +241,7 @@ class MissingCount:
         """Look up what is left, and return the seconds that it took."""
         began = time.monotonic()
         # Only where nothing seems to be left are all wanted traces looked at again.
-        self.missing = self._store.left(self.fresh) or self._store.missing(self.fresh)
+        self.missing = self._store.remaining(self.fresh) or self._store.missing(self.fresh)
         cost = time.monotonic() - began
         self._next = time.monotonic() + max(LOOK_SECONDS, cost / LOOK_SHARE)
         if self.plan:

@@ -137,19 +137,16 @@ class Journal:
     ) -> dict[tuple[Value, ...], tuple[Any, ...]]:
         """What the rows with these keys hold beside them; damaged ones are noted and left out."""
         columns = ", ".join(f"r.{column}" for column in kind.value_columns)
+        rows = f"FROM {kind.table} r WHERE {kind.key_condition('r')}"
         found: dict[tuple[Value, ...], tuple[Any, ...]] = {}
         with self._errors():
             for key in keys:
-                row = self._db.execute(
-                    f"SELECT {kind.intact('r')} FROM {kind.table} r WHERE {kind.where('r')}", key
-                ).fetchone()
+                row = self._db.execute(f"SELECT {kind.intact('r')} {rows}", key).fetchone()
                 gone = row is None and has_checksum(self._db, kind, key)
                 if gone or (row is not None and not row[0]):
                     self._note_damage(f"{name} {key[-1]!s}")
                 elif row is not None:
-                    found[tuple(key)] = self._db.execute(
-                        f"SELECT {columns} FROM {kind.table} r WHERE {kind.where('r')}", key
-                    ).fetchone()
+                    found[tuple(key)] = self._db.execute(f"SELECT {columns} {rows}", key).fetchone()
         return found
 
     def _note_damage(self, row: str) -> None:

@@ -29,11 +29,11 @@ def published(
     name: str,
     state: Callable[[], object],
     seconds: float = PUBLISH_SECONDS,
-    also: Callable[[Journal], None] = lambda own: None,
+    on_publish: Callable[[Journal], None] = lambda own: None,
 ) -> Iterator[None]:
     """Publish what this process is doing while the block runs, every ``seconds`` from a thread.
 
-    ``also`` is called as often, with the thread's own connection.
+    ``on_publish`` is called as often, with the thread's own connection.
     """
     stop = threading.Event()
 
@@ -46,7 +46,7 @@ def published(
             while not stop.wait(seconds):
                 with suppress(StoreError):
                     own.put_state(name, state())
-                    also(own)
+                    on_publish(own)
             own.drop_state(name)
 
     thread = threading.Thread(target=publish, name=f"tokenbudget-{name}", daemon=True)

@@ -189,7 +189,7 @@ class Shares(Journal):
         self._todo_for = fresh
         return found
 
-    def left(self, fresh: bool = False) -> int:
+    def remaining(self, fresh: bool = False) -> int:
         """How many of those are still missing that were at the last look, beside what was claimed.
 
         This is quicker than :meth:`missing`, and it sees what other processes have generated.

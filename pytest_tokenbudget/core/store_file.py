@@ -33,9 +33,9 @@ class StoreError(PrintableError):
     """The trace store cannot be used; the message is for people."""
 
 
-def damaged(path: Path, what: object) -> StoreError:
+def damage_error(path: Path, finding: object) -> StoreError:
     """The error for a file that is a trace store but cannot be read."""
-    return StoreError(f"trace store {path} is damaged ({what}). {ADVICE}.")
+    return StoreError(f"trace store {path} is damaged ({finding}). {ADVICE}.")
 
 
 def identity(path: Path) -> tuple[int, int] | None:
@@ -57,12 +57,12 @@ def explained(path: Path) -> Iterator[None]:
         raise StoreError(f"trace store {path}: {reason}. {ADVICE}.") from error
     except sqlite3.OperationalError as error:
         if not _name(error):  # Python's own, of a text that is not UTF-8
-            raise damaged(path, " ".join(str(error).split())) from error
+            raise damage_error(path, " ".join(str(error).split())) from error
         raise StoreError(f"trace store {path}: {_reason(error)}.") from error
     except sqlite3.DatabaseError as error:
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
     except UnicodeDecodeError as error:  # of a name in the schema, or of SQLite's own message
-        raise damaged(path, "a text in it is not UTF-8") from error
+        raise damage_error(path, "a text in it is not UTF-8") from error
 
 
 def _name(error: sqlite3.Error) -> str:
@@ -216,4 +216,4 @@ def _check_existing(path: Path) -> None:
             f"schema {version} has. {ADVICE}."
         )
     if not logged and path.stat().st_size < page * pages:
-        raise damaged(path, "its end is missing")
+        raise damage_error(path, "its end is missing")

@@ -39,7 +39,7 @@ class ChecksummedTable(NamedTuple):
         """SQL: what identifies a row among the checksums of its table."""
         return " || char(10) || ".join(f"{row}.{name}" for name in self.key)
 
-    def where(self, row: str) -> str:
+    def key_condition(self, row: str) -> str:
         """SQL: the row with the key that is given as parameters."""
         return " AND ".join(f"{row}.{name} = ?" for name in self.key)
 
@@ -114,7 +114,7 @@ def write_checksums(
     """Give rows that have just been written their checksums, in the same transaction."""
     db.executemany(
         f"INSERT OR REPLACE INTO checksums SELECT '{kind.table}', {kind.key_of('r')},"
-        f" {kind.checksum('r')} FROM {kind.table} r WHERE {kind.where('r')}",
+        f" {kind.checksum('r')} FROM {kind.table} r WHERE {kind.key_condition('r')}",
         keys,
     )
 
@@ -133,7 +133,7 @@ def delete_rows(
 ) -> None:
     """Drop rows and their checksums."""
     marks = " || char(10) || ".join("?" for _ in kind.key)
-    db.executemany(f"DELETE FROM {kind.table} AS r WHERE {kind.where('r')}", keys)
+    db.executemany(f"DELETE FROM {kind.table} AS r WHERE {kind.key_condition('r')}", keys)
     db.executemany(f"DELETE FROM checksums WHERE kind = '{kind.table}' AND key = {marks}", keys)
 
 
@@ -147,7 +147,7 @@ def keep_damaged(
     )
     db.executemany(
         f"INSERT INTO damaged SELECT {time.time()!r}, '{kind.table}', {literals}"
-        f" FROM {kind.table} r WHERE {kind.where('r')} AND NOT {kind.intact('r')}",
+        f" FROM {kind.table} r WHERE {kind.key_condition('r')} AND NOT {kind.intact('r')}",
         keys,
     )
 

@@ -111,9 +111,11 @@ def _json_end(text: str, place: int) -> int | None:
     return None
 
 
-def count_signs(found: Iterable[set[Sign]], truncated: Sequence[bool]) -> tuple[SignCount, ...]:
+def count_signs(
+    signs_by_answer: Iterable[set[Sign]], truncated: Sequence[bool]
+) -> tuple[SignCount, ...]:
     """How often each sign was seen, among what was cut and among what was not."""
-    rows = list(zip(found, truncated, strict=True))
+    rows = list(zip(signs_by_answer, truncated, strict=True))
     cut = sum(1 for _, was in rows if was)
     return tuple(
         SignCount(

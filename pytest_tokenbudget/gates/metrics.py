@@ -47,7 +47,7 @@ def evidence_of(metric: str, answers: Answers) -> Evidence:
         case "max_truncated_in_thinking":
             return rate_of(valid(table([o is Outcome.TRUNCATED_IN_THINKING for o in outcomes])))
         case "max_mean_tokens":
-            return mean_of(valid(used), 0.0, float(answers.most), scales=True)
+            return mean_of(valid(used), 0.0, float(answers.max_tokens), scales=True)
     raise ValueError(f"answers say nothing of {metric}")
 
 

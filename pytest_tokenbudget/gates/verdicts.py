@@ -165,7 +165,7 @@ def _judge_p95(gate: Gate, answers: Answers, name: str, place: GateJudgement) ->
     verdict = decide(longer, demand)
     if gate.rule == "noninferior" and verdict.ruling is Decision.INCONCLUSIVE:
         verdict = replace(verdict, ruling=Decision.FAILED)
-    estimate = quantile_estimate(tokens, 1 - LONGER, gate.confidence, float(answers.most))
+    estimate = quantile_estimate(tokens, 1 - LONGER, gate.confidence, float(answers.max_tokens))
     value, low, high = (MetricUnit.TOKENS.number(each) for each in estimate[:3])
     verb = {Decision.PASSED: "is at most", Decision.FAILED: "is above"}.get(
         verdict.ruling, "is inconclusive about"

@@ -181,7 +181,7 @@ def saving(study: Study, limit: int, against: int, times: Times | None = None) -
     """
     import numpy as np
 
-    from pytest_tokenbudget.core.cost import Saving, answer_costs, saved
+    from pytest_tokenbudget.core.cost import Saving, answer_costs, mean_saving
     from pytest_tokenbudget.stats.resampling import bootstrap_mean
     from pytest_tokenbudget.stats.timing import timing
 
@@ -190,8 +190,8 @@ def saving(study: Study, limit: int, against: int, times: Times | None = None) -
     price, money, seconds, machine = study.price, None, None, None
     if price is not None:
         more, less = (answer_costs(price, *table[:3]) for table in (largest, smaller))
-        money = saved(more, less)
-    seconds = saved(times.cut(largest[1]), times.cut(smaller[1]))
+        money = mean_saving(more, less)
+    seconds = mean_saving(times.cut(largest[1]), times.cut(smaller[1]))
     found = timing((against, limit), np.stack([largest[1], smaller[1]], axis=-1), times)
     answers = int(np.isfinite(largest[1]).sum())
     if found is not None:
@@ -202,7 +202,7 @@ def saving(study: Study, limit: int, against: int, times: Times | None = None) -
     there = np.isfinite(gains)
     asked = there.any(axis=1)
     gains = np.where(there, gains, 0.0).sum(axis=1)[asked] / there.sum(axis=1)[asked]
-    tokens = saved(largest[1], smaller[1])
+    tokens = mean_saving(largest[1], smaller[1])
     assert tokens is not None
     return Saving(
         limit=limit,

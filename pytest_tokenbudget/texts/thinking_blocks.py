@@ -315,7 +315,7 @@ class _BlockParser:
         if tag.mark is Mark.SPELLED:
             self.spelled += 1
             return
-        self.add(tag.start, self.before(tag.mark))
+        self.add(tag.start, self.part_before(tag.mark))
         self.add(tag.end, OutputPart.TAG)
         if tag.mark is Mark.OPEN:
             self.open(tag)
@@ -325,7 +325,7 @@ class _BlockParser:
             self.leave(tag)
             self.answer_start, self.answer_end = tag.end, None
 
-    def before(self, mark: Mark) -> OutputPart:
+    def part_before(self, mark: Mark) -> OutputPart:
         """What the text before a tag is; only a tag says what has stood before it."""
         channels = bool(self.format.answer)
         if self.depth:

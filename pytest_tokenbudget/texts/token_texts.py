@@ -114,7 +114,7 @@ class Pieces:
         if text is None:
             text = self._by_bytes(ids)
             if text is None:
-                text = self._behind(ids)
+                text = self._behind_anchor(ids)
                 if text is None:
                     self._give_up()
                     return ""
@@ -139,7 +139,7 @@ class Pieces:
             return
         self.kind = DecoderKind.JOINED
         if self._stray is not None:
-            self._stray = _Stray(self._stray.id, self._behind((self._stray.id,)) or "")
+            self._stray = _Stray(self._stray.id, self._behind_anchor((self._stray.id,)) or "")
             for token_id, text in seen:
                 if token_id == self._stray.id or self.kind is not DecoderKind.JOINED:
                     break
@@ -184,12 +184,12 @@ class Pieces:
         for other, other_id in self._signs.items():
             before, after = (other_id, token_id, anchor.id), (token_id, other_id, anchor.id)
             if (
-                self._behind(before) != other + text + anchor.inside
-                or self._behind(after) != text + other + anchor.inside
+                self._behind_anchor(before) != other + text + anchor.inside
+                or self._behind_anchor(after) != text + other + anchor.inside
             ):
                 self._give_up()
 
-    def _behind(self, ids: Sequence[int]) -> str | None:
+    def _behind_anchor(self, ids: Sequence[int]) -> str | None:
         """Text that ids add to the anchor; None if they change the anchor's."""
         anchor = self._anchor
         assert anchor is not None
@@ -205,7 +205,7 @@ class Pieces:
         """Try a token between its like, words, and parts of characters."""
         anchor, stray = self._anchor, self._stray
         assert anchor is not None
-        text = self._behind((token_id,))
+        text = self._behind_anchor((token_id,))
         if text is None:
             self._give_up()
             return
@@ -218,11 +218,11 @@ class Pieces:
                 self.free.clear()
             return
         last = anchor.inside
-        if self._behind((token_id, token_id, anchor.id)) != text + text + last:
+        if self._behind_anchor((token_id, token_id, anchor.id)) != text + text + last:
             self._give_up()
             return
         if stray is not None:
-            among = self._behind((stray.id, token_id, stray.id, anchor.id))
+            among = self._behind_anchor((stray.id, token_id, stray.id, anchor.id))
             if among != stray.text + text + stray.text + last and text:
                 self.kind = DecoderKind.RUNS
                 self._parts.add(token_id)
@@ -243,7 +243,7 @@ class Pieces:
             return None
         if self._unread:
             self._unread -= 1
-            if text != self._behind(ids):
+            if text != self._behind_anchor(ids):
                 # Not every decoder makes as many replacement characters of the same bytes.
                 self._bytes.clear()
                 self._reads = False
@@ -267,7 +267,7 @@ class Pieces:
     def _try_complete(self, ids: tuple[int, ...], text: str) -> None:
         """See whether characters that are complete stay so when a part of one follows."""
         stray = self._stray
-        if stray is not None and self._behind((*ids, stray.id)) != text + stray.text:
+        if stray is not None and self._behind_anchor((*ids, stray.id)) != text + stray.text:
             self.kind = DecoderKind.RUNS
 
 

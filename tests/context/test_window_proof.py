@@ -45,7 +45,7 @@ def test_no_prompt_is_longer_than_its_limit(name):
         whole = Conversation(conversation(seed), here)
         length = len(whole.whole.ids)
         limit = random.Random(seed).randrange(1, length + 3)
-        least = [*whole.system, *whole.last]
+        least = [*whole.system, *whole.newest]
         required = tokens_of(whole, least)
         with_first = tokens_of(whole, [*least, *whole.units[0]] if whole.units else least)
         for strategy in all_strategies():

@@ -413,8 +413,12 @@ class TestDocument:
         text = "".join(recall.filler(rng) + rng.choice([" ", "\n\n"]) for _ in range(8))
         whole = Conversation.of_document(text, QUESTION, chat(), system=SYSTEM)
         limit = rng.randrange(60, len(whole.whole.ids) + 2)
-        made = named_strategy(name).window(whole, limit)
-        assert len(made.ids) <= limit
+        first = whole.chat.render(whole.compose([*whole.system, *whole.units[0], *whole.newest]))
+        if name == "system-first-newest" and len(first.ids) > limit:
+            with pytest.raises(ContextError, match="the first turn, and the newest turn need"):
+                named_strategy(name).window(whole, limit)
+        else:
+            assert len(named_strategy(name).window(whole, limit).ids) <= limit
 
 
 class TestNames:

@@ -9,7 +9,7 @@ import pytest
 from runs import QUIET, Engines, RealEngines, combined, read
 from studies import make_study
 
-from pytest_tokenbudget.core.cost import saved
+from pytest_tokenbudget.core.cost import mean_saving
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.models.prices import Price
 from pytest_tokenbudget.report.cost import RECOMMENDED, SATURATION, cost_report, saving
@@ -158,9 +158,9 @@ def test_a_saving_is_the_difference():
 
 
 def test_nothing_is_saved_where_nothing_is():
-    none = saved([3.0, 4.0], [3.0, 4.0])
+    none = mean_saving([3.0, 4.0], [3.0, 4.0])
     assert (none.value, none.low) == (0, 0)
-    assert saved([math.nan], [1.0]) is None
+    assert mean_saving([math.nan], [1.0]) is None
 
 
 def test_the_record_has_everything_and_a_day():
