@@ -35,7 +35,8 @@ def fill(store: TraceStore, written: list[synthetic.Written]) -> None:
         [Request(w.result.request.key, synthetic.PROMPT, w.result.request.cap) for w in written]
     )
     for one in written:
-        store.commit(synthetic.MODEL, one.result, one.text, one.offsets)
+        ended = EndedTrace(one.result, one.text, one.offsets)
+        store.commit_all(synthetic.MODEL, [ended])
 
 
 def test_write(

@@ -79,17 +79,6 @@ class TraceStore(Shares):
         with self._errors():
             self._db.execute("PRAGMA synchronous = FULL")
 
-    def commit(
-        self,
-        model: str,
-        result: Generated,
-        text: str,
-        offsets: Sequence[int],
-        fresh: bool = False,
-    ) -> None:
-        """Keep one trace and give up the claim on it, as :meth:`commit_all` does."""
-        self.commit_all(model, [EndedTrace(result, text, offsets)], fresh)
-
     def commit_all(
         self, model: str, ended: Sequence[EndedTrace], fresh: bool = False, plan: str = ""
     ) -> None:

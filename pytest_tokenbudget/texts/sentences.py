@@ -22,6 +22,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import pairwise
+from operator import itemgetter
 
 Span = tuple[int, int]
 
@@ -74,27 +75,23 @@ def _cuts(text: str) -> Iterator[int]:
     """Where units end, white space after them included, in rising order."""
     blocks = _blocks(text)
     starts = [start for start, _ in blocks]
-    edges = sorted({edge for block in blocks for edge in block})
-    edge = 0
+    # At one place the edge of a block comes before what may end a sentence.
+    stops: list[tuple[int, re.Match[str] | None]] = [
+        *((edge, None) for edge in sorted({edge for block in blocks for edge in block})),
+        *((match.end(), match) for match in _END.finditer(text)),
+    ]
     last = 0
-    for match in _END.finditer(text):
-        stop = match.end()
-        while edge < len(edges) and edges[edge] <= stop:
-            place = edges[edge]
-            edge += 1
-            if place > last:
-                last = _WHITE.match(text, place).end()  # type: ignore[union-attr]
-                yield last
-        inside = bisect_right(starts, match.start()) - 1
-        if inside >= 0 and match.start() < blocks[inside][1]:
+    for stop, match in sorted(stops, key=itemgetter(0)):
+        if stop <= last:
             continue
-        if stop > last and _ends(text, last, match):
-            last = _WHITE.match(text, stop).end()  # type: ignore[union-attr]
-            yield last
-    for place in edges[edge:]:
-        if place > last:
-            last = _WHITE.match(text, place).end()  # type: ignore[union-attr]
-            yield last
+        if match is not None:
+            inside = bisect_right(starts, match.start()) - 1
+            if inside >= 0 and match.start() < blocks[inside][1]:
+                continue
+            if not _ends(text, last, match):
+                continue
+        last = _WHITE.match(text, stop).end()  # type: ignore[union-attr]
+        yield last
 
 
 def _ends(text: str, start: int, match: re.Match[str]) -> bool:

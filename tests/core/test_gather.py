@@ -17,7 +17,7 @@ from fake_engine import FakeEngine, gather_all, make_plan, make_problems, writte
 
 from pytest_tokenbudget.core.engine import EngineError, Request
 from pytest_tokenbudget.core.gather import gather, render
-from pytest_tokenbudget.core.store import StoreError, TraceStore
+from pytest_tokenbudget.core.store import EndedTrace, StoreError, TraceStore
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.texts.detokenizer import Pieces, text_and_offsets
 
@@ -268,7 +268,8 @@ def test_no_model_is_loaded_only_to_wait(path):
         thread.start()
         requests = [Request(w.key, w.prompt_ids, w.cap) for w in wanted]
         for made in FakeEngine(delay=0.2).generate(requests, plan.decoding):
-            other.commit(plan.model, made, "x" * len(made.output_ids), made.output_ids)
+            ended = EndedTrace(made, "x" * len(made.output_ids), made.output_ids)
+            other.commit_all(plan.model, [ended])
         thread.join(20)
     assert finished == [0]
 

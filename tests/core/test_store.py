@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pytest_tokenbudget.core import store as store_module
 from pytest_tokenbudget.core.engine import Generated, Request
 from pytest_tokenbudget.core.store import (
+    EndedTrace,
     StoredPrompt,
     StoreError,
     TraceStore,
@@ -52,7 +53,8 @@ def result(want, prefix=(), reason=None, ids=None, error=""):
 
 def commit(store, made, fresh=False):
     ids = made.output_ids
-    store.commit("m", made, "x" * len(ids), tuple(range(1, len(ids) + 1)), fresh)
+    ended = EndedTrace(made, "x" * len(ids), tuple(range(1, len(ids) + 1)))
+    store.commit_all("m", [ended], fresh)
 
 
 def load(store, wanted):
@@ -68,7 +70,8 @@ def filled(path, count=200):
         store.want(asked)
         store.claim(count, 60)
         for want in asked:
-            store.commit("m", result(want, ids=40), "text " * 80, tuple(range(10, 410, 10)))
+            ended = EndedTrace(result(want, ids=40), "text " * 80, tuple(range(10, 410, 10)))
+            store.commit_all("m", [ended])
         store.put_plan("plan", {"a": 1}, 0)
     return asked
 
