@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models
 
 from benchmarks import synthetic
 from benchmarks.conftest import Benchmark, Sizes
-from pytest_tokenbudget.core.store import unpack
+from pytest_tokenbudget.core.store_tables import unpack
 from pytest_tokenbudget.engines.text import ModelText
 from pytest_tokenbudget.models.resolution import DEFAULT_MODEL, load_catalogue
 from pytest_tokenbudget.texts.detokenizer import Decode, Detokenizer, Pieces, text_and_offsets

@@ -260,15 +260,7 @@ SHARED: Final = Eval(
     name="",
     order=0,
     fixtures="pytest_tokenbudget.fixtures",
-    distinctive=(
-        "count_tokens",
-        "curve",
-        "gates",
-        "llm",
-        "record_metrics",
-        "study",
-        "tokenbudget",
-    ),
+    distinctive=tuple("count_tokens curve gates llm record_metrics study tokenbudget".split()),
     parameters={
         "budget": Parameter(
             "pytest_tokenbudget.collection.selection:main_budgets",

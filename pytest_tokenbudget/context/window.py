@@ -36,18 +36,7 @@ from pytest_tokenbudget.settings.context_limits import (
     prompt_room,
 )
 
-__all__ = [
-    "Chat",
-    "ContextError",
-    "ContextWindow",
-    "Conversation",
-    "Dropped",
-    "Message",
-    "Strategy",
-    "TokenStrategy",
-    "generation_cap",
-    "prompt_room",
-]
+__all__ = ["Chat", "ContextError", "ContextWindow", "Conversation", "generation_cap", "prompt_room"]
 
 
 class Strategy(Protocol):

@@ -31,15 +31,7 @@ from pytest_tokenbudget.core.store_tables import (
 )
 from pytest_tokenbudget.core.trace import StopReason, Trace
 
-__all__ = [
-    "EndedTrace",
-    "PlanRow",
-    "StoreError",
-    "StoredPrompt",
-    "TraceStore",
-    "pack",
-    "unpack",
-]
+__all__ = ["EndedTrace", "PlanRow", "StoreError", "StoredPrompt", "TraceStore"]
 
 
 class EndedTrace(NamedTuple):

@@ -21,15 +21,7 @@ from pytest_tokenbudget.texts.thinking_blocks import (
     parse_tags,
 )
 
-__all__ = [
-    "Cut",
-    "Outcome",
-    "StopReason",
-    "ThinkingFormat",
-    "Trace",
-    "check_budgets",
-    "split_thinking",
-]
+__all__ = ["Cut", "Outcome", "StopReason", "ThinkingFormat", "Trace"]
 
 
 class StopReason(StrEnum):

@@ -19,16 +19,7 @@ from pytest_tokenbudget.settings.read_settings import read_settings
 
 # Where one of these was set, models are looked up before anything is collected.
 CHECKED = frozenset(
-    (
-        "model",
-        "budgets",
-        "recorded",
-        "tokenizer",
-        "engine",
-        "base_url",
-        "served_model",
-        "server_api",
-    )
+    "model budgets recorded tokenizer engine base_url served_model server_api".split()
 )
 
 

@@ -15,23 +15,9 @@ END_OF_TURN: Final = (
 )
 # Where text has these, they are whole, and a model that writes one has ended.
 END_TOKENS: Final = frozenset(
-    {
+    (
         *END_OF_TURN,
-        "<|eom_id|>",
-        "<|end|>",
-        "<|return|>",
-        "<|call|>",
-        "<|flush|>",
-        "<|calls|>",
-        "<turn|>",
-        "<|tool_response>",
-        "<end_of_utterance>",
-        "<eos>",
-        "</s>",
-        "<EOT>",
-        "_<EOT>",
-        "[EOT]",
-        "[EOS]",
-        "[e~[",
-    }
+        *"<|eom_id|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <turn|>".split(),
+        *"<|tool_response> <end_of_utterance> <eos> </s> <EOT> _<EOT> [EOT] [EOS] [e~[".split(),
+    )
 )

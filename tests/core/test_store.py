@@ -19,14 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pytest_tokenbudget.core import store as store_module
 from pytest_tokenbudget.core.engine import Generated, Request
-from pytest_tokenbudget.core.store import (
-    EndedTrace,
-    StoredPrompt,
-    StoreError,
-    TraceStore,
-    pack,
-    unpack,
-)
+from pytest_tokenbudget.core.store import EndedTrace, StoredPrompt, StoreError, TraceStore
+from pytest_tokenbudget.core.store_tables import pack, unpack
 from pytest_tokenbudget.core.trace import StopReason
 
 ADVICE = "--trace-store"

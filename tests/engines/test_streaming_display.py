@@ -19,7 +19,8 @@ from watching import Notes
 
 from pytest_tokenbudget.core.engine import Generated, Request
 from pytest_tokenbudget.core.gather import render
-from pytest_tokenbudget.core.store import TraceStore, unpack
+from pytest_tokenbudget.core.store import TraceStore
+from pytest_tokenbudget.core.store_tables import unpack
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.engine import ServerEngine

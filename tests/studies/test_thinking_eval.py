@@ -382,7 +382,7 @@ def test_a_recommended_limit_holds_the_whole_trace():
 @pytest.mark.slow
 def test_forced_answers_and_cuts_are_the_same_alone(run, pytester, quick_figures):
     from pytest_tokenbudget.core.engine import Decoding, Request
-    from pytest_tokenbudget.core.store import unpack
+    from pytest_tokenbudget.core.store_tables import unpack
     from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
     from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
 
