@@ -7,13 +7,16 @@ A window is made of token ids or of chat messages, by a strategy (`window_strate
 
 Limit 0 means no truncation. A message, or a part of one, counts as whole where every token of what
 it says is there; the template's signs around it are not looked at.
+
+A window and the strategies' two ways to make one need each other, so they share this file.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 from pytest_tokenbudget.common.messages import described, whole_number
 from pytest_tokenbudget.context.chat import (
@@ -22,11 +25,10 @@ from pytest_tokenbudget.context.chat import (
     Message,
     Range,
     complement,
+    dropped_ranges,
     merged,
 )
-from pytest_tokenbudget.context.conversation import (
-    Conversation,
-)
+from pytest_tokenbudget.context.conversation import Conversation, Piece, Unit, joined
 from pytest_tokenbudget.settings.context_limits import (
     ContextError,
     check_limit,
@@ -37,35 +39,6 @@ from pytest_tokenbudget.settings.context_limits import (
 )
 
 __all__ = ["Chat", "ContextError", "ContextWindow", "Conversation", "generation_cap", "prompt_room"]
-
-
-class Strategy(Protocol):
-    """A way to make a conversation fit."""
-
-    @property
-    def name(self) -> str: ...
-
-    def window(
-        self, conversation: Conversation, limit: int, context: int | None = None
-    ) -> ContextWindow:
-        """What is left of a conversation.
-
-        ``limit`` tokens are allowed in the prompt, 0 means no truncation; ``context`` tokens in
-        prompt and output together, if that is known.
-
-        Raises:
-            ContextError: If the limit is too small for what must stay, or no room is left for a
-                new token.
-        """
-        ...
-
-
-class TokenStrategy(Strategy, Protocol):
-    """A strategy that looks at token ids alone."""
-
-    def ranges(self, length: int, limit: int) -> Sequence[Range]:
-        """Which of ``length`` tokens stay, at most ``limit``; ``length`` is above it."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -290,3 +263,173 @@ def _check_strategy(strategy: object, method: str) -> None:
         found = getattr(strategy, "name", None)
         what = f"strategy {found}" if isinstance(found, str) else described(strategy)
         raise ContextError(f"strategy must be what named_strategy({known}) gives, not {what}")
+
+
+class Strategy(ABC):
+    """Poses the whole prompt where it fits, and else what a subclass makes of it.
+
+    Attributes:
+        name: As it is shown and chosen.
+    """
+
+    name: str
+
+    def window(
+        self, conversation: Conversation, limit: int, context: int | None = None
+    ) -> ContextWindow:
+        """What is left of a conversation.
+
+        ``limit`` tokens are allowed in the prompt, 0 means no truncation; ``context`` tokens in
+        prompt and output together, if that is known.
+
+        Raises:
+            ContextError: If the limit is too small for what must stay, or no room is left for a
+                new token.
+        """
+        if not fits(conversation, limit):
+            return self.truncated(conversation, limit, context)
+        whole = conversation.whole
+        return self._new_window(
+            conversation,
+            limit,
+            context,
+            ids=whole.ids,
+            text=whole.text,
+            messages=conversation.messages,
+            bos_whole=bos_kept(whole.ids, conversation.chat.bos_id, [(0, 1)]),
+            system_whole=True if conversation.system else None,
+            question_whole=True if conversation.question else None,
+        )
+
+    @abstractmethod
+    def truncated(
+        self, conversation: Conversation, limit: int, context: int | None
+    ) -> ContextWindow:
+        """A window over a conversation that does not fit."""
+
+    def window_of_pieces(
+        self,
+        conversation: Conversation,
+        limit: int,
+        context: int | None,
+        pieces: Iterable[Piece],
+        *,
+        posed: tuple[Message, ...] | None = None,
+        summary: str = "",
+    ) -> ContextWindow:
+        """A window that has some parts of the messages, rendered anew.
+
+        ``posed`` is rendered where that is more than the pieces, with the ``summary``.
+        """
+        whole = conversation.whole
+        spans = joined(pieces)
+        stays = [Piece(index, *span) for index, each in spans.items() for span in each]
+        messages = conversation.compose(stays) if posed is None else posed
+        prompt = conversation.chat.render(messages)
+        contents = [message["content"] for message in conversation.messages]
+        anchors = sorted(
+            tokens
+            for piece in stays
+            if (tokens := conversation.layout.tokens(*piece)) is not None and tokens[0] < tokens[1]
+        )
+        ranges = dropped_ranges(whole.ids, prompt.ids, anchors)
+        kept = complement(ranges, len(whole.ids))
+        return self._new_window(
+            conversation,
+            limit,
+            context,
+            ids=prompt.ids,
+            text=prompt.text,
+            messages=messages,
+            dropped=Dropped(
+                ranges,
+                tuple(index for index in range(len(contents)) if index not in spans),
+                tuple(i for i, each in spans.items() if each != [(0, len(contents[i]))]),
+            ),
+            bos_whole=bos_kept(whole.ids, conversation.chat.bos_id, kept),
+            system_whole=_pieces_whole(spans, conversation.system),
+            question_whole=_pieces_whole(spans, conversation.question),
+            summary=summary,
+        )
+
+    def _new_window(
+        self,
+        conversation: Conversation,
+        limit: int,
+        context: int | None,
+        **facts: Any,  # noqa: ANN401
+    ) -> ContextWindow:
+        length = len(conversation.whole.ids)
+        return ContextWindow(
+            strategy=self.name, limit=limit, context=context, original_length=length, **facts
+        )
+
+
+class TokenStrategy(Strategy):
+    """Cuts the rendered prompt as a row of tokens, and knows nothing of messages."""
+
+    @abstractmethod
+    def ranges(self, length: int, limit: int) -> Sequence[Range]:
+        """Which of ``length`` tokens stay, ``limit`` together; ``length`` is above it."""
+
+    def truncated(
+        self, conversation: Conversation, limit: int, context: int | None
+    ) -> ContextWindow:
+        whole, layout = conversation.whole, conversation.layout
+        kept = merged(self.ranges(len(whole.ids), limit))
+        ids = chosen_ids(whole.ids, kept)
+        messages: list[int] = []
+        shortened: list[int] = []
+        for index, place in sorted(layout.places.items()):
+            content = conversation.messages[index]["content"]
+            if place.start == place.end:
+                continue
+            tokens = layout.tokens(index, 0, len(content)) if place.skipped is not None else None
+            if tokens is None or _covers(kept, tokens):
+                continue
+            touched = any(start < tokens[1] and tokens[0] < end for start, end in kept)
+            (shortened if touched else messages).append(index)
+        return self._new_window(
+            conversation,
+            limit,
+            context,
+            ids=ids,
+            text=conversation.chat.decode(ids),
+            dropped=Dropped(complement(kept, len(whole.ids)), tuple(messages), tuple(shortened)),
+            bos_whole=bos_kept(whole.ids, conversation.chat.bos_id, kept),
+            system_whole=_tokens_whole(conversation, kept, conversation.system),
+            question_whole=_tokens_whole(conversation, kept, conversation.question),
+        )
+
+
+def fits(conversation: Conversation, limit: int) -> bool:
+    """Whether the whole prompt is within a limit; 0 means that there is none."""
+    check_limit(limit)
+    return not limit or len(conversation.whole.ids) <= limit
+
+
+def _covers(ranges: Iterable[Range], wanted: Range) -> bool:
+    return wanted[0] == wanted[1] or any(
+        start <= wanted[0] and wanted[1] <= end for start, end in ranges
+    )
+
+
+def _tokens_whole(conversation: Conversation, kept: Sequence[Range], unit: Unit) -> bool | None:
+    verdicts: list[bool] = []
+    for piece in unit:
+        tokens = conversation.layout.tokens(*piece)
+        if tokens is None:
+            return None
+        verdicts.append(_covers(kept, tokens))
+    return all(verdicts) if verdicts else None
+
+
+def _pieces_whole(spans: dict[int, list[tuple[int, int]]], unit: Unit) -> bool | None:
+    if not unit:
+        return None
+    return all(
+        any(
+            start <= piece.start and piece.end <= end for start, end in spans.get(piece.message, ())
+        )
+        for piece in unit
+    )

@@ -8,7 +8,7 @@ the newest turn, and say so where these do not fit.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
@@ -16,12 +16,10 @@ from typing import NamedTuple, NoReturn
 from pytest_tokenbudget.common.messages import described
 from pytest_tokenbudget.context.chat import Range
 from pytest_tokenbudget.context.conversation import Conversation, Piece, Unit
-from pytest_tokenbudget.context.window import ContextWindow, Strategy
-from pytest_tokenbudget.context.window_making import (
-    fits,
-    whole_window,
-    window_of_pieces,
-    window_of_ranges,
+from pytest_tokenbudget.context.window import (
+    ContextWindow,
+    Strategy,
+    TokenStrategy,
 )
 from pytest_tokenbudget.settings.context_limits import ContextError
 
@@ -35,45 +33,7 @@ class Newest(NamedTuple):
     left_out: int
 
 
-class Truncation(ABC):
-    """Poses the whole prompt where it fits, and else what a subclass makes of it.
-
-    Attributes:
-        name: As it is shown and chosen.
-    """
-
-    name: str
-
-    def window(
-        self, conversation: Conversation, limit: int, context: int | None = None
-    ) -> ContextWindow:
-        """What is left of a conversation; see `window.Strategy`."""
-        if fits(conversation, limit):
-            return whole_window(conversation, self.name, limit, context)
-        return self.truncated(conversation, limit, context)
-
-    @abstractmethod
-    def truncated(
-        self, conversation: Conversation, limit: int, context: int | None
-    ) -> ContextWindow:
-        """A window over a conversation that does not fit."""
-
-
-class _OverTokens(Truncation):
-    """Cuts the rendered prompt as a row of tokens."""
-
-    @abstractmethod
-    def ranges(self, length: int, limit: int) -> Sequence[Range]:
-        """Which of ``length`` tokens stay, ``limit`` together."""
-
-    def truncated(
-        self, conversation: Conversation, limit: int, context: int | None
-    ) -> ContextWindow:
-        ranges = self.ranges(len(conversation.whole.ids), limit)
-        return window_of_ranges(conversation, self.name, limit, context, ranges)
-
-
-class _OverPieces(Truncation):
+class _OverPieces(Strategy):
     """Renders parts of the messages anew."""
 
     @abstractmethod
@@ -84,10 +44,10 @@ class _OverPieces(Truncation):
         self, conversation: Conversation, limit: int, context: int | None
     ) -> ContextWindow:
         pieces = self.pieces(conversation, limit)
-        return window_of_pieces(conversation, self.name, limit, context, pieces)
+        return self.window_of_pieces(conversation, limit, context, pieces)
 
 
-class KeepNewest(_OverTokens):
+class KeepNewest(TokenStrategy):
     """The newest tokens, whatever that cuts."""
 
     name = "newest"
@@ -96,7 +56,7 @@ class KeepNewest(_OverTokens):
         return [(length - limit, length)]
 
 
-class KeepFirst(_OverTokens):
+class KeepFirst(TokenStrategy):
     """The first tokens: the question, and the signs that it is the model's turn, go first."""
 
     name = "first"
@@ -105,7 +65,7 @@ class KeepFirst(_OverTokens):
         return [(0, limit)]
 
 
-class KeepEnds(_OverTokens):
+class KeepEnds(TokenStrategy):
     """The first and the newest tokens; the middle goes.
 
     Args:

@@ -8,15 +8,10 @@ from typing import NamedTuple
 from pytest_tokenbudget.common.messages import described
 from pytest_tokenbudget.context.chat import Message
 from pytest_tokenbudget.context.conversation import SYSTEM_ROLES, Conversation, Piece
-from pytest_tokenbudget.context.window import ContextWindow, Strategy
-from pytest_tokenbudget.context.window_making import (
-    fits,
-    window_of_pieces,
-)
+from pytest_tokenbudget.context.window import ContextWindow, Strategy, fits
 from pytest_tokenbudget.context.window_strategies import (
     STRATEGIES,
     KeepEnds,
-    Truncation,
     check_share,
     count,
     newest_that_fit,
@@ -41,7 +36,7 @@ class SummaryRequest(NamedTuple):
 Summarise = Callable[[SummaryRequest], str]
 
 
-class Summary(Truncation):
+class Summary(Strategy):
     """The system prompt, a summary of the older turns and as many of the newest as fit, whole.
 
     The summary stands at the end of the system prompt; where there is none, before the first
@@ -84,9 +79,8 @@ class Summary(Truncation):
         written = self._summarise(request).strip() if request else ""
         messages = conversation.compose(kept)
         summary = _longest_that_fits(conversation, messages, written, limit)
-        return window_of_pieces(
+        return self.window_of_pieces(
             conversation,
-            self.name,
             limit,
             context,
             kept,
