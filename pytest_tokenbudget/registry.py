@@ -2,7 +2,8 @@
 
 An eval is an object of :class:`Eval` that an entry point of the group ``pytest_tokenbudget.evals``
 names. The evals of this package are registered in the same way. Markers, fixtures, parameters,
-plans, sections of the report, the dry run and gates follow from what is declared here.
+plans, sections of the report, the dry run and gates follow from what is declared here. The file is
+long since all that an eval can declare stands in one place.
 
 Every pytest session loads this module and the declarations, so both import little: what an eval
 runs is named as ``"package.module:function"`` and imported when it is needed.

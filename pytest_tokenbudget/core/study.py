@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.scoring import JudgedCut, judge, scores, verdict_changes
 from pytest_tokenbudget.core.store import StoredPrompt, TraceStore
 from pytest_tokenbudget.core.trace import StopReason, ThinkingFormat, Trace, check_budgets
-from pytest_tokenbudget.core.unknown_blocks import unknown_block
+from pytest_tokenbudget.core.unknown_blocks import unknown_block_note
 from pytest_tokenbudget.models.prices import Price
 from pytest_tokenbudget.tasks.base import Task
 from pytest_tokenbudget.tasks.problem import Problem
@@ -146,15 +144,12 @@ class Study(StudyCache):
     @cached_property
     def complete(self) -> tuple[Problem, ...]:
         """Problems whose traces are all there and reach as far as is needed."""
-        return tuple(
-            problem
-            for problem in self.problems
-            if all(
-                (trace := self.traces.get((problem.id, sample))) is not None
-                and trace.covers(self.reach)
-                for sample in range(self.samples)
-            )
-        )
+
+        def is_complete(problem: Problem) -> bool:
+            traces = (self.traces.get((problem.id, sample)) for sample in range(self.samples))
+            return all(trace is not None and trace.covers(self.reach) for trace in traces)
+
+        return tuple(filter(is_complete, self.problems))
 
     @property
     def missing(self) -> int:
@@ -194,17 +189,7 @@ class Study(StudyCache):
     def unknown_blocks(self) -> list[str]:
         """A sentence if outputs begin with a block that the model's format does not cover."""
         texts = [judged.cut.trace.text for judged in self.judged(self.largest)]
-        found = unknown_block(texts, self.thinking)
-        if found is None:
-            return []
-        tag, count = printable(found[0]), found[1]
-        quote = "'" if '"' in tag else '"'
-        return [
-            f"{count:,} of {plural(len(texts), 'answer')} begin with {tag}, which is no tag of a "
-            "thinking format of this model: what follows is scored as an answer. If it is "
-            f"thinking, declare it in tokenbudget.toml: {self._declaration} with "
-            f"open = {quote}{tag}{quote} and its close tag"
-        ]
+        return unknown_block_note(texts, self.thinking, self._declaration)
 
     @property
     def _declaration(self) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
+from pytest_tokenbudget.common.outside_text import printable
+from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.texts.thinking_blocks import GAP, ThinkingFormat
 
 # Angle brackets of any script, which are mixed, then pairs that close each other.
@@ -92,6 +94,23 @@ def unknown_block(texts: Iterable[str], thinking: ThinkingFormat | None) -> tupl
         return None
     name, count = Counter(name for name, _ in found).most_common(1)[0]
     return Counter(tag for own, tag in found if own == name).most_common(1)[0][0], count
+
+
+def unknown_block_note(
+    texts: Sequence[str], thinking: ThinkingFormat | None, declaration: str
+) -> list[str]:
+    """A sentence on such a tag, with what declares its format; none if there is no such tag."""
+    found = unknown_block(texts, thinking)
+    if found is None:
+        return []
+    tag, count = printable(found[0]), found[1]
+    quote = "'" if '"' in tag else '"'
+    return [
+        f"{count:,} of {plural(len(texts), 'answer')} begin with {tag}, which is no tag of a "
+        "thinking format of this model: what follows is scored as an answer. If it is "
+        f"thinking, declare it in tokenbudget.toml: {declaration} with "
+        f"open = {quote}{tag}{quote} and its close tag"
+    ]
 
 
 def _opening_tag(text: str) -> list[tuple[str, str]]:

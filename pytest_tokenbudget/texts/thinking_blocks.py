@@ -3,6 +3,8 @@
 A tag is found by its text, also across token boundaries. Where the tokenizer has tokens of their
 own for it, only those ids count: a tag that a model spells out with ordinary tokens ends no
 thinking, neither for an engine that watches ids nor here.
+
+The file is long since what parses blocks depends on every field of a format.
 """
 
 from __future__ import annotations
@@ -250,9 +252,8 @@ def _tags_of(thinking: ThinkingFormat) -> tuple[re.Pattern[str], dict[str, tuple
     patterns = []
     for number, (tag, mark) in enumerate(marks):
         before, gap, after = tag.partition(GAP)
-        ends = [(end, id_) for end, id_ in _ends(before, known)]
-        ends += [(end - len(after), id_) for end, id_ in _ends(after, known)]
-        tags[f"tag{number}"] = (mark, tuple(ends))
+        behind_gap = ((end - len(after), id_) for end, id_ in _ends(after, known))
+        tags[f"tag{number}"] = (mark, (*_ends(before, known), *behind_gap))
         between = r"[^\n]{0,60}?" if gap else ""
         patterns.append(f"(?P<tag{number}>{re.escape(before)}{between}{re.escape(after)})")
     return re.compile("|".join(patterns)), tags
