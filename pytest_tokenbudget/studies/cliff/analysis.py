@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pytest_tokenbudget.core.cliff import BudgetStep, Cliff, cliff_budgets, correct_at, study_cliff
+from pytest_tokenbudget.core.cliff import BudgetStep, Cliff, cliff_budgets, study_cliff
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.stats.intervals import Estimate, Floats, clustered_rate

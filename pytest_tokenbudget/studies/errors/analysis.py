@@ -176,7 +176,7 @@ def errors_of(
     # Everything that could differ the next time is an argument, in a form that can be hashed.
     read = [Path(folder) for folder in folders] or [annotations_folder(directory, study.task.name)]
     budgets = dict(samples) or DEFAULT_SAMPLES
-    return study.once(analyse_errors, study, tuple(read), tuple(budgets), study.others)
+    return study.cached(analyse_errors, study, tuple(read), tuple(budgets), study.sample_study)
 
 
 def analyse_errors(

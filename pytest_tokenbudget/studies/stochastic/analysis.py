@@ -157,7 +157,7 @@ def analyse_stochastic(study: Study) -> Stochastic:
     Raises:
         ValueError: If no problem has all its traces.
     """
-    return study.once(_analyse, study)
+    return study.cached(_analyse, study)
 
 
 def _analyse(study: Study) -> Stochastic:
