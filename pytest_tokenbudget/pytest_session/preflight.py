@@ -23,6 +23,7 @@ from pytest_tokenbudget.collection.selection import (
     runs_no_test,
 )
 from pytest_tokenbudget.common import xdist
+from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.core.store import StoreError
 from pytest_tokenbudget.core.trace import Trace
@@ -183,21 +184,20 @@ def fail_if_incomplete(item: pytest.Item) -> None:
     for kind in kinds_of(item):
         study = session.cached_study(spec, kind)
         if study is not None and study.errors and not tolerates_errors(item, kind):
-            said = sentence(spec.alias, study.errors, len(study.problems))
+            said = missing_traces_sentence(spec.alias, study.errors, len(study.problems))
             item.stash[STOPPED_BY] = said
             pytest.fail(said, pytrace=False)
 
 
-def sentence(alias: str, errors: tuple[Trace, ...], problems: int) -> str:
+def missing_traces_sentence(alias: str, errors: tuple[Trace, ...], problems: int) -> str:
     """What is missing of ``problems`` that were posed, and why, for people."""
     reasons = Counter(trace.error or "no reason given" for trace in errors)
     reason, times = reasons.most_common(1)[0]
     hit = len({trace.problem_id for trace in errors})
-    of = "trace is" if len(errors) == 1 else "traces are"
-    others = "1 other reason" if len(reasons) == 2 else f"{len(reasons) - 1:,} other reasons"
-    often = "" if len(reasons) == 1 else f" ({times:,} times; {others})"
+    often = ""
+    if len(reasons) > 1:
+        often = f" ({times:,} times; {plural(len(reasons) - 1, 'other reason')})"
     return (
-        f"{len(errors):,} {of} missing for {alias}, of {hit:,} of {problems:,} problems: "
-        f"{reason.rstrip('.')}"
-        f"{often}; {AGAIN}"
+        f"{plural(len(errors), 'trace is', 'traces are')} missing for {alias}, of {hit:,} of "
+        f"{problems:,} problems: {reason.rstrip('.')}{often}; {AGAIN}"
     )

@@ -42,7 +42,7 @@ class Branch:
 def opened_text(thinking: ThinkingFormat, closer: Closer) -> str:
     """What ends thinking that has not begun: a block that is opened and closed at once.
 
-    One text, since tokens may reach over the seam: with the bare closer it is what templates
+    One text, since tokens may reach over the inserted_span: with the bare closer it is what templates
     write where thinking is switched off.
     """
     return f"{thinking.open}\n{closer.text}"
@@ -96,7 +96,7 @@ class ForcedTrace(Trace):
         return True
 
     @property
-    def seam(self) -> tuple[int, int]:
+    def inserted_span(self) -> tuple[int, int]:
         """Where what ended the thinking begins and ends in the text."""
         start = self.offsets[self.kept - 1] if self.kept else 0
         return start, start + len(self.inserted)
@@ -105,11 +105,11 @@ class ForcedTrace(Trace):
         """Where the first ``count`` tokens end in the text, and what ended the thinking."""
         if count <= self.kept:
             return self.offsets[:count]
-        return (*self.offsets[: self.kept], self.seam[1], *self.offsets[self.kept : count])
+        return (*self.offsets[: self.kept], self.inserted_span[1], *self.offsets[self.kept : count])
 
     def tags(self, thinking: ThinkingFormat | None) -> tuple[Tag, ...]:
         """All tags of its text; those of its parts are told from spelled ones part by part."""
-        start, end = self.seam
+        start, end = self.inserted_span
         ids, offsets = self.output_ids, self.offsets
         parts = (
             (0, find_tags(self.text[:start], thinking, ids[: self.kept], offsets[: self.kept])),
