@@ -4,7 +4,7 @@ from runs import Engines, combined
 
 from pytest_tokenbudget.core.engine import EngineError, Generated
 from pytest_tokenbudget.core.trace import StopReason, Trace
-from pytest_tokenbudget.pytest_session.preflight import sentence
+from pytest_tokenbudget.pytest_session.preflight import missing_traces_sentence
 
 pytest_plugins = ["run_fixtures"]
 pytestmark = pytest.mark.usefixtures("quick_figures")
@@ -73,6 +73,6 @@ def test_what_is_missing_is_one_sentence():
         return Trace(problem, 0, (1,), (), StopReason.ERROR, 8, "", (), error=error)
 
     three = (failed("a", "too long."), failed("b", "too long."), failed("b", "refused"))
-    assert sentence("m", three, 9).startswith(
+    assert missing_traces_sentence("m", three, 9).startswith(
         "3 traces are missing for m, of 2 of 9 problems: too long (2 times; 1 other reason); run"
     )

@@ -42,7 +42,7 @@ class Branch:
 def opened_text(thinking: ThinkingFormat, closer: Closer) -> str:
     """What ends thinking that has not begun: a block that is opened and closed at once.
 
-    One text, since tokens may reach over the inserted_span: with the bare closer it is what templates
+    One text, since tokens may reach over the join: with the bare closer it is what templates
     write where thinking is switched off.
     """
     return f"{thinking.open}\n{closer.text}"
