@@ -395,26 +395,9 @@ def unplanned() -> dict[str, Target]:
 
 
 @cache
-def reach() -> dict[str, Target]:
-    return {name: target for one in declarations() for name, target in one.reach.items()}
-
-
-@cache
-def without_modes() -> tuple[str, ...]:
-    """Fixtures that stay the same in every mode of thinking."""
-    studies_without = (each.fixture for each in studies().values() if not each.modes)
-    return (*studies_without, *(name for one in declarations() for name in one.without_modes))
-
-
-@cache
 def sections() -> tuple[Section, ...]:
     """All parts of the report, in the order in which they are shown."""
     return tuple(section for one in registered().evals for section in one.sections)
-
-
-@cache
-def gated() -> tuple[str, ...]:
-    return tuple(name for one in declarations() for name in one.gated)
 
 
 @cache

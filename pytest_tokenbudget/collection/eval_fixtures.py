@@ -155,7 +155,8 @@ def replaced(item: pytest.Item) -> str:
     for name in info.names_closure:
         found = defined.get(name)
         if found and is_own(found[-1]):
-            also = registry.gated() if name in registry.gates_fixtures() else ()
+            gated = [other for one in registry.declarations() for other in one.gated]
+            also = gated if name in registry.gates_fixtures() else []
             judged = [other for other in also if other in info.names_closure]
             for other in (*found[-1].argnames, *judged):
                 if other in own and not _is_last(own[other], defined.get(other)):

@@ -110,7 +110,9 @@ def _follow_mode(metafunc: pytest.Metafunc) -> None:
             )
         return
     # What exists once, with the thinking that --thinking chooses.
-    if same := [name for name in registry.without_modes() if uses(definition, name)]:
+    without_modes = [each.fixture for each in registry.studies().values() if not each.modes]
+    without_modes += [name for one in registry.declarations() for name in one.without_modes]
+    if same := [name for name in without_modes if uses(definition, name)]:
         raise pytest.UsageError(
             f"{definition.nodeid}: {same[0]!r} is the same in every mode, because --thinking "
             "decides whether its answers think: ask for 'mode' in another test"
@@ -234,9 +236,10 @@ def _note_need(
             else:
                 need.all_budgets = True
     if kind in registry.parameters()["budget"].budgets_of:
-        for name, target in registry.reach().items():
-            if uses(item, name):
-                need.reach = max(need.reach, registry.load(target)(session, spec))
+        for one in registry.declarations():
+            for name, target in one.reach.items():
+                if uses(item, name):
+                    need.reach = max(need.reach, registry.load(target)(session, spec))
 
 
 def kinds_of(item: pytest.Item) -> list[Kind]:
