@@ -193,8 +193,12 @@ class Table:
         return gap.join(padded).rstrip()
 
     def _sentence(self, row: Sequence[str]) -> str:
-        named = zip(self.headings[1:], row[1:], strict=False)
-        return f"{row[0]}: {', '.join(f'{heading} {cell.strip()}' for heading, cell in named)}"
+        named = [
+            f"{heading} {cell.strip()}"
+            for heading, cell in zip(self.headings[1:], row[1:], strict=False)
+            if cell
+        ]
+        return f"{row[0]}: {', '.join(named)}" if named else row[0]
 
 
 def print_text(text: str) -> None:

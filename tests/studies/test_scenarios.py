@@ -11,9 +11,8 @@ from scipy import stats
 from pytest_tokenbudget.stats.influence import folds
 from pytest_tokenbudget.stats.limits import Promise
 from pytest_tokenbudget.stats.truncation import LimitVerdict, truncates
-from pytest_tokenbudget.studies.scenarios.lengths import lengths_differ, mean_gap
+from pytest_tokenbudget.studies.scenarios.checks import judge_given, lengths_differ, mean_gap
 from pytest_tokenbudget.studies.scenarios.limits import ONE_LIMIT, learn, replay_limits
-from pytest_tokenbudget.studies.scenarios.rules import judge_given
 
 
 def drawn(n, seed=0, shift=0.0):
@@ -40,7 +39,10 @@ def test_each_group_gets_its_own_limit_where_that_is_promised():
     assert long.promised
     assert short.limit < 80
     assert 550 <= long.limit < 580
-    assert learned.limits("kind") == {"short": short.limit, "long": long.limit}
+    assert {n: c.limit for n, c in learned.groups["kind"].items()} == {
+        "short": short.limit,
+        "long": long.limit,
+    }
     for name, choice in learned.groups["kind"].items():
         own = lengths[0::2] if name == "short" else lengths[1::2]
         assert (own > choice.limit).mean() <= 0.05

@@ -198,7 +198,8 @@ def test_where_anger_alone_is_long_it_gets_a_limit_of_its_own(tmp_path, no_figur
     other = read_generation_config(
         tmp_path / "results" / "scenarios_settings_some-model+category.yaml", FRAMINGS
     )
-    assert other.limits == {"category": report.learned.limits("category")}
+    own = report.learned.groups["category"]
+    assert other.limits == {"category": {name: choice.limit for name, choice in own.items()}}
 
 
 def test_capped_traces_leave_rules_unmeasured():

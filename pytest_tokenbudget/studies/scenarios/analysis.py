@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
     from pytest_tokenbudget.stats.intervals import Estimate
     from pytest_tokenbudget.stats.tokens import TokenSpread
-    from pytest_tokenbudget.studies.scenarios.lengths import Differ, MoreCheck
+    from pytest_tokenbudget.studies.scenarios.checks import (
+        Differ,
+        GivenLimit,
+        GuidelineCheck,
+        MoreCheck,
+    )
     from pytest_tokenbudget.studies.scenarios.limits import Learned, ScenarioReplay
-    from pytest_tokenbudget.studies.scenarios.rules import GuidelineCheck, Kept
 
 ALL = "all"
 GAME, FRAMING, CATEGORY = "game", "framing", "category"
@@ -81,7 +85,7 @@ class ScenarioReport:
     guidelines: tuple[GuidelineCheck, ...]
     more: MoreCheck | None
     replay: ScenarioReplay | None
-    given: Mapping[str, tuple[Kept, ...]] | None
+    given: Mapping[str, tuple[GivenLimit, ...]] | None
 
 
 def analyse_scenarios(
@@ -236,7 +240,7 @@ def _differ(needs: _Needs, splits: Mapping[str, Sequence[str]]) -> tuple[Differ,
     import numpy as np
 
     from pytest_tokenbudget.stats.resampling import holm
-    from pytest_tokenbudget.studies.scenarios.lengths import Differ, lengths_differ
+    from pytest_tokenbudget.studies.scenarios.checks import Differ, lengths_differ
 
     # Samples of a problem are not independent: their mean stands for it.
     one = np.where(needs.ended | np.isnan(needs.tokens), needs.tokens, np.inf).mean(axis=1)
@@ -256,7 +260,7 @@ def _guidelines(
 ) -> tuple[GuidelineCheck, ...]:
     from pytest_tokenbudget.stats.rules_of_thumb import GUIDELINES
     from pytest_tokenbudget.stats.truncation import judge_limit, truncates
-    from pytest_tokenbudget.studies.scenarios.rules import GuidelineCheck
+    from pytest_tokenbudget.studies.scenarios.checks import GuidelineCheck
 
     found = []
     for rule in GUIDELINES:
@@ -287,7 +291,7 @@ def _more(needs: _Needs, splits: Mapping[str, Sequence[str]]) -> MoreCheck | Non
     import numpy as np
 
     from pytest_tokenbudget.stats.truncation import LimitVerdict
-    from pytest_tokenbudget.studies.scenarios.lengths import MORE, MoreCheck, mean_gap
+    from pytest_tokenbudget.studies.scenarios.checks import MORE, MoreCheck, mean_gap
 
     split, more, less = MORE
     names = splits.get(split, ())
@@ -324,8 +328,8 @@ def _given(
     splits: Mapping[str, Sequence[str]],
     given: GenerationConfig | None,
     target: float,
-) -> Mapping[str, tuple[Kept, ...]] | None:
-    from pytest_tokenbudget.studies.scenarios.rules import judge_given
+) -> Mapping[str, tuple[GivenLimit, ...]] | None:
+    from pytest_tokenbudget.studies.scenarios.checks import judge_given
 
     if given is None:
         return None

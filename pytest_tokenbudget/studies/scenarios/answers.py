@@ -94,7 +94,7 @@ def answers_of(judged: Sequence[JudgedCut], samples: int = 1) -> GroupAnswers:
         if what is not AnswerKind.LEGAL:
             safe.append(None)
             continue
-        options, chosen = _options(each.problem), str(each.predicted)
+        options, chosen = options_of(each.problem), str(each.predicted)
         choices[chosen] += 1
         places[options.index(chosen)] += 1
         safest = safest_options(each.problem)
@@ -109,7 +109,7 @@ def answers_of(judged: Sequence[JudgedCut], samples: int = 1) -> GroupAnswers:
         return _rate([h if a else None for h, a in zip(hits, among, strict=True)], samples)
 
     completed = [s and e for s, e in zip(seen, ended, strict=True)]
-    most = max((len(_options(each.problem)) for each in judged), default=0)
+    most = max((len(options_of(each.problem)) for each in judged), default=0)
     return GroupAnswers(
         findings={what.value: found.count(what) for what in AnswerKind},
         valid_json=rate(valid, seen),
@@ -135,14 +135,15 @@ def _rate(hits: Sequence[bool | None], samples: int) -> Estimate:
 
 def safest_options(problem: Problem) -> list[str]:
     """The options whose worst case is the best one; none where the payoffs are not known."""
-    options, payoffs = _options(problem), problem.metadata.get("payoffs")
+    options, payoffs = options_of(problem), problem.metadata.get("payoffs")
     if not isinstance(payoffs, list) or len(payoffs) != len(options):
         return []
     worst = [min(row) for row in payoffs]
     return [option for option, least in zip(options, worst, strict=True) if least == max(worst)]
 
 
-def _options(problem: Problem) -> list[str]:
+def options_of(problem: Problem) -> list[str]:
+    """The options of a problem, in their order."""
     options = problem.metadata["options"]
     assert isinstance(options, list)
     return [str(option) for option in options]

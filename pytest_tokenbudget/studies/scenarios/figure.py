@@ -29,7 +29,7 @@ from pytest_tokenbudget.studies.scenarios.analysis import (
     ScenarioReport,
     name_of,
 )
-from pytest_tokenbudget.studies.scenarios.answers import AnswerKind, finding_of
+from pytest_tokenbudget.studies.scenarios.answers import AnswerKind, finding_of, options_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _ROW = 0.24  # inches of a row
 _NAME = 28
 _FAR = 12.0  # how many times the least the most may be on a linear axis
-_WAYS = (style.ACCURACY, *style.SERIES[1:4])
+_METHODS = (style.ACCURACY, *style.SERIES[1:4])
 _PLACES = ("#4c8fc4", "#f0a25e", "#7fc8ae", "#d9a3c3", "#c9c9c9", "#e8d57a")
 _REST = {
     AnswerKind.ILLEGAL: ("#555555", "xx", "illegal choice"),
@@ -51,16 +51,7 @@ _REST = {
 
 
 def scenarios_figures(study: Study, report: ScenarioReport, directory: Path) -> list[Path]:
-    """Draw the eval's figures below ``directory``, as PNG for print and as SVG.
-
-    Args:
-        study: The study.
-        report: What it found.
-        directory: The reports directory; files go to its ``figures``.
-
-    Returns:
-        The files: tokens and limits, and choices where problems have options.
-    """
+    """Draw tokens and limits, and choices where problems have options."""
     written = save_study_figure(
         lambda: draw_limits(study, report),
         study,
@@ -185,8 +176,8 @@ def _token_axis(axes: Axes, ends: Sequence[float]) -> None:
 
 
 def _draw_replay(axes: Axes, replay: ScenarioReplay) -> None:
-    for number, (look, (way, points)) in enumerate(
-        zip(_WAYS, replay.frontiers.items(), strict=False)
+    for number, (look, (method, points)) in enumerate(
+        zip(_METHODS, replay.frontiers.items(), strict=False)
     ):
         xs, ys = [x for x, _ in points], [y for _, y in points]
         axes.plot(
@@ -199,12 +190,12 @@ def _draw_replay(axes: Axes, replay: ScenarioReplay) -> None:
             markersize=3.0,
             zorder=3,
         )
-        found = replay.outcome(way)
+        found = replay.outcome(method)
         share = found.truncation
         axes.vlines(
             found.allowed.value, share.low, share.high, color=look.colour, alpha=0.6, zorder=4
         )
-        nested_marker(axes, (found.allowed.value, share.value), look, number, way)
+        nested_marker(axes, (found.allowed.value, share.value), look, number, method)
     axes.axhline(replay.target, color=style.GREY, linewidth=0.9, linestyle=":", zorder=2)
     axes.set_ylim(0, None)
     percent_ticks(axes.yaxis)
@@ -271,7 +262,9 @@ def _draw_bars(axes: Axes, study: Study, report: ScenarioReport) -> None:
         assert group.answers is not None
         total = sum(group.answers.findings.values()) - group.answers.findings[AnswerKind.ERROR]
         own = [j for j in judged if name_of(j.problem, GAME) == group.name]
-        options = {tuple(_options(j)) for j in own if finding_of(j) is not AnswerKind.ERROR}
+        options = {
+            tuple(options_of(j.problem)) for j in own if finding_of(j) is not AnswerKind.ERROR
+        }
         names = next(iter(options)) if len(options) == 1 else None
         left = 0.0
         for number, chosen in enumerate(group.answers.places):
@@ -286,12 +279,6 @@ def _draw_bars(axes: Axes, study: Study, report: ScenarioReport) -> None:
                 bar(place, left, number / total, colour, hatch)
                 left += number / total
     _share_axis(axes, [group.name for group in games])
-
-
-def _options(judged: JudgedCut) -> list[str]:
-    options = judged.problem.metadata["options"]
-    assert isinstance(options, list)
-    return [str(option) for option in options]
 
 
 def _place_name(number: int) -> str:

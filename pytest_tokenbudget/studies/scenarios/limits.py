@@ -14,27 +14,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pytest_tokenbudget.common.text_layout import decimal, share
 from pytest_tokenbudget.stats.influence import Ints, advantages, folds
 from pytest_tokenbudget.stats.intervals import Estimate, Floats, clustered_rate, mean_estimate
-from pytest_tokenbudget.stats.limits import (
-    Promise,
-    Recommendation,
-    promised_limit,
-    recommend,
-)
+from pytest_tokenbudget.stats.limits import Promise, Recommendation, promised_limit, recommend
 from pytest_tokenbudget.stats.truncation import Bools, as_traces, upper_rate
 
 ONE_LIMIT = "one limit"
+# Shares at which the path from small limits to large ones is drawn.
 TARGETS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.001)
-"""Shares at which the way from small limits to large ones is drawn."""
-
+# How often problems are drawn anew to see how much learned limits change with them.
 REDRAWN = 199
-"""How often problems are drawn anew to see how much learned limits change with them."""
-
+# Problems below which nothing is replayed: each fold would have one of them, or none.
 FEWEST = 10
-"""Problems below which nothing is replayed: each fold would have one of them, or none."""
 
 Names = NDArray[np.object_]
+Methods = Mapping[str, str | None]
+"""Methods to set limits by their names: the split whose groups have limits, None for one limit."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +53,6 @@ class Learned(NamedTuple):
 
     overall: GroupLimit
     groups: Mapping[str, Mapping[str, GroupLimit]]
-
-    def limits(self, split: str) -> dict[str, int]:
-        """Limits of the groups of a split by their names."""
-        return {
-            name: choice.limit
-            for name, choice in self.groups[split].items()
-            if choice.limit is not None
-        }
 
 
 def learn(
@@ -121,7 +109,7 @@ def _or_most(found: Recommendation) -> int | None:
 
 @dataclass(frozen=True)
 class ReplayOutcome:
-    """What a way to set limits comes to, on problems that it was not learned on.
+    """What a method to set limits comes to, on problems that it was not learned on.
 
     Attributes:
         name: One limit, or limits per a split's groups.
@@ -159,7 +147,7 @@ class _Traces(NamedTuple):
     def problems(self) -> int:
         return int(self.needs.shape[0])
 
-    def at(self, rows: Ints) -> _Traces:
+    def select(self, rows: Ints) -> _Traces:
         """Some of the problems, also several times."""
         names = {split: labels[rows] for split, labels in self.names.items()}
         return _Traces(self.needs[rows], self.ended[rows], names, None)
@@ -176,7 +164,7 @@ class _Traces(NamedTuple):
         found = {}
         for name in set(self.names[split].tolist()):
             rows = np.flatnonzero(self.names[split] == name)
-            limit, promised = self.at(rows).limit(target, confidence)
+            limit, promised = self.select(rows).limit(target, confidence)
             found[name] = limit if promised else max(general, limit)
         return found
 
@@ -197,16 +185,16 @@ class _Tried(NamedTuple):
 
 @dataclass(frozen=True)
 class ScenarioReplay:
-    """Ways to set limits, replayed.
+    """Methods to set limits, replayed.
 
     Attributes:
         problems: Problems that were replayed.
         target: Share of answers that a limit may truncate.
         outcomes: One limit first.
-        frontiers: For each way, the mean limit and the share of truncated answers with limits that
-            truncate a given share of those learned on; from small limits to large ones.
-        better: The way that is shown to take less room than one limit without truncating more; the
-            one that saves most, where there are several; None where there is none.
+        frontiers: For each method, the mean limit and the share of truncated answers with limits
+            that truncate a given share of those learned on; from small limits to large ones.
+        better: The method that is shown to take less room than one limit without truncating more,
+            the one that saves most where there are several; None where there is none.
         confidence: Two-sided confidence of intervals.
     """
 
@@ -218,7 +206,7 @@ class ScenarioReplay:
     confidence: float
 
     def outcome(self, name: str) -> ReplayOutcome:
-        """What the way of that name comes to.
+        """What the method of that name comes to.
 
         Raises:
             ValueError: If there is none, naming those there are.
@@ -230,20 +218,20 @@ class ScenarioReplay:
         raise ValueError(f"no {name!r} was replayed, only {there}")
 
     def sentence(self) -> str:
-        """What is known, for people."""
+        """A summary in one sentence."""
         if self.better is None:
-            ways = " or ".join(each.name for each in self.outcomes[1:])
+            methods = " or ".join(each.name for each in self.outcomes[1:])
             return (
-                f"one limit for all: limits {ways} are not shown to take less room without "
+                f"one limit for all: limits {methods} are not shown to take less room without "
                 f"truncating more (n = {self.problems:,})"
             )
         found, one = self.outcome(self.better), self.outcome(ONE_LIMIT)
         saved = found.room_saved
         return (
-            f"limits {self.better} keep {found.allowed.value:,.1f} tokens free instead of "
-            f"{one.allowed.value:,.1f}, {saved.value:,.1f} fewer [{saved.low:,.1f}, "
-            f"{saved.high:,.1f}], and truncate {100 * found.truncation.value:.1f} % instead of "
-            f"{100 * one.truncation.value:.1f} % (n = {self.problems:,})"
+            f"limits {self.better} keep {decimal(found.allowed.value)} tokens free instead of "
+            f"{decimal(one.allowed.value)}, {decimal(saved.value)} fewer [{decimal(saved.low)}, "
+            f"{decimal(saved.high)}], and truncate {share(found.truncation.value)} instead of "
+            f"{share(one.truncation.value)} (n = {self.problems:,})"
         )
 
 
@@ -260,10 +248,10 @@ def replay_limits(
     """Replay one limit for all, and for each split one for each of its groups.
 
     Args:
-        tokens: As in ``learn``.
-        complete: As in ``learn``.
-        splits: As in ``learn``.
-        target: As in ``learn``.
+        tokens: As in ``learn``, like the next three.
+        complete: Whether each ended by itself.
+        splits: The groups.
+        target: Share of answers that a limit may truncate.
         correct_by_token: Traces x token counts from 1, whether each is right there; traces in the
             order of problems and of samples within each.
         confidence: Of intervals, and of each promise.
@@ -286,12 +274,12 @@ def replay_limits(
         table = np.asarray(correct_by_token, bool)
         right = table.reshape(*needs.shape, -1)[known]
     traces = _Traces(needs[known], ended[known], names, right)
-    ways: dict[str, str | None] = {ONE_LIMIT: None, **{f"per {split}": split for split in names}}
-    learned = _learned_limits(traces, ways, target, confidence, seed)
-    tried = {way: _try(traces, limits) for way, limits in learned.items()}
+    methods: Methods = {ONE_LIMIT: None, **{f"per {split}": split for split in names}}
+    learned = _learned_limits(traces, methods, target, confidence, seed)
+    tried = {method: _try(traces, limits) for method, limits in learned.items()}
     one = tried[ONE_LIMIT]
-    redrawn = _redrawn(traces, ways, target, confidence, seed)
-    together = 1 - (1 - confidence) / max(1, len(ways) - 1)
+    redrawn = _redrawn(traces, methods, target, confidence, seed)
+    together = 1 - (1 - confidence) / max(1, len(methods) - 1)
     gaps = advantages(
         [(each.truncated - one.truncated).mean(axis=1) for each in tried.values()],
         together,
@@ -299,17 +287,17 @@ def replay_limits(
     )
     outcomes = tuple(
         ReplayOutcome(
-            name=way,
-            split=ways[way],
+            name=method,
+            split=methods[method],
             truncation=clustered_rate(each.truncated, confidence),
             upper=upper_rate(each.truncated, confidence),
             allowed=mean_estimate(each.limits[:, None], confidence),
             spent=mean_estimate(each.spent, confidence),
             accuracy=None if each.correct is None else clustered_rate(each.correct, confidence),
-            room_saved=_room_saved(one, each, redrawn[way], together),
+            room_saved=_room_saved(one, each, redrawn[method], together),
             more_truncated=gap,
         )
-        for (way, each), gap in zip(tried.items(), gaps, strict=True)
+        for (method, each), gap in zip(tried.items(), gaps, strict=True)
     )
     most = max(target, outcomes[0].upper)
     better = [each for each in outcomes[1:] if each.room_saved.low > 0 and each.upper <= most]
@@ -317,50 +305,42 @@ def replay_limits(
         problems=int(known.sum()),
         target=target,
         outcomes=outcomes,
-        frontiers=_frontiers(traces, ways, seed),
+        frontiers=_frontiers(traces, methods, seed),
         better=max(better, key=lambda each: each.room_saved.value).name if better else None,
         confidence=confidence,
     )
 
 
 def _learned_limits(
-    traces: _Traces,
-    ways: Mapping[str, str | None],
-    target: float,
-    confidence: float,
-    seed: int,
+    traces: _Traces, methods: Methods, target: float, confidence: float, seed: int
 ) -> dict[str, Floats]:
-    """For each way, the limit that each problem gets from the others."""
-    found = {way: np.zeros(traces.problems) for way in ways}
+    """For each method, the limit that each problem gets from the others."""
+    found = {method: np.zeros(traces.problems) for method in methods}
     for part, rows in traces.parts(seed):
-        learned = traces.at(rows)
+        learned = traces.select(rows)
         general, _ = learned.limit(target, confidence)
-        for way, split in ways.items():
-            found[way][part] = general
+        for method, split in methods.items():
+            found[method][part] = general
             if split is not None:
                 own = learned.limits(split, general, target, confidence)
-                found[way][part] = _each(traces.names[split][part], own, general)
+                found[method][part] = _by_label(traces.names[split][part], own, general)
     return found
 
 
 def _redrawn(
-    traces: _Traces,
-    ways: Mapping[str, str | None],
-    target: float,
-    confidence: float,
-    seed: int,
+    traces: _Traces, methods: Methods, target: float, confidence: float, seed: int
 ) -> dict[str, Floats]:
-    """For each way, how much less room it takes than one limit, on problems drawn anew."""
+    """For each method, how much less room it takes than one limit, on problems drawn anew."""
     rng = np.random.default_rng(seed)
-    found = {way: np.zeros(REDRAWN) for way in ways}
+    found = {method: np.zeros(REDRAWN) for method in methods}
     for draw in range(REDRAWN):
-        drawn = traces.at(rng.integers(0, traces.problems, traces.problems))
+        drawn = traces.select(rng.integers(0, traces.problems, traces.problems))
         general, _ = drawn.limit(target, confidence)
-        for way, split in ways.items():
+        for method, split in methods.items():
             if split is not None:
                 own = drawn.limits(split, general, target, confidence)
-                mean = float(_each(drawn.names[split], own, general).mean())
-                found[way][draw] = general - mean
+                mean = float(_by_label(drawn.names[split], own, general).mean())
+                found[method][draw] = general - mean
     return found
 
 
@@ -370,7 +350,7 @@ def _room_saved(one: _Tried, other: _Tried, redrawn: Floats, confidence: float) 
     return Estimate(value, min(float(low), value), max(float(high), value), one.limits.size)
 
 
-def _each(labels: Names, limits: Mapping[str, float], general: float) -> Floats:
+def _by_label(labels: Names, limits: Mapping[str, float], general: float) -> Floats:
     return np.array([limits.get(label, general) for label in labels], np.float64)
 
 
@@ -386,27 +366,30 @@ def _try(traces: _Traces, limits: Floats) -> _Tried:
 
 
 def _frontiers(
-    traces: _Traces, ways: Mapping[str, str | None], seed: int
+    traces: _Traces, methods: Methods, seed: int
 ) -> dict[str, tuple[tuple[float, float], ...]]:
     """What limits come to that truncate a share of those learned on, for each share."""
     most = np.where(traces.ended, traces.needs, np.inf).max(axis=1)
     cap = float(traces.needs.max())
-    points: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-    for share in TARGETS:
-        limits = {way: np.zeros(traces.problems) for way in ways}
+    points: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
+    for above in TARGETS:
+        limits = {method: np.zeros(traces.problems) for method in methods}
 
-        def of(values: Floats, share: float = share) -> float:
-            return min(float(np.quantile(values, 1 - share, method="inverted_cdf")), cap)
+        def quantile(values: Floats, above: float = above) -> float:
+            return min(float(np.quantile(values, 1 - above, method="inverted_cdf")), cap)
 
         for part, rows in traces.parts(seed):
-            general = of(most[rows])
-            for way, split in ways.items():
-                limits[way][part] = general
+            general = quantile(most[rows])
+            for method, split in methods.items():
+                limits[method][part] = general
                 if split is not None:
                     labels = traces.names[split]
-                    there = {n: of(most[rows][labels[rows] == n]) for n in set(labels[rows])}
-                    limits[way][part] = _each(labels[part], there, general)
-        for way, each in limits.items():
+                    own = {
+                        name: quantile(most[rows][labels[rows] == name])
+                        for name in set(labels[rows])
+                    }
+                    limits[method][part] = _by_label(labels[part], own, general)
+        for method, each in limits.items():
             tried = _try(traces, each)
-            points[way].append((float(each.mean()), float(tried.truncated.mean())))
-    return {way: tuple(dict.fromkeys(each)) for way, each in points.items()}
+            points[method].append((float(each.mean()), float(tried.truncated.mean())))
+    return {method: tuple(dict.fromkeys(each)) for method, each in points.items()}

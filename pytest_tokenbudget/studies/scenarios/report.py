@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import (
     MAX_WIDTH,
-    cells,
+    Table,
     columns,
     count,
+    decimal,
     percent,
     plural,
+    rate,
     rule,
+    share,
     shorten,
     wrapped,
 )
 from pytest_tokenbudget.core.study import Study
-from pytest_tokenbudget.report.files import to_plain, to_record, write_json, write_text
-from pytest_tokenbudget.report.json_files import RunInfo, file_stem, header
+from pytest_tokenbudget.report.files import to_plain, to_record, write_text
+from pytest_tokenbudget.report.json_files import RunInfo, file_stem, header, write_record
 from pytest_tokenbudget.report.limits import limit_answer, target_of
 from pytest_tokenbudget.settings.generation_config import GenerationConfig
 from pytest_tokenbudget.studies.scenarios.analysis import (
@@ -38,16 +41,11 @@ from pytest_tokenbudget.studies.scenarios.answers import GroupAnswers
 from pytest_tokenbudget.studies.scenarios.settings import settings_files
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.stats.intervals import Estimate
+    from pytest_tokenbudget.studies.scenarios.checks import GivenLimit
     from pytest_tokenbudget.studies.scenarios.limits import GroupLimit
-    from pytest_tokenbudget.studies.scenarios.rules import Kept
 
 SCHEMA = "tokenbudget-scenarios/1"
 PLURALS = {GAME: "games", FRAMING: "framings", CATEGORY: "categories"}
-_NAME = 24
-_ROOM = 7
-_RIGHT = ("n", "JSON", "legal", "cut", "mean", "p95", "most", "limit")
-_REPLAYED = (16, 8, 22, 8, 9)
 
 
 def report_of(study: Study, run: RunInfo) -> ScenarioReport:
@@ -63,27 +61,19 @@ def report_of(study: Study, run: RunInfo) -> ScenarioReport:
 
 
 def write_scenarios(study: Study, run: RunInfo, directory: Path) -> list[Path]:
-    """Write what the eval found below ``directory``, each file whole or not at all.
-
-    Args:
-        study: The study; problems whose traces are not all there are left out and counted.
-        run: The run that made it.
-        directory: The reports directory; files go to its ``results`` and ``figures``.
-
-    Returns:
-        The files: everything, and if there are scenarios the settings and the figures.
-    """
+    """Write the result file and, if there are scenarios, the settings and the figures."""
     from pytest_tokenbudget.studies.scenarios.figure import scenarios_figures
 
-    results, stem = directory / "results", file_stem(study)
+    stem = file_stem(study)
     record = {**header(study, run, SCHEMA), **scenarios_record(study, run)}
-    written = [write_json(results / f"scenarios_{stem}.json", record)]
+    written = [write_record(directory, f"scenarios_{stem}", record)]
     try:
         report = report_of(study, run)
     except NoScenariosError:
         return written
-    for way, text in settings_files(study, report, run).items():
-        written.append(write_text(results / f"scenarios_settings_{stem}{way}.yaml", text))
+    for suffix, text in settings_files(study, report, run).items():
+        path = directory / "results" / f"scenarios_settings_{stem}{suffix}.yaml"
+        written.append(write_text(path, text))
     return [*written, *scenarios_figures(study, report, directory)]
 
 
@@ -128,13 +118,7 @@ def _choice(choice: GroupLimit) -> dict[str, object]:
 
 
 def scenarios_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str]:
-    """What the eval found, as lines of at most 80 columns.
-
-    Args:
-        study: The study.
-        run: The run that made it.
-        width: Columns of the terminal. Sentences are wrapped to it; the tables need 80.
-    """
+    """What the eval found, with the limit of all scenarios first."""
     width = columns(width)
     task = shorten(printable(study.task.name), 24)
     lines = [rule(study.alias, f": scenarios of {task}, n = {len(study.complete):,}", width)]
@@ -143,10 +127,10 @@ def scenarios_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[
     except NoScenariosError as error:
         return [*lines, *wrapped(str(error), width)]
     lines += wrapped(limit_answer(study, report.learned.overall.found), width)
-    lines += _table(report)
+    lines += _table(report).lines(width)
     for sentence in _sentences(report):
         lines += wrapped(sentence, width)
-    lines += _replay_table(report)
+    lines += _replay_table(report).lines(width)
     for sentence in _closing(report):
         lines += wrapped(sentence, width)
     behind = "" if report.learned.overall.promised else ", which no evidence stands behind"
@@ -154,42 +138,36 @@ def scenarios_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[
     return lines + wrapped(f"settings{behind}: {where}", width)
 
 
-def _table(report: ScenarioReport) -> list[str]:
-    answered = report.overall.answers is not None
-    heads = [head for head in _RIGHT if answered or head not in {"JSON", "legal"}]
-    lines = [_line("", heads)]
-    lines.append(_line("all", _cells(report.overall, report.learned.overall)))
+def _table(report: ScenarioReport) -> Table:
+    answered = ("JSON", "legal") if report.overall.answers is not None else ()
+    table = Table("", "n", *answered, "cut", "mean", "p95", "most", "limit")
+    table.add("all", *_cells(report.overall, report.learned.overall))
     for split, groups in report.groups.items():
-        lines.append(split)
+        table.add(split)
         choices = report.learned.groups.get(split, {})
-        lines += [_line(f"  {g.name}", _cells(g, choices.get(g.name))) for g in groups]
-    return lines
-
-
-def _line(name: str, right: Sequence[str]) -> str:
-    shown = shorten(printable(name), _NAME)
-    padded = shown + " " * (_NAME - cells(shown))
-    return (padded + "".join(cell.rjust(_ROOM) for cell in right)).rstrip()
+        for group in groups:
+            table.add(f"  {printable(group.name)}", *_cells(group, choices.get(group.name)))
+    return table
 
 
 def _cells(group: ScenarioGroup, choice: GroupLimit | None) -> list[str]:
-    needs, found = group.needs, [count(group.needs.problems)]
+    needs, shown = group.needs, [count(group.needs.problems)]
     if group.answers is not None:
-        found += [percent(group.answers.valid_json.value), percent(group.answers.legal.value)]
-    found.append(percent(group.truncation[max(group.truncation)].value))
-    found += [
-        _tokens(needs.mean.value, "mean" in needs.lower_bounds, 1),
-        _tokens(needs.p95, "p95" in needs.lower_bounds),
-        _tokens(needs.max, "max" in needs.lower_bounds),
-    ]
+        shown += [percent(group.answers.valid_json.value), percent(group.answers.legal.value)]
+    shown.append(percent(group.truncation[max(group.truncation)].value))
+    for name, tokens in (
+        ("mean", decimal(needs.mean.value)),
+        ("p95", _whole(needs.p95)),
+        ("max", _whole(needs.max)),
+    ):
+        shown.append(f">{tokens}" if name in needs.lower_bounds else tokens)
     if choice is not None and choice.limit is not None:
-        found.append(count(choice.limit) if choice.promised else f"({count(choice.limit)})")
-    return found
+        shown.append(count(choice.limit) if choice.promised else f"({count(choice.limit)})")
+    return shown
 
 
-def _tokens(value: float, at_least: bool, digits: int = 0) -> str:
-    shown = f"{value:,.{digits}f}" if math.isfinite(value) else "-"
-    return f">{shown}" if at_least else shown
+def _whole(tokens: float) -> str:
+    return count(tokens) if math.isfinite(tokens) else "-"
 
 
 def _sentences(report: ScenarioReport) -> Iterator[str]:
@@ -202,10 +180,9 @@ def _sentences(report: ScenarioReport) -> Iterator[str]:
     if report.overall.answers is not None:
         yield from _answer_sentences(report, report.overall.answers)
     for each in report.differ:
-        share = f"{100 * each.explained:.0f} % of the variance of ranks"
-        shown = each.p_holm < 0.05
-        verb = "differ" if shown else "are not shown to differ"
-        yield f"tokens needed {verb} by {each.split} (p = {each.p_holm:.3g}, {share})"
+        explained = f"{100 * each.explained:.0f} % of the variance of ranks"
+        verb = "differ" if each.p_holm < 0.05 else "are not shown to differ"
+        yield f"tokens needed {verb} by {each.split} (p = {each.p_holm:.3g}, {explained})"
     yield report.learned.overall.found.sentence()
     for split, choices in report.learned.groups.items():
         own = [f"{printable(n)} {count(c.limit or 0)}" for n, c in choices.items() if c.promised]
@@ -221,13 +198,14 @@ def _sentences(report: ScenarioReport) -> Iterator[str]:
         gap = report.more.difference
         yield (
             f"{report.more.more} needs more tokens than {report.more.less}: "
-            f"{_verdict(report.more.verdict)}, {gap.value:+.1f} {_interval(gap)}"
+            f"{_verdict(report.more.verdict)}, {gap.value:+.1f} "
+            f"[{decimal(gap.low)}, {decimal(gap.high)}]"
         )
 
 
 def _answer_sentences(report: ScenarioReport, answers: GroupAnswers) -> Iterator[str]:
     other = [f"{n:,} {what}" for what, n in answers.findings.items() if n]
-    yield f"answers: {', '.join(other)}; nothing but the object: {_rate(answers.alone)}"
+    yield f"answers: {', '.join(other)}; nothing but the object: {rate(answers.alone)}"
     by_game = []
     for group in report.groups.get(GAME, ()):
         if group.answers is not None and group.answers.choices:
@@ -242,7 +220,7 @@ def _answer_sentences(report: ScenarioReport, answers: GroupAnswers) -> Iterator
             if g.answers is not None and g.answers.safest is not None
         ]
         by = f"; by framing: {', '.join(framed)}" if framed else ""
-        yield f"the option with the best worst case was chosen in {_rate(answers.safest)}{by}"
+        yield f"the option with the best worst case was chosen in {rate(answers.safest)}{by}"
 
 
 def _guidelines(report: ScenarioReport) -> Iterator[str]:
@@ -258,37 +236,17 @@ def _verdict(verdict: str) -> str:
     return {"unresolved": "not resolved"}.get(str(verdict), str(verdict))
 
 
-def _rate(rate: Estimate) -> str:
-    return f"{percent(rate.value)} % {_interval(rate, 100)}"
-
-
-def _interval(found: Estimate, scale: float = 1.0) -> str:
-    low, high = (f"{scale * end:.1f}" if math.isfinite(end) else "-" for end in found[1:3])
-    return f"[{low}, {high}]"
-
-
-def _replay_table(report: ScenarioReport) -> list[str]:
-    if report.replay is None:
-        return []
-    heads = ("replayed", "allowed", "truncated [95 %]", "at most", "tokens")
-    rows: list[Sequence[str]] = [heads]
-    for each in report.replay.outcomes:
-        rows.append(
-            (
-                each.name,
-                f"{each.allowed.value:,.1f}",
-                _rate(each.truncation),
-                f"{percent(each.upper)} %",
-                f"{each.spent.value:,.1f}",
-            )
+def _replay_table(report: ScenarioReport) -> Table:
+    table = Table("replayed", "allowed", "truncated [95 %]", "at most", "tokens")
+    for each in report.replay.outcomes if report.replay is not None else ():
+        table.add(
+            each.name,
+            decimal(each.allowed.value),
+            rate(each.truncation),
+            share(each.upper),
+            decimal(each.spent.value),
         )
-    return [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, _REPLAYED, strict=True))
-        )
-        for row in rows
-    ]
+    return table
 
 
 def _closing(report: ScenarioReport) -> Iterator[str]:
@@ -300,18 +258,18 @@ def _closing(report: ScenarioReport) -> Iterator[str]:
         yield from _given(report.given)
 
 
-def _given(given: Mapping[str, Sequence[Kept]]) -> Iterator[str]:
+def _given(given: Mapping[str, Sequence[GivenLimit]]) -> Iterator[str]:
     for split, groups in given.items():
         if split == GAME:
             continue
-        said = []
+        parts = []
         for each in groups:
             low, high = each.limits
             limits = count(low) if low == high else f"{count(low)} to {count(high)}"
-            share = percent(each.truncation.share.value)
-            said.append(
-                f"{printable(each.name)} {limits} truncates {share} %, {_verdict(each.verdict)}"
+            parts.append(
+                f"{printable(each.name)} {limits} truncates "
+                f"{share(each.truncation.share.value)}, {_verdict(each.verdict)}"
             )
         name = "" if split == "all" else f" by {split}"
-        of = plural(sum(each.truncation.problems for each in groups), "problem")
-        yield f"the limits that were given{name} ({of}): {'; '.join(said)}"
+        number = plural(sum(each.truncation.problems for each in groups), "problem")
+        yield f"the limits that were given{name} ({number}): {'; '.join(parts)}"
