@@ -10,15 +10,14 @@ from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import count, plural, shorten
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
-    add_texts,
     budget_axis,
     count_ticks,
-    legend_name,
     new_figure,
     percent_axis,
     save_study_figure,
     series,
 )
+from pytest_tokenbudget.report.figure_texts import add_texts, legend_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import count, shorten
 from pytest_tokenbudget.report import style
-from pytest_tokenbudget.report.drawing import (
-    add_texts,
-    legend_name,
-    new_figure,
-    percent_axis,
-    save_figure,
-)
+from pytest_tokenbudget.report.drawing import new_figure, percent_axis, save_figure
+from pytest_tokenbudget.report.figure_texts import add_texts, legend_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,6 +12,7 @@ from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.cost import THOUSAND, CostReport, cost_report
 from pytest_tokenbudget.report.drawing import (
     budget_axis,
+    large_marker,
     new_figure,
     save_study_figure,
     series,
@@ -24,27 +25,27 @@ if TYPE_CHECKING:
 
     from pytest_tokenbudget.stats.intervals import Estimate
 
-NAME = "fig1_cost"
 _EACH = style.SeriesStyle(style.INK, "^", "-.")
-_CHEAPEST = style.SeriesStyle(style.GREEN, "*", (0, (6, 2, 1, 2)))
+_CHEAPEST = style.SeriesStyle(style.GREEN, "*", "none")
 
 
 def cost_figure(study: Study, directory: Path, target: float) -> list[Path]:
-    """Draw what a study's answers cost below ``directory``, as PNG for print and as SVG.
+    """Draw what answers cost; no files without a price, or where nothing was answered.
 
     Args:
         study: The study.
-        directory: The reports directory; files go to its ``figures``.
+        directory: The reports directory.
         target: Share of answers that a recommended limit may truncate.
-
-    Returns:
-        The two files, or none without a price, or where nothing was answered.
     """
     if study.price is None or not study.scored:
         return []
     report = cost_report(study, target)
     return save_study_figure(
-        lambda: draw_cost(study, report), study, directory, NAME, "What {} costs against budget"
+        lambda: draw_cost(study, report),
+        study,
+        directory,
+        "fig1_cost",
+        "What {} costs against budget",
     )
 
 
@@ -100,18 +101,8 @@ def _draw_money(axes: Axes, report: CostReport) -> None:
             "a thousand right answers, 95 %",
         )
         budget, best = min(right, key=lambda pair: pair[1].value)
-        axes.plot(
-            [budget],
-            [best.value],
-            linestyle="none",
-            marker=_CHEAPEST.marker,
-            color=_CHEAPEST.colour,
-            markersize=15,
-            markeredgecolor="white",
-            label=f"cheapest right answers: {count(budget)}",
-            zorder=5,
-            clip_on=False,
-        )
+        label = f"cheapest right answers: {count(budget)}"
+        large_marker(axes, budget, best.value, _CHEAPEST, label)
     lowest = [e.value for e in (*(_thousand(c.each) for _, c in paid), *(e for _, e in right))]
     if any(value > 0 for value in lowest):
         _log_axis(axes, [value for value in lowest if value > 0])

@@ -12,6 +12,7 @@ from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     count_ticks,
+    interval_markers,
     line_by_token,
     new_figure,
     percent_axis,
@@ -29,15 +30,7 @@ UNIT = 16  # tokens that gains are shown for
 
 
 def cliff_figure(study: Study, directory: Path) -> list[Path]:
-    """Draw the cliff below ``directory``, as PNG for print and as SVG.
-
-    Args:
-        study: The study.
-        directory: The reports directory; files go to its ``figures``.
-
-    Returns:
-        The two files, or none where no problem has all its traces.
-    """
+    """Draw the cliff; no files where no problem has all its traces."""
     if not study.complete or not cliff_budgets(study) or not analyse_cliff(study).cliff.steps:
         return []
     return save_study_figure(
@@ -69,26 +62,9 @@ def draw_cliff(study: Study) -> Figure:
 def _draw_accuracy(axes: Axes, study: Study, result: CliffStudy) -> None:
     if result.answers is not None:
         line_by_token(axes, study)
-    look = style.ACCURACY
     estimates = [point.accuracy for point in result.points]
-    axes.vlines(
-        result.budgets,
-        [e.low for e in estimates],
-        [e.high for e in estimates],
-        color=look.colour,
-        alpha=0.55,
-        linewidth=1.2,
-        zorder=3,
-    )
-    axes.plot(
-        result.budgets,
-        [e.value for e in estimates],
-        color=look.colour,
-        marker=look.marker,
-        linestyle="none",
-        label="accuracy at the budgets, 95 % interval",
-        zorder=4,
-    )
+    label = "accuracy at the budgets, 95 % interval"
+    interval_markers(axes, result.budgets, estimates, style.ACCURACY, label)
     low = min(e.low for e in estimates)
     high = max(e.high for e in estimates)
     room = 0.06 * max(high - low, 0.05)
@@ -190,16 +166,7 @@ def _token_axis(axes: Axes, result: CliffStudy) -> None:
 
 
 def answer_figure(study: Study, answers: AnswerPlace | None, directory: Path) -> list[Path]:
-    """Draw where answers come below ``directory``, as PNG for print and as SVG.
-
-    Args:
-        study: The study.
-        answers: Where its answers come; None where only some budgets are known.
-        directory: The reports directory; files go to its ``figures``.
-
-    Returns:
-        The two files, or none where that is not known or no answer came.
-    """
+    """Draw where answers come; no files where that is not known or no answer came."""
     if answers is None or not answers.came_at:
         return []
     return save_study_figure(
@@ -244,26 +211,9 @@ def _draw_shares(axes: Axes, answers: AnswerPlace, end: int) -> None:
         label=f"right answers that had come ({right:,} of {answers.traces:,})",
         zorder=2,
     )
-    look = style.ACCURACY
-    places = [quantile.share for quantile in answers.quantiles]
-    axes.hlines(
-        places,
-        [quantile.token.low for quantile in answers.quantiles],
-        [quantile.token.high for quantile in answers.quantiles],
-        color=look.colour,
-        alpha=0.55,
-        linewidth=1.2,
-        zorder=3,
-    )
-    axes.plot(
-        [quantile.token.value for quantile in answers.quantiles],
-        places,
-        color=look.colour,
-        marker=look.marker,
-        linestyle="none",
-        label="quantiles, 95 % interval",
-        zorder=4,
-    )
+    tokens = [quantile.token for quantile in answers.quantiles]
+    shares = [quantile.share for quantile in answers.quantiles]
+    interval_markers(axes, shares, tokens, style.ACCURACY, "quantiles, 95 % interval", across=True)
     percent_axis(axes, "right answers\nthat had come", (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1))
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import shorten
 from pytest_tokenbudget.report import style
-from pytest_tokenbudget.report.drawing import add_texts, fit, new_figure, save_figure
+from pytest_tokenbudget.report.drawing import new_figure, save_figure
+from pytest_tokenbudget.report.figure_texts import add_texts, fit
 from pytest_tokenbudget.studies.conformance.analysis import (
     Behaviour,
     BudgetResult,

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.common.text_layout import count, plural, shorten
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
-    add_texts,
     count_ticks,
-    decoding_words,
     head_axes,
     new_figure,
     percent_axis,
     save_study_figure,
 )
+from pytest_tokenbudget.report.figure_texts import add_texts, decoding_words
 from pytest_tokenbudget.studies.context.analysis import (
     WHOLE_LIMIT,
     ContextReport,

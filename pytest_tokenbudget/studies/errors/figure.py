@@ -12,6 +12,7 @@ from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     count_ticks,
+    interval_markers,
     new_figure,
     percent_axis,
     save_study_figure,
@@ -276,15 +277,16 @@ def _draw_steps(axes: Axes, steps: Sequence[ErrorStep]) -> None:
     for number, (label, look, estimates) in enumerate(rows):
         shift = 0.1 * (number - (len(rows) - 1) / 2)
         known = [(place + shift, e) for place, e in enumerate(estimates) if e is not None]
-        axes.vlines(
-            [place for place, _ in known], [e.low for _, e in known], [e.high for _, e in known],
-            color=look.colour, alpha=0.6, linewidth=1.4, zorder=3,
-        )  # fmt: skip
-        axes.plot(
-            [place for place, _ in known], [e.value for _, e in known], color=look.colour,
-            marker=look.marker, linestyle="none", zorder=4, clip_on=False,
-            label=label if len(rows) > 1 else None,
-        )  # fmt: skip
+        interval_markers(
+            axes,
+            [place for place, _ in known],
+            [estimate for _, estimate in known],
+            look,
+            label if len(rows) > 1 else None,
+            alpha=0.6,
+            linewidth=1.4,
+            clip_on=False,
+        )
     percent_axis(axes, "right at the next\nbudget, 95 % interval")
     axes.set_xlim(-0.6, max(len(steps) - 0.4, 0.6))
     axes.set_xticks(

@@ -13,10 +13,9 @@ from pytest_tokenbudget.common.text_layout import count, percent, shorten
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
-    add_texts,
     budget_axis,
     count_ticks,
-    legend_name,
+    large_marker,
     line_by_token,
     new_figure,
     percent_axis,
@@ -26,6 +25,7 @@ from pytest_tokenbudget.report.drawing import (
     side_by_side,
     study_texts,
 )
+from pytest_tokenbudget.report.figure_texts import add_texts, legend_name
 from pytest_tokenbudget.report.limits import (
     TARGET,
     is_recommended,
@@ -38,24 +38,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-SIZE = (6.8, 7.2)
 _SATURATION = style.SeriesStyle(style.GREEN, "*", (0, (6, 2, 1, 2)))
 _LIMIT = style.SeriesStyle(style.INK, "v", (0, (2, 1)))
 
 
 def saturation_figure(study: Study, directory: Path, target: float = TARGET) -> list[Path]:
-    """Draw a study below ``directory``, as PNG for print and as SVG.
-
-    The same study gives the same bytes: nothing of the moment goes into the files.
+    """Draw a study; no files where no problem has all its traces.
 
     Args:
         study: The study.
-        directory: The reports directory; files go to its ``figures``.
+        directory: The reports directory.
         target: Share of answers that the recommended limit may truncate.
-
-    Returns:
-        The two files, or none where no problem has all its traces.
     """
     if not study.complete:
         return []
@@ -66,7 +59,7 @@ def saturation_figure(study: Study, directory: Path, target: float = TARGET) -> 
 
 def draw_saturation(study: Study, target: float = TARGET) -> Figure:
     """The figure itself; draw it inside `style.figure_style`."""
-    figure = new_figure(SIZE)
+    figure = new_figure((6.8, 7.2))
     accuracy, truncation, tokens = figure.subplots(
         3, 1, sharex=True, gridspec_kw={"height_ratios": (3.2, 1.0, 1.0)}
     )
@@ -136,19 +129,8 @@ def _mark_saturation(study: Study, panels: Sequence[Axes]) -> None:
             linewidth=1.2,
             zorder=1.5,
         )
-    panels[0].plot(
-        [budget],
-        [study.curve.at(budget).accuracy.value],
-        marker=_SATURATION.marker,
-        markersize=15,
-        linestyle=_SATURATION.line,
-        linewidth=1.2,
-        color=_SATURATION.colour,
-        markeredgecolor="white",
-        label=f"saturation point: {count(budget)}",
-        zorder=5,
-        clip_on=False,
-    )
+    accuracy = study.curve.at(budget).accuracy.value
+    large_marker(panels[0], budget, accuracy, _SATURATION, f"saturation point: {count(budget)}")
 
 
 def _mark_limit(study: Study, target: float, panels: Sequence[Axes]) -> str:

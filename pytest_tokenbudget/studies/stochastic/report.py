@@ -16,7 +16,7 @@ from pytest_tokenbudget.common.text_layout import (
 )
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.cost_words import cost_record, cost_sentences
-from pytest_tokenbudget.report.drawing import decoding_words
+from pytest_tokenbudget.report.figure_texts import decoding_words
 from pytest_tokenbudget.report.files import to_plain, to_record
 from pytest_tokenbudget.report.json_files import (
     RunInfo,

@@ -13,7 +13,6 @@ from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
     budgets_named,
     count_ticks,
-    legend_name,
     new_figure,
     percent_axis,
     percent_ticks,
@@ -22,6 +21,7 @@ from pytest_tokenbudget.report.drawing import (
     side_by_side,
     study_texts,
 )
+from pytest_tokenbudget.report.figure_texts import legend_name
 from pytest_tokenbudget.studies.thinking.analysis import (
     ThinkingPoint,
     ThinkingReport,

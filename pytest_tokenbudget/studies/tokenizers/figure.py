@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.report import style
-from pytest_tokenbudget.report.drawing import (
-    add_texts,
-    count_ticks,
-    head_axes,
-    legend_name,
-    new_figure,
-    save_figure,
-)
+from pytest_tokenbudget.report.drawing import count_ticks, head_axes, new_figure, save_figure
+from pytest_tokenbudget.report.figure_texts import add_texts, legend_name
 from pytest_tokenbudget.studies.tokenizers.analysis import LimitFits, TokenizerReport
 from pytest_tokenbudget.studies.tokenizers.samples import SAMPLES
 
