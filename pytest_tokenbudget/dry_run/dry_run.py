@@ -66,7 +66,7 @@ def report_dry_run(session: pytest.Session) -> bool | None:
 def planned_runs(session: Session, items: Sequence[pytest.Item]) -> list[ModelRun]:
     """What the tests would generate, model by model, in their order."""
     from pytest_tokenbudget.dry_run.parts import ModelRun
-    from pytest_tokenbudget.report.reporter import is_skipped
+    from pytest_tokenbudget.report.item_hooks import is_skipped
 
     needed: dict[ModelSpec, dict[str, None]] = {}
     for item in items:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -10,39 +10,34 @@ from pytest_tokenbudget.report.github import SIGNS, GithubJob, command, escape
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.gates.table import Gate
-    from pytest_tokenbudget.gates.unjudged import Unjudged
+    from pytest_tokenbudget.gates.unjudged import GateResults
     from pytest_tokenbudget.gates.verdicts import GateJudgement
 
 
-def annotation_lines(
-    job: GithubJob,
-    gates: Sequence[Gate],
-    judgements: Sequence[GateJudgement],
-    missing: Sequence[Unjudged],
-) -> Iterator[str]:
+def annotation_lines(job: GithubJob, results: GateResults) -> Iterator[str]:
     """A workflow command for every verdict that fails, and a warning for what is only allowed.
 
     A gate of the settings file is annotated where it stands there, one of an option at its test.
     """
-    by_label = {gate.label: gate for gate in gates}
-    for each in judgements:
+    by_label = {gate.label: gate for gate in results.gates}
+    for each in results.judgements:
         gate = by_label[each.gate]
-        where = _place(job, gate, each.test)
+        where = _location(job, gate, each.test)
         if not each.kept:
             title = "tokenbudget: not measured" if each.ruling == "unknown" else "tokenbudget"
             message = f"{each.model}: {each.sentence}"
             yield command("error", where, f"{title}: {each.gate}", message)
         elif each.ruling == "inconclusive":
             yield command("warning", where, f"tokenbudget: {each.gate}", each.sentence)
-    for missed in missing:
+    for missed in results.missing:
         if missed.selection:
             continue
-        where = _place(job, missed.gate)
+        where = _location(job, missed.gate)
         kind = "error" if missed.fails else "warning"
         yield command(kind, where, "tokenbudget: not judged", missed.sentence())
 
 
-def _place(job: GithubJob, gate: Gate, test: str = "") -> dict[str, str | int]:
+def _location(job: GithubJob, gate: Gate, test: str = "") -> dict[str, str | int]:
     """File and line of a gate, or of the test that judged it, where they are the repository's."""
     name = test.partition("::")[0] if gate.option else gate.file
     path = (job.workspace / name).resolve()
@@ -52,33 +47,21 @@ def _place(job: GithubJob, gate: Gate, test: str = "") -> dict[str, str | int]:
     return {"file": found, **({"line": gate.line} if gate.line and not gate.option else {})}
 
 
-def write_summary(
-    job: GithubJob | None,
-    gates: Sequence[Gate],
-    judgements: Sequence[GateJudgement],
-    missing: Sequence[Unjudged],
-    remark: str = "",
-) -> None:
+def write_summary(job: GithubJob | None, results: GateResults, remark: str = "") -> None:
     """Add the verdicts to the job's summary, where there is one."""
     if job is None or job.summary is None:
         return
-    text = summary(job, gates, judgements, missing, remark)
     # Other steps of the job write there too.
     with job.summary.open("a", encoding="utf-8") as stream:
-        stream.write(text)
+        stream.write(summary(job, results, remark))
 
 
-def summary(
-    job: GithubJob,
-    gates: Sequence[Gate],
-    judgements: Sequence[GateJudgement],
-    missing: Sequence[Unjudged],
-    remark: str = "",
-) -> str:
+def summary(job: GithubJob, results: GateResults, remark: str = "") -> str:
     """The verdicts as Markdown: a table, what fails in words, and links."""
     from pytest_tokenbudget.gates.unjudged import headline
 
-    by_label = {gate.label: gate for gate in gates}
+    judgements, missing = results.judgements, results.missing
+    by_label = {gate.label: gate for gate in results.gates}
     lines = [f"## Token budgets: {headline(judgements, missing)}", ""]
     lines += [f"**{escape(remark)}**", ""] if remark else []
     if judgements:
@@ -126,8 +109,8 @@ def _row(job: GithubJob, each: GateJudgement, gate: Gate) -> str:
 
 def _link(job: GithubJob, gate: Gate, each: GateJudgement) -> str:
     """The gate, or the test that judged it, at the commit."""
-    place = _place(job, gate, each.test)
-    if not job.commit or not place:
+    location = _location(job, gate, each.test)
+    if not job.commit or not location:
         return ""
-    line = f"#L{place['line']}" if "line" in place else ""
-    return f"{job.commit}/{quote(str(place['file']))}{line}"
+    line = f"#L{location['line']}" if "line" in location else ""
+    return f"{job.commit}/{quote(str(location['file']))}{line}"

@@ -63,8 +63,8 @@ class Selection:
             return ""
         if self.by:
             return self.by
-        for place in self.deselected:
-            if judges(gate, place) and (budget is None or place.budget in (None, budget)):
+        for target in self.deselected:
+            if judges(gate, target) and (budget is None or target.budget in (None, budget)):
                 return "its tests are deselected"
         for name, text in self._not_collected():
             if _could_judge(gate, name, text):
@@ -82,7 +82,7 @@ class Selection:
     def eval_names(self, gates: Sequence[Gate]) -> set[str]:
         """What evals may be called in gates, besides the shipped ones: by all files of tests."""
         found = {name.removeprefix("test_") for name in self.files}
-        found.update(name for place in self.deselected for name in place.evals)
+        found.update(name for target in self.deselected for name in target.evals)
         if any(not set(gate.evals) <= found for gate in gates):
             found.update(name.removeprefix("test_") for name, _ in self._not_collected())
         return found

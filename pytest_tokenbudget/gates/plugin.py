@@ -1,4 +1,4 @@
-"""Sees to it that every gate of a run is judged, and that its verdict is found where it is needed.
+"""Ensures that every gate is evaluated and reported.
 
 Tests judge gates. Here it is collected what they decided, on the controller of pytest-xdist too,
 and what no test judged is reported as a test that failed: terminal, JUnit file and exit code then
@@ -21,7 +21,7 @@ from pytest_tokenbudget.gates.judging import GATES, JUDGEMENTS
 from pytest_tokenbudget.gates.partial_runs import Selection, on_command_line
 from pytest_tokenbudget.gates.table import ERRORS, Gate, gates_of
 from pytest_tokenbudget.gates.targets import GateTarget, judges, target_of
-from pytest_tokenbudget.gates.unjudged import Unjudged, known_names, unjudged
+from pytest_tokenbudget.gates.unjudged import GateResults, Unjudged, known_names, unjudged
 from pytest_tokenbudget.gates.verdicts import GateJudgement, records
 from pytest_tokenbudget.report.outcomes import CAUSE
 from pytest_tokenbudget.report.problems import ReportFaults
@@ -32,7 +32,7 @@ from pytest_tokenbudget.settings.read_settings import refuse_budget
 if TYPE_CHECKING:
     from pytest_tokenbudget.session import Session
 
-PLACE, JUDGED, USED = "tokenbudget_place", "tokenbudget_gates", "tokenbudget_used"
+TARGET, JUDGED, USED = "tokenbudget_target", "tokenbudget_gates", "tokenbudget_used"
 COLLECTED = "tokenbudget_collected"
 SHOWN = 3
 NAME = "tokenbudget-gates"  # of the plugin
@@ -56,7 +56,7 @@ class GatesPlugin:
             raise pytest.UsageError(str(error)) from None
         config.stash[GATES] = self.gates
         self.config, self.session = config, session
-        self.places: dict[str, GateTarget] = {}
+        self.targets: dict[str, GateTarget] = {}
         self.judgements: list[GateJudgement] = []
         self.missing: list[Unjudged] = []
         self.outcomes: dict[str, str] = {}
@@ -100,11 +100,11 @@ class GatesPlugin:
             and not set(gate.budgets) <= usual
             and on_command_line(self.config, gate.option)
         ]
-        places = [p for item in items if (p := self.place(item)) is not None] if asked else []
+        targets = [p for item in items if (p := self.target(item)) is not None] if asked else []
         # A test without a budget of its own may look at any.
-        if any(place.budget is None and place.answers for place in places):
+        if any(target.budget is None and target.answers for target in targets):
             return
-        looked = {place.budget for place in places if place.budget is not None}
+        looked = {target.budget for target in targets if target.budget is not None}
         for gate in asked:
             refuse_budget(gate.option, gate.label.partition(" ")[2], settings.budgets, looked)
 
@@ -118,23 +118,23 @@ class GatesPlugin:
 
             setattr(report, USED, model_under_test(item) is not None)
             self.used |= model_under_test(item) is not None
-            if (place := self.place(item)) is not None:
-                setattr(report, PLACE, asdict(place))
+            if (target := self.target(item)) is not None:
+                setattr(report, TARGET, asdict(target))
         if report.when == "call" and (found := item.stash.get(JUDGEMENTS, None)):
             setattr(report, JUDGED, records(found))
         return report
 
-    def place(self, item: pytest.Item) -> GateTarget | None:
-        """The place that a test is; None where it judges nothing."""
+    def target(self, item: pytest.Item) -> GateTarget | None:
+        """The target that a test is; None where it judges nothing."""
         # What cannot be known fails the test itself.
         with suppress(pytest.UsageError, SetupError):
             return target_of(item, self.session)
         return None
 
-    def _deselected_places(self) -> list[GateTarget]:
+    def _deselected_targets(self) -> list[GateTarget]:
         """Tests that could judge gates and were not selected; none where no test used a model."""
         items = self._left_out if self.gates and self.used else []
-        return [place for item in items if (place := self.place(item)) is not None]
+        return [target for item in items if (target := self.target(item)) is not None]
 
     # Where they are reported
 
@@ -144,7 +144,7 @@ class GatesPlugin:
         found = getattr(node, "workeroutput", {}).get(COLLECTED)
         if found is not None:
             self.files.update(found["files"])
-            self.deselected = [_place(values) for values in found["deselected"]]
+            self.deselected = [_target_from(values) for values in found["deselected"]]
 
     @property
     def reports(self) -> bool:
@@ -155,8 +155,8 @@ class GatesPlugin:
         if not self.reports:
             return
         self.used |= getattr(report, USED, False)
-        if (place := getattr(report, PLACE, None)) is not None:
-            self.places[report.nodeid] = _place(place)
+        if (target := getattr(report, TARGET, None)) is not None:
+            self.targets[report.nodeid] = _target_from(target)
         self.judgements += [GateJudgement(**each) for each in getattr(report, JUDGED, ())]
         if report.skipped:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
@@ -181,15 +181,15 @@ class GatesPlugin:
         self.complete = True
         order = [gate.label for gate in self.gates]
         self.judgements.sort(key=lambda j: (order.index(j.gate), j.model, j.budget or 0, j.test))
-        self.deselected += self._deselected_places()
+        self.deselected += self._deselected_targets()
         self.selection = Selection(self.config, self.files, self.deselected)
         known = known_names(
             self.session, (*registry.markers(), *self.selection.eval_names(self.gates))
         )
-        places = list(self.places.values())
+        targets = list(self.targets.values())
         self.missing = list(
             unjudged(
-                self.gates, places, self.judgements, self.outcomes, known, selection=self.selection
+                self.gates, targets, self.judgements, self.outcomes, known, selection=self.selection
             )
         )
         failing = [each for each in self.missing if each.fails]
@@ -209,28 +209,33 @@ class GatesPlugin:
         if hasattr(self.config, "workeroutput"):
             self.config.workeroutput[COLLECTED] = {
                 "files": sorted(self.files),
-                "deselected": [asdict(place) for place in self._deselected_places()],
+                "deselected": [asdict(target) for target in self._deselected_targets()],
             }
         if self.reports and (self.judgements or self.missing):
             from pytest_tokenbudget.gates.report import write_gates
 
             with self._noting():
-                write_gates(self)
+                write_gates(self._results(), self.session, list(self.targets.values()))
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.reports and (self.judgements or self.missing):
             from pytest_tokenbudget.gates.report import show_gates
 
+            terminal = NamingTerminal(terminalreporter, self.config)
+            base, written = self.config.invocation_params.dir, not self.problems
             with self._noting():
-                show_gates(self, NamingTerminal(terminalreporter, self.config))
+                show_gates(self._results(), self.session, terminal, base, written=written)
         self.problems.show(NamingTerminal(terminalreporter, self.config))
+
+    def _results(self) -> GateResults:
+        return GateResults(self.gates, self.judgements, self.missing, self.complete)
 
     def _noting(self) -> AbstractContextManager[None]:
         return self.problems.noting("verdicts cannot be written", "verdicts are not complete")
 
 
-def _place(values: dict[str, Any]) -> GateTarget:
+def _target_from(values: dict[str, Any]) -> GateTarget:
     # What travels between processes comes as lists.
     tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return GateTarget(**tuples)
@@ -253,56 +258,56 @@ class Lister:
     """Lists gates instead of running tests.
 
     Args:
-        keeper: Has the gates.
+        plugin: Has the gates.
     """
 
-    def __init__(self, keeper: GatesPlugin) -> None:
-        self.keeper = keeper
+    def __init__(self, plugin: GatesPlugin) -> None:
+        self.plugin = plugin
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> object:
-        keeper = self.keeper
+        plugin = self.plugin
         if session.config.option.collectonly or session.testsfailed:
             return None
-        places = [p for item in session.items if (p := keeper.place(item)) is not None]
-        left_out = [p for item in keeper._left_out if (p := keeper.place(item)) is not None]
-        selection = Selection(keeper.config, keeper.files, left_out)
+        targets = [p for item in session.items if (p := plugin.target(item)) is not None]
+        left_out = [p for item in plugin._left_out if (p := plugin.target(item)) is not None]
+        selection = Selection(plugin.config, plugin.files, left_out)
         known = known_names(
-            keeper.session, (*registry.markers(), *selection.eval_names(keeper.gates))
+            plugin.session, (*registry.markers(), *selection.eval_names(plugin.gates))
         )
-        judged = _as_if_judged(keeper.gates, places)
-        missing = list(unjudged(keeper.gates, places, judged, {}, known, selection=selection))
+        judged = _as_if_judged(plugin.gates, targets)
+        missing = list(unjudged(plugin.gates, targets, judged, {}, known, selection=selection))
         terminal = session.config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None:
             terminal.ensure_newline()
             named = NamingTerminal(terminal, session.config)
-            for line in listed(keeper.gates, places, missing):
+            for line in listed(plugin.gates, targets, missing):
                 named.write_line(line)
         session.testsfailed += sum(each.fails for each in missing)
         return True
 
 
-def _as_if_judged(gates: Sequence[Gate], places: Sequence[GateTarget]) -> list[GateJudgement]:
+def _as_if_judged(gates: Sequence[Gate], targets: Sequence[GateTarget]) -> list[GateJudgement]:
     from pytest_tokenbudget.gates.verdicts import judgement_at
 
     return [
-        judgement_at(gate, place, budget)
+        judgement_at(gate, target, budget)
         for gate in gates
-        for place in places
-        if judges(gate, place)
-        for budget in ((place.budget,) if place.budget is not None else gate.budgets or (None,))
+        for target in targets
+        if judges(gate, target)
+        for budget in ((target.budget,) if target.budget is not None else gate.budgets or (None,))
     ]
 
 
 def listed(
-    gates: Sequence[Gate], places: Sequence[GateTarget], missing: Sequence[Unjudged]
+    gates: Sequence[Gate], targets: Sequence[GateTarget], missing: Sequence[Unjudged]
 ) -> list[str]:
     """Every gate with the tests that judge it, for people."""
     if not gates:
         return ["tokenbudget: there are no gates"]
     lines = []
     for gate in gates:
-        tests = [place.test for place in places if judges(gate, place)]
+        tests = [target.test for target in targets if judges(gate, target)]
         about = f"{gate.label}: {gate.measured.name} {gate.shown()}"
         how = [gate.where(), how_it_decides(gate)]
         lines.append("; ".join(part for part in (about, *how) if part))
@@ -365,14 +370,14 @@ def tolerates_errors(item: pytest.Item, kind: Kind) -> bool:
     spec = model_under_test(item)
     if not gates or spec is None:
         return False
-    keeper = item.config.pluginmanager.get_plugin(NAME)
-    assert isinstance(keeper, GatesPlugin)
-    places = (
-        keeper.place(other)
+    plugin = item.config.pluginmanager.get_plugin(NAME)
+    assert isinstance(plugin, GatesPlugin)
+    targets = (
+        plugin.target(other)
         for other in item.session.items
         if model_under_test(other) == spec and kind in kinds_of(other)
     )
-    return any(judges(gate, place) for place in places if place is not None for gate in gates)
+    return any(judges(gate, target) for target in targets if target is not None for gate in gates)
 
 
 def register(config: pytest.Config, session: Session) -> None:
@@ -381,10 +386,10 @@ def register(config: pytest.Config, session: Session) -> None:
     Raises:
         pytest.UsageError: If a gate cannot be used.
     """
-    keeper = GatesPlugin(config, session)
-    config.pluginmanager.register(keeper, NAME)
+    plugin = GatesPlugin(config, session)
+    config.pluginmanager.register(plugin, NAME)
     if session.settings.list_gates:
         # Workers would collect, and there is nothing to run.
         if hasattr(config.option, "dist"):
             config.option.dist, config.option.tx = "no", []
-        config.pluginmanager.register(Lister(keeper), "tokenbudget-gates-list")
+        config.pluginmanager.register(Lister(plugin), "tokenbudget-gates-list")

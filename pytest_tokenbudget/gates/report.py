@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import cells, columns, rule, shorten, wrapped
 from pytest_tokenbudget.gates import github
-from pytest_tokenbudget.gates.unjudged import broken, headline
-from pytest_tokenbudget.report.files import write_json
+from pytest_tokenbudget.gates.unjudged import GateResults, broken, headline
 from pytest_tokenbudget.report.folder import report_folder
 from pytest_tokenbudget.report.github import current_job
+from pytest_tokenbudget.report.json_files import write_record
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.gates.plugin import GatesPlugin
-    from pytest_tokenbudget.gates.table import Gate
+    from pytest_tokenbudget.gates.targets import GateTarget
     from pytest_tokenbudget.gates.unjudged import Unjudged
     from pytest_tokenbudget.gates.verdicts import GateJudgement
+    from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.settings.option_flags import NamingTerminal
 
-FILE = "gates.json"
 STOPPED = "the run was stopped: gates that are not named here were not looked at"
 LEAST_WHERE = 20  # columns that say which gate it is
 MARKS = {
@@ -34,34 +33,26 @@ MARKS = {
 }
 
 
-def write_gates(keeper: GatesPlugin) -> list[Path]:
+def write_gates(results: GateResults, session: Session, targets: Sequence[GateTarget]) -> None:
     """Write ``results/gates.json``, and the job summary where one is asked for."""
-    settings = keeper.session.settings
-    path = settings.reports / "results" / FILE
-    record = gates_record(keeper.gates, keeper.judgements, keeper.missing, keeper.complete)
+    settings = session.settings
+    record = gates_record(results)
     record |= {"task": settings.task, "models": list(settings.models)}
-    if settings.recorded and (places := keeper.places.values()):
-        record["task"] = ", ".join(dict.fromkeys(place.task for place in places))
-        record["models"] = list(dict.fromkeys(place.model for place in places))
-    written = [write_json(path, record)]
-    report_folder(keeper.session).note_run("gates", written)
-    stopped = "" if keeper.complete else STOPPED
-    github.write_summary(current_job(), keeper.gates, keeper.judgements, keeper.missing, stopped)
-    return written
+    if settings.recorded and targets:
+        record["task"] = ", ".join(dict.fromkeys(target.task for target in targets))
+        record["models"] = list(dict.fromkeys(target.model for target in targets))
+    report_folder(session).note_run("gates", [write_record(settings.reports, "gates", record)])
+    github.write_summary(current_job(), results, "" if results.complete else STOPPED)
 
 
-def gates_record(
-    gates: Sequence[Gate],
-    judgements: Sequence[GateJudgement],
-    missing: Sequence[Unjudged],
-    complete: bool = True,
-) -> dict[str, Any]:
+def gates_record(results: GateResults) -> dict[str, Any]:
     """Every gate with all that was decided by it.
 
     Of a run that was stopped nobody knows whether all gates are kept.
     """
+    judgements, missing, complete = results.judgements, results.missing, results.complete
     listed = []
-    for gate in gates:
+    for gate in results.gates:
         mine = [j for j in judgements if j.gate == gate.label]
         lacking = [each for each in missing if each.gate.label == gate.label]
         listed.append(
@@ -151,21 +142,30 @@ def _in_short(each: GateJudgement, interval: bool = True) -> str:
     return printable(f"{name}{of} {unit.number(each.value)}{unit.after}{between} {each.shown}")
 
 
-def show_gates(keeper: GatesPlugin, terminal: NamingTerminal) -> None:
-    """Show every verdict on the terminal, and annotate them where they are shown on GitHub."""
+def show_gates(
+    results: GateResults, session: Session, terminal: NamingTerminal, base: Path, *, written: bool
+) -> None:
+    """Show every verdict on the terminal, and annotate them where they are shown on GitHub.
+
+    Args:
+        results: What became of the gates.
+        session: The state of this pytest process.
+        terminal: Where to write.
+        base: The directory that the user stands in.
+        written: Whether the result file is there.
+    """
     terminal.ensure_newline()
-    if not keeper.complete:
+    if not results.complete:
         terminal.write_line(STOPPED, red=True)
-    verbose = keeper.config.option.verbose > 0
-    for line in gate_lines(keeper.judgements, keeper.missing, verbose=verbose):
+    verbose = terminal.config.option.verbose > 0
+    for line in gate_lines(results.judgements, results.missing, verbose=verbose):
         fails = line.startswith(("FAILED", "INCONCLUSIVE", "NOT"))
         terminal.write_line(line, **({"red": True} if fails else {}))
-    reports = keeper.session.settings.reports
-    base = keeper.config.invocation_params.dir
+    reports = session.settings.reports
     shown = reports.relative_to(base) if reports.is_relative_to(base) else reports
-    if not keeper.problems:
-        terminal.write_line(f"written: {shown / 'results' / FILE}")
-    place = current_job()
-    if place is not None:
-        for line in github.annotation_lines(place, keeper.gates, keeper.judgements, keeper.missing):
+    if written:
+        terminal.write_line(f"written: {shown / 'results' / 'gates.json'}")
+    job = current_job()
+    if job is not None:
+        for line in github.annotation_lines(job, results):
             terminal.write_command(line)

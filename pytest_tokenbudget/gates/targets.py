@@ -59,7 +59,7 @@ class GateTarget:
 
 
 def target_of(item: pytest.Item, session: Session) -> GateTarget | None:
-    """The place that a test is; None where it judges nothing.
+    """The target that a test is; None where it judges nothing.
 
     Args:
         item: The test.
@@ -144,72 +144,74 @@ def _largest(session: Session, spec: ModelSpec, judged: registry.GateSubject) ->
 # Which gate applies where
 
 
-def goes_with(gate: Gate, place: GateTarget) -> bool:
-    """Whether all that a gate names goes with a place; its budget aside."""
-    return not _elsewhere(gate, place)
+def goes_with(gate: Gate, target: GateTarget) -> bool:
+    """Whether all that a gate names goes with a target; its budget aside."""
+    return not _elsewhere(gate, target)
 
 
-def judges(gate: Gate, place: GateTarget) -> bool:
-    """Whether the test at a place judges a gate, as far as can be known before it runs."""
-    return goes_with(gate, place) and _measures(gate, place)
+def judges(gate: Gate, target: GateTarget) -> bool:
+    """Whether the test at a target judges a gate, as far as can be known before it runs."""
+    return goes_with(gate, target) and _measures(gate, target)
 
 
-def applies(gate: Gate, place: GateTarget, budget: int, largest: int) -> bool:
+def applies(gate: Gate, target: GateTarget, budget: int, largest: int) -> bool:
     """Whether a gate on answers applies to those at a budget.
 
     Args:
         gate: The gate.
-        place: Where it is judged.
+        target: Where it is judged.
         budget: The budget.
         largest: The largest one that the model's context has room for.
     """
-    if gate.metric in (CONFORMANCE, SATURATION) or not goes_with(gate, place):
+    if gate.metric in (CONFORMANCE, SATURATION) or not goes_with(gate, target):
         return False
-    if place.by_mode:
+    if target.by_mode:
         # Its budget has a test of its own as well, where that is one of the budgets.
-        asked = bool(set(gate.modes) & set(place.by_mode))
+        asked = bool(set(gate.modes) & set(target.by_mode))
         return asked and (not gate.budgets or budget in gate.budgets)
     return gate.every or budget in (gate.budgets or (largest,))
 
 
-def _elsewhere(gate: Gate, place: GateTarget) -> str:
-    """The first of a gate's selectors that does not go with a place; empty if all do."""
-    if gate.option and not registry.judged()[place.judged].by_option:
+def _elsewhere(gate: Gate, target: GateTarget) -> str:
+    """The first of a gate's selectors that does not go with a target; empty if all do."""
+    if gate.option and not registry.judged()[target.judged].by_option:
         return "eval"
-    if gate.evals and not set(gate.evals) & set(place.evals):
+    if gate.evals and not set(gate.evals) & set(target.evals):
         return "eval"
-    if not matches(gate.models, (place.model, place.source)):
+    if not matches(gate.models, (target.model, target.source)):
         return "model"
-    if not matches(gate.tasks, (place.task,)):
+    if not matches(gate.tasks, (target.task,)):
         return "task"
-    if gate.modes and not set(gate.modes) & set(place.modes):
+    if gate.modes and not set(gate.modes) & set(target.modes):
         return "mode"
     return ""
 
 
-def _measures(gate: Gate, place: GateTarget) -> bool:
-    if gate.metric in (CONFORMANCE, SATURATION) or not place.answers:
-        return _measures_at_all(gate, place)
-    if place.by_mode:
-        return bool(set(gate.modes) & set(place.by_mode))
-    if place.budget is None:
+def _measures(gate: Gate, target: GateTarget) -> bool:
+    if gate.metric in (CONFORMANCE, SATURATION) or not target.answers:
+        return _measures_at_all(gate, target)
+    if target.by_mode:
+        return bool(set(gate.modes) & set(target.by_mode))
+    if target.budget is None:
         return True  # a test of one's own, which may ask for any budget
-    return gate.every or (place.budget in gate.budgets if gate.budgets else place.largest)
+    return gate.every or (target.budget in gate.budgets if gate.budgets else target.largest)
 
 
-def why_nowhere(gate: Gate, places: Sequence[GateTarget], known: KnownNames) -> str:
+def why_nowhere(gate: Gate, targets: Sequence[GateTarget], known: KnownNames) -> str:
     """Why no selected test judges a gate, with the nearest name of what there is."""
-    for selector, given, here, also, more in (
-        ("eval", gate.evals, [n for p in places for n in p.evals], [], known.evals),
-        ("model", gate.models, [p.model for p in places], [p.source for p in places], known.models),
-        ("task", gate.tasks, [p.task for p in places], [], known.tasks),
-        ("mode", gate.modes, [n for p in places for n in p.modes], [], known.modes),
+    models = [target.model for target in targets]
+    sources = [target.source for target in targets]
+    for selector, given, present, also, more in (
+        ("eval", gate.evals, [n for t in targets for n in t.evals], [], known.evals),
+        ("model", gate.models, models, sources, known.models),
+        ("task", gate.tasks, [t.task for t in targets], [], known.tasks),
+        ("mode", gate.modes, [n for t in targets for n in t.modes], [], known.modes),
     ):
         exact = selector in ("eval", "mode")
-        meant = set(given) & set(here) if exact else matches(given, [*here, *also])
+        meant = set(given) & set(present) if exact else matches(given, [*present, *also])
         if given and not meant:
-            return _no_such(selector, given, here, more)
-    return _not_measured(gate, [p for p in places if goes_with(gate, p)])
+            return _no_such(selector, given, present, more)
+    return _not_measured(gate, [p for p in targets if goes_with(gate, p)])
 
 
 @dataclass(frozen=True)
@@ -222,16 +224,16 @@ class KnownNames:
     modes: tuple[str, ...] = ()
 
 
-def misspelt(gate: Gate, places: Sequence[GateTarget], known: KnownNames) -> bool:
+def misspelt(gate: Gate, targets: Sequence[GateTarget], known: KnownNames) -> bool:
     """Whether a gate names something that is in no run."""
     return not (
-        set(gate.evals) <= {*known.evals, *(n for p in places for n in p.evals)}
-        and set(gate.modes) <= {*known.modes, *(n for p in places for n in p.modes)}
+        set(gate.evals) <= {*known.evals, *(n for p in targets for n in p.evals)}
+        and set(gate.modes) <= {*known.modes, *(n for p in targets for n in p.modes)}
         and all(
-            matches([p], (*known.models, *(n for x in places for n in (x.model, x.source))))
+            matches([p], (*known.models, *(n for x in targets for n in (x.model, x.source))))
             for p in gate.models
         )
-        and all(matches([p], (*known.tasks, *(x.task for x in places))) for p in gate.tasks)
+        and all(matches([p], (*known.tasks, *(x.task for x in targets))) for p in gate.tasks)
     )
 
 
@@ -243,10 +245,10 @@ def _no_such(selector: str, given: Sequence[str], here: Sequence[str], more: Seq
     return f"no selected test is of {selector} {' or '.join(given)}; of this run: {shown}{hint}"
 
 
-def _not_measured(gate: Gate, places: Sequence[GateTarget]) -> str:
-    if not any(_measures_at_all(gate, p) for p in places):
+def _not_measured(gate: Gate, targets: Sequence[GateTarget]) -> str:
+    if not any(_measures_at_all(gate, p) for p in targets):
         return f"no selected test judges it; {how_to_judge(gate.metric)}"
-    budgets = sorted({p.budget for p in places if p.budget is not None})
+    budgets = sorted({p.budget for p in targets if p.budget is not None})
     if not gate.budgets:
         return "no selected test looks at the largest budget; there are " + _numbers(budgets)
     wanted = gate.budgets[0]
@@ -264,12 +266,12 @@ def how_to_judge(metric: str) -> str:
     return f"call `{call}` in a test, or run `pytest --pyargs pytest_tokenbudget.evals -m {marker}`"
 
 
-def _measures_at_all(gate: Gate, place: GateTarget) -> bool:
+def _measures_at_all(gate: Gate, target: GateTarget) -> bool:
     if gate.metric == CONFORMANCE:
-        return registry.judged()[place.judged].metric == gate.metric
+        return registry.judged()[target.judged].metric == gate.metric
     if gate.metric == SATURATION:
-        return place.saturation
-    return place.answers
+        return target.saturation
+    return target.answers
 
 
 def _numbers(values: Sequence[int]) -> str:

@@ -58,9 +58,26 @@ class Unjudged:
         return f"{self.gate.label}{where} was not judged{model}: {self.reason}"
 
 
+@dataclass(frozen=True)
+class GateResults:
+    """What became of the gates of a run.
+
+    Attributes:
+        gates: All gates.
+        judgements: What tests judged.
+        missing: What no test judged.
+        complete: Whether the tests ran to their end.
+    """
+
+    gates: Sequence[Gate]
+    judgements: Sequence[GateJudgement]
+    missing: Sequence[Unjudged]
+    complete: bool = True
+
+
 def unjudged(
     gates: Sequence[Gate],
-    places: Sequence[GateTarget],
+    targets: Sequence[GateTarget],
     judgements: Sequence[GateJudgement],
     outcomes: Mapping[str, str],
     known: KnownNames,
@@ -71,7 +88,7 @@ def unjudged(
 
     Args:
         gates: All gates of the run.
-        places: Tests that could judge gates and ran, or were skipped.
+        targets: Tests that could judge gates and ran, or were skipped.
         judgements: What they judged.
         outcomes: What became of each test that judged nothing, in words, by node id.
         known: Names that gates may have.
@@ -80,10 +97,10 @@ def unjudged(
     selection = selection or Selection()
     judged = {(j.gate, j.model, j.budget) for j in judgements}
     for gate in gates:
-        here = [place for place in places if judges(gate, place)]
-        wrong = misspelt(gate, places, known)
+        here = [target for target in targets if judges(gate, target)]
+        wrong = misspelt(gate, targets, known)
         if not here:
-            reason = why_nowhere(gate, places, known)
+            reason = why_nowhere(gate, targets, known)
             excuse = "" if wrong or not gate.required else selection.excuse(gate)
             fails = wrong or (gate.required and not excuse)
             reason += selection.note(gate) if fails and not wrong else ""
@@ -91,8 +108,8 @@ def unjudged(
             continue
         if wrong:
             yield Unjudged(gate, f"a part of it is in no run: {gate.where()}")
-        for model in dict.fromkeys(place.model for place in here):
-            at = [place for place in here if place.model == model]
+        for model in dict.fromkeys(target.model for target in here):
+            at = [target for target in here if target.model == model]
             for budget in _budgets(gate, at):
                 if not any(
                     (label, name) == (gate.label, model) and budget in (None, b)
@@ -100,9 +117,9 @@ def unjudged(
                 ):
                     # Only what no selected test is for is due to the selection.
                     stopped = any(
-                        outcomes.get(place.test, "").startswith(("was skipped", "failed"))
-                        for place in at
-                        if budget is None or place.budget in (None, budget)
+                        outcomes.get(target.test, "").startswith(("was skipped", "failed"))
+                        for target in at
+                        if budget is None or target.budget in (None, budget)
                     )
                     excuse = "" if stopped or wrong else selection.excuse(gate, budget)
                     reason = _why(gate, budget, at, outcomes)
@@ -110,19 +127,19 @@ def unjudged(
                     yield Unjudged(gate, reason, model, not excuse, excuse)
 
 
-def _budgets(gate: Gate, places: Sequence[GateTarget]) -> Sequence[int | None]:
+def _budgets(gate: Gate, targets: Sequence[GateTarget]) -> Sequence[int | None]:
     """The budgets that must have been judged; None where any one will do."""
     if gate.metric in (CONFORMANCE, SATURATION):
         return (None,)
     if gate.every:
-        return sorted({p.budget for p in places if p.budget is not None}) or (None,)
+        return sorted({p.budget for p in targets if p.budget is not None}) or (None,)
     return gate.budgets or (None,)
 
 
 def _why(
-    gate: Gate, budget: int | None, places: Sequence[GateTarget], outcomes: Mapping[str, str]
+    gate: Gate, budget: int | None, targets: Sequence[GateTarget], outcomes: Mapping[str, str]
 ) -> str:
-    at = [p for p in places if budget is None or p.budget in (None, budget)]
+    at = [p for p in targets if budget is None or p.budget in (None, budget)]
     if not at:
         return f"no selected test looks at {budget:,} tokens"
     if gate.metric == CONFORMANCE:

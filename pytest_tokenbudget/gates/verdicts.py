@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_tokenbudget.common.messages import nearest
+from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.gates.table import P95, Gate
 from pytest_tokenbudget.gates.targets import GateTarget
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pytest_tokenbudget.core.answers import Answers
     from pytest_tokenbudget.core.saturation import Saturation
     from pytest_tokenbudget.stats.decision_rules import ThresholdDecision
+    from pytest_tokenbudget.stats.evidence import Evidence
 
 
 LONGER = 0.05
@@ -23,7 +28,7 @@ LONGER = 0.05
 
 @dataclass(frozen=True)
 class GateJudgement:
-    """What a gate decided at one place.
+    """What a gate decided in one test.
 
     Attributes:
         gate: The gate's label.
@@ -113,37 +118,35 @@ def with_verdict(
     )
 
 
-def judge_answers(gate: Gate, answers: Answers, place: GateJudgement) -> GateJudgement:
+def judge_answers(gate: Gate, answers: Answers, judgement: GateJudgement) -> GateJudgement:
     """A gate on answers.
 
     Args:
         gate: The gate.
         answers: All answers at its budget.
-        place: Where it is judged.
+        judgement: Where it is judged.
     """
-    from pytest_tokenbudget.gates.metrics import evidence_of
     from pytest_tokenbudget.stats.decision_rules import Decision, decide
 
     of = " or ".join(gate.categories)
     name = gate.measured.name + (f" of {of}" if of else "")
     chosen = answers.in_categories(gate.categories)
-    place = replace(place, category=of, errors=chosen.errors)
+    judgement = replace(judgement, category=of, errors=chosen.errors)
     if not chosen.judged:
-        return replace(place, sentence=f"{name} was not measured: {_no_problem(gate, answers)}")
+        return replace(judgement, sentence=f"{name} was not measured: {_no_problem(gate, answers)}")
     if gate.metric == P95:
-        return _judge_p95(gate, chosen, name, place)
+        return _judge_p95(gate, chosen, name, judgement)
     verdict = decide(evidence_of(gate.metric, chosen), gate.demand())
     sentence = verdict.sentence(name, gate.unit, whose(gate))
     if verdict.ruling is Decision.UNKNOWN:
         sentence = f"{name} was not measured: {_nothing(chosen)}"
     elif chosen.errors and gate.metric != "max_error_rate":
         sentence += f", {chosen.errors:,} more ended in engine errors"
-    return with_verdict(place, verdict, sentence)
+    return with_verdict(judgement, verdict, sentence)
 
 
-def _judge_p95(gate: Gate, answers: Answers, name: str, place: GateJudgement) -> GateJudgement:
+def _judge_p95(gate: Gate, answers: Answers, name: str, judgement: GateJudgement) -> GateJudgement:
     """A gate on the 95th percentile, which is one on the share of answers that are longer."""
-    from pytest_tokenbudget.gates.metrics import longest_of
     from pytest_tokenbudget.stats.decision_rules import (
         Decision,
         DecisionRule,
@@ -156,7 +159,7 @@ def _judge_p95(gate: Gate, answers: Answers, name: str, place: GateJudgement) ->
     assert not isinstance(gate.threshold, str)
     tokens = longest_of(answers)
     if not len(tokens):
-        return replace(place, sentence=f"{name} was not measured: {_nothing(answers)}")
+        return replace(judgement, sentence=f"{name} was not measured: {_nothing(answers)}")
     most = gate.threshold + gate.margin
     # What is not shown to be within the margin fails, as ever.
     rule = DecisionRule.CONFIDENT if gate.rule == "noninferior" else DecisionRule(gate.rule)
@@ -172,7 +175,7 @@ def _judge_p95(gate: Gate, answers: Answers, name: str, place: GateJudgement) ->
     )
     share = MetricUnit.SHARE.number(longer.value)
     return replace(
-        with_verdict(place, replace(verdict, estimate=estimate), ""),
+        with_verdict(judgement, replace(verdict, estimate=estimate), ""),
         rule=gate.rule,
         threshold=gate.threshold,
         margin=gate.margin or None,
@@ -183,6 +186,57 @@ def _judge_p95(gate: Gate, answers: Answers, name: str, place: GateJudgement) ->
             f"be ({verdict.evidence(MetricUnit.SHARE)})"
         ),
     )
+
+
+def evidence_of(metric: str, answers: Answers) -> Evidence:
+    """What answers say of a metric. An engine's error is no answer, and in its own metric only."""
+    import numpy as np
+
+    from pytest_tokenbudget.stats.evidence import mean_of, rate_of
+
+    def table(values: Sequence[float]) -> NDArray[np.float64]:
+        return np.array(values, dtype=np.float64).reshape(-1, answers.samples)
+
+    outcomes = [j.outcome for j in answers.judged]
+    failed = table([o is Outcome.ERROR for o in outcomes])
+    if metric == "max_error_rate":
+        return rate_of(failed)
+    cut = table([j.cut.truncated for j in answers.judged])
+    used = table(answers.tokens)
+    right = table([o is Outcome.CORRECT for o in outcomes])
+
+    def valid(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(failed == 1, np.nan, values)
+
+    match metric:
+        case "min_accuracy":
+            return rate_of(valid(right))
+        case "min_accuracy_completed":
+            return rate_of(valid(np.where(cut == 1, np.nan, right)))
+        case "max_truncation":
+            return rate_of(valid(cut))
+        case "max_truncated_in_thinking":
+            return rate_of(valid(table([o is Outcome.TRUNCATED_IN_THINKING for o in outcomes])))
+        case "max_mean_tokens":
+            return mean_of(valid(used), 0.0, float(answers.max_tokens), scales=True)
+    raise ValueError(f"answers say nothing of {metric}")
+
+
+def longest_of(answers: Answers) -> NDArray[np.float64]:
+    """Tokens of each problem's answer; of several samples, which are not independent, the longest.
+
+    An engine's error is no answer.
+    """
+    import numpy as np
+
+    used = [
+        float("nan") if j.outcome is Outcome.ERROR else float(tokens)
+        for j, tokens in zip(answers.judged, answers.tokens, strict=True)
+    ]
+    table = np.array(used, dtype=np.float64).reshape(-1, answers.samples)
+    table = table[np.isfinite(table).any(axis=1)]
+    longest: NDArray[np.float64] = np.nanmax(table, axis=1) if len(table) else table.ravel()
+    return longest
 
 
 def whose(gate: Gate) -> str:
@@ -208,7 +262,7 @@ def _nothing(answers: Answers) -> str:
     return "no answer was completed"
 
 
-def judge_saturation(gate: Gate, saturation: Saturation, place: GateJudgement) -> GateJudgement:
+def judge_saturation(gate: Gate, saturation: Saturation, judgement: GateJudgement) -> GateJudgement:
     """A gate on the saturation point, which is a matter of a difference that was tested.
 
     Its budget at most must be shown to lose no more than the margin against the largest. Where that
@@ -217,7 +271,7 @@ def judge_saturation(gate: Gate, saturation: Saturation, place: GateJudgement) -
     Args:
         gate: The gate.
         saturation: The saturation point.
-        place: Where it is judged.
+        judgement: Where it is judged.
     """
     from pytest_tokenbudget.stats.decision_rules import (
         Decision,
@@ -230,7 +284,7 @@ def judge_saturation(gate: Gate, saturation: Saturation, place: GateJudgement) -
     from pytest_tokenbudget.stats.intervals import Estimate
 
     assert not isinstance(gate.threshold, str)
-    place = replace(place, threshold=gate.threshold, rule=gate.rule, n=saturation.problems)
+    judgement = replace(judgement, threshold=gate.threshold, rule=gate.rule, n=saturation.problems)
     most = int(gate.threshold)
     compared = [each for each in saturation.comparisons if each.budget <= most]
     found = saturation.budget
@@ -242,7 +296,7 @@ def judge_saturation(gate: Gate, saturation: Saturation, place: GateJudgement) -
             f"{saturation.largest:,} are {there}"
         )
         if not kept:
-            return replace(place, sentence=sentence)
+            return replace(judgement, sentence=sentence)
     ruling = Decision.PASSED if kept else Decision.FAILED
     evidence = ""
     if compared:
@@ -255,7 +309,7 @@ def judge_saturation(gate: Gate, saturation: Saturation, place: GateJudgement) -
         change = Change(best.lost, best.won, best.problems)
         known = Estimate(best.difference, best.lower_bound, best.upper_bound, best.problems)
         verdict = decide(change, shown, known)
-        place = with_verdict(place, verdict, "")
+        judgement = with_verdict(judgement, verdict, "")
         value, low, high = (MetricUnit.CHANGE.number(each) for each in verdict.estimate[:3])
         evidence = (
             f"; at {best.budget:,} accuracy is {value} points [{low}, {high}] from that at "
@@ -270,7 +324,7 @@ def judge_saturation(gate: Gate, saturation: Saturation, place: GateJudgement) -
     else:
         said = f"saturation at {found:,} tokens is {'at most' if kept else 'above'} {limit}"
     return replace(
-        place,
+        judgement,
         ruling=ruling.value,
         kept=kept or allowed,
         rule=gate.rule,
@@ -290,17 +344,17 @@ def records(judgements: Sequence[GateJudgement]) -> list[dict[str, Any]]:
 
 
 def judgement_at(
-    gate: Gate, place: GateTarget, budget: int | None = None, mode: str = ""
+    gate: Gate, target: GateTarget, budget: int | None = None, mode: str = ""
 ) -> GateJudgement:
     """A judgement that is still to be made."""
     return GateJudgement(
         gate=gate.label,
         metric=gate.metric,
         shown=gate.shown(),
-        model=place.model,
-        task=place.task,
-        eval=place.evals[0],
-        test=place.test,
+        model=target.model,
+        task=target.task,
+        eval=target.evals[0],
+        test=target.test,
         budget=budget,
         mode=mode,
         unit=gate.measured.unit,

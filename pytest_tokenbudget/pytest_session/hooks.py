@@ -18,7 +18,7 @@ from pytest_tokenbudget.gates import plugin as gates_plugin
 from pytest_tokenbudget.pytest_session import preflight
 from pytest_tokenbudget.pytest_session.start import start
 from pytest_tokenbudget.registry import SESSION
-from pytest_tokenbudget.report import interrupts, reporter
+from pytest_tokenbudget.report import interrupts, item_hooks, reporter
 from pytest_tokenbudget.settings.option_flags import named_in_errors
 
 
@@ -85,7 +85,7 @@ def pytest_fixture_setup(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> None:
-    reporter.prepare(item)
+    item_hooks.prepare(item)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -103,6 +103,6 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    reporter.name_options(item, call)
+    item_hooks.name_options(item, call)
     report = yield
-    return reporter.attach(item, report)
+    return item_hooks.attach(item, report)

@@ -114,7 +114,7 @@ def _check_models(session: Session, specs: Mapping[ModelSpec, bool]) -> None:
 
 
 def _uses_the_model(item: pytest.Item) -> bool:
-    from pytest_tokenbudget.report.reporter import is_skipped
+    from pytest_tokenbudget.report.item_hooks import is_skipped
 
     used = _generates(item) or any(uses(item, name) for name in COUNTING)
     return bool(used) and not is_skipped(item) and not replaced(item)

@@ -1,7 +1,8 @@
-"""Results of runs as pandas frames, for people who go on with them."""
+"""Results of runs as pandas frames and as one table, for people who go on with them."""
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_tokenbudget.common.messages import described
 from pytest_tokenbudget.common.outside_files import FileError, read_json
-from pytest_tokenbudget.common.outside_text import PrintableError
-from pytest_tokenbudget.recorded.files import EARLIER
+from pytest_tokenbudget.common.outside_text import PrintableError, printable_lines
+from pytest_tokenbudget.recorded.files import ANSWERS_TABLE, EARLIER
+from pytest_tokenbudget.report.files import write_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,6 +155,39 @@ def frame_of(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> p
 
     frame = pd.DataFrame(list(rows), columns=list(columns), dtype=object)
     return frame.astype(dict(columns))
+
+
+def write_answers_table(written: Iterable[Path], directory: Path, form: str) -> list[Path]:
+    """Write the answers that a run wrote as JSON as one table, whole or not at all.
+
+    The columns are those of `load_results(directory).answers` without the folder.
+
+    Args:
+        written: The files that the run wrote, of all its models and evals.
+        directory: The reports directory; the table goes to its ``results``.
+        form: ``parquet``, ``csv``, or ``none`` for no table.
+
+    Returns:
+        The table; nothing where there are no answers or no table is asked for.
+    """
+    columns = {name: kind for name, kind in ANSWER_COLUMNS.items() if name != "folder"}
+    results = [path for path in written if path.suffix == ".json"]
+    rows = list(answer_rows(results)) if form != "none" else []
+    if not rows:
+        return []
+    frame, path = frame_of(rows, columns), directory / "results" / f"{ANSWERS_TABLE}.{form}"
+    if form == "parquet":
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False)
+        data = buffer.getvalue()
+    else:
+        texts: list[str] = list(frame.select_dtypes("string").columns)
+        frame[texts] = frame[texts].map(printable_lines, na_action="ignore")
+        data = frame.to_csv(index=False, lineterminator="\n").encode("utf-8")
+    write_bytes(path, data)
+    for other in {"parquet", "csv"} - {form}:
+        path.with_suffix(f".{other}").unlink(missing_ok=True)
+    return [path]
 
 
 def answer_rows(files: Iterable[Path]) -> Iterator[dict[str, Any]]:

@@ -1,16 +1,17 @@
-"""Numbers and the bar of the progress display: traces, tokens, rate, time left."""
+"""Numbers and the bar of the progress display: traces, tokens, rate, tokens and time left."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TextIO
+from bisect import bisect_left, bisect_right
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.process_states import GENERATING
 from pytest_tokenbudget.core.store import PlanRow, TraceStore
-from pytest_tokenbudget.report.remaining import TraceLength, expected_tokens
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -18,6 +19,107 @@ if TYPE_CHECKING:
 RECENT_SECONDS = 10.0
 ESTIMATE_SECONDS = 1.0
 STEPS = 1000
+# Parts of the range of lengths, from its upper end, and how many ends make one of them enough.
+_PARTS = (0.25, 0.5, 1.0)
+_ENOUGH = 5
+
+
+class TraceLength(NamedTuple):
+    """How long a trace is.
+
+    Attributes:
+        start: Output tokens that it began with.
+        tokens: Output tokens that it has.
+        ended: Whether it ended by itself there; False while it goes on and where a cap ended it.
+    """
+
+    start: int
+    tokens: int
+    ended: bool = False
+
+
+class Remaining:
+    """Expected further tokens of traces, by the product-limit (Kaplan-Meier) estimate.
+
+    Traces that end early are seen first: a mean of the finished ones would be too low. So traces
+    that still go on count as far as they have come. Beyond the longest, the rate at which traces
+    ended of late is taken to go on.
+
+    Args:
+        lengths: Traces that are finished, and traces that go on.
+        cap: Output tokens that are allowed.
+    """
+
+    def __init__(self, lengths: Sequence[TraceLength], cap: int) -> None:
+        self.cap = cap
+        ends = Counter(each.tokens for each in lengths if each.ended)
+        self._times = sorted(ends)
+        starts = sorted(each.start for each in lengths)
+        stops = sorted(each.tokens for each in lengths)
+        survival = 1.0
+        self._survival = []
+        for tokens in self._times:
+            # At risk are those that had begun before and were not over.
+            at_risk = bisect_left(starts, tokens) - bisect_left(stops, tokens)
+            survival *= 1 - ends[tokens] / max(at_risk, ends[tokens])
+            self._survival.append(survival)
+        self._last = min(max(stops, default=0), cap)
+        self._rate = _rate(lengths, ends, self._last)
+
+    def expected(self, tokens: int) -> float:
+        """Expected further tokens of a trace that has ``tokens`` and goes on."""
+        if tokens >= self.cap:
+            return 0.0
+        first = bisect_right(self._times, tokens)
+        now = self._survival[first - 1] if first else 1.0
+        if now <= 0 or tokens >= self._last:
+            return self._tail(max(tokens, 0))
+        area, start, share = 0.0, tokens, now
+        for end, survival in zip(self._times[first:], self._survival[first:], strict=True):
+            area += share * (min(end, self._last) - start)
+            start, share = min(end, self._last), survival
+        area += share * (self._last - start)
+        return (area + share * self._tail(self._last)) / now
+
+    def _tail(self, tokens: int) -> float:
+        """Expected further tokens where nothing is known but the rate of ends."""
+        room = self.cap - tokens
+        return room if self._rate <= 0 else (1 - math.exp(-self._rate * room)) / self._rate
+
+
+def _rate(lengths: Sequence[TraceLength], ends: Counter[int], last: int) -> float:
+    """Ends a token in the latest part of the range in which there were enough of them."""
+    for part in _PARTS:
+        low = last * (1 - part)
+        exposure = sum(max(0.0, each.tokens - max(each.start, low)) for each in lengths)
+        ended = sum(times for at, times in ends.items() if at > low)
+        if exposure and ended >= (_ENOUGH if part < 1 else 1):
+            return ended / exposure
+    return 0.0
+
+
+def expected_tokens(
+    finished: Sequence[TraceLength], going_on: Sequence[TraceLength], waiting: int, cap: int
+) -> tuple[float, float] | None:
+    """Tokens that are still to come, together and for the trace that takes longest.
+
+    Args:
+        finished: Finished traces.
+        going_on: Traces that are being generated.
+        waiting: How many have not begun.
+        cap: Output tokens that are allowed.
+
+    Returns:
+        The sum over all traces, and the largest of those going on or waiting; None before the
+        first trace is finished.
+    """
+    if not finished:
+        return None
+    estimate = Remaining([*finished, *going_on], cap)
+    each = [estimate.expected(one.tokens) for one in going_on]
+    starts = [one.start for one in (*finished, *going_on)]
+    fresh = estimate.expected(round(sum(starts) / len(starts)) if starts else 0)
+    return sum(each) + waiting * fresh, max([*each, fresh] if waiting else each, default=0.0)
 
 
 class PlanProgress:

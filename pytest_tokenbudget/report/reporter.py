@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_tokenbudget import registry
-from pytest_tokenbudget.collection.eval_fixtures import evals_named, replaced, uses
-from pytest_tokenbudget.collection.selection import (
-    kinds_of,
-    mode_of,
-    model_of,
-    model_under_test,
-    runs_no_test,
-)
-from pytest_tokenbudget.common.names import RECORDED, RECORDS, SECTIONS, STARTED
-from pytest_tokenbudget.common.package_files import suite
+from pytest_tokenbudget.collection.eval_fixtures import evals_named
+from pytest_tokenbudget.collection.selection import runs_no_test
+from pytest_tokenbudget.common.names import RECORDED, SECTIONS, STARTED
 from pytest_tokenbudget.engines.planning import Kind, SetupError
-from pytest_tokenbudget.registry import SESSION
 from pytest_tokenbudget.report import outcomes
-from pytest_tokenbudget.report.interrupts import listen
 from pytest_tokenbudget.report.problems import ReportFaults
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.settings import option_flags
@@ -40,89 +31,6 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.report.live_display import LiveDisplay
     from pytest_tokenbudget.report.manifest import Entry
     from pytest_tokenbudget.settings.options import Settings
-
-
-def prepare(item: pytest.Item) -> None:
-    """Generate what a test needs before the test begins, with progress on the terminal.
-
-    Here nothing is captured, and the time is not the test's. What goes wrong is kept by the
-    session and fails the test in its set-up.
-    """
-    spec = model_of(item)
-    if spec is None or is_skipped(item) or replaced(item) or runs_no_test(item.config):
-        return
-    listen(item.config)
-    reporter = item.config.pluginmanager.getplugin("tokenbudget-reporter")
-    if reporter:
-        # Whoever interrupts this wants to see what is there.
-        reporter.asked.update(_sections(item))
-    session = item.config.stash[SESSION]
-    with reporter.watching() if reporter else ExitStack():
-        if mode_of(item) is not None and session.recordings is None:
-            # What a mode needs depends on how the model thinks; a failure is raised in the test.
-            with suppress(Exception):
-                session.looked_up(spec)
-        for kind in kinds_of(item):
-            # An exception in the hook that calls this would end the whole session.
-            with suppress(Exception):
-                make = registry.studies()[kind].make if kind in registry.studies() else None
-                registry.load(make)(session, spec) if make else session.study(spec, kind)
-
-
-@contextmanager
-def progress_shown(config: pytest.Config) -> Iterator[None]:
-    """Show progress also within a test, whose output is captured elsewhere."""
-    listen(config)
-    reporter = config.pluginmanager.getplugin("tokenbudget-reporter")
-    capture = config.pluginmanager.getplugin("capturemanager")
-    if reporter is None:  # a worker: the controller shows how far it is
-        yield
-        return
-    with capture.global_and_fixture_disabled() if capture else ExitStack(), reporter.watching():
-        yield
-
-
-def is_skipped(item: pytest.Item) -> bool:
-    """Whether marks skip the test, so that nothing has to be generated for it."""
-    # pytest has no public way to ask; where its own name changes, traces come too early at worst.
-    try:
-        from _pytest.skipping import evaluate_skip_marks
-    except ImportError:
-        return False
-    try:
-        return evaluate_skip_marks(item) is not None
-    except pytest.fail.Exception:
-        return True  # a condition that cannot be evaluated fails the test before its set-up
-
-
-def name_options(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
-    """Let the reason why a test failed or was skipped name options by names that work."""
-    if call.excinfo is None or not isinstance(
-        call.excinfo.value, pytest.fail.Exception | pytest.skip.Exception
-    ):
-        return
-    message = call.excinfo.value.msg
-    if model_under_test(item) is not None and message:
-        # Messages of the suite are single lines; users' own tests may write several.
-        lines = [message] if item.path.parent == suite() else message.split("\n")
-        named = (option_flags.working_names(item.config, line) for line in lines)
-        call.excinfo.value.msg = "\n".join(named)
-
-
-def attach(item: pytest.Item, report: pytest.TestReport) -> pytest.TestReport:
-    """Let a test's records travel with its report, also from a worker to the controller."""
-    if report.when == "call" and (records := item.stash.get(RECORDS, None)):
-        setattr(report, RECORDED, records)
-    if report.when == "setup" and model_of(item) is not None:
-        setattr(report, SECTIONS, _sections(item))
-    outcomes.mark(item, report)
-    return report
-
-
-def _sections(item: pytest.Item) -> list[str]:
-    """The sections of the report that a test's fixtures stand for."""
-    fixtures = dict.fromkeys(each.fixture for each in registry.sections() if each.fixture)
-    return [name for name in fixtures if uses(item, name)]
 
 
 class Reporter:
@@ -345,9 +253,9 @@ class Reporter:
                         yield section, study, run
 
     def _write(self) -> None:
-        from pytest_tokenbudget.report.answers_table import write_answers
         from pytest_tokenbudget.report.files import write_json
         from pytest_tokenbudget.report.folder import report_folder, selection_of
+        from pytest_tokenbudget.report.load_results import write_answers_table
 
         # A study without a complete problem says nothing: it takes no other result's place.
         empty = [study for study, _ in self.studies if not study.complete]
@@ -381,7 +289,7 @@ class Reporter:
                 self.written.append(path)
                 folder.note_run("metrics", [path])
         with self._noting():
-            files = write_answers(self.written, reports, self.session.settings.answers_table)
+            files = write_answers_table(self.written, reports, self.session.settings.answers_table)
             self.written += files
             folder.note_run("answers", files)
 
@@ -434,17 +342,13 @@ class Reporter:
     def _show(self, terminalreporter: option_flags.NamingTerminal) -> None:
         if not (self.studies or self.records or self.problems):
             return
-        from pytest_tokenbudget.common.text_layout import wrapped
-
         terminalreporter.ensure_newline()
         recordings = self.session.recordings
         # Quiet runs have no header that names the remarks.
         quiet = self.config.option.verbose < 0
         first = settings_remarks(self.session.settings) if quiet else []
         first += [f"left out: {each}" for each in (recordings.left_out if recordings else ())]
-        for sentence in first:
-            for line in wrapped(sentence, 80):
-                terminalreporter.write_line(line)
+        self._write_wrapped(terminalreporter, first)
         for section, study, run in self._parts():
             with self._noting():
                 for line in registry.load(section.lines)(study, run, 80):
@@ -455,11 +359,17 @@ class Reporter:
                 for line in registry.load(across.lines)(findings, 80, verbose):
                     terminalreporter.write_line(line)
         self.problems.show(terminalreporter)
-        for sentence in self.folder_notes:
-            for line in wrapped(sentence, 80):
-                terminalreporter.write_line(line)
+        self._write_wrapped(terminalreporter, self.folder_notes)
         for line in written_lines(self.written, self.config.invocation_params.dir):
             terminalreporter.write_line(line)
+
+    @staticmethod
+    def _write_wrapped(terminal: option_flags.NamingTerminal, sentences: Iterable[str]) -> None:
+        from pytest_tokenbudget.common.text_layout import wrapped
+
+        for sentence in sentences:
+            for line in wrapped(sentence, 80):
+                terminal.write_line(line)
 
 
 def settings_remarks(settings: Settings) -> list[str]:

@@ -14,7 +14,7 @@ import yaml
 from runs import environment
 
 from pytest_tokenbudget.gates import Gate, github
-from pytest_tokenbudget.gates.unjudged import Unjudged
+from pytest_tokenbudget.gates.unjudged import GateResults, Unjudged
 from pytest_tokenbudget.gates.verdicts import GateJudgement
 from pytest_tokenbudget.report.github import current_job
 
@@ -164,14 +164,16 @@ def test_annotations_stand_at_the_gate_or_at_the_test(checkout):
     lines = list(
         github.annotation_lines(
             job(checkout),
-            [gate, option, elsewhere],
-            [
-                judgement(),
-                judgement(gate=option.label),
-                allowed,
-                judgement(kept=True, ruling="passed"),
-            ],
-            [Unjudged(elsewhere, "nobody looked"), Unjudged(gate, "later", fails=False)],
+            GateResults(
+                [gate, option, elsewhere],
+                [
+                    judgement(),
+                    judgement(gate=option.label),
+                    allowed,
+                    judgement(kept=True, ruling="passed"),
+                ],
+                [Unjudged(elsewhere, "nobody looked"), Unjudged(gate, "later", fails=False)],
+            ),
         )
     )
     assert lines == [
@@ -191,7 +193,7 @@ def test_the_summary_has_links_and_shows_foreign_text_as_it_is(checkout):
     measured = judgement(
         value=0.5, low=0.4, high=None, n=1234, unit="share", change_unit="share", detectable=0.1
     )
-    text = github.summary(job(checkout), [gate], [measured], [])
+    text = github.summary(job(checkout), GateResults([gate], [measured], []))
     row = next(line for line in text.splitlines() if line.startswith("| :x:"))
     assert row == (
         "| :x: | [release](https://github.com/o/r/blob/abc123/tokenbudget.toml#L1) | "
@@ -199,7 +201,7 @@ def test_the_summary_has_links_and_shows_foreign_text_as_it_is(checkout):
     )
     assert r"- m\|&lt;b&gt;: 50 % is, below: \*60\*" in text
     assert "(https://github.com/o/r/actions/runs/7#artifacts)" in text
-    plain = github.summary(job(checkout, GITHUB_SHA=""), [gate], [measured], [])
+    plain = github.summary(job(checkout, GITHUB_SHA=""), GateResults([gate], [measured], []))
     assert "| :x: | release | " in plain
 
 
@@ -207,7 +209,7 @@ def test_the_summary_adds_to_what_other_steps_wrote(checkout):
     path = checkout / "summary.md"
     path.write_text("before\n", "utf-8")
     here = job(checkout, GITHUB_STEP_SUMMARY=str(path))
-    github.write_summary(here, [], [], [])
+    github.write_summary(here, GateResults([], [], []))
     assert path.read_text("utf-8").startswith("before\n## Token budgets: gates: 0 verdicts, none")
 
 

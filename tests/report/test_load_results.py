@@ -12,9 +12,9 @@ from studies import make_study
 
 from pytest_tokenbudget import Results, ResultsError, load_results
 from pytest_tokenbudget.recorded.files import load_recordings
-from pytest_tokenbudget.report.answers_table import write_answers
 from pytest_tokenbudget.report.files import write_json
 from pytest_tokenbudget.report.json_files import RunInfo
+from pytest_tokenbudget.report.load_results import write_answers_table
 from pytest_tokenbudget.studies.cliff.report import write_cliff
 from pytest_tokenbudget.studies.saturation.report import write_saturation
 from pytest_tokenbudget.studies.stochastic.report import write_stochastic
@@ -209,15 +209,15 @@ def read(path: Path) -> pd.DataFrame:
 @pytest.mark.parametrize("form", ["parquet", "csv"])
 def test_the_table_holds_what_load_results_gives(reports, form):
     written = sorted((reports / "results").glob("*.json"))
-    assert write_answers(written, reports, "none") == []
-    [path] = write_answers(written, reports, form)
+    assert write_answers_table(written, reports, "none") == []
+    [path] = write_answers_table(written, reports, form)
     assert path == reports / "results" / f"answers.{form}"
     expected = load_results(reports).answers.drop(columns="folder")
     pd.testing.assert_frame_equal(
         read(path).reindex(columns=expected.columns).astype(expected.dtypes), expected
     )
     other = {"parquet": "csv", "csv": "parquet"}[form]
-    assert write_answers(written, reports, other) == [path.with_suffix(f".{other}")]
+    assert write_answers_table(written, reports, other) == [path.with_suffix(f".{other}")]
     assert not path.exists()
     # Nor does it stand in the way where recordings are read.
     assert not any("answers." in line for line in load_recordings([reports]).left_out)
@@ -227,7 +227,7 @@ def test_the_table_holds_what_load_results_gives(reports, form):
 def test_hostile_texts_break_no_row(tmp_path, form):
     record = {"problem_id": HOSTILE, "generated": HOSTILE, "correct": False, "budget": 8}
     path = write_json(tmp_path / "results" / ANSWERS, [record, {**record, "problem_id": "b"}])
-    [table] = write_answers([path], tmp_path, form)
+    [table] = write_answers_table([path], tmp_path, form)
     frame = read(table)
     assert len(frame) == 2
     text = frame["generated"][0]

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pytest_tokenbudget.report.remaining import Remaining, TraceLength, expected_tokens
+from pytest_tokenbudget.report.progress_counts import Remaining, TraceLength, expected_tokens
 
 
 def batch(lengths, step, cap=1024):
@@ -36,17 +36,17 @@ def test_expectation_comes_near_what_is_really_left(spread):
 
 def test_equal_lengths_are_expected_exactly():
     estimate = Remaining([TraceLength(0, 100, True)] * 8, 512)
-    assert estimate.of(0) == 100
-    assert estimate.of(40) == 60
-    assert estimate.of(99) == 1
+    assert estimate.expected(0) == 100
+    assert estimate.expected(40) == 60
+    assert estimate.expected(99) == 1
 
 
 def test_the_cap_bounds_what_is_expected():
     done = [TraceLength(0, 50, True), TraceLength(0, 512)]
     estimate = Remaining(done, 512)
-    assert estimate.of(512) == 0
-    assert estimate.of(511) <= 1
-    assert estimate.of(0) == pytest.approx((50 + 512) / 2)
+    assert estimate.expected(512) == 0
+    assert estimate.expected(511) <= 1
+    assert estimate.expected(0) == pytest.approx((50 + 512) / 2)
 
 
 def test_traces_that_all_reach_the_cap_are_expected_to_reach_it():
@@ -62,7 +62,7 @@ def test_nothing_is_expected_before_the_first_end():
 def test_extended_traces_count_from_where_they_began():
     """Traces that begin at 100 tokens do not say that none ends before."""
     done = [TraceLength(0, 20, True), TraceLength(0, 40, True), TraceLength(100, 120, True)]
-    assert Remaining(done, 200).of(0) == pytest.approx(30)
+    assert Remaining(done, 200).expected(0) == pytest.approx(30)
     together, _ = expected_tokens([TraceLength(100, 120, True)] * 4, [], 2, 200)
     assert together == pytest.approx(40)
 
@@ -71,4 +71,4 @@ def test_a_trace_that_is_longer_than_all_others_still_has_an_end():
     estimate = Remaining(
         [TraceLength(0, 10 * n, True) for n in range(1, 11)] + [TraceLength(0, 150)], 1024
     )
-    assert 0 < estimate.of(150) < 400
+    assert 0 < estimate.expected(150) < 400

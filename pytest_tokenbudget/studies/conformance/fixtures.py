@@ -31,7 +31,7 @@ def conformance(
     if tokenbudget.recordings is not None:
         pytest.skip("what was recorded cannot be probed: name the model or its server")
     from pytest_tokenbudget.common import xdist
-    from pytest_tokenbudget.report.reporter import progress_shown
+    from pytest_tokenbudget.report.item_hooks import progress_shown
     from pytest_tokenbudget.studies.conformance.run import Conformance, selected_probes
 
     base = tmp_path_factory.getbasetemp()
