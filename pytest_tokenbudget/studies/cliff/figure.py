@@ -48,7 +48,7 @@ def draw_cliff(study: Study) -> Figure:
         name = "steepest window seen" if result.cliff.reason else "cliff"
         for axes in (accuracy, gains):
             window = steepest.low, steepest.high
-            _mark_steepest(axes, interval, window, name, named=axes is accuracy)
+            _mark_steepest(axes, interval, window, name, named=axes is accuracy, zorder=0.6)
     _draw_accuracy(accuracy, study, result)
     _draw_gains(gains, result)
     _token_axis(gains, result)
@@ -125,7 +125,13 @@ def _draw_gains(axes: Axes, result: CliffStudy) -> None:
 
 
 def _mark_steepest(
-    axes: Axes, interval: tuple[int, int], window: tuple[int, int], name: str, *, named: bool
+    axes: Axes,
+    interval: tuple[int, int],
+    window: tuple[int, int],
+    name: str,
+    *,
+    named: bool,
+    zorder: float = 0.5,
 ) -> None:
     """The steepest window, and from where to where the truly steepest may lie.
 
@@ -135,10 +141,11 @@ def _mark_steepest(
         window: The window.
         name: What the legend calls it.
         named: Whether these axes have the entries of the legend.
+        zorder: Of the window; the grid has 0.5.
     """
-    for (low, high), alpha, label in (
-        (interval, 0.10, "95 % interval of the steepest window's place"),
-        (window, 0.28, name),
+    for (low, high), alpha, label, height in (
+        (interval, 0.10, "95 % interval of the steepest window's place", 0.5),
+        (window, 0.28, name, zorder),
     ):
         axes.axvspan(
             low,
@@ -147,7 +154,7 @@ def _mark_steepest(
             alpha=alpha,
             linewidth=0,
             label=label if named else None,
-            zorder=0.5,
+            zorder=height,
         )
 
 
