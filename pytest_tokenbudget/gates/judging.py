@@ -123,14 +123,7 @@ class Gates:
 
 
 class VerdictGates:
-    """The gates of a run on the findings of one eval.
-
-    Args:
-        gates: All gates.
-        target: The test.
-        kept: Where judgements are kept.
-        verdicts: Holds thresholds against a finding; see :class:`registry.GateSubject`.
-    """
+    """The gates of a run on the findings of one eval."""
 
     def __init__(
         self,
@@ -183,13 +176,7 @@ class VerdictGates:
 def gates_of_test(
     request: pytest.FixtureRequest, session: Session, spec: ModelSpec
 ) -> Gates | VerdictGates:
-    """The gates of a run as they apply to a test, by what its eval says is judged.
-
-    Args:
-        request: The request of the fixture.
-        session: The state of this pytest process.
-        spec: The model under test.
-    """
+    """The gates of a run as they apply to a test, by what its eval says is judged."""
     gates, target, kept = gates_for(request, spec)
     judged = registry.judged()[target.judged]
     if judged.verdicts is not None:

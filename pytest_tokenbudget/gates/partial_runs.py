@@ -120,12 +120,7 @@ def selected_by(config: pytest.Config) -> str:
 
 
 def on_command_line(config: pytest.Config, flag: str) -> bool:
-    """Whether an option was given in this very command, not in a file or in ``addopts``.
-
-    Args:
-        config: pytest's configuration.
-        flag: One of its names.
-    """
+    """Whether an option was given in this very command, not in a file or in ``addopts``."""
     option = next(option for option in session_options(config) if flag in option.flags)
     names = {option.long, *option.flags} - config.stash.get(TAKEN, {}).keys()
     return any(str(each).partition("=")[0] in names for each in config.invocation_params.args)

@@ -41,10 +41,6 @@ NAME = "tokenbudget-gates"  # of the plugin
 class GatesPlugin:
     """The plugin object of the gates, in every process of a run.
 
-    Args:
-        config: pytest's configuration.
-        session: This process's state.
-
     Raises:
         pytest.UsageError: If a gate cannot be used.
     """
@@ -255,11 +251,7 @@ def failed_report(missing: Unjudged) -> pytest.TestReport:
 
 
 class Lister:
-    """Lists gates instead of running tests.
-
-    Args:
-        plugin: Has the gates.
-    """
+    """Lists gates instead of running tests."""
 
     def __init__(self, plugin: GatesPlugin) -> None:
         self.plugin = plugin
@@ -352,10 +344,6 @@ def tolerates_errors(item: pytest.Item, kind: Kind) -> bool:
 
     It must be one on all problems, which a selected test judges for the same model by answers of
     the same kind.
-
-    Args:
-        item: The test that lacks answers.
-        kind: The kind of study that lacks them.
     """
     from pytest_tokenbudget.collection.selection import kinds_of, model_under_test
 

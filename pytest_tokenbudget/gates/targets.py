@@ -59,12 +59,7 @@ class GateTarget:
 
 
 def target_of(item: pytest.Item, session: Session) -> GateTarget | None:
-    """The target that a test is; None where it judges nothing.
-
-    Args:
-        item: The test.
-        session: This process's state.
-    """
+    """The target that a test is; None where it judges nothing."""
     from pytest_tokenbudget.collection.selection import gate_subject, mode_of, model_under_test
 
     spec, judged = model_under_test(item), gate_subject(item)

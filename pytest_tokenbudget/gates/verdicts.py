@@ -119,13 +119,7 @@ def with_verdict(
 
 
 def judge_answers(gate: Gate, answers: Answers, judgement: GateJudgement) -> GateJudgement:
-    """A gate on answers.
-
-    Args:
-        gate: The gate.
-        answers: All answers at its budget.
-        judgement: Where it is judged.
-    """
+    """A gate on answers."""
     from pytest_tokenbudget.stats.decision_rules import Decision, decide
 
     of = " or ".join(gate.categories)
@@ -267,11 +261,6 @@ def judge_saturation(gate: Gate, saturation: Saturation, judgement: GateJudgemen
 
     Its budget at most must be shown to lose no more than the margin against the largest. Where that
     is not shown, ``confident`` fails only if more is shown to be lost.
-
-    Args:
-        gate: The gate.
-        saturation: The saturation point.
-        judgement: Where it is judged.
     """
     from pytest_tokenbudget.stats.decision_rules import (
         Decision,

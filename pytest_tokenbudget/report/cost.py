@@ -112,12 +112,7 @@ def table_of(rows: Sequence[PaidAnswer], problems: int) -> Floats:
 
 
 def cost_report(study: Study, target: float) -> CostReport:
-    """What a study's answers cost; computed once.
-
-    Args:
-        study: The study, at least one of whose problems is complete.
-        target: Share of answers that a recommended limit may truncate.
-    """
+    """What a study's answers cost; computed once."""
     return study.cached(_report, study, target, study.price)
 
 
@@ -171,14 +166,7 @@ def cost_point(budget: int, table: Floats, price: Price | None) -> CostPoint:
 
 
 def saving(study: Study, limit: int, against: int, times: Times | None = None) -> Saving:
-    """What a limit saves a request against a larger one.
-
-    Args:
-        study: The study.
-        limit: The limit.
-        against: The larger one, at most what the traces reach to.
-        times: What is known of the traces' time.
-    """
+    """What a limit saves a request against a larger one."""
     import numpy as np
 
     from pytest_tokenbudget.core.cost import Saving, answer_costs, mean_saving

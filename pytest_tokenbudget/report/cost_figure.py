@@ -30,13 +30,7 @@ _CHEAPEST = style.SeriesStyle(style.GREEN, "*", "none")
 
 
 def cost_figure(study: Study, directory: Path, target: float) -> list[Path]:
-    """Draw what answers cost; no files without a price, or where nothing was answered.
-
-    Args:
-        study: The study.
-        directory: The reports directory.
-        target: Share of answers that a recommended limit may truncate.
-    """
+    """Draw what answers cost; no files without a price, or where nothing was answered."""
     if study.price is None or not study.scored:
         return []
     report = cost_report(study, target)

@@ -41,13 +41,7 @@ def duration(seconds: float) -> str:
 
 
 def cost_record(study: Study, run: RunInfo, target: float) -> dict[str, object]:
-    """Cost and time of a study as JSON.
-
-    Args:
-        study: The study.
-        run: The run that made it.
-        target: Share of answers that a recommended limit may truncate.
-    """
+    """Cost and time of a study as JSON."""
     report = cost_report(study, target)
     paid = [point.cost for point in report.points if point.cost is not None]
     requests = requests_of(run)

@@ -147,10 +147,6 @@ def _plain_key(key: object) -> str:
 def to_record(value: object, taker: str = "a record") -> dict[str, object]:
     """A dataclass or mapping as a JSON object.
 
-    Args:
-        value: The dataclass or mapping.
-        taker: What takes it, for the message.
-
     Raises:
         TypeError: If it is neither.
     """

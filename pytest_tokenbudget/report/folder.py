@@ -267,12 +267,7 @@ def report_folder(session: Session) -> ReportFolder:
 
 
 def selection_of(session: Session, studies: Sequence[Reported]) -> Selection | None:
-    """The problems of a run's studies by task; None where there is no study.
-
-    Args:
-        session: The state of this pytest process.
-        studies: The studies that are reported.
-    """
+    """The problems of a run's studies by task; None where there is no study."""
     if not studies:
         return None
     if session.recordings is None:
@@ -284,13 +279,7 @@ def selection_of(session: Session, studies: Sequence[Reported]) -> Selection | N
 
 
 def entry_of_records(section: str, report: FromRecords, complete: bool) -> Entry:
-    """Describe a report that was put together from records, before it is written.
-
-    Args:
-        section: The part of the report.
-        report: The report of an engine or a tokenizer.
-        complete: Whether the run came to its end.
-    """
+    """Describe a report that was put together from records, before it is written."""
     return Entry(
         section,
         model=report.alias,

@@ -29,12 +29,7 @@ _WHENEVER = 1e9
 
 
 class Interrupts:
-    """The plugin object that passes an interruption on, in either kind of process.
-
-    Args:
-        config: pytest's configuration.
-        session: This process's state.
-    """
+    """The plugin object that passes an interruption on, in either kind of process."""
 
     def __init__(self, config: pytest.Config, session: Session) -> None:
         self._config, self._session = config, session

@@ -97,14 +97,7 @@ def write_record(directory: Path, name: str, record: object) -> Path:
 
 
 def write_answers(study: Study, directory: Path, prefix: str, budgets: Sequence[int]) -> list[Path]:
-    """Write every answer of a study, one result file a budget.
-
-    Args:
-        study: The study.
-        directory: The reports directory.
-        prefix: What the names of the files begin with.
-        budgets: The budgets.
-    """
+    """Write every answer of a study, one result file a budget."""
     return [
         write_record(
             directory,

@@ -94,20 +94,12 @@ class LiveTrace:
         return self._print(self._unfinished())
 
     def write(self, text: str) -> str:
-        """Take text of which no ids are known.
-
-        Returns:
-            What to print now.
-        """
+        """Take text of which no ids are known."""
         self._waiting += text
         return self._print(self._unfinished())
 
     def mark(self, budget: int) -> str:
-        """Say that a budget cuts here.
-
-        Returns:
-            What to print now.
-        """
+        """Say that a budget cuts here."""
         self._mark(budget)
         return self._print(self._unfinished())
 

@@ -12,12 +12,7 @@ from pytest_tokenbudget.settings.option_flags import NamingTerminal
 
 
 class ReportFaults:
-    """Collects what goes wrong after the tests, so that it hides none of their results.
-
-    Args:
-        config: pytest's configuration.
-        prefix: What the lines on the terminal begin with.
-    """
+    """Collects what goes wrong after the tests, so that it hides none of their results."""
 
     def __init__(self, config: pytest.Config, prefix: str) -> None:
         self._config, self._prefix = config, prefix

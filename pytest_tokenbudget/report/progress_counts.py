@@ -44,10 +44,6 @@ class Remaining:
     Traces that end early are seen first: a mean of the finished ones would be too low. So traces
     that still go on count as far as they have come. Beyond the longest, the rate at which traces
     ended of late is taken to go on.
-
-    Args:
-        lengths: Traces that are finished, and traces that go on.
-        cap: Output tokens that are allowed.
     """
 
     def __init__(self, lengths: Sequence[TraceLength], cap: int) -> None:
@@ -103,12 +99,6 @@ def expected_tokens(
 ) -> tuple[float, float] | None:
     """Tokens that are still to come, together and for the trace that takes longest.
 
-    Args:
-        finished: Finished traces.
-        going_on: Traces that are being generated.
-        waiting: How many have not begun.
-        cap: Output tokens that are allowed.
-
     Returns:
         The sum over all traces, and the largest of those going on or waiting; None before the
         first trace is finished.
@@ -123,12 +113,7 @@ def expected_tokens(
 
 
 class PlanProgress:
-    """How far the traces of a plan are, tokens of unfinished ones among them.
-
-    Args:
-        store: Where all processes of the run say how far they are.
-        row: The plan when it is first looked at.
-    """
+    """How far the traces of a plan are, tokens of unfinished ones among them."""
 
     def __init__(self, store: TraceStore, row: PlanRow) -> None:
         self._store = store
@@ -231,12 +216,7 @@ class PlanProgress:
 
 
 class Bar:
-    """A bar with text on both sides, on a terminal; without anything to draw there is none.
-
-    Args:
-        stream: The terminal.
-        begin_line: Called before the bar is drawn for the first time.
-    """
+    """A bar with text on both sides, on a terminal; without anything to draw there is none."""
 
     def __init__(self, stream: TextIO, begin_line: Callable[[], None]) -> None:
         self._stream, self._begin_line = stream, begin_line

@@ -34,12 +34,7 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """The plugin object that writes results and shows them.
-
-    Args:
-        config: pytest's configuration.
-        session: This process's state.
-    """
+    """The plugin object that writes results and shows them."""
 
     def __init__(self, config: pytest.Config, session: Session) -> None:
         self.config, self.session = config, session

@@ -8,13 +8,7 @@ from pytest_tokenbudget.common.text_layout import count, plural
 
 
 def nothing_yet(then: str = "nothing to show", whole: str = "problem", part: str = "trace") -> str:
-    """That no problem is complete.
-
-    Args:
-        then: What that leaves.
-        whole: What lacks parts.
-        part: What it lacks.
-    """
+    """That no problem is complete."""
     return f"no {whole} has all its {part}s yet: {then}"
 
 

@@ -43,12 +43,7 @@ def _study_signs(study: Study) -> tuple[SignCount, ...]:
 
 
 def signs_lines(signs: Sequence[SignCount], width: int = MAX_WIDTH) -> list[str]:
-    """The signs as a table, the most frequent first; nothing where no sign was seen.
-
-    Args:
-        signs: The signs.
-        width: Columns of the terminal; the table needs 55.
-    """
+    """The signs as a table, the most frequent first; nothing where no sign was seen."""
     seen = [s for s in signs if s.truncated or s.complete]
     if not seen:
         return []

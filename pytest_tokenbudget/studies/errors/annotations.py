@@ -89,10 +89,6 @@ def annotations_folder(reports: Path, task: str) -> Path:
     """The folder of a task's tables: ``annotations``, or one below it for any further task.
 
     What people filled in for one task is never moved, and never mixed with another task's.
-
-    Args:
-        reports: The reports directory.
-        task: The task's name.
     """
     folder = reports / FOLDER
     try:

@@ -78,12 +78,7 @@ class SourceAgreement:
 
 
 def shares(kinds: Mapping[Unit, str], categories: Sequence[str]) -> dict[str, Share]:
-    """The share of each category among the units.
-
-    Args:
-        kinds: Category of each unit.
-        categories: All categories, in order.
-    """
+    """The share of each category among the units."""
     found = Counter(kinds.values())
     counts = [found[name] for name in categories]
     return {

@@ -167,10 +167,6 @@ def _mark_limit(study: Study, target: float, panels: Sequence[Axes]) -> str:
 def saturation_overlay(studies: Sequence[Study], directory: Path) -> list[Path]:
     """Draw the accuracy curves of several models into one figure.
 
-    Args:
-        studies: Those of one sample a problem are drawn; they must be of one task.
-        directory: The reports directory; files go to its ``figures``.
-
     Returns:
         The two files, or none where there are fewer than two curves.
     """

@@ -217,12 +217,7 @@ class RuleSentence:
 
 
 def classify(units: Sequence[RuleSentence], complete: bool) -> list[SegmentKind]:
-    """The kind of each sentence of a solution.
-
-    Args:
-        units: Its sentences in order.
-        complete: Whether the text came to its end by itself.
-    """
+    """The kind of each sentence of a solution."""
     state = _State()
     kinds = [
         state.kind(unit, cut=not complete and index == len(units) - 1)

@@ -120,10 +120,6 @@ class Structure:
 def segment(text: str, complete: bool = True) -> list[Segment]:
     """Segment a solution.
 
-    Args:
-        text: What a model wrote, thinking left aside.
-        complete: Whether it came to its end by itself.
-
     Returns:
         Segments in order; they touch, and together they are all of the text.
     """
