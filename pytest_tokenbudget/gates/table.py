@@ -200,11 +200,7 @@ def _lines(path: Path | None) -> list[int]:
 
 
 def _from_table(
-    number: int,
-    table: Mapping[str, object],
-    line: int | None,
-    settings: Settings,
-    user: UserConfig,
+    number: int, table: Mapping[str, object], line: int | None, settings: Settings, user: UserConfig
 ) -> list[Gate]:
     where = f"{user.where}: gate {number + 1}" + (f" (line {line})" if line else "")
     unknown = [key for key in table if key not in KEYS]
@@ -273,11 +269,7 @@ def _thresholds(where: str, metric: str, value: object) -> list[float | str]:
 
 
 def _deciding(
-    table: Mapping[str, object],
-    unit: str,
-    settings: Settings,
-    where: str = "",
-    metric: str = "",
+    table: Mapping[str, object], unit: str, settings: Settings, where: str = "", metric: str = ""
 ) -> dict[str, Any]:
     """How a gate decides: as it says, else as the options do."""
     if metric == CONFORMANCE:

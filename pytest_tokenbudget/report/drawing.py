@@ -56,11 +56,7 @@ def save_figure(draw: Callable[[], Figure], path: Path, title: str) -> list[Path
 
 
 def save_study_figure(
-    draw: Callable[[], Figure],
-    study: Study | ThinkingData,
-    directory: Path,
-    name: str,
-    title: str,
+    draw: Callable[[], Figure], study: Study | ThinkingData, directory: Path, name: str, title: str
 ) -> list[Path]:
     """Draw a figure of a study, as PNG for print and as SVG.
 

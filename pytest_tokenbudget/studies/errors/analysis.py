@@ -160,10 +160,7 @@ def attach_samples(session: Session, spec: ModelSpec, study: Study) -> None:
 
 
 def errors_of(
-    study: Study,
-    folders: Sequence[Path],
-    samples: Sequence[tuple[int, int]],
-    directory: Path,
+    study: Study, folders: Sequence[Path], samples: Sequence[tuple[int, int]], directory: Path
 ) -> ErrorReport:
     """What is known about a study's errors; computed once for the arguments.
 

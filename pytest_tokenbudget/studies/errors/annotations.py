@@ -31,13 +31,7 @@ from pytest_tokenbudget.studies.errors.annotation_tables import (
     table_path,
     whole,
 )
-from pytest_tokenbudget.studies.errors.taxonomy import (
-    Verdicts,
-    errors_at,
-    label,
-    pick,
-    row_of,
-)
+from pytest_tokenbudget.studies.errors.taxonomy import Verdicts, errors_at, label, pick, row_of
 
 SCHEMA = "tokenbudget-annotations/1"
 FOLDER = "annotations"
@@ -130,11 +124,7 @@ def prepare(
 
 
 def _prepare(
-    verdicts: Verdicts,
-    directory: Path,
-    samples: Mapping[int, int],
-    controls: int,
-    seed: int,
+    verdicts: Verdicts, directory: Path, samples: Mapping[int, int], controls: int, seed: int
 ) -> Prepared:
     study = verdicts.study
     left_out: dict[int, str] = {}

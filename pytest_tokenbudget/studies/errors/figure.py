@@ -92,8 +92,7 @@ def draw_errors(study: Study, report: ErrorReport) -> Figure:
     )
     _draw_wrong(counts_axes, shown)
     counts_axes.set_xticks(
-        range(len(shown)),
-        [f"{count(one.budget)}\n{_size(one, annotated)}" for one in shown],
+        range(len(shown)), [f"{count(one.budget)}\n{_size(one, annotated)}" for one in shown]
     )
     counts_axes.set_xlabel("budget: output tokens allowed")
     study_texts(

@@ -108,11 +108,7 @@ def _draw_accuracy(axes: Axes, study: Study) -> None:
             clip_on=False,
         )
     series(
-        axes,
-        study.budgets,
-        [p.accuracy for p in points],
-        style.ACCURACY,
-        "accuracy, 95 % interval",
+        axes, study.budgets, [p.accuracy for p in points], style.ACCURACY, "accuracy, 95 % interval"
     )
     percent_axis(axes, "accuracy")
 
@@ -123,11 +119,7 @@ def _mark_saturation(study: Study, panels: Sequence[Axes]) -> None:
         return
     for axes in panels:
         axes.axvline(
-            budget,
-            color=_SATURATION.colour,
-            linestyle=_SATURATION.line,
-            linewidth=1.2,
-            zorder=1.5,
+            budget, color=_SATURATION.colour, linestyle=_SATURATION.line, linewidth=1.2, zorder=1.5
         )
     accuracy = study.curve.at(budget).accuracy.value
     large_marker(panels[0], budget, accuracy, _SATURATION, f"saturation point: {count(budget)}")

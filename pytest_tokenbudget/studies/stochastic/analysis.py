@@ -27,11 +27,7 @@ from pytest_tokenbudget.stats.intervals import (
     wilson,
 )
 from pytest_tokenbudget.stats.points import ByBudget
-from pytest_tokenbudget.stats.repeats import (
-    intraclass_correlation,
-    majority_votes,
-    pass_at_k,
-)
+from pytest_tokenbudget.stats.repeats import intraclass_correlation, majority_votes, pass_at_k
 from pytest_tokenbudget.stats.resampling import bootstrap_mean, holm, p_words, sign_test
 
 NO_SAMPLES = "no sample was scored"
@@ -211,10 +207,7 @@ def analyse_samples(
 
 
 def sample_point(
-    budget: int,
-    correct: ArrayLike,
-    predicted: ArrayLike | None = None,
-    confidence: float = 0.95,
+    budget: int, correct: ArrayLike, predicted: ArrayLike | None = None, confidence: float = 0.95
 ) -> SamplePoint:
     """Analyse several samples a problem at one budget.
 
