@@ -36,7 +36,7 @@ def _tokens(study: Study, budget: int) -> float:
 
 
 def _cost(study: Study, budget: int) -> float | None:
-    cost = cost_report(study, TARGET).at(budget).cost
+    cost = cost_report(study, TARGET).point(budget).cost
     return None if cost is None else THOUSAND * cost.each.value
 
 

@@ -219,7 +219,7 @@ def _from_table(
     name = str(table.get("name", "")) or f"gate-{number + 1}"
     budgets, every = _budgets(where, table.get("budget", []))
     named = {
-        selector: _words(f"{where}: {selector}", table.get(selector, []))
+        selector: _texts(f"{where}: {selector}", table.get(selector, []))
         for selector in SELECTORS
         if selector != "budget"
     }
@@ -258,7 +258,7 @@ def _from_table(
 
 def _thresholds(where: str, metric: str, value: object) -> list[float | str]:
     if metric == CONFORMANCE:
-        words = _words(where, value)
+        words = _texts(where, value)
         try:
             return [*demands(",".join(words))]
         except ValueError as error:
@@ -349,7 +349,7 @@ def _budgets(where: str, value: object) -> tuple[tuple[int, ...], bool]:
     return tuple(sorted(set(values))), False
 
 
-def _words(where: str, value: object) -> tuple[str, ...]:
+def _texts(where: str, value: object) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(v, str) and v.strip() for v in values):
         raise ConfigError(

@@ -232,8 +232,10 @@ def misspelt(gate: Gate, targets: Sequence[GateTarget], known: KnownNames) -> bo
     )
 
 
-def _no_such(selector: str, given: Sequence[str], here: Sequence[str], more: Sequence[str]) -> str:
-    there = list(dict.fromkeys(here))
+def _no_such(
+    selector: str, given: Sequence[str], present: Sequence[str], more: Sequence[str]
+) -> str:
+    there = list(dict.fromkeys(present))
     shown = ", ".join(there) or "none"
     close = nearest(given[0], list(dict.fromkeys([*there, *more])), count=1)
     hint = f"; did you mean {close[0]!r}?" if close and close[0] not in given else ""

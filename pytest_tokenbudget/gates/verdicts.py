@@ -352,13 +352,13 @@ def judgement_at(
     )
 
 
-def settle(found: Sequence[GateJudgement], kept: list[GateJudgement]) -> None:
+def settle(judgements: Sequence[GateJudgement], kept: list[GateJudgement]) -> None:
     """Keep judgements for the reports, and fail the test if one says so.
 
     Raises:
         pytest.fail.Exception: With the verdicts of all gates that are not kept.
     """
     __tracebackhide__ = True
-    kept.extend(found)
-    if broken := [each.sentence for each in found if not each.kept]:
+    kept.extend(judgements)
+    if broken := [each.sentence for each in judgements if not each.kept]:
         pytest.fail("; ".join(broken), pytrace=False)

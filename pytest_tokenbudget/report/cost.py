@@ -64,7 +64,7 @@ class CostReport:
     savings: dict[str, Saving]
     unknown_prompts: int
 
-    def at(self, budget: int) -> CostPoint:
+    def point(self, budget: int) -> CostPoint:
         """The point of a budget.
 
         Raises:

@@ -236,13 +236,11 @@ def interval_markers(
     )
 
 
-def large_marker(
-    axes: Axes, place: float, height: float, look: style.SeriesStyle, label: str
-) -> None:
+def large_marker(axes: Axes, x: float, y: float, look: style.SeriesStyle, label: str) -> None:
     """One large marker on a series that names a finding in the legend."""
     axes.plot(
-        [place],
-        [height],
+        [x],
+        [y],
         marker=look.marker,
         markersize=15,
         linestyle=look.line,

@@ -38,7 +38,7 @@ def prepare(item: pytest.Item) -> None:
     reporter = item.config.pluginmanager.getplugin("tokenbudget-reporter")
     if reporter:
         # Whoever interrupts this wants to see what is there.
-        reporter.asked.update(_sections(item))
+        reporter.fixtures_used.update(_sections(item))
     session = item.config.stash[SESSION]
     with reporter.watching() if reporter else ExitStack():
         if mode_of(item) is not None and session.recordings is None:

@@ -62,73 +62,73 @@ def _recommended(study: Study, target: float) -> dict[str, Recommendations]:
 
 
 def recommendation_sentence(
-    found: Recommendation, accuracy: float | None = None, of: str = ""
+    recommendation: Recommendation, accuracy: float | None = None, purpose: str = ""
 ) -> str:
     """The recommended limit in one sentence, with its accuracy and its truncation.
 
     A limit whose bound is far above the target is named, and not recommended.
 
     Args:
-        found: What the traces say about limits.
+        recommendation: What the traces say about limits.
         accuracy: Accuracy at the limit that is named (``named_limit``); None or NaN if unknown.
-        of: What the limit is for, after "tokens".
+        purpose: What the limit is for, after "tokens".
     """
-    named = named_limit(found)
+    named = named_limit(recommendation)
     if named is None:
         return "no limit can be recommended: there is no trace to judge by"
     right = "accuracy there not known, "
     if accuracy is not None and math.isfinite(accuracy):
         right = f"{percent(accuracy)} % accuracy, "
-    at = f"{named.limit:,} tokens{of}"
-    if found.promise == "cap too low":
-        share = (named.truncated + named.unknown) / found.needs.traces
+    limit = f"{named.limit:,} tokens{purpose}"
+    if recommendation.promise == "cap too low":
+        share = (named.truncated + named.unknown) / recommendation.needs.traces
         return (
-            f"no limit up to {at} can be recommended: at {named.limit:,} {right}"
+            f"no limit up to {limit} can be recommended: at {named.limit:,} {right}"
             f"{percent(share)} % truncated"
         )
     bound = f"at most {percent(named.upper)} % truncated"
-    if not is_recommended(found):
-        few = plural(found.needs.problems, "problem")
-        return f"no limit can be recommended from {few}: at {at} {right}{bound}"
-    return f"recommended limit {at}: {right}{bound}"
+    if not is_recommended(recommendation):
+        few = plural(recommendation.needs.problems, "problem")
+        return f"no limit can be recommended from {few}: at {limit} {right}{bound}"
+    return f"recommended limit {limit}: {right}{bound}"
 
 
-def limit_answer(study: Study, found: Recommendation, of: str = "") -> str:
+def limit_answer(study: Study, recommendation: Recommendation, purpose: str = "") -> str:
     """The sentence of a recommendation with the study's accuracy at the limit, where it is known.
 
     Args:
         study: Its accuracy at every token count is looked at.
-        found: A recommendation for all of its tokens.
-        of: What the limit is for, after "tokens".
+        recommendation: A recommendation for all of its tokens.
+        purpose: What the limit is for, after "tokens".
     """
-    named = named_limit(found)
+    named = named_limit(recommendation)
     known = named is not None and 1 <= named.limit <= study.reach
     accuracy = study.accuracy_at(named.limit) if named and known else None
-    return recommendation_sentence(found, accuracy, of)
+    return recommendation_sentence(recommendation, accuracy, purpose)
 
 
-def named_limit(found: Recommendation) -> Truncation | None:
+def named_limit(recommendation: Recommendation) -> Truncation | None:
     """The limit that a recommendation names, and what it truncates; None without any trace."""
-    return found.truncation or found.best
+    return recommendation.truncation or recommendation.best
 
 
-def is_recommended(found: Recommendation) -> bool:
+def is_recommended(recommendation: Recommendation) -> bool:
     """Whether the limit that is named is also recommended: its bound is near the target."""
-    named = named_limit(found)
-    if named is None or found.promise == "cap too low":
+    named = named_limit(recommendation)
+    if named is None or recommendation.promise == "cap too low":
         return False
-    return named.upper <= WEAK * found.target
+    return named.upper <= WEAK * recommendation.target
 
 
-def limits_record(found: Recommendations) -> dict[str, object]:
+def limits_record(recommendation: Recommendations) -> dict[str, object]:
     """Recommendations as they stand in result files, each with its sentence."""
 
-    def record(one: Recommendation) -> dict[str, object]:
-        return {**to_record(one), "sentence": one.sentence()}
+    def record(single: Recommendation) -> dict[str, object]:
+        return {**to_record(single), "sentence": single.sentence()}
 
     return {
-        "overall": record(found.overall),
-        "by_category": {name: record(one) for name, one in found.by_category.items()},
+        "overall": record(recommendation.overall),
+        "by_category": {name: record(one) for name, one in recommendation.by_category.items()},
     }
 
 

@@ -23,10 +23,10 @@ CODES = re.compile(r"(\x1b\[\d+m)")
 _FIRST = 200
 
 
-class _Place(NamedTuple):
+class _Mark(NamedTuple):
     """A budget, and behind how many characters of the waiting text it cuts."""
 
-    at: int
+    offset: int
     budget: int
 
 
@@ -68,7 +68,7 @@ class LiveTrace:
         self._waiting = ""
         self._ids: list[int] = []
         self._offsets: list[int] = []
-        self._marks: list[_Place] = []
+        self._marks: list[_Mark] = []
         self._dims = opened_by_prompt
         self._first = ""
 
@@ -114,14 +114,14 @@ class LiveTrace:
         if self._offsets:
             self._offsets[-1] = len(self._waiting)
         if reason is StopReason.LENGTH and self._tokens in self._budgets:
-            self._marks.append(_Place(len(self._waiting), self._tokens))
+            self._marks.append(_Mark(len(self._waiting), self._tokens))
         return self._print(0)
 
     def _mark(self, budget: int) -> None:
         if self._detokenizer is not None:
             # What is complete belongs before the mark, even if it would combine with what follows.
             self._waiting += self._detokenizer.cut()
-        self._marks.append(_Place(len(self._waiting), budget))
+        self._marks.append(_Mark(len(self._waiting), budget))
 
     def _unfinished(self) -> int:
         """How much of the end of the waiting text may be the beginning of a tag."""
@@ -146,7 +146,7 @@ class LiveTrace:
             done = tag.end
         end = max(done, len(self._waiting) - kept)
         parts.append(self._part(done, end, self._dims_before(end)))
-        parts += [self._marked(mark) for mark in self._marks if mark.at == end]
+        parts += [self._marked(mark) for mark in self._marks if mark.offset == end]
         self._forget(end)
         return "".join(parts)
 
@@ -154,16 +154,16 @@ class LiveTrace:
         """Waiting text between two places, with the marks that stand before its characters."""
         parts = []
         for mark in self._marks:
-            if start <= mark.at < end:
-                parts += [self._shown(self._waiting[start : mark.at], dims), self._marked(mark)]
-                start = mark.at
+            if start <= mark.offset < end:
+                parts += [self._shown(self._waiting[start : mark.offset], dims), self._marked(mark)]
+                start = mark.offset
         return "".join([*parts, self._shown(self._waiting[start:end], dims)])
 
     def _shown(self, text: str, dims: bool) -> str:
         text = printable_lines(text)
         return f"{DIM}{text}{UNDIM}" if text and dims and self._colour else text
 
-    def _marked(self, mark: _Place) -> str:
+    def _marked(self, mark: _Mark) -> str:
         if self._colour:
             return f"{REVERSE} {mark.budget} {UNREVERSE}"
         return f"[|{mark.budget}|]"
@@ -191,4 +191,4 @@ class LiveTrace:
         left = [(i, at - end) for i, at in zip(self._ids, self._offsets, strict=True) if at > end]
         self._ids = [token_id for token_id, _ in left]
         self._offsets = [at for _, at in left]
-        self._marks = [_Place(at - end, budget) for at, budget in self._marks if at > end]
+        self._marks = [_Mark(at - end, budget) for at, budget in self._marks if at > end]

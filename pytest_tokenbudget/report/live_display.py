@@ -40,7 +40,7 @@ class LiveDisplay:
         write: Puts text on the terminal at once.
         colour: Whether the terminal takes escape codes.
         ready: Called with a plan before its traces; returns when what belongs above them is there.
-        say: Takes a line for people.
+        log: Takes a line for people.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class LiveDisplay:
         write: Callable[[str], None],
         colour: bool,
         ready: Callable[[Plan], None] = lambda plan: None,
-        say: Callable[[str], None] = lambda line: None,
+        log: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._write, self._colour, self._ready, self._say = write, colour, ready, say
+        self._write, self._colour, self._ready, self._log = write, colour, ready, log
         self._lock = threading.RLock()
         self._broken = False
         self._at_start = True
@@ -104,7 +104,7 @@ class LiveDisplay:
                 return
             if shown is not None and not shown.is_of(request):
                 shown = None
-            if shown is None and not stage.tells and result.stop_reason is not StopReason.ERROR:
+            if shown is None and not stage.streams and result.stop_reason is not StopReason.ERROR:
                 shown = self._open(request)
             if shown is not None:
                 self._put(shown.finish(result, text, offsets))
@@ -128,7 +128,7 @@ class LiveDisplay:
         stage, shown = self._stage, self._shown
         if stage is None:
             return None
-        stage.tells = True
+        stage.streams = True
         if shown is not None and not shown.is_of(request):
             if not shown.is_silent:
                 return None
@@ -180,7 +180,7 @@ class LiveDisplay:
                 self._broken = True
                 self._stage = self._shown = None
                 with suppress(Exception):
-                    self._say(f"--stream ends here: {type(error).__name__}: {error}")
+                    self._log(f"--stream ends here: {type(error).__name__}: {error}")
 
 
 class _Stage:
@@ -190,12 +190,12 @@ class _Stage:
         plan: Their plan.
         engine: What writes them.
         missing: How many traces are still to be made.
-        tells: Whether the engine tells what it writes while it does.
+        streams: Whether the engine tells what it writes while it does.
     """
 
     def __init__(self, plan: Plan, engine: Engine, missing: int) -> None:
         self.plan, self.engine, self.missing = plan, engine, missing
-        self.tells = False
+        self.streams = False
 
     @cached_property
     def pieces(self) -> Pieces:
@@ -211,13 +211,13 @@ class _Shown:
 
     Attributes:
         request: What was asked for.
-        heard: When something came last.
+        updated: When something came last.
         text: What has come as text.
     """
 
     def __init__(self, request: Request, stage: _Stage, colour: bool) -> None:
         self.request = request
-        self.heard = time.monotonic()
+        self.updated = time.monotonic()
         self.text = ""
         self._stage, self._colour = stage, colour
         self._ids: list[int] = []
@@ -231,7 +231,7 @@ class _Shown:
     @property
     def is_silent(self) -> bool:
         """Whether nothing has come for a while."""
-        return time.monotonic() - self.heard > PATIENCE
+        return time.monotonic() - self.updated > PATIENCE
 
     def is_of(self, request: Request) -> bool:
         """Whether it is this request's."""
@@ -251,7 +251,7 @@ class _Shown:
         # The prefix of an output that is gone on from comes as one text.
         first = 0 if texts is None else len(self.request.prefix_ids)
         live = self._started(texts is None, [b for b in self._stage.plan.budgets if b >= first])
-        self.heard = time.monotonic()
+        self.updated = time.monotonic()
         return "".join(
             self._next(live, ids[place], texts[place] if texts is not None else "")
             for place in range(len(self._ids), len(ids))
@@ -259,7 +259,7 @@ class _Shown:
 
     def add_text(self, text: str) -> str:
         """Take all text so far; what to print now."""
-        self.heard = time.monotonic()
+        self.updated = time.monotonic()
         # White space at the start may turn out to be the prompt's.
         if not text.strip() or len(text) <= len(self.text):
             return ""
@@ -278,7 +278,7 @@ class _Shown:
         parts = []
         if self._left is not None and text.startswith(self.text):
             for budget in self._left:
-                place = self._place(budget, result, text, offsets)
+                place = self._cut_offset(budget, result, text, offsets)
                 if place is not None and place >= len(self.text):
                     parts += [self._write(live, text, place), live.mark(budget)]
         elif self._left is None and self.precedes(ids):
@@ -315,7 +315,9 @@ class _Shown:
         return live.write(text[start:end])
 
     @staticmethod
-    def _place(budget: int, result: Generated, text: str, offsets: Sequence[int]) -> int | None:
+    def _cut_offset(
+        budget: int, result: Generated, text: str, offsets: Sequence[int]
+    ) -> int | None:
         """Where a budget cuts a result's text; None where it does not."""
         count = len(result.output_ids)
         if budget < count:

@@ -17,10 +17,10 @@ class ReportFaults:
     def __init__(self, config: pytest.Config, prefix: str) -> None:
         self._config, self._prefix = config, prefix
         # Sentences by their cause: a full disk is one problem, however many files it hits.
-        self._found: dict[str, list[str]] = {}
+        self._faults: dict[str, list[str]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._found)
+        return bool(self._faults)
 
     def add(self, sentence: str, error: BaseException | None = None, cause: str = "") -> None:
         """Keep a problem, and let the run fail.
@@ -35,7 +35,7 @@ class ReportFaults:
             lines += "".join(traceback.format_exception(error)).splitlines()
         elif error is not None:
             lines.append(f"{self._prefix}: -v shows the traceback")
-        self._found.setdefault(cause or sentence, lines)
+        self._faults.setdefault(cause or sentence, lines)
         session = self._config.pluginmanager.getplugin("session")
         if session is not None and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -60,6 +60,6 @@ class ReportFaults:
 
     def show(self, terminal: NamingTerminal) -> None:
         """Write all problems to the terminal, in red."""
-        for lines in self._found.values():
+        for lines in self._faults.values():
             for line in lines:
                 terminal.write_line(line, red=True)

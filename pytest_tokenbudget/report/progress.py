@@ -109,7 +109,7 @@ class _Shown:
         terminal = monitor.stream.isatty()
         self.bar = Bar(monitor.stream, monitor.begin_line) if terminal else None
         self.current: PlanProgress | None = None
-        self.said = time.monotonic()
+        self.last_line = time.monotonic()
 
     def refresh(self) -> None:
         for row in self.store.plans():
@@ -144,7 +144,7 @@ class _Shown:
     def _follow(self, row: PlanRow) -> None:
         if self.current is None or self.current.name != row.name:
             self.finish()
-            self.said = time.monotonic()
+            self.last_line = time.monotonic()
             self.current = PlanProgress(self.store, row)
         progress = self.current
         progress.look(row)
@@ -155,7 +155,9 @@ class _Shown:
             left = f"generating  {progress.counts()}"
             self.bar.draw(left, progress.share, waiting or progress.times())
         else:
-            self._say(f"generating {progress.counts()}, {waiting or progress.sentence()}")
+            self._announce_rarely(
+                f"generating {progress.counts()}, {waiting or progress.sentence()}"
+            )
         if not row.missing:
             self.monitor._finished.add(row.name)
             self.finish()
@@ -171,14 +173,14 @@ class _Shown:
                 self.bar.draw(f"probing  {counts}", share, right, leave=False)
             else:
                 answers = plural(probes["answers"], "answer")
-                self._say(
+                self._announce_rarely(
                     f"probing {counts}, {answers}, {tokens}; {probes['name']} for {seconds:,.0f} s"
                 )
 
-    def _say(self, line: str) -> None:
+    def _announce_rarely(self, line: str) -> None:
         """Show a line, unless there was one a short while ago."""
-        if time.monotonic() - self.said >= LINE_SECONDS:
-            self.said = time.monotonic()
+        if time.monotonic() - self.last_line >= LINE_SECONDS:
+            self.last_line = time.monotonic()
             self.monitor.announce(line)
 
 

@@ -39,7 +39,7 @@ class Reporter:
     def __init__(self, config: pytest.Config, session: Session) -> None:
         self.config, self.session = config, session
         self.records: list[dict[str, Any]] = []
-        self.asked: set[str] = {""}
+        self.fixtures_used: set[str] = {""}
         self.used = False
         self.studies: list[tuple[Reported, RunInfo]] = []
         self.from_records: list[tuple[FromRecords, RunInfo]] = []
@@ -119,7 +119,7 @@ class Reporter:
         self.skipped.add(report)
         if (asked := getattr(report, SECTIONS, None)) is not None:
             self.used = True
-            self.asked.update(asked)
+            self.fixtures_used.update(asked)
         for values in getattr(report, RECORDED, ()):
             self.records.append({"test": report.nodeid, "outcome": report.outcome, **values})
 
@@ -146,7 +146,7 @@ class Reporter:
     def _prepare_studies(self) -> None:
         """Give studies what sections need and they do not know of themselves."""
         for section in registry.sections():
-            if section.prepare is None or section.fixture not in self.asked:
+            if section.prepare is None or section.fixture not in self.fixtures_used:
                 continue
             for study, _ in self.studies:
                 if study.kind == section.kind:
@@ -204,13 +204,13 @@ class Reporter:
         """Reports that are put together from what tests recorded."""
         for records in registry.records():
             if any(records.key in record for record in self.records):
-                self.asked.add(records.key)
+                self.fixtures_used.add(records.key)
                 with self._noting():
                     for report in registry.load(records.reports)(self.records):
                         self.from_records.append((report, self._run_info(0, complete)))
 
     def _recorded_studies(self) -> None:
-        asked = {s.kind for s in registry.sections() if s.fixture in self.asked}
+        asked = {s.kind for s in registry.sections() if s.fixture in self.fixtures_used}
         kinds = [k for k, one in registry.studies().items() if one.recorded and k in asked]
         for spec in self.session.specs if self.used else ():
             for kind in kinds:
@@ -243,7 +243,7 @@ class Reporter:
         for alias in dict.fromkeys(study.alias for study, _ in reported):
             for section in registry.sections():
                 for study, run in reported:
-                    wanted = section.fixture in self.asked and section.kind == study.kind
+                    wanted = section.fixture in self.fixtures_used and section.kind == study.kind
                     if wanted and study.alias == alias:
                         yield section, study, run
 

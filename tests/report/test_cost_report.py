@@ -226,7 +226,7 @@ def test_prompts_that_are_not_known_are_counted():
 def test_errors_cost_nothing_and_hide_nothing():
     study = priced(errors=5)
     report = cost_report(study, 0.2)
-    assert report.at(512).cost.answers == 55
+    assert report.point(512).cost.answers == 55
     assert cost_record(study, RunInfo(), 0.2)
 
 

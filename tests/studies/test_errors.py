@@ -164,24 +164,24 @@ def recovery_study(samples=1):
 def test_recovery_is_measured_on_longer_cuts():
     study = recovery_study()
     verdicts = Verdicts(study)
-    words = {j.problem.id: verdicts.recovery(j).words() for j in errors_at(study, 4)}
+    words = {j.problem.id: verdicts.recovery(j).sentence() for j in errors_at(study, 4)}
     assert words == {
         "sum-000": "yes at budget 8",
         "sum-001": "no up to 32",
         "sum-002": "no up to 32",
     }
-    words = {j.problem.id: verdicts.recovery(j).words() for j in errors_at(study, 32)}
+    words = {j.problem.id: verdicts.recovery(j).sentence() for j in errors_at(study, 32)}
     assert words == {"sum-001": "no up to 32", "sum-002": "unknown"}
 
 
 def test_recovery_by_other_samples():
     study = recovery_study(samples=3)
     verdicts = Verdicts(study)
-    said = {j.problem.id: verdicts.recovery(j).words() for j in errors_at(study, 32)}
+    said = {j.problem.id: verdicts.recovery(j).sentence() for j in errors_at(study, 32)}
     assert said["sum-001"] == "no up to 32; 2 of 2 other samples right at budget 32"
     alone, others = recovery_study(), make_study(3, (512,), accuracy=1.0, samples=5)
     verdicts = Verdicts(alone, others)
-    said = {j.problem.id: verdicts.recovery(j).words() for j in errors_at(alone, 4)}
+    said = {j.problem.id: verdicts.recovery(j).sentence() for j in errors_at(alone, 4)}
     assert said["sum-000"].startswith("yes at budget 8; ")
     assert said["sum-001"].endswith(" of 5 other samples right at budget 512")
 

@@ -282,13 +282,13 @@ class Annotation:
         type: The error's type; None where it is not filled in.
         recoverable: ``yes``, ``no`` or ``unknown``; None where it is not filled in.
         trace: Mark of the text that it is about; empty where the table has none.
-        place: File and line.
+        location: File and line.
     """
 
     type: str | None
     recoverable: str | None
     trace: str
-    place: str
+    location: str
 
 
 @dataclass(frozen=True)

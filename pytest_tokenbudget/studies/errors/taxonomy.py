@@ -94,7 +94,7 @@ class Recovery:
     samples_right: int = 0
     samples_budget: int = 0
 
-    def words(self) -> str:
+    def sentence(self) -> str:
         """As shown to annotators."""
         said = {
             "yes": f"yes at budget {self.budget}",
@@ -118,7 +118,7 @@ def suggest(wrong: WrongAnswer) -> Suggestion:
             shown = shown[: _LONGEST_SHOWN - 1] + "\u2026"
         return Suggestion(
             "arithmetic",
-            f"{place(wrong.text, equation.start)}: {shown}, but the left side is "
+            f"{position(wrong.text, equation.start)}: {shown}, but the left side is "
             f"{_decimal(equation.computed)}",
         )
     if wrong.truncated:
@@ -129,14 +129,14 @@ def suggest(wrong: WrongAnswer) -> Suggestion:
     at = len(wrong.text) - len(wrong.answer) + found if wrong.answer else found
     taken = f"{wrong.predicted} was extracted" if wrong.predicted else "nothing was extracted"
     return Suggestion(
-        "format", f"{place(wrong.text, at)}: the right answer {wrong.expected}, but {taken}"
+        "format", f"{position(wrong.text, at)}: the right answer {wrong.expected}, but {taken}"
     )
 
 
-def place(text: str, at: int) -> str:
+def position(text: str, offset: int) -> str:
     """A place in a text for people: ``line 2, character 14``, both from 1."""
-    line = text.count("\n", 0, at) + 1
-    return f"line {line}, character {at - text.rfind(chr(10), 0, at)}"
+    line = text.count("\n", 0, offset) + 1
+    return f"line {line}, character {offset - text.rfind(chr(10), 0, offset)}"
 
 
 def _decimal(value: Fraction) -> str:
@@ -192,7 +192,7 @@ def errors_at(study: Study, budget: int) -> list[JudgedCut]:
     return [j for j in study.judged(budget) if not j.correct and j.outcome is not Outcome.ERROR]
 
 
-def pick(found: Iterable[JudgedCut], count: int, seed: int) -> list[JudgedCut]:
+def pick(answers: Iterable[JudgedCut], count: int, seed: int) -> list[JudgedCut]:
     """Choose ``count`` answers by chance.
 
     The chance is tied to problem and sample, not to place, budget or model: the same problems are
@@ -204,7 +204,7 @@ def pick(found: Iterable[JudgedCut], count: int, seed: int) -> list[JudgedCut]:
         name = f"{seed}\0{judged.problem.id}\0{judged.cut.trace.sample}"
         return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
 
-    return sorted(found, key=rank)[:count]
+    return sorted(answers, key=rank)[:count]
 
 
 def suggestion(judged: JudgedCut) -> Suggestion:
@@ -298,7 +298,7 @@ def row_of(judged: JudgedCut, model: str, verdicts: Verdicts) -> dict[str, str]:
         "tokens_used": str(judged.cut.tokens_used),
         "suggested_type": said.type or "",
         "suggested_reason": said.reason,
-        "measured_recoverable": "" if judged.correct else verdicts.recovery(judged).words(),
+        "measured_recoverable": "" if judged.correct else verdicts.recovery(judged).sentence(),
         "model": model,
         "sample": str(judged.cut.trace.sample),
         "trace": trace_mark(judged.cut.text),

@@ -82,7 +82,7 @@ def draw_limits(study: Study, report: ScenarioReport) -> Figure:
     _draw_needs(tokens, study, report, rows)
     if replay is not None and report.replay is not None:
         _draw_replay(replay, report.replay)
-    sentences = [report.learned.overall.found.sentence()]
+    sentences = [report.learned.overall.recommendation.sentence()]
     if report.replay is not None:
         sentences.append(report.replay.sentence())
     study_texts(figure, tokens, study, "Tokens needed by scenario", sentences, columns=4)
@@ -252,9 +252,9 @@ def _draw_bars(axes: Axes, study: Study, report: ScenarioReport) -> None:
         if report.overall.answers.findings[what]:
             axes.barh([0], [0], color=colour, hatch=hatch, edgecolor="white", label=label)
 
-    def bar(place: int, left: float, width: float, colour: str, hatch: str = "") -> None:
+    def bar(row: int, left: float, width: float, colour: str, hatch: str = "") -> None:
         axes.barh(
-            place, width, left=left, height=0.72, color=colour, hatch=hatch, edgecolor="white",
+            row, width, left=left, height=0.72, color=colour, hatch=hatch, edgecolor="white",
             zorder=2,
         )  # fmt: skip
 

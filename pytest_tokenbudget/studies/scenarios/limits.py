@@ -40,12 +40,12 @@ class GroupLimit:
     Attributes:
         limit: The limit; None where there is no trace.
         promised: Whether the group's own traces promise that it truncates at most the target.
-        found: What they say.
+        recommendation: What they say.
     """
 
     limit: int | None
     promised: bool
-    found: Recommendation
+    recommendation: Recommendation
 
 
 class Learned(NamedTuple):
@@ -101,10 +101,10 @@ def learn(
     return Learned(overall, groups)
 
 
-def _or_most(found: Recommendation) -> int | None:
-    if found.limit is not None:
-        return found.limit
-    return None if found.best is None else found.best.limit
+def _or_most(recommendation: Recommendation) -> int | None:
+    if recommendation.limit is not None:
+        return recommendation.limit
+    return None if recommendation.best is None else recommendation.best.limit
 
 
 @dataclass(frozen=True)

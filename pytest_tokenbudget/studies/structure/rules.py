@@ -60,7 +60,7 @@ PARTS = (SegmentKind.SETUP, SegmentKind.COMPUTATION, SegmentKind.VERIFICATION, S
 """The parts of a solution, in the order in which they usually come."""
 
 
-def _words(*alternatives: str) -> re.Pattern[str]:
+def _any_of(*alternatives: str) -> re.Pattern[str]:
     """Any of the alternatives as whole words: "so" is not in "also"."""
     return re.compile(rf"(?<![\w'])(?:{'|'.join(alternatives)})(?![\w])", re.IGNORECASE)
 
@@ -85,13 +85,13 @@ HEADING = re.compile(
 )
 COLON_LINE = re.compile(r"[\w \t'-]++:")
 
-HEADS_VERIFICATION = _words(r"verif\w*", r"check\w*", r"double[- ]check\w*", "proof", "sanity")
-HEADS_ANSWER = _words("answer", "conclusion", "result")
-HEADS_SETUP = _words(
+HEADS_VERIFICATION = _any_of(r"verif\w*", r"check\w*", r"double[- ]check\w*", "proof", "sanity")
+HEADS_ANSWER = _any_of("answer", "conclusion", "result")
+HEADS_SETUP = _any_of(
     r"givens?|set[- ]?up|understand\w*|problem|known|unknowns?|plan|identify\w*|define|information",
     "variables",
 )
-HEADS_COMPUTATION = _words(
+HEADS_COMPUTATION = _any_of(
     "solution", r"solv\w+", r"calculat\w+", r"comput\w+", r"step\w*", r"find\w*", r"work\w*"
 )
 
@@ -105,7 +105,7 @@ CHECK = re.compile(
     r"|as\s++a\s++(?:sanity\s++|quick\s++)?check(?!\w)|plugging\s++(?:\w++\s++){0,4}?back)",
     re.IGNORECASE,
 )
-CHECKING_ASKED = _words(
+CHECKING_ASKED = _any_of(
     r"let(?:'s|\u2019s|\s++me|\s++us)\s++\w++\s++(?:double[- ]?check|re-?check|check|verify"
     r"|confirm|make\s++sure|re-?verify|test\s++(?:this|it|that)|plug\s++(?:\w++\s++){1,4}?back)",
     r"let(?:'s|\u2019s|\s++me|\s++us)\s++(?:double[- ]?check|re-?check|check|verify|confirm"
@@ -116,7 +116,7 @@ CHECKING_ASKED = _words(
     r"re-?check(?:ing|ed)?",
     r"sanity\s++check",
 )
-CHECKING_REPORTED = _words(
+CHECKING_REPORTED = _any_of(
     r"it\s++fits",
     r"(?:which|this|that|it|these)\s++(?:fits|matches|checks\s++out|agrees\s++with)",
     r"(?:everything|all)\s++(?:fits|matches|checks\s++out|adds\s++up)",
@@ -138,7 +138,7 @@ CHAT = re.compile(
     re.IGNORECASE,
 )
 
-NAMING = _words(
+NAMING = _any_of(
     r"let(?:'s|\u2019s|\s+us|\s+me)?\s+(?:\w+\s+){0,3}?"
     r"(?:be|denote|represent|mark|equal|assume|define|call|say|suppose|=)",
     r"let\s+[A-Za-z]\s*=",
@@ -154,13 +154,13 @@ NAMING = _words(
     r"is\s+(?:represented|given)\s+by\s+the\s+equation",
     r"the\s+equation\s+is",
 )
-TRANSFORM = _words(
+TRANSFORM = _any_of(
     r"substitut\w+|simplif\w+|combin\w+|expand\w*|factor\w*|isolat\w+|distribut\w+|rearrang\w+",
     r"cancel\w*|solv(?:e|es|ing)|(?:we|you|i)\s+get|gives?(?:\s+us)?|(?:divid|subtract|multiply)\w*",
     r"add(?:ing)?(?=[^.]{0,40}both\s+sides)",
     r"both\s+sides|each\s+side|like\s+terms|now\s+we\s+know",
 )
-INFERENCE = _words(
+INFERENCE = _any_of(
     r"so|thus|hence|therefore|then|because|means|there\s+must\s+be|must\s+be|since|this\s+is",
     r"that\s+is|which\s+is|in\s+total|altogether|a\s+total\s+of|consequently",
 )
