@@ -19,7 +19,10 @@ from pytest_tokenbudget.engines.makers import make_transformers_engine
 from pytest_tokenbudget.pytest_session.start import start as start_session
 
 NANO = Path(__file__).resolve().parents[1] / "fixtures" / "models" / "nano-reasoner"
-QUIET = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:benchmark")
+QUIET = (
+    *("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:benchmark"),
+    *("-p", "no:syrupy"),
+)
 SUITE = ("--pyargs", "pytest_tokenbudget.evals", "-m", "phase1", *QUIET)
 WORKER_VARIABLES = (
     "PYTEST_XDIST_WORKER",
