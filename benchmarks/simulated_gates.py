@@ -22,11 +22,10 @@ from pytest_tokenbudget.stats.decision_rules import (
     DecisionRule,
     Threshold,
     decide,
-    keeps,
     not_kept_at,
     ruling_of,
 )
-from pytest_tokenbudget.stats.evidence import Change, Evidence, Rate, mean_of
+from pytest_tokenbudget.stats.evidence import Change, Evidence, Rate, mean_evidence
 from pytest_tokenbudget.stats.intervals import Estimate
 
 PAIRS = 1000
@@ -119,7 +118,7 @@ def length(rng: np.random.Generator, problems: int, loss: float) -> Evidence:
     """The mean length of one run's answers, which are log-normal."""
     spread = 0.5
     middle = np.log(LENGTH + loss) - spread**2 / 2
-    return mean_of(rng.lognormal(middle, spread, (problems, 1)), 0.0, scales=True)
+    return mean_evidence(rng.lognormal(middle, spread, (problems, 1)), 0.0, scales=True)
 
 
 def points(loss: float) -> str:
@@ -146,7 +145,7 @@ def ruling(evidence: Evidence, demand: Threshold) -> Decision:
 
 def fails(evidence: Evidence, demand: Threshold) -> bool:
     """Whether a gate fails."""
-    return not keeps(ruling(evidence, demand), demand)
+    return not demand.kept_by(ruling(evidence, demand))
 
 
 def rows(pairs: int = PAIRS, problems: int = PROBLEMS) -> Iterator[Row]:

@@ -31,9 +31,8 @@ from pytest_tokenbudget.engines.planning import (
     placed,
     switched,
 )
-from pytest_tokenbudget.models.catalogue import own_formats
+from pytest_tokenbudget.models.catalogue import own_formats, settings_of
 from pytest_tokenbudget.models.choice import choose_models
-from pytest_tokenbudget.models.own_settings import settings_of
 from pytest_tokenbudget.models.resolution import (
     ModelError,
     ModelSpec,

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import StopReason, ThinkingFormat, Trace
-from pytest_tokenbudget.tasks.answers import EXTRACTOR, extract_number, same_number
+from pytest_tokenbudget.tasks.answers import EXTRACTOR, extract_number
 from pytest_tokenbudget.tasks.base import AnswerVerdict
+from pytest_tokenbudget.tasks.numbers import parse_number
 from pytest_tokenbudget.tasks.problem import Problem
 
 BUDGETS = (32, 64, 128, 256, 512, 1024, 2048)
@@ -32,7 +33,7 @@ class NumberTask:
         found = extract_number(text, truncated)
         if found is None:
             return AnswerVerdict(predicted=None, branch=None, correct=False)
-        correct = same_number(found.value, problem.answer)
+        correct = found.value == parse_number(problem.answer)
         return AnswerVerdict(predicted=str(found.value), branch=found.branch, correct=correct)
 
 

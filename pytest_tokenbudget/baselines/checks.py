@@ -12,7 +12,7 @@ import pytest
 
 from pytest_tokenbudget.baselines.comparison import BaselineComparison
 from pytest_tokenbudget.baselines.run_statistics import Scores, problem_pairs, ratio_of_means
-from pytest_tokenbudget.settings.baseline_values import Tolerance
+from pytest_tokenbudget.settings.option_values import Tolerance
 from pytest_tokenbudget.stats.decision_rules import (
     DecisionRule,
     MetricUnit,
@@ -20,7 +20,7 @@ from pytest_tokenbudget.stats.decision_rules import (
     ThresholdDecision,
     decide,
 )
-from pytest_tokenbudget.stats.evidence import Change, Evidence, Mean, mean_of
+from pytest_tokenbudget.stats.evidence import Change, Evidence, Mean, mean_evidence
 from pytest_tokenbudget.stats.intervals import Estimate, Floats
 from pytest_tokenbudget.stats.paired import losses_and_wins, paired_bounds
 
@@ -193,10 +193,10 @@ def _of_rates(before: Floats, after: Floats) -> Evidence:
 def _of_tokens(before: Floats, after: Floats, tolerance: Tolerance) -> Evidence:
     one, other, _ = problem_pairs(before, after)
     if not tolerance.relative:
-        return mean_of((other - one).reshape(-1, 1))
+        return mean_evidence((other - one).reshape(-1, 1))
     # What each problem adds to the ratio, to first order.
     mean = one.mean() if one.any() else float("nan")
     ratio = other.mean() / mean
     left = (other - ratio * one) / mean + ratio - 1
-    evidence = mean_of(left.round(12).reshape(-1, 1), -1.0)
+    evidence = mean_evidence(left.round(12).reshape(-1, 1), -1.0)
     return replace(evidence, interval=partial(ratio_of_means, one, other))

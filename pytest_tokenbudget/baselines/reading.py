@@ -10,8 +10,7 @@ from pathlib import Path
 from pytest_tokenbudget.baselines.run import SCHEMA, BaselineError, Run, RunAnswer
 from pytest_tokenbudget.common.outside_files import FileError, MissingFileError, read_json
 from pytest_tokenbudget.core.trace import Outcome
-from pytest_tokenbudget.recorded.records import RecordingError
-from pytest_tokenbudget.recorded.values import Fields
+from pytest_tokenbudget.recorded.records import Fields, RecordingError
 from pytest_tokenbudget.studies.saturation.report import SCHEMA as RESULTS
 from pytest_tokenbudget.tasks.problem import NO_CATEGORY
 

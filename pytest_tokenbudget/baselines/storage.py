@@ -16,7 +16,7 @@ from pytest_tokenbudget.baselines.reading import Baseline, read_baseline
 from pytest_tokenbudget.baselines.run import SCHEMA, BaselineError
 from pytest_tokenbudget.common.messages import nearest
 from pytest_tokenbudget.report.files import json_text, to_plain
-from pytest_tokenbudget.settings.baseline_values import LATEST
+from pytest_tokenbudget.settings.option_values import LATEST
 
 SHOWN = 8
 _FILE = re.compile(r"(?P<number>\d{4,})_(?P<name>[A-Za-z][\w.-]*)\.json\Z", re.ASCII)

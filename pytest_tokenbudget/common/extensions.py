@@ -140,10 +140,10 @@ ENGINES: Final = Extensions(
 TASKS: Final = Extensions(
     "task",
     {
-        "word-problems": "pytest_tokenbudget.tasks.generated:word_problems_task",
-        "recall": "pytest_tokenbudget.tasks.generated:recall_task",
-        "multi-hop": "pytest_tokenbudget.tasks.generated:multi_hop_task",
-        "games": "pytest_tokenbudget.tasks.generated:games_task",
+        "word-problems": "pytest_tokenbudget.tasks.word_problems:word_problems_task",
+        "recall": "pytest_tokenbudget.tasks.recall:recall_task",
+        "multi-hop": "pytest_tokenbudget.tasks.recall:multi_hop_task",
+        "games": "pytest_tokenbudget.tasks.games:games_task",
         "gsm8k": "pytest_tokenbudget.tasks.gsm8k:Gsm8kTask",
     },
     _no_function,

@@ -24,6 +24,18 @@ def nearest(name: str, allowed: Collection[str], count: int = 3) -> list[str]:
     return [by_lower[known] for known in dict.fromkeys([*longer, *found])][:count]
 
 
+def did_you_mean(name: str, allowed: Collection[str], count: int = 1, before: str = ", ") -> str:
+    """What may have been meant, to follow a wrong name in a message; empty if nothing is near."""
+    close = [repr(known) for known in nearest(name, allowed, count)]
+    return f"{before}did you mean {' or '.join(close)}?" if close else ""
+
+
+def unknown_key(key: str, allowed: Collection[str], count: int = 1) -> str:
+    """A key that is not allowed, and those that are, for a message."""
+    hint = did_you_mean(key, allowed, count)
+    return f"the unknown key {key!r}{hint}; allowed are {', '.join(allowed)}"
+
+
 def kind_of(value: object) -> str:
     """What a TOML value is, in words."""
     if isinstance(value, bool):

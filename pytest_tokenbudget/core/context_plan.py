@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pytest_tokenbudget.context.conversation import Conversation
 from pytest_tokenbudget.context.window import ContextWindow
 from pytest_tokenbudget.settings.context_limits import WHOLE, ContextLimit
-from pytest_tokenbudget.tasks.judges import judge_contains
+from pytest_tokenbudget.tasks.ruled import judge_contains
 
 CUT_OVER_CHAT = "only messages can be posed over chat, and this window begins or ends inside one"
 

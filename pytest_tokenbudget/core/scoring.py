@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.core.trace import Cut, Outcome, StopReason, ThinkingFormat, Trace
 from pytest_tokenbudget.tasks.base import NO_ANSWER, AnswerVerdict, Task
 from pytest_tokenbudget.tasks.problem import Problem
-from pytest_tokenbudget.tasks.verdict_changes import Stretch, merged, unsettled
+from pytest_tokenbudget.tasks.ruled import Stretch, merge_stretches, unsettled
 from pytest_tokenbudget.texts.thinking_blocks import parse_tags
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _turns(
     offsets, length = trace.offsets, len(trace.output_ids)
     ends = not trace.capped and length <= reach
     looked_at, last = 0, length - 1 if ends else min(reach, length)
-    for stretch in merged(_stretches(task, problem, trace, thinking)):
+    for stretch in merge_stretches(_stretches(task, problem, trace, thinking)):
         place = max(looked_at, bisect_left(offsets, stretch.first, 0, max(last, 0)))
         before = offsets[place - 1] if place else 0
         while place < last and before < stretch.last:

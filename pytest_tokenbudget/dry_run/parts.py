@@ -18,8 +18,8 @@ from pytest_tokenbudget.dry_run.prompt_counts import LengthSource, PromptCounter
 from pytest_tokenbudget.engines.planning import Kind, Need, SetupError, decoding_of, fit, make_plan
 from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.settings.endpoints import speaks_ids
-from pytest_tokenbudget.stats.forecast import Forecast, beyond, forecast, together
-from pytest_tokenbudget.stats.timing import rate_of, times_of
+from pytest_tokenbudget.stats.timing import times_of, token_rate
+from pytest_tokenbudget.stats.tokens import Forecast, forecast, forecast_beyond, sum_forecasts
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.engine import Engine
@@ -209,7 +209,8 @@ class Book:
             self._promised[each.key] = each.cap
         cap = max((each.cap for each in wanted), default=0)
         expected = [
-            beyond(times, start, cap, past.lengths, past.ended) for start, times in later.items()
+            forecast_beyond(times, start, cap, past.lengths, past.ended)
+            for start, times in later.items()
         ]
         if begun or not later:
             expected.append(forecast(begun, cap, past.lengths, past.ended))
@@ -220,7 +221,7 @@ class Book:
             stored=len(wanted) - len(begun) - later.total(),
             extended=sum(start > 0 for start in begun) + later.total(),
             at_most=at_most,
-            forecast=together(expected),
+            forecast=sum_forecasts(expected),
             prompt_tokens=prompts + later_prompts,
             expected_prompt_tokens=prompts + share * later_prompts,
             longest=max((each.prompt for each in wanted), default=0),
@@ -293,7 +294,7 @@ def past_of(traces: Sequence[Trace], plan: Plan, same: bool = True) -> Past:
     return Past(
         lengths=tuple(len(trace.output_ids) for trace in traces),
         ended=tuple(not trace.capped for trace in traces),
-        tokens_per_second=rate_of(times),
+        tokens_per_second=token_rate(times),
         reasoning=_reasoning(traces, plan),
         note="" if same else "from traces with another decoding",
     )

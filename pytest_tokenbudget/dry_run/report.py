@@ -13,7 +13,7 @@ from pytest_tokenbudget.models.prices import MILLION, Price
 from pytest_tokenbudget.report.cost_words import duration, money
 from pytest_tokenbudget.report.files import to_plain, write_json
 from pytest_tokenbudget.report.progress import about
-from pytest_tokenbudget.stats.forecast import Forecast, together
+from pytest_tokenbudget.stats.tokens import Forecast, sum_forecasts
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.dry_run.parts import ModelRun, PlannedPart
@@ -98,7 +98,7 @@ def sum_of(tolls: Sequence[Toll]) -> Toll:
     return Toll(
         traces=sum(toll.traces for toll in some),
         at_most=sum(toll.at_most for toll in some),
-        expected=together([toll.expected for toll in some]),
+        expected=sum_forecasts([toll.expected for toll in some]),
         seconds=whole([toll.seconds for toll in some]),
         most_seconds=whole([toll.most_seconds for toll in some]),
         cost=whole([toll.cost for toll in some]),

@@ -89,7 +89,7 @@ def _row(job: GithubJob, each: GateJudgement, gate: Gate) -> str:
     if each.unit and each.value is not None and each.low is not None:
         unit = MetricUnit(each.unit)
         high = "-" if each.high is None else unit.number(each.high)
-        measured = f"{unit.number(each.value)}{unit.after} [{unit.number(each.low)}, {high}]"
+        measured = f"{unit.number(each.value)}{unit.suffix} [{unit.number(each.low)}, {high}]"
         if each.detectable is not None:
             power = MetricUnit(each.change_unit).distance(each.detectable)
     label = escape(each.gate)

@@ -139,7 +139,7 @@ def _in_short(each: GateJudgement, interval: bool = True) -> str:
     ends = [unit.number(end) for end in (each.low, each.high) if end is not None]
     between = f" [{', '.join(ends)}]" if interval and len(ends) == 2 else ""
     name = METRICS[each.metric].name
-    return printable(f"{name}{of} {unit.number(each.value)}{unit.after}{between} {each.shown}")
+    return printable(f"{name}{of} {unit.number(each.value)}{unit.suffix}{between} {each.shown}")
 
 
 def show_gates(

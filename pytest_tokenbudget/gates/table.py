@@ -141,7 +141,7 @@ class Gate:
         if isinstance(self.threshold, str):
             return self.threshold
         return f"{'>=' if self.at_least else '<='} {self.unit.limit(self.threshold)}" + (
-            self.unit.after
+            self.unit.suffix
         )
 
     def where(self) -> str:

@@ -186,7 +186,7 @@ def evidence_of(metric: str, answers: Answers) -> Evidence:
     """What answers say of a metric. An engine's error is no answer, and in its own metric only."""
     import numpy as np
 
-    from pytest_tokenbudget.stats.evidence import mean_of, rate_of
+    from pytest_tokenbudget.stats.evidence import mean_evidence, rate_evidence
 
     def table(values: Sequence[float]) -> NDArray[np.float64]:
         return np.array(values, dtype=np.float64).reshape(-1, answers.samples)
@@ -194,7 +194,7 @@ def evidence_of(metric: str, answers: Answers) -> Evidence:
     outcomes = [j.outcome for j in answers.judged]
     failed = table([o is Outcome.ERROR for o in outcomes])
     if metric == "max_error_rate":
-        return rate_of(failed)
+        return rate_evidence(failed)
     cut = table([j.cut.truncated for j in answers.judged])
     used = table(answers.tokens)
     right = table([o is Outcome.CORRECT for o in outcomes])
@@ -204,15 +204,17 @@ def evidence_of(metric: str, answers: Answers) -> Evidence:
 
     match metric:
         case "min_accuracy":
-            return rate_of(valid(right))
+            return rate_evidence(valid(right))
         case "min_accuracy_completed":
-            return rate_of(valid(np.where(cut == 1, np.nan, right)))
+            return rate_evidence(valid(np.where(cut == 1, np.nan, right)))
         case "max_truncation":
-            return rate_of(valid(cut))
+            return rate_evidence(valid(cut))
         case "max_truncated_in_thinking":
-            return rate_of(valid(table([o is Outcome.TRUNCATED_IN_THINKING for o in outcomes])))
+            return rate_evidence(
+                valid(table([o is Outcome.TRUNCATED_IN_THINKING for o in outcomes]))
+            )
         case "max_mean_tokens":
-            return mean_of(valid(used), 0.0, float(answers.max_tokens), scales=True)
+            return mean_evidence(valid(used), 0.0, float(answers.max_tokens), scales=True)
     raise ValueError(f"answers say nothing of {metric}")
 
 

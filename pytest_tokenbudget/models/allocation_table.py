@@ -114,7 +114,6 @@ class Allocation:
 
 
 def modes() -> tuple[Mode, ...]:
-    """All modes of the table, in its order."""
     return get_args(Mode)
 
 
@@ -147,11 +146,7 @@ def family_of(model_id: str) -> str | None:
 
 
 def find_row(model_id: str) -> tuple[AllocationRow | None, str]:
-    """The row of a model, and why it is this one or none.
-
-    Args:
-        model_id: The resolved id: a hub id, a path or a file name, not an alias.
-    """
+    """The row of a model, and why it is this one or none; by its resolved id, not an alias."""
     name = model_name(model_id)
     for family, pattern in _FAMILIES.items():
         match = re.search(pattern, name)
@@ -169,7 +164,6 @@ def find_row(model_id: str) -> tuple[AllocationRow | None, str]:
 
 
 def budget(base: int, mode: Mode) -> int:
-    """The table's arithmetic for one base in one mode."""
     if mode == "disabled":
         return 0
     return max(FLOOR, min(int(base * MULTIPLIERS[mode]), CEILING))
@@ -181,16 +175,11 @@ def allocate(
     explicit: int | None = None,
     context: int | None = None,
 ) -> Allocation:
-    """The thinking budget of a model.
+    """The thinking budget of a model, by its resolved id, not an alias.
 
     An explicit value wins over mode and table, and neither floor nor ceiling touches it.
-    ``disabled`` is 0 for every model. A model without a row gets no number.
-
-    Args:
-        model_id: The resolved id, not an alias.
-        mode: A mode of the table.
-        explicit: A budget that was asked for.
-        context: Tokens that the model's prompt and output may have together.
+    ``disabled`` is 0 for every model. A model without a row gets no number. Its prompt and output
+    may have ``context`` tokens together.
 
     Raises:
         AllocationError: If the mode is unknown, or the explicit value is below zero or above the
@@ -237,13 +226,8 @@ def scale_to_context(
     ``auto`` and ``balanced`` a half, ``conservative`` an eighth. So modes stay apart where plain
     capping would make one of them all. Where the largest budget of the row fits, nothing changes.
     For a model without a row the shares are all there is, which the reason says; floor and ceiling
-    do not apply to what was scaled. An explicit value is never scaled.
-
-    Args:
-        allocation: From :func:`allocate`.
-        context: Tokens that prompt and output may have together.
-        prompt_tokens: Tokens of the longest prompt.
-        answer_tokens: Tokens that are kept for the answer.
+    do not apply to what was scaled. An explicit value is never scaled. The prompt is the longest
+    one; the context is of prompt and output together.
 
     Raises:
         AllocationError: If there is no room, or an explicit value does not fit.

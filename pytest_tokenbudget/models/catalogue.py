@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
-from pytest_tokenbudget.common.messages import kind_of, nearest
+from pytest_tokenbudget.common.messages import did_you_mean, kind_of, unknown_key
 from pytest_tokenbudget.common.package_files import package_folder
 from pytest_tokenbudget.models.files import ModelError
-from pytest_tokenbudget.models.prices import Price, PriceError, read_price
-from pytest_tokenbudget.models.spec import DType, Kind, ModelSpec, Quantization
+from pytest_tokenbudget.models.prices import PriceError, read_price
+from pytest_tokenbudget.models.spec import DType, Kind, ModelSpec, OwnSettings, Quantization
 from pytest_tokenbudget.models.thinking_formats import (
     Formats,
     builtin_formats,
@@ -20,10 +20,11 @@ from pytest_tokenbudget.models.thinking_formats import (
     read_formats,
     read_thinking,
 )
-from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig, read_config
+from pytest_tokenbudget.settings.config_file import GENERATION, ConfigError, UserConfig, read_config
 from pytest_tokenbudget.settings.endpoints import Endpoint, read_addresses
-from pytest_tokenbudget.settings.option_values import APIS
-from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
+from pytest_tokenbudget.settings.option_fields import Option, options_of
+from pytest_tokenbudget.settings.option_values import APIS, toml_text
+from pytest_tokenbudget.settings.options import Settings
 
 DEFAULT_REVISION = "main"
 HUB_ID = r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -40,12 +41,9 @@ def load_catalogue(
 ) -> Mapping[str, ModelSpec]:
     """All aliases: those of this package, and the user's, which may override them.
 
-    Nothing is looked up on disk or on the hub: an entry that nobody asks for cannot fail for
-    what it points to.
-
-    Args:
-        rootdir: pytest's root directory, searched for the user's configuration; None: no search.
-        config: The user's configuration, where it was read already.
+    Nothing is looked up on disk or on the hub: an entry that nobody asks for cannot fail for what
+    it points to. The configuration is read from pytest's root directory, if given, where it was not
+    read already.
 
     Raises:
         ModelError: If an entry is not usable; the message names the file and the entry.
@@ -70,11 +68,6 @@ def own_formats(config: UserConfig) -> Formats:
         ConfigError: If one is not usable.
     """
     return read_formats(config.formats, builtin_formats(), config.where)
-
-
-def did_you_mean(name: str, allowed: Sequence[str]) -> str:
-    close = [repr(known) for known in nearest(name, allowed)]
-    return f", did you mean {' or '.join(close)}?" if close else ""
 
 
 def not_among(what: str, value: str, allowed: Sequence[str]) -> str:
@@ -116,7 +109,7 @@ def _entries(
             text = str(name)
             raise ModelError(
                 f"{where}: models.{alias} has the base {text!r}, which is no alias"
-                + did_you_mean(text, [*known, *tables])
+                + did_you_mean(text, [*known, *tables], 3)
             )
         if name in asked_by:
             circle = " -> ".join([*asked_by, alias, name])
@@ -142,10 +135,7 @@ def _checked_table(alias: str, table: object, where: str) -> Mapping[str, object
                 f"{where}: models.{alias} holds the table {key!r}; an alias with a dot in it is "
                 f'written in quotes: [models."{alias}.{key}"]'
             )
-        raise ModelError(
-            f"{where}: models.{alias} has the unknown key {key!r}{did_you_mean(key, _KEYS)}; "
-            f"allowed are {', '.join(_KEYS)}"
-        )
+        raise ModelError(f"{where}: models.{alias} has {unknown_key(key, _KEYS, 3)}")
     named = [key for key in _SOURCES if key in table]
     if len(named) > 1:
         raise ModelError(f"{where}: models.{alias} has {' and '.join(named)}: keep one")
@@ -180,10 +170,20 @@ def _entry(
         raise ModelError(
             f"{where}: context must be a whole number of tokens, at least 1, not {kind_of(context)}"
         )
+    # What one model costs says nothing of another one.
+    price = spec.price if source == spec.source else None
+    thinking = spec.thinking
+    try:
+        if "price" in table:
+            price = read_price(table["price"])
+        if "thinking" in table:
+            thinking = read_thinking(table["thinking"], thinking, formats, where)
+    except PriceError as error:
+        raise ModelError(f"{where}: {error}") from None
+    except ConfigError as error:
+        raise ModelError(str(error)) from error
     generation = spec.generation
     if "generation" in table:
-        from pytest_tokenbudget.models.own_settings import read_own_settings
-
         generation = read_own_settings(table["generation"], generation, where)
     return replace(
         spec,
@@ -194,12 +194,9 @@ def _entry(
         quantization=cast(Quantization, quantization or "none"),
         dtype=cast(DType, _choice(table, "dtype", get_args(DType), where) or spec.dtype),
         context=context,
-        thinking=_thinking(table["thinking"], spec.thinking, formats, where)
-        if "thinking" in table
-        else spec.thinking,
+        thinking=thinking,
         endpoint=endpoint,
-        # What one model costs says nothing of another one.
-        price=_price(table, spec.price if source == spec.source else None, where),
+        price=price,
         detect=spec.detect and "thinking" not in table,
     )
 
@@ -222,18 +219,9 @@ def _endpoint(
     return Endpoint(addresses, served, api)
 
 
-def _price(table: Mapping[str, object], inherited: Price | None, where: str) -> Price | None:
-    if "price" not in table:
-        return inherited
-    try:
-        return read_price(table["price"])
-    except PriceError as error:
-        raise ModelError(f"{where}: {error}") from None
-
-
 def _source(table: Mapping[str, object], file: Path, where: str) -> tuple[str, Kind] | None:
     if embedded := _text(table, "embedded", where):
-        return str(_embedded_directory(embedded)), "directory"
+        return str(package_folder("embedded") / "models" / embedded), "directory"
     if given := _text(table, "path", where):
         path = (file.parent / Path(given).expanduser()).resolve()
         return str(path), "gguf" if path.suffix.lower() == ".gguf" else "directory"
@@ -243,15 +231,6 @@ def _source(table: Mapping[str, object], file: Path, where: str) -> tuple[str, K
     if not re.fullmatch(HUB_ID, hub_id):
         raise ModelError(f"{where}: id must be a hub id such as org/name, not {hub_id!r}")
     return hub_id, "hub"
-
-
-def _thinking(
-    value: object, inherited: ThinkingFormat | None, formats: Formats, where: str
-) -> ThinkingFormat | None:
-    try:
-        return read_thinking(value, inherited, formats, where)
-    except ConfigError as error:
-        raise ModelError(str(error)) from error
 
 
 def _text(table: Mapping[str, object], key: str, where: str) -> str | None:
@@ -270,5 +249,69 @@ def _choice(
     return cast("str | None", value)
 
 
-def _embedded_directory(name: str) -> Path:
-    return package_folder("embedded") / "models" / name
+# Keys of the table, and the options that they set.
+MODEL_OPTIONS = {
+    key: each for each in options_of(Settings) if each.model for key in (each.name, *each.former)
+}
+
+
+def read_own_settings(table: object, inherited: OwnSettings, where: str) -> OwnSettings:
+    """Names and parsed values of the settings in a table of a model's entry, called ``where``.
+
+    Those inherited from the base of the entry hold where the table has no other value.
+
+    Raises:
+        ModelError: If it is no table, or a key or value cannot be used.
+    """
+    if not isinstance(table, Mapping):
+        raise ModelError(
+            f"{where}: {GENERATION} must be a table, such as [models.NAME.{GENERATION}] with "
+            f"budgets = [64, 128], not {kind_of(table)}"
+        )
+    found = dict(inherited)
+    for key, value in table.items():
+        if key not in MODEL_OPTIONS:
+            raise ModelError(f"{where}: {GENERATION} has {unknown_key(key, MODEL_OPTIONS)}")
+        option = MODEL_OPTIONS[key]
+        if same := [name for name in table if name != key and MODEL_OPTIONS.get(name) == option]:
+            raise ModelError(
+                f"{where}: {GENERATION}: {key} and {same[0]} are one setting: keep one"
+            )
+        try:
+            if isinstance(value, list) and not option.many:
+                option.parse("")  # No option can be empty: the error says what is allowed.
+            parsed = option.parse(toml_text(value))
+        except ValueError as error:
+            raise ModelError(
+                f"{where}: {GENERATION}.{key} {_wrong(value, option, error)}"
+            ) from None
+        if key == "cliff_budgets" and len(parsed) < 2:
+            raise ModelError(f"{where}: {GENERATION}.{key}: {parsed[0]} alone has no step")
+        found[option.name] = parsed
+    return tuple(found.items())
+
+
+def _wrong(value: object, option: Option, error: ValueError) -> str:
+    """What of a value cannot be used, and what is allowed: of a list, the items that cannot."""
+    if not option.many or not isinstance(value, list | str):
+        return f"cannot be {kind_of(value)}; {error}"
+    wrong = {}
+    for item in value if isinstance(value, list) else value.split(","):
+        try:
+            option.parse(str(item))
+        except ValueError as own:
+            wrong[kind_of(item.strip() if isinstance(item, str) else item)] = own
+    if not value or not wrong:
+        return f"cannot be {'an empty array' if value == [] else kind_of(value)}; {error}"
+    named, first = " and ".join(list(wrong)[:3]), next(iter(wrong.values()))
+    return f"cannot {'hold' if isinstance(value, list) else 'be'} {named}; {first}"
+
+
+def settings_of(settings: Settings, spec: ModelSpec) -> Settings:
+    """The settings as they apply to one model: its own where the user chose nothing else."""
+    own: dict[str, Any] = dict(spec.generation)
+    own = {name: value for name, value in own.items() if name not in settings.explicit}
+    if not own:
+        return settings
+    explicit = settings.explicit | own.keys()
+    return replace(settings, **own, explicit=explicit, from_model_entry=tuple(own))

@@ -38,7 +38,6 @@ def choose_models(settings: Settings, catalogue: Mapping[str, ModelSpec]) -> tup
 
 
 def engine_of(settings: Settings, spec: ModelSpec) -> str:
-    """The name of the engine that runs a model."""
     if spec.endpoint is not None:
         return "server"
     return "transformers" if settings.engine == "auto" else settings.engine

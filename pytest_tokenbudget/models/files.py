@@ -24,22 +24,10 @@ CONFIG = "config.json"
 # What changes the tokens that a model writes. Read-me files, licences and training logs do not;
 # pickled weights are never loaded.
 _RELEVANT = (
-    CONFIG,
-    "generation_config.json",
-    "adapter_config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*.gguf",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "spiece.model",
-    "chat_template*",
-    "additional_chat_templates/*.jinja",
-)
+    f"{CONFIG} generation_config.json adapter_config.json *.safetensors *.safetensors.index.json "
+    "*.gguf tokenizer* special_tokens_map.json added_tokens.json vocab.json vocab.txt merges.txt "
+    "spiece.model chat_template* additional_chat_templates/*.jinja"
+).split()
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
 _CHUNK = 1 << 20
 # More is a way of saying that there is no limit.
@@ -61,13 +49,11 @@ class HashCache(Protocol):
 
 
 @dataclass(frozen=True)
-class Details:
-    """What the files of a model say of it.
+class ModelDetails:
+    """What the files of a model say of its context and its thinking.
 
-    Attributes:
-        context: Tokens that prompt and output may have together.
-        thinking: How it marks its thinking; None where nothing points to thinking.
-        tokens: Texts and ids of the tokens that its tokenizer never splits.
+    Prompt and output share the context. The tokens, with their ids, are those that its tokenizer
+    never splits.
     """
 
     context: int | None
@@ -85,7 +71,7 @@ def check_directory(directory: Path) -> None:
         raise ModelError(f"{directory} is not a model: it holds no {CONFIG}{_what_else(directory)}")
 
 
-def read_details(directory: Path) -> Details:
+def read_details(directory: Path) -> ModelDetails:
     """What the configuration, the template and the tokenizer in a directory say.
 
     Raises:
@@ -97,7 +83,7 @@ def read_details(directory: Path) -> Details:
     tokenizer = _read_json(directory / "tokenizer_config.json")
     templates = _templates(directory, tokenizer)
     tokens = _added_tokens(directory, tokenizer)
-    return Details(
+    return ModelDetails(
         context=_context(config) or _context(text_config if isinstance(text_config, dict) else {}),
         thinking=detect("\n".join(templates), tokens),
         tokens=tokens,
@@ -114,7 +100,7 @@ def read_chat_template(directory: Path) -> str:
     return templates[0] if templates else ""
 
 
-def read_gguf_details(path: Path) -> Details:
+def read_gguf_details(path: Path) -> ModelDetails:
     """What the metadata of a GGUF file says.
 
     Raises:
@@ -127,7 +113,7 @@ def read_gguf_details(path: Path) -> Details:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read as GGUF: {error}") from error
     context = header.get(f"{header.get('general.architecture')}.context_length")
-    return Details(
+    return ModelDetails(
         context=context if type(context) is int and 0 < context <= MOST_CONTEXT else None,
         thinking=detect(str(header.get("tokenizer.chat_template", "")), tokens),
         tokens=tokens,
@@ -161,10 +147,8 @@ def relevant_files(directory: Path) -> tuple[Path, ...]:
 def hash_files(files: Iterable[Path], base: Path | None, cache: HashCache | None = None) -> str:
     """SHA-256 over names and contents of files, wherever they lie and whenever they were made.
 
-    Args:
-        files: The files, in an order that does not change.
-        base: Directory that their names are relative to; None where names do not matter.
-        cache: Remembers the hashes of single files.
+    The files come in an order that does not change. Names are relative to ``base``; without one
+    they do not matter.
     """
     import hashlib
 

@@ -1,15 +1,16 @@
 """The metadata of a GGUF file, without its vocabulary, and the names of its tensors.
 
 The gguf library makes an object of every token of the vocabulary, which takes seconds; here arrays
-are stepped over, and only single values are read.
+are stepped over, and only single values are read. Every reader raises ValueError if a file is not a
+whole GGUF header of a known version, and OSError if it cannot be read.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_tokenbudget.common.outside_files import check_regular
 
@@ -20,19 +21,7 @@ MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 
 # Type numbers of the format, with struct's codes for those of a fixed size.
-_FIXED = {
-    0: "B",
-    1: "b",
-    2: "H",
-    3: "h",
-    4: "I",
-    5: "i",
-    6: "f",
-    7: "?",
-    10: "Q",
-    11: "q",
-    12: "d",
-}
+_FIXED = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
 _STRING = 8
 _ARRAY = 9
 
@@ -46,33 +35,30 @@ Part = TypeVar("Part")
 
 
 def read_gguf_header(path: Path) -> dict[str, Value]:
-    """Names and values of a GGUF file's metadata, arrays left out.
-
-    Raises:
-        ValueError: If it is not a whole GGUF header of a known version.
-        OSError: If the file cannot be read.
-    """
+    """Names and values of a GGUF file's metadata, arrays left out."""
     return _read(path, GgufReader.metadata)
 
 
 def read_gguf_tokens(path: Path) -> dict[str, int]:
-    """Texts and ids of the tokens that text never has in pieces.
-
-    Raises:
-        ValueError: If it is not a whole GGUF header of a known version.
-        OSError: If the file cannot be read.
-    """
+    """Texts and ids of the tokens that text never has in pieces."""
     return _read(path, GgufReader.whole_tokens)
 
 
 def read_gguf_tensor_names(path: Path) -> tuple[str, ...]:
-    """Names of the tensors, in the order of the file.
-
-    Raises:
-        ValueError: If it is not a whole GGUF header of a known version.
-        OSError: If the file cannot be read.
-    """
+    """Names of the tensors, in the order of the file."""
     return _read(path, GgufReader.tensor_names)
+
+
+def read_gguf_arrays(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """All metadata, with these arrays and no others."""
+    if not path.stat().st_size:
+        raise ValueError("it is empty")
+
+    def metadata_with_arrays(reader: GgufReader) -> dict[str, Any]:
+        values: dict[str, Any] = dict(reader.metadata())
+        return values | {name: reader.array(name) for name in names if name in reader.arrays}
+
+    return _read(path, metadata_with_arrays)
 
 
 def _read(path: Path, part: Callable[[GgufReader], Part]) -> Part:
@@ -118,7 +104,7 @@ class GgufReader:
             elif kind == _STRING:
                 values[name] = self.string()
             else:
-                values[name] = self.number(struct_code(kind))
+                values[name] = self.number(_struct_code(kind))
         return values
 
     def whole_tokens(self) -> dict[str, int]:
@@ -126,9 +112,7 @@ class GgufReader:
         self.metadata()
         if not {_TOKENS, _TOKEN_TYPES} <= self.arrays.keys():
             return {}
-        self.place = self.arrays[_TOKEN_TYPES]
-        kind, count = int(self.number("I")), int(self.number("Q"))
-        types = struct.unpack_from(f"{self.order}{count}{struct_code(kind)}", self.data, self.place)
+        types = self.array(_TOKEN_TYPES)
         self.place = self.arrays[_TOKENS]
         kind, count = int(self.number("I")), int(self.number("Q"))
         if kind != _STRING:
@@ -142,6 +126,14 @@ class GgufReader:
                 whole[self.string()] = index
             place += length.size + length.unpack_from(self.data, place)[0]
         return whole
+
+    def array(self, name: str) -> list[Any]:
+        self.place = self.arrays[name]
+        kind, count = int(self.number("I")), int(self.number("Q"))
+        if kind == _STRING:
+            return [self.string() for _ in range(count)]
+        layout = f"{self.order}{count}{_struct_code(kind)}"
+        return list(struct.unpack_from(layout, self.data, self.place))
 
     def tensor_names(self) -> tuple[str, ...]:
         """Their descriptions follow the metadata: name, dimensions, type and place of each."""
@@ -179,12 +171,7 @@ class GgufReader:
         self.place = place
 
 
-def struct_code(kind: int) -> str:
-    """The letter by which ``struct`` knows a value type of GGUF.
-
-    Raises:
-        ValueError: If it has no fixed size, or is unknown.
-    """
+def _struct_code(kind: int) -> str:
     if kind not in _FIXED:
         raise ValueError(f"a value has the unknown type {kind}")
     return _FIXED[kind]

@@ -8,18 +8,16 @@ are compared with.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_tokenbudget.common.messages import described, mapping
-from pytest_tokenbudget.common.outside_files import check_regular
 from pytest_tokenbudget.common.outside_text import PrintableError
 
 # The gguf library makes an object of every entry of an array, which takes seconds.
-from pytest_tokenbudget.models.gguf_header import MAGIC, GgufReader, struct_code
+from pytest_tokenbudget.models.gguf_header import read_gguf_arrays
 from pytest_tokenbudget.models.gguf_rules import SPLIT_RULES, SplitRule
 from pytest_tokenbudget.texts.end_tokens import END_TOKENS
 
@@ -44,18 +42,11 @@ _WHOLE_TOKENS = frozenset(
 # In these "<|end|>" closes a part of a message, not the message.
 _PARTED = ({"<|return|>", "<|call|>"}, {"<|call|>", "<|flush|>"}, {"<|calls|>", "<|flush|>"})
 
-# Type number of the format.
-_STRING = 8
-
 Metadata = Mapping[str, Any]
 
 
 class GgufTokenizerError(PrintableError, ValueError):
-    """No tokenizer can be had from a file.
-
-    Attributes:
-        reason: What it lacks, or what is not known of it.
-    """
+    """No tokenizer can be had from a file; the reason says what it lacks or what is not known."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(CANNOT)
@@ -84,9 +75,6 @@ class GgufTokenizer:
 
 def load_gguf_tokenizer(path: Path | str) -> GgufTokenizer:
     """The tokenizer of a GGUF file.
-
-    Args:
-        path: The file.
 
     Raises:
         GgufTokenizerError: If it holds none and what it says of its vocabulary is not enough.
@@ -122,34 +110,10 @@ def read_tokenizer_metadata(path: Path) -> dict[str, Any]:
         ValueError: If it is not a whole GGUF header of a known version.
         OSError: If the file cannot be read.
     """
-    from mmap import ACCESS_READ, mmap
-
     from gguf import Keys
 
     keys = Keys.Tokenizer
-    check_regular(path)
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        if data[: len(MAGIC)] != MAGIC:
-            raise ValueError("it does not begin with the letters GGUF")
-        reader = _Arrays(data)
-        try:
-            metadata: dict[str, Any] = dict(reader.metadata())
-            for name in (keys.LIST, keys.MERGES, keys.SCORES, keys.TOKEN_TYPE):
-                if name in reader.arrays:
-                    metadata[name] = reader.array(name)
-        except (struct.error, OverflowError) as error:
-            raise ValueError("it ends in the middle of its metadata") from error
-    return metadata
-
-
-class _Arrays(GgufReader):
-    def array(self, name: str) -> list[Any]:
-        self.place = self.arrays[name]
-        kind, count = int(self.number("I")), int(self.number("Q"))
-        if kind == _STRING:
-            return [self.string() for _ in range(count)]
-        layout = f"{self.order}{count}{struct_code(kind)}"
-        return list(struct.unpack_from(layout, self.data, self.place))
+    return read_gguf_arrays(path, (keys.LIST, keys.MERGES, keys.SCORES, keys.TOKEN_TYPE))
 
 
 def extract_eos_ids(

@@ -54,7 +54,6 @@ def _ask(address: str) -> str:
 
 
 def is_cached(spec: ModelSpec) -> bool:
-    """Whether a hub model's configuration is in the local cache."""
     from pytest_tokenbudget.models.files import find_snapshot
     from pytest_tokenbudget.models.resolution import resolve_commit
 
@@ -64,7 +63,6 @@ def is_cached(spec: ModelSpec) -> bool:
 
 
 def missing_model(spec: ModelSpec) -> str:
-    """A sentence about a model that is neither cached nor can be downloaded."""
     return (
         f"{spec.source} (revision {spec.revision or 'main'}) is not in the local cache and the hub "
         f"cannot be reached ({unreachable() or 'it does not answer'}); connect once, run "
@@ -76,8 +74,7 @@ def missing_model(spec: ModelSpec) -> str:
 def access(needed: bool = True) -> Iterator[None]:
     """Let the hub's libraries work offline in this block if the hub cannot be reached.
 
-    Args:
-        needed: Whether the block may ask the hub at all.
+    Nothing happens where it is not needed.
     """
     if not needed or not unreachable():
         yield

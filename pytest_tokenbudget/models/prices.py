@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pytest_tokenbudget.common.messages import kind_of, nearest
+from pytest_tokenbudget.common.messages import kind_of, unknown_key
 from pytest_tokenbudget.common.outside_text import PrintableError
 
 MILLION = 1_000_000
@@ -50,11 +50,7 @@ def read_price(table: object) -> Price:
         raise PriceError(f"price must be a table, {example}, not {kind_of(table)}")
     for key in table:
         if key not in _KEYS:
-            close = nearest(str(key), _KEYS, count=1)
-            hint = f", did you mean {close[0]!r}?" if close else ""
-            raise PriceError(
-                f"price has the unknown key {key!r}{hint}; allowed are {', '.join(_KEYS)}"
-            )
+            raise PriceError(f"price has {unknown_key(key, _KEYS)}")
     lacking = [key for key in ("input", "output") if key not in table]
     if lacking:
         raise PriceError(f"price lacks {' and '.join(lacking)}, a number per million tokens")
@@ -70,12 +66,8 @@ def read_price(table: object) -> Price:
 
 
 def _rate(key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _usable(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise PriceError(
             f"price.{key} must be a number of at least 0 per million tokens, not {kind_of(value)}"
         )
     return float(value)
-
-
-def _usable(value: float) -> bool:
-    return math.isfinite(value) and value >= 0

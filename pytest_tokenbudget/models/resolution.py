@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
+from pytest_tokenbudget.common.messages import did_you_mean
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.models.catalogue import (
     DEFAULT_REVISION,
     HUB_ID,
-    did_you_mean,
     load_catalogue,
     not_among,
 )
@@ -90,7 +90,8 @@ def resolve_model(name: str, catalogue: Mapping[str, ModelSpec]) -> ModelSpec:
     path = Path(name).expanduser()
     if name.lower().endswith(".gguf") or os.path.isfile(path):
         return complete(ModelSpec(path.stem, os.path.abspath(path), kind="gguf", detect=True))
-    if os.path.isdir(path) or _written_as_path(name):
+    written_as_path = name.startswith((".", "~")) or "\\" in name or name.endswith("/")
+    if os.path.isdir(path) or os.path.isabs(name) or written_as_path:
         # Not resolved: a link is named as its owner named it.
         whole = Path(os.path.abspath(path))
         return complete(ModelSpec(whole.name, str(whole), kind="directory", detect=True))
@@ -110,7 +111,7 @@ def resolve_model(name: str, catalogue: Mapping[str, ModelSpec]) -> ModelSpec:
     if "/" in name:
         raise ModelError(f"{shown} is neither a directory that exists nor a hub id (org/name)")
     raise ModelError(
-        f"unknown model {shown}{did_you_mean(before, list(catalogue))}; {_ways(catalogue)}"
+        f"unknown model {shown}{did_you_mean(before, catalogue, 3)}; {_ways(catalogue)}"
     )
 
 
@@ -120,10 +121,6 @@ def complete(spec: ModelSpec, cache: Path | None = None) -> ModelSpec:
     That is its context, how it thinks, and the ids of its thinking tags. A hub model that was
     never downloaded stays as it is: call this again once its configuration and tokenizer are in
     the cache.
-
-    Args:
-        spec: The model.
-        cache: The hub's cache directory; None for the one that huggingface_hub uses.
 
     Raises:
         ModelError: If files on disk are missing or broken.
@@ -164,12 +161,8 @@ def complete(spec: ModelSpec, cache: Path | None = None) -> ModelSpec:
 def resolve_commit(spec: ModelSpec, cache: Path | None = None) -> str | None:
     """The commit of a hub model as the local cache knows it, without network.
 
-    Args:
-        spec: The model.
-        cache: The hub's cache directory; None for the one that huggingface_hub uses.
-
-    Returns:
-        The commit, or None for files on disk and for a branch or tag that is not in the cache.
+    None for files on disk and for a branch or tag that is not in the cache. The cache directory is
+    that of huggingface_hub by default.
     """
     if spec.kind != "hub":
         return None
@@ -192,15 +185,8 @@ def identity(
     """What distinguishes a model's outputs from another model's; part of every trace's key.
 
     The alias is no part of it, nor is the path. For a hub model given by branch or tag, take it
-    after the tokenizer was loaded: before, the cache may not know the commit.
-
-    Args:
-        spec: The model.
-        dtype: The dtype that the weights run in.
-        quantization: The quantisation that was chosen.
-        hashes: Remembers hashes of files.
-        engine: Which engine runs it.
-        cache: The hub's cache directory; None for the one that huggingface_hub uses.
+    after the tokenizer was loaded: before, the cache may not know the commit. The dtype is the one
+    that the weights run in.
 
     Raises:
         ValueError: If the dtype is ``auto``, which is another one on another device.
@@ -236,7 +222,11 @@ def unique_aliases(specs: Sequence[ModelSpec]) -> tuple[ModelSpec, ...]:
     """The models of one run, each once, different ones under different aliases."""
     distinct = list(dict.fromkeys(specs))
     for name in (_with_owner, _with_revision):
-        for group in _clashing(distinct):
+        groups: dict[str, list[int]] = {}
+        for place, spec in enumerate(distinct):
+            # Case does not count: aliases become names of files.
+            groups.setdefault(spec.alias.casefold(), []).append(place)
+        for group in groups.values():
             longer = [name(distinct[place]) for place in group]
             # What is the same for all of them tells nobody apart.
             if len(set(longer)) > 1:
@@ -251,15 +241,6 @@ def unique_aliases(specs: Sequence[ModelSpec]) -> tuple[ModelSpec, ...]:
         taken.add(alias.casefold())
         distinct[place] = replace(spec, alias=alias)
     return tuple(distinct)
-
-
-def _clashing(specs: Sequence[ModelSpec]) -> list[list[int]]:
-    """Places of the specs that share an alias, a list for each such alias."""
-    groups: dict[str, list[int]] = {}
-    for place, spec in enumerate(specs):
-        # Case does not count: aliases become names of files.
-        groups.setdefault(spec.alias.casefold(), []).append(place)
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def _with_owner(spec: ModelSpec) -> str:
@@ -283,10 +264,6 @@ def _hub_model(hub_id: str, revision: str, catalogue: Mapping[str, ModelSpec]) -
                 spec, context=known.context, thinking=known.thinking, detect=known.detect
             )
     return spec
-
-
-def _written_as_path(name: str) -> bool:
-    return os.path.isabs(name) or name.startswith((".", "~")) or "\\" in name or name.endswith("/")
 
 
 def _ways(catalogue: Mapping[str, ModelSpec]) -> str:

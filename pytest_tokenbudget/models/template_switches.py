@@ -64,11 +64,9 @@ class SwitchEffect:
 
     @property
     def works(self) -> bool:
-        """Whether it changes the prompt at all."""
         return bool(self.changing)
 
     def sentence(self) -> str:
-        """The same for people."""
         if self.changing:
             return f"{self.name} changes the prompt ({', '.join(map(repr, self.changing))})"
         if self.named:
@@ -92,8 +90,7 @@ def template_variables(template: str) -> frozenset[str]:
 def renderer(source: object) -> Render:
     """A function that renders messages with variables, as the engines do.
 
-    Args:
-        source: A template's text, or a tokenizer that has one.
+    The source is the text of a template, or a tokenizer that has one.
 
     Raises:
         TemplateError: If there is none, or it is broken.
@@ -141,12 +138,8 @@ def template_switches(
 
     Each conversation is rendered without any switch and with each value of each one, and the
     prompts are compared byte for byte. A value that the template refuses counts as read.
-
-    Args:
-        source: A template's text, or a tokenizer that has one.
-        names: The variables to try.
-        conversations: The messages to render; those that the template refuses without any switch
-            (some know no system message) are left out.
+    Conversations that it refuses without any switch (some know no system message) are left out. The
+    source is the text of a template, or a tokenizer that has one.
 
     Raises:
         TemplateError: If there is no usable template.
@@ -160,7 +153,7 @@ def template_switches(
         changing = tuple(
             value
             for value in values
-            if any(_differs(render, messages, name, value, prompt) for messages, prompt in plain)
+            if any(try_render(render, m, **{name: value}) != prompt for m, prompt in plain)
         )
         effects.append(SwitchEffect(name, name in named, values, changing))
     return tuple(effects)
@@ -186,13 +179,7 @@ def renderings(
     return done
 
 
-def _differs(
-    render: Render, messages: Sequence[Message], name: str, value: object, prompt: str
-) -> bool:
-    return tried(render, messages, **{name: value}) != prompt
-
-
-def tried(render: Render, messages: Sequence[Message], **variables: object) -> str | None:
+def try_render(render: Render, messages: Sequence[Message], **variables: object) -> str | None:
     """The prompt; None where the template refuses."""
     try:
         return render(messages, **variables)

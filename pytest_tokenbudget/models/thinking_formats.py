@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
-from pytest_tokenbudget.common.messages import kind_of, nearest
+from pytest_tokenbudget.common.messages import did_you_mean, kind_of, unknown_key
 from pytest_tokenbudget.settings.config_file import ConfigError, read_toml
 from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat
 
@@ -36,7 +36,6 @@ Formats = Mapping[str, ThinkingFormat]
 
 @cache
 def builtin_formats() -> Formats:
-    """The formats of this package."""
     return {name: form for name, (form, _) in _builtin().items()}
 
 
@@ -57,17 +56,11 @@ def _builtin() -> Mapping[str, tuple[ThinkingFormat, tuple[str, ...]]]:
 
 @cache
 def models_file() -> Mapping[str, object]:
-    """What ``models.toml`` of this package says."""
     return read_toml(Path(__file__).with_name("models.toml"))
 
 
 def read_formats(tables: Mapping[str, object], known: Formats, where: str) -> Formats:
-    """The formats of a table of named ones, whose bases may stand in any order.
-
-    Args:
-        tables: A table for each name.
-        known: Formats that bases may name beside those of the table.
-        where: The file, for messages.
+    """The formats of a table of named ones, whose bases may stand in it in any order, or be known.
 
     Raises:
         ConfigError: If one is not usable; the message names the file and the entry.
@@ -102,13 +95,9 @@ def read_formats(tables: Mapping[str, object], known: Formats, where: str) -> Fo
 def read_thinking(
     value: object, inherited: ThinkingFormat | None, formats: Formats, where: str
 ) -> ThinkingFormat | None:
-    """What a model's entry says of its thinking.
+    """What a model's entry says of its thinking: false, true, the name of a format, or a table.
 
-    Args:
-        value: False, true, the name of a format, or a table that may name one and changes it.
-        inherited: What its base has.
-        formats: All formats by name.
-        where: The entry, for messages.
+    A table may name a format and changes it, or the inherited one.
 
     Raises:
         ConfigError: If the value is not usable.
@@ -131,12 +120,7 @@ def read_thinking(
 
 
 def detect(template: str, tokens: Iterable[str]) -> ThinkingFormat | None:
-    """The format that a chat template and a tokenizer's added tokens point to.
-
-    Args:
-        template: The template, or all of them.
-        tokens: Texts of the added tokens.
-    """
+    """The format that a chat template and a tokenizer's added tokens point to."""
     # What a template says of itself is not what it does.
     template = re.sub(r"\{#.*?#\}", "", template, flags=re.DOTALL)
     named = (f for f, signs in _builtin().values() if signs and all(s in template for s in signs))
@@ -162,10 +146,6 @@ def detect_in_outputs(texts: Iterable[str], own: Formats) -> ThinkingFormat | No
     """The format whose tags stand in most of the outputs; None where no output has any.
 
     Of formats that share their tags, the user's own come first, then the generic one.
-
-    Args:
-        texts: The outputs.
-        own: The user's own formats.
     """
     formats = {**builtin_formats(), **own}
     counts: dict[str, int] = {}
@@ -196,8 +176,7 @@ def _named(name: object, formats: Formats, where: str) -> ThinkingFormat:
 
 
 def _unknown(what: str, name: object, known: Sequence[str]) -> str:
-    close = [repr(other) for other in nearest(str(name), known)]
-    hint = f", did you mean {' or '.join(close)}?" if close else ""
+    hint = did_you_mean(str(name), known, 3)
     return f"unknown {what} {str(name)!r}{hint}; formats are {', '.join(known)}"
 
 
@@ -206,11 +185,7 @@ def _read(
 ) -> ThinkingFormat:
     for key in table:
         if key not in keys:
-            close = nearest(key, keys, count=1)
-            hint = f", did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(
-                f"{where} has the unknown key {key!r}{hint}; allowed are {', '.join(keys)}"
-            )
+            raise ConfigError(f"{where} has {unknown_key(key, keys)}")
     opening = _text(table, "open", where) or base.open
     closing = _text(table, "close", where) or base.close
     same = (opening, closing) == (base.open, base.close)

@@ -14,7 +14,7 @@ from pytest_tokenbudget.models.template_switches import (
     Message,
     Render,
     renderings,
-    tried,
+    try_render,
 )
 
 # Ways in which templates are told not to think.
@@ -76,7 +76,6 @@ class OffVerdict:
         return {} if self.switch is None or self.way is Off.ONLY_WHEN_TOLD else dict([self.switch])
 
     def sentence(self) -> str:
-        """The same for people."""
         name = f"{self.switch[0]}={self.switch[1]!r}" if self.switch else "the template"
         if self.message:
             name = f"{self.message[0]} in the {self.message[1]} message"
@@ -103,11 +102,6 @@ def thinking_disabled(
 ) -> OffVerdict:
     """Which way the prompt says that thinking is off.
 
-    Args:
-        render: From :func:`renderer`, or any function of messages and variables.
-        open_tag: Text that opens a thinking block.
-        close_tag: Text that closes it.
-
     Raises:
         TemplateError: If nothing can be rendered.
     """
@@ -130,15 +124,15 @@ def thinking_disabled(
         found.setdefault(way, OffVerdict(way, switch, end, message))
 
     for name, value in OFF:
-        other = tried(render, messages, **{name: value})
+        other = try_render(render, messages, **{name: value})
         if other not in (None, prompt):
             note(_tail(str(other)), (name, value))
     for name, value in ON:
-        told = tried(render, messages, **{name: value})
+        told = try_render(render, messages, **{name: value})
         if not opened and told not in (None, prompt) and not found:
             found[Off.ONLY_WHEN_TOLD] = OffVerdict(Off.ONLY_WHEN_TOLD, (name, value), tail)
     for word, role in itertools.product(OFF_WORDS, _ROLES):
-        other = tried(render, _with_word(messages, word, role))
+        other = try_render(render, _with_word(messages, word, role))
         # A template that shows the word to the model does not act on it.
         if other is not None and word not in other and other != prompt:
             note(_tail(other), None, (word, role))
@@ -148,15 +142,8 @@ def thinking_disabled(
 def opens_thinking(
     render: Render, open_tag: str, close_tag: str, variables: Mapping[str, object]
 ) -> bool:
-    """Whether prompts end inside a thinking block that the template opened.
-
-    Args:
-        render: From :func:`renderer`, or any function of messages and variables.
-        open_tag: Text that opens a thinking block.
-        close_tag: Text that closes it.
-        variables: Variables of the template.
-    """
-    prompt = tried(render, CONVERSATIONS[0], **variables)
+    """Whether prompts end inside a thinking block that the template opened."""
+    prompt = try_render(render, CONVERSATIONS[0], **variables)
     return prompt is not None and _left_open(_tail(prompt), open_tag, close_tag)
 
 
@@ -166,11 +153,6 @@ def shows_thinking(render: Render, open_tag: str = "<think>", close_tag: str = "
     Either the prompt opens the block, or a thought of the history stands between the tags.
     llama.cpp knows the tags from there, and from nowhere else.
 
-    Args:
-        render: From :func:`renderer`, or any function of messages and variables.
-        open_tag: Text that opens a thinking block.
-        close_tag: Text that closes it.
-
     Raises:
         TemplateError: If nothing can be rendered.
     """
@@ -179,7 +161,7 @@ def shows_thinking(render: Render, open_tag: str = "<think>", close_tag: str = "
         return True
     thought = "Two and two."
     told = ({"role": "assistant", "content": "4", "reasoning_content": thought},)
-    history = tried(render, (*CONVERSATIONS[0], *told), add_generation_prompt=False) or ""
+    history = try_render(render, (*CONVERSATIONS[0], *told), add_generation_prompt=False) or ""
     before, found, after = history.partition(thought)
     return bool(found) and open_tag in before and close_tag in after
 

@@ -14,8 +14,7 @@ from pytest_tokenbudget.registry import SESSION
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.settings.config_file import ConfigError
 from pytest_tokenbudget.settings.option_flags import given_to_others, named_in_errors
-from pytest_tokenbudget.settings.project import find_project
-from pytest_tokenbudget.settings.read_settings import read_settings
+from pytest_tokenbudget.settings.read_settings import find_project, read_settings
 
 # Where one of these was set, models are looked up before anything is collected.
 CHECKED = frozenset(

@@ -26,12 +26,10 @@ _ENDINGS = (".json", ".jsonl", ".eval", ".parquet")
 
 
 class Loaded(NamedTuple):
-    """What was found in files and directories.
+    """One recording for each model, task, mode and kind that was found.
 
-    Attributes:
-        recordings: One for each model, task, mode and kind.
-        left_out: A sentence for each file that was left out because it cannot be used, and one
-            about those that hold no generations.
+    A sentence tells of each file that was left out because it cannot be used, and of those that
+    hold no generations.
     """
 
     recordings: list[Recording]
@@ -39,13 +37,10 @@ class Loaded(NamedTuple):
 
 
 def load_recordings(paths: Iterable[Path]) -> Loaded:
-    """Read recorded generations.
+    """Read recorded generations from files, and from all files below directories that hold any.
 
+    What cannot be used in a directory is left out; a file that is named itself must be usable.
     Results of several selections in one reports folder stay apart: each is a recording of its own.
-
-    Args:
-        paths: Files and directories; of a directory every file below it that holds records. What
-            cannot be used there is left out; a file that is named itself must be usable.
 
     Raises:
         RecordingError: If there is nothing, a file that was named is bad, or files contradict each
@@ -82,7 +77,9 @@ def load_recordings(paths: Iterable[Path]) -> Loaded:
     groups: dict[tuple[object, ...], list[Source]] = defaultdict(list)
     for path, source in sources.items():
         kind = (source.model, source.task, source.mode, source.kind)
-        groups[(_reports_folder(path), *kind)].append(source)
+        # The reports folder that a file was written to, as far as its manifest tells.
+        folder = next((parent for parent in path.parents if (parent / MANIFEST).is_file()), None)
+        groups[(folder, *kind)].append(source)
     if not groups:
         raise RecordingError("no file or directory of recorded generations was given")
     recordings = [
@@ -90,11 +87,6 @@ def load_recordings(paths: Iterable[Path]) -> Loaded:
         for (folder, *_), group in groups.items()
     ]
     return Loaded(recordings, left_out)
-
-
-def _reports_folder(path: Path) -> Path | None:
-    """The reports folder that a file was written to, as far as its manifest tells."""
-    return next((parent for parent in path.parents if (parent / MANIFEST).is_file()), None)
 
 
 def _files(given: Path) -> Iterator[Path]:
@@ -164,7 +156,12 @@ def _merged(sources: Sequence[Source]) -> Recording:
                 twice = written[place].series != source.series
                 if twice and replace(record, where=at[record.key].where) == at[record.key]:
                     continue
-                raise RecordingError(_twice(at[record.key], record))
+                budget = "" if record.budget is None else f" at budget {record.budget}"
+                raise RecordingError(
+                    f"{record.where}: problem {record.problem_id!r}, sample {record.sample}{budget}"
+                    f" is there already ({at[record.key].where}); remove one, or number the "
+                    "samples with the key 'sample'"
+                )
             at[record.key] = record
             written[place] = source
     if None in by_budget and len(by_budget) > 1:
@@ -194,14 +191,6 @@ def _merged(sources: Sequence[Source]) -> Recording:
     )
     _check_problems(recording)
     return recording
-
-
-def _twice(one: Record, other: Record) -> str:
-    budget = "" if one.budget is None else f" at budget {one.budget}"
-    return (
-        f"{other.where}: problem {one.problem_id!r}, sample {one.sample}{budget} is there already "
-        f"({one.where}); remove one, or number the samples with the key 'sample'"
-    )
 
 
 def _check_problems(recording: Recording) -> None:

@@ -20,8 +20,14 @@ from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.core.engine import Decoding, UnrecordedDecoding
 from pytest_tokenbudget.recorded.inspect import read_inspect
 from pytest_tokenbudget.recorded.lm_eval import read_lm_eval
-from pytest_tokenbudget.recorded.records import MAIN, Record, RecordingError, Source
-from pytest_tokenbudget.recorded.values import Fields, expected
+from pytest_tokenbudget.recorded.records import (
+    MAIN,
+    Fields,
+    Record,
+    RecordingError,
+    Source,
+    expected,
+)
 from pytest_tokenbudget.tasks.problem import NO_CATEGORY
 
 OWN = "tokenbudget"
@@ -34,15 +40,9 @@ _REASONS = (*_ENDED, *_CUT, "error")
 
 
 def read_source(path: Path, certain: bool) -> Source | None:
-    """What a file holds.
+    """What a file holds; None where it holds no records and need not (it is not ``certain`` to).
 
-    Args:
-        path: The file.
-        certain: Whether it was named itself. One that was found in a directory may be another
-            kind of file.
-
-    Returns:
-        None where the file holds no records and was not named itself.
+    A file that was named itself is certain to hold some.
 
     Raises:
         RecordingError: If it is damaged, or its records are bad.
@@ -71,15 +71,12 @@ def read_source(path: Path, certain: bool) -> Source | None:
     if isinstance(rows, dict) and "eval" in rows and ("samples" in rows or "plan" in rows):
         return read_inspect(path, Fields(str(path), rows))
     if certain:
-        raise RecordingError(f"{path}: {_what(rows)}")
+        there = "there is no record in it"
+        if isinstance(rows, dict):
+            there = f"a JSON object with {_keys(rows)}"
+        allowed = "allowed are a list of records, lines of them (.jsonl), and an Inspect log"
+        raise RecordingError(f"{path}: {there}; {allowed}")
     return None
-
-
-def _what(rows: object) -> str:
-    allowed = "allowed are a list of records, lines of them (.jsonl), and an Inspect log"
-    if isinstance(rows, dict):
-        return f"a JSON object with {_keys(rows)}; {allowed}"
-    return f"there is no record in it; {allowed}"
 
 
 def _keys(found: Mapping[str, object]) -> str:
@@ -225,14 +222,15 @@ def _with_combined(source: Source, match: re.Match[str] | None) -> Source:
         return source
     if not isinstance(found, dict):
         return source
-    decoding, identity = found.get("decoding"), found.get("identity")
+    identity = found.get("identity")
+    words = identity.items() if isinstance(identity, dict) else ()
     return replace(
         source,
         model=_word(found.get("model"), source.model),
         task=_word(found.get("task"), source.task),
         mode=_word(found.get("mode"), source.mode),
-        decoding=_decoding(decoding),
-        identity=dict(_words(identity)) if isinstance(identity, dict) else {},
+        decoding=_decoding(found.get("decoding")),
+        identity={name: value for name, value in words if isinstance(value, str)},
     )
 
 
@@ -240,23 +238,14 @@ def _word(value: object, otherwise: str) -> str:
     return value if isinstance(value, str) and value else otherwise
 
 
-def _words(found: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    return ((name, value) for name, value in found.items() if isinstance(value, str))
-
-
 def _decoding(found: object) -> Decoding:
-    if not isinstance(found, Mapping) or "temperature" not in found:
+    if not isinstance(found, dict) or "temperature" not in found:
         return UnrecordedDecoding()
-
-    def number(name: str, otherwise: float) -> float:
-        value = found.get(name)
-        plain = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(value) if plain else otherwise  # type: ignore[arg-type]
-
+    settings = Fields("", found)
     stop = found.get("stop")
     return Decoding(
-        temperature=number("temperature", 0.0),
-        top_p=number("top_p", 1.0),
-        seed=int(number("seed", 0)),
+        temperature=settings.number("temperature", 0.0),
+        top_p=settings.number("top_p", 1.0),
+        seed=int(settings.number("seed", 0)),
         stop=tuple(map(str, stop)) if isinstance(stop, list) else (),
     )

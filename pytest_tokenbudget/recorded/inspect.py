@@ -8,9 +8,15 @@ from pathlib import Path
 
 from pytest_tokenbudget.core.engine import Decoding, UnrecordedDecoding
 from pytest_tokenbudget.core.trace import ThinkingFormat
-from pytest_tokenbudget.recorded.records import Record, RecordingError, Source
-from pytest_tokenbudget.recorded.values import Fields, expected, number_text
-from pytest_tokenbudget.tasks.jsonl import kind_of
+from pytest_tokenbudget.recorded.records import (
+    Fields,
+    Record,
+    RecordingError,
+    Source,
+    expected,
+    number_text,
+)
+from pytest_tokenbudget.tasks.jsonl import json_kind
 from pytest_tokenbudget.tasks.problem import NO_CATEGORY
 
 INSPECT = "inspect"
@@ -87,6 +93,8 @@ def _record(row: Fields, budget: int | None) -> Record:
         error = "no output was recorded"
     if stop and stop not in _STOPS:
         raise row.bad("stop_reason", f"{stop!r}", ", ".join(_STOPS))
+    metadata = row.get("metadata")
+    category = metadata.get("category") if isinstance(metadata, Mapping) else None
     tokens = usage.tokens("output_tokens") or None  # 0 is what a provider without a count gives
     return Record(
         where=row.where,
@@ -96,7 +104,7 @@ def _record(row: Fields, budget: int | None) -> Record:
         text=text,
         budget=_limit(row) or budget,
         sample=(row.count("epoch", at_least=1) or 1) - 1,
-        category=_category(row),
+        category=category if isinstance(category, str) and category else NO_CATEGORY,
         tokens=tokens,
         hidden=0 if shown else usage.tokens("reasoning_tokens") or 0,
         truncated=None if error else _STOPS[stop],
@@ -107,19 +115,17 @@ def _record(row: Fields, budget: int | None) -> Record:
 
 def _limit(row: Fields) -> int | None:
     """The token limit of the last generation, as its event says: what really was in force."""
+    mine = row.get("output")
     for event in reversed(row.items("events")):
         if isinstance(event, Mapping) and event.get("event") == "model":
             config = Fields(row.where, event).inner("config")
             output = event.get("output")
             # A scorer may have asked another model.
-            if config and isinstance(output, Mapping) and _same_output(row, output):
+            if not config or not isinstance(mine, Mapping) or not isinstance(output, Mapping):
+                continue
+            if mine.get("completion") == output.get("completion"):
                 return config.tokens("max_tokens", 1)
     return None
-
-
-def _same_output(row: Fields, output: Mapping[str, object]) -> bool:
-    mine = row.get("output")
-    return isinstance(mine, Mapping) and mine.get("completion") == output.get("completion")
 
 
 def _error(row: Fields, output: Fields) -> str:
@@ -177,18 +183,12 @@ def _targets(row: Fields) -> tuple[str, ...]:
     for each in values:
         text = number_text(each) or (each.strip() if isinstance(each, str) else "")
         if not text:
-            found = "empty" if isinstance(each, str) else kind_of(each)
+            found = "empty" if isinstance(each, str) else json_kind(each)
             raise row.bad("target", found, "a string that is not empty, or a list of such")
         targets.append(expected(text))
     if not targets:
         raise row.bad("target", "an empty list", "a string that is not empty, or a list of such")
     return tuple(targets)
-
-
-def _category(row: Fields) -> str:
-    metadata = row.get("metadata")
-    found = metadata.get("category") if isinstance(metadata, Mapping) else None
-    return found if isinstance(found, str) and found else NO_CATEGORY
 
 
 def _verdicts(row: Fields) -> dict[str, bool]:

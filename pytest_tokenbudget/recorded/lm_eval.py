@@ -17,9 +17,8 @@ from pathlib import Path
 from pytest_tokenbudget.common.outside_files import FileError, read_json
 from pytest_tokenbudget.core.engine import Decoding, UnrecordedDecoding
 from pytest_tokenbudget.models.thinking_formats import left_open
-from pytest_tokenbudget.recorded.records import Record, RecordingError, Source
-from pytest_tokenbudget.recorded.values import Fields, expected
-from pytest_tokenbudget.tasks.jsonl import kind_of
+from pytest_tokenbudget.recorded.records import Fields, Record, RecordingError, Source, expected
+from pytest_tokenbudget.tasks.jsonl import json_kind
 from pytest_tokenbudget.tasks.problem import NO_CATEGORY
 
 LM_EVAL = "lm-eval"
@@ -121,7 +120,7 @@ def _arguments(row: Fields) -> tuple[str, bool | None, Fields]:
     if settings is not None and not isinstance(settings, Mapping):
         raise row.bad(
             "arguments",
-            f"{kind_of(settings)} where the settings of generation are expected",
+            f"{json_kind(settings)} where the settings of generation are expected",
             "a task of the type generate_until",
         )
     # Messages are rendered by a server, which may open thinking or not.
@@ -163,10 +162,10 @@ def _texts(row: Fields) -> list[str]:
     repeats = requests[0]
     allowed = "a list with one list of strings (a task of the type generate_until)"
     if not isinstance(repeats, list):
-        raise row.bad("resps", f"a list with {kind_of(repeats)}", allowed)
+        raise row.bad("resps", f"a list with {json_kind(repeats)}", allowed)
     if len(requests) > 1 or not all(isinstance(text, str) for text in repeats) or not repeats:
         other = next((each for each in repeats if not isinstance(each, str)), None)
-        inner = f"{len(requests)} lists" if len(requests) > 1 else kind_of(other)
+        inner = f"{len(requests)} lists" if len(requests) > 1 else json_kind(other)
         found = f"a list with {inner}" if repeats else "a list with an empty list"
         raise row.bad("resps", found, allowed)
     return [str(text) for text in repeats]
@@ -237,18 +236,11 @@ def _decoding(row: Fields) -> Decoding:
     stops = stop if isinstance(stop, list) else [stop] if stop else []
     if settings.get("do_sample") is None and settings.get("temperature") is None:
         return UnrecordedDecoding()
-    sampled = bool(
-        settings.get("temperature")
-        if settings.get("do_sample") is None
-        else settings.get("do_sample")
-    )
-
-    def number(key: str, otherwise: float) -> float:
-        value = settings.get(key)
-        return float(value) if isinstance(value, int | Decimal) else otherwise
+    key = "temperature" if settings.get("do_sample") is None else "do_sample"
+    sampled = bool(settings.get(key))
 
     return Decoding(
-        number("temperature", 1.0) if sampled else 0.0,
-        number("top_p", 1.0),
+        settings.number("temperature", 1.0) if sampled else 0.0,
+        settings.number("top_p", 1.0),
         stop=tuple(map(str, stops)),
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pytest_tokenbudget.core.trace import Outcome, StopReason, Trace
 from pytest_tokenbudget.models.thinking_formats import Formats
-from pytest_tokenbudget.recorded.records import Recording, RecordingError, Runs
+from pytest_tokenbudget.recorded.records import Recording, RecordingError, Runs, expected
 from pytest_tokenbudget.recorded.study import RecordedStudy
 from pytest_tokenbudget.recorded.traces import (
     UNKNOWN_ID,
@@ -18,12 +18,10 @@ from pytest_tokenbudget.recorded.traces import (
     measure,
     thinking_of,
 )
-from pytest_tokenbudget.recorded.values import expected
-from pytest_tokenbudget.tasks.answers import parse_number
 from pytest_tokenbudget.tasks.base import AnswerVerdict, Task
+from pytest_tokenbudget.tasks.numbers import parse_number
 from pytest_tokenbudget.tasks.problem import Problem
-from pytest_tokenbudget.tasks.ruled import ANSWER, NUMBER, GivenTask
-from pytest_tokenbudget.tasks.verdict_changes import Stretch, merged
+from pytest_tokenbudget.tasks.ruled import ANSWER, NUMBER, GivenTask, Stretch, merge_stretches
 
 SMALLEST_CUT = 32
 
@@ -31,9 +29,7 @@ SMALLEST_CUT = 32
 class RecordedTask(GivenTask):
     """The problems of a recording, judged by number where all answers are, else by text.
 
-    Args:
-        recording: The recording.
-        scorer: The record's scorer whose verdicts are used in place of that; empty for none.
+    A scorer of the record, if one is named, gives the verdicts instead.
     """
 
     def __init__(self, recording: Recording, scorer: str = "") -> None:
@@ -44,7 +40,6 @@ class RecordedTask(GivenTask):
 
     @property
     def extractor(self) -> str:
-        """Name and version of the way answers are found, or the record's scorer."""
         return f"recorded {self._scorer}" if self._scorer else super().extractor
 
     def judge_text(self, problem: Problem, text: str, truncated: bool) -> AnswerVerdict:
@@ -54,7 +49,9 @@ class RecordedTask(GivenTask):
 
     def unsettled(self, problem: Problem, text: str) -> Sequence[Stretch]:
         """Where the verdict by any of the expected answers can change."""
-        return merged(each for a in _answers(problem) for each in self.rule.unsettled(a, text))
+        return merge_stretches(
+            each for a in _answers(problem) for each in self.rule.unsettled(a, text)
+        )
 
 
 def _answers(problem: Problem) -> list[str]:

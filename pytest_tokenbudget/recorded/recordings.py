@@ -51,6 +51,7 @@ class Recordings:
     task: Callable[[], Task]
     formats: Callable[[], Formats]
     left_out: list[str] = field(default_factory=list)
+    _studies: dict[tuple[str, Kind], RecordedStudy] = field(default_factory=dict, init=False)
 
     @cached_property
     def by_alias(self) -> dict[str, dict[Kind, Recording]]:
@@ -67,7 +68,7 @@ class Recordings:
         except RecordingError as error:
             raise pytest.UsageError(f"--recorded: {error}") from None
         found, self.left_out = loaded
-        self._keep(found)
+        self._refuse_results_folder(found)
         several = len({(r.task, r.mode) for r in found}) > 1
         grouped: dict[str, dict[Kind, Recording]] = {}
         shown = [(_shown_name(one, several), one.kind) for one in found]
@@ -83,8 +84,8 @@ class Recordings:
                 kinds.setdefault(Kind.STOCHASTIC, replace(main, kind=Kind.STOCHASTIC.value))
         return self._chosen(grouped)
 
-    def _keep(self, found: list[Recording]) -> None:
-        """See to it that no result is written over what it was made from."""
+    def _refuse_results_folder(self, found: list[Recording]) -> None:
+        """Ensure that no result is written over what it was made from."""
         reports = self.settings.reports.resolve()
         for one in found:
             for file in [*one.files, *(one.cliff.files if one.cliff else ())]:
@@ -120,11 +121,9 @@ class Recordings:
                 be used.
         """
         try:
-            return self._specs(self.catalogue())
+            catalogue = self.catalogue()
         except (ModelError, ConfigError) as error:
             raise pytest.UsageError(str(error)) from None
-
-    def _specs(self, catalogue: Mapping[str, ModelSpec]) -> tuple[ModelSpec, ...]:
         return tuple(
             ModelSpec(
                 alias,
@@ -161,10 +160,6 @@ class Recordings:
             SetupError: If it cannot be made from what was recorded.
         """
         return self.study(spec, next(iter(self.by_alias[spec.alias])))
-
-    @cached_property
-    def _studies(self) -> dict[tuple[str, Kind], RecordedStudy]:
-        return {}
 
     def _study(self, alias: str, kind: Kind) -> RecordedStudy:
         from pytest_tokenbudget.recorded.load import recorded_study

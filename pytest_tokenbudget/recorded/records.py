@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
 from pytest_tokenbudget.common.outside_text import PrintableError
 from pytest_tokenbudget.core.engine import Decoding, UnrecordedDecoding
-from pytest_tokenbudget.tasks.jsonl import ANSWER_INSTRUCTION
+from pytest_tokenbudget.tasks.jsonl import ANSWER_INSTRUCTION, json_kind
 from pytest_tokenbudget.tasks.problem import NO_CATEGORY, Problem
 
 MAIN = "main"
@@ -74,7 +75,6 @@ class Record:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Problem and sample."""
         return self.problem_id, self.sample
 
 
@@ -148,7 +148,6 @@ class Recording:
 
     @property
     def samples(self) -> int:
-        """Samples a problem."""
         return 1 + max(record.sample for record in self.all_records())
 
     @property
@@ -167,7 +166,6 @@ class Recording:
         }
 
     def all_records(self) -> Iterator[Record]:
-        """Every record, by rising budget."""
         for budget in sorted(self.records, key=lambda b: b or 0):
             yield from self.records[budget].values()
 
@@ -177,7 +175,18 @@ class Recording:
         found: dict[str, Problem] = {}
         for record in self.all_records():
             if record.problem_id not in found:
-                found[record.problem_id] = _problem(record)
+                messages = (
+                    {"role": "system", "content": ANSWER_INSTRUCTION},
+                    {"role": "user", "content": record.question},
+                )
+                found[record.problem_id] = Problem(
+                    record.problem_id,
+                    record.question,
+                    record.answers[0],
+                    record.category,
+                    messages,
+                    {"answers": list(record.answers)},
+                )
         return tuple(found.values())
 
     @cached_property
@@ -194,25 +203,10 @@ class Recording:
 
     @property
     def runs(self) -> Runs:
-        """How the budgets hang together."""
         if len(self.records) == 1:
             return Runs.SINGLE
         held, pairs = self.prefixes
         return Runs.CUTS if held == pairs > 0 else Runs.INDEPENDENT
-
-
-def _problem(record: Record) -> Problem:
-    return Problem(
-        record.problem_id,
-        record.question,
-        record.answers[0],
-        record.category,
-        (
-            {"role": "system", "content": ANSWER_INSTRUCTION},
-            {"role": "user", "content": record.question},
-        ),
-        {"answers": list(record.answers)},
-    )
 
 
 def _is_cut(record: Record, longer: str) -> bool:
@@ -221,3 +215,135 @@ def _is_cut(record: Record, longer: str) -> bool:
     if record.truncated is False and record.text != longer:
         return False
     return longer.startswith(text) or longer.startswith(text.rstrip())
+
+
+_NEEDED = "\0needed"
+# No model writes more in one output; every token that is claimed takes memory.
+MOST_TOKENS = 1_000_000
+
+
+def expected(answer: str) -> str:
+    """The expected answer: of a worked solution what stands after its last ``####``."""
+    return answer.rpartition("####")[2].strip() or answer.strip()
+
+
+class Fields:
+    """One JSON object with where it stands.
+
+    Readers of values give None, or nothing, where one is null or not there.
+
+    Raises:
+        RecordingError: If it is no object.
+    """
+
+    def __init__(self, where: str, found: object) -> None:
+        if not isinstance(found, dict):
+            raise RecordingError(f"{where}: {json_kind(found)}; an object is needed")
+        self.where = where
+        self.found: Mapping[str, object] = found
+
+    def bad(self, key: str, found: str, allowed: str) -> RecordingError:
+        return RecordingError(f"{self.where}: {key!r} is {found}; allowed is {allowed}")
+
+    def missing(self, key: str) -> RecordingError:
+        there = ", ".join(repr(name) for name in list(self.found)[:8]) or "no key"
+        more = ", ..." if len(self.found) > 8 else ""
+        return RecordingError(f"{self.where}: {key!r} is missing; there is {there}{more}")
+
+    def get(self, key: str) -> object:
+        return self.found.get(key)
+
+    def text(self, key: str, otherwise: str | None = _NEEDED, *, empty: bool = False) -> str:
+        """A string; an empty one counts as missing unless ``empty``."""
+        value = self.get(key)
+        if value is None:
+            if otherwise == _NEEDED:
+                raise self.missing(key)
+            return otherwise or ""
+        if not isinstance(value, str):
+            raise self.bad(key, json_kind(value), "a string")
+        if not (empty or value.strip()) and otherwise == _NEEDED:
+            raise self.bad(key, "empty", "a string that is not")
+        return value
+
+    def scalar(self, key: str) -> str:
+        """A string that is not empty, or a number, as a string."""
+        value = self.get(key)
+        if value is None:
+            raise self.missing(key)
+        shown = number_text(value)
+        if shown is None and isinstance(value, str):
+            shown = value.strip()
+        if not shown:
+            found = "empty" if shown == "" else json_kind(value)
+            raise self.bad(key, found, "a string that is not empty, or a number")
+        return shown
+
+    def name(self, key: str) -> str:
+        value = self.get(key)
+        if isinstance(value, Decimal):
+            raise self.bad(key, str(value), "a string or a whole number")
+        return self.scalar(key)
+
+    def count(self, key: str, at_least: int = 0) -> int | None:
+        """A whole number; None where it is null or not there."""
+        value = self.get(key)
+        if value is None:
+            return None
+        if isinstance(value, Decimal) and value == value.to_integral_value():
+            value = int(value)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or value < at_least:  # type: ignore[operator]
+            found = str(value) if isinstance(value, int | Decimal) else json_kind(value)
+            raise self.bad(key, found.lower(), f"a whole number from {at_least}")
+        return int(value)  # type: ignore[call-overload,no-any-return]
+
+    def tokens(self, key: str, at_least: int = 0) -> int | None:
+        """A number of output tokens; None where it is null or not there."""
+        value = self.count(key, at_least)
+        if value is not None and value > MOST_TOKENS:
+            raise self.bad(key, f"{value:,}", f"a number of tokens up to {MOST_TOKENS:,}")
+        return value
+
+    def number(self, key: str, otherwise: float) -> float:
+        """A number; ``otherwise`` where it is none."""
+        text = number_text(self.get(key))
+        return otherwise if text is None else float(text)
+
+    def flag(self, key: str) -> bool | None:
+        value = self.get(key)
+        if value is None or isinstance(value, bool):
+            return value
+        if value in (0, 1) and isinstance(value, int | Decimal):
+            return bool(value)
+        raise self.bad(
+            key, json_kind(value) if not _is_number(value) else str(value), "true or false"
+        )
+
+    def inner(self, key: str) -> Fields | None:
+        value = self.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self.bad(key, json_kind(value), "an object")
+        return Fields(self.where, value)
+
+    def items(self, key: str) -> Sequence[object]:
+        value = self.get(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            raise self.bad(key, json_kind(value), "a list")
+        return value
+
+
+def number_text(value: object) -> str | None:
+    """A JSON number written out, but not 1e999 as a million digits; None for anything else."""
+    if not _is_number(value):
+        return None
+    plain = isinstance(value, Decimal) and abs(value.adjusted()) < 50
+    return format(value, "f") if plain else str(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)

@@ -22,14 +22,7 @@ if TYPE_CHECKING:
 
 
 class ScorerAgreement(NamedTuple):
-    """How often a scorer of the record and ours say the same.
-
-    Attributes:
-        scorer: The record's scorer.
-        compared: Verdicts that were compared.
-        ours_only: How many are right for us alone.
-        theirs_only: How many are right for the record alone.
-    """
+    """How many verdicts of a scorer were compared with ours, and are right for one side alone."""
 
     scorer: str
     compared: int
@@ -75,7 +68,6 @@ class RecordedStudy(Study):
 
     @property
     def runs(self) -> Runs:
-        """How the recorded budgets hang together."""
         return self.recording.runs
 
     @property
@@ -203,7 +195,6 @@ class RecordedStudy(Study):
 
     @property
     def tokens_generated(self) -> int:
-        """Tokens of all generations that were recorded."""
         every = self.recording.runs is Runs.INDEPENDENT
         budgets = self.measured if every else [max(self.measured)]
         return sum(len(one.trace.output_ids) for b in budgets for one in self.measured[b].values())

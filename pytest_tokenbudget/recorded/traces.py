@@ -33,12 +33,7 @@ SLACK = 1.05
 
 
 class TextTokens(NamedTuple):
-    """A text's tokens.
-
-    Attributes:
-        ids: Their ids.
-        offsets: For each, how many characters of the text stand after it.
-    """
+    """A text's tokens: their ids, and for each how many characters of the text stand after it."""
 
     ids: tuple[int, ...]
     offsets: tuple[int, ...]
@@ -48,12 +43,7 @@ Count = Callable[[str], TextTokens]
 
 
 class Counter:
-    """Counts with a model's tokenizer.
-
-    Args:
-        tokenizer: A tokenizer of Transformers.
-        name: What it is called in results.
-    """
+    """Counts with a model's tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, name: str) -> None:
         self._tokenizer = tokenizer
@@ -122,12 +112,7 @@ class Measured:
 def measure(
     recording: Recording, count: Count | None, tags: ThinkingFormat | None
 ) -> dict[int | None, tuple[Measured, ...]]:
-    """Every record as a trace, by budget.
-
-    Args:
-        recording: The recording.
-        count: The tokenizer, None where none was given.
-        tags: How the recording marks thinking; None where it has none.
+    """Every record as a trace, by budget; the tags mark thinking, if the recording has any.
 
     Raises:
         RecordingError: If a record's tokens or truncation can be found in no way.
@@ -144,12 +129,7 @@ def measure(
 
 
 def thinking_of(recording: Recording, own: Formats) -> ThinkingFormat | None:
-    """How the recording marks thinking; None where it has none.
-
-    Args:
-        recording: The recording.
-        own: The user's own formats, beside those of this package.
-    """
+    """How the recording marks thinking, in a format of this package or the user's; None if not."""
     records = list(recording.all_records())
     form = detect_in_outputs((record.text for record in records), own)
     if form is None and (recording.mode != "plain" or any(record.opened for record in records)):
@@ -168,7 +148,7 @@ def _opened_by_prompt(measured: Sequence[Measured], tags: ThinkingFormat) -> boo
         for one in measured
         if one.record.opened is None and not (one.truncated or one.record.error)
     ]
-    inside = sum(_starts_inside(text, tags) for text in ended)
+    inside = sum(tags.close in t and tags.open not in t.partition(tags.close)[0] for t in ended)
     return bool(inside) and 2 * inside >= len(ended)
 
 
@@ -187,8 +167,7 @@ class _Counts:
         self._count = count
         self._found: dict[str, TextTokens] = {}
 
-    def of(self, text: str) -> TextTokens | None:
-        """The tokens of a text; None where there is no tokenizer."""
+    def tokens_of(self, text: str) -> TextTokens | None:
         if self._count is None:
             return None
         if text not in self._found:
@@ -208,19 +187,21 @@ class _Counts:
             and record.budget is not None
             and record.tokens < 0.9 * record.budget
             and not record.hidden
-            and (tokens := self.of(record.text)) is not None
+            and (tokens := self.tokens_of(record.text)) is not None
         ]
         return bool(gaps) and 2 * sum(gap == 0 for gap in gaps) > len(gaps)
 
 
-def _starts_inside(text: str, tags: ThinkingFormat) -> bool:
-    return tags.close in text and tags.open not in text.partition(tags.close)[0]
-
-
 def _measured(record: Record, counts: _Counts, tags: ThinkingFormat | None) -> Measured:
-    if not (record.error or record.text.strip()) and record.truncated is None:
-        record = _unknown_if_hidden(record)
-    tokens = counts.of(record.text)
+    if not (record.error or record.text.strip()) and record.truncated is record.tokens is None:
+        # A model that hides its reasoning gives such: whether it wrote nothing or was cut while it
+        # was thinking cannot be told apart.
+        record = replace(
+            record,
+            error="the text is empty, and neither its tokens nor why it stopped are recorded: "
+            "reasoning that is not shown may have been cut",
+        )
+    tokens = counts.tokens_of(record.text)
     truncated, inferred = _truncated(record, tokens, counts)
     total = _total(record, tokens, truncated)
     if record.text and not total and not record.error:
@@ -256,20 +237,6 @@ def _measured(record: Record, counts: _Counts, tags: ThinkingFormat | None) -> M
         counted=record.tokens is None and not record.error,
         placed=tokens is not None,
         differs=differs,
-    )
-
-
-def _unknown_if_hidden(record: Record) -> Record:
-    """An empty text of unknown length as a failure: a model that hides its reasoning gives such.
-
-    Whether it wrote nothing or was cut while it was thinking cannot be told apart.
-    """
-    if record.tokens is not None:
-        return record
-    return replace(
-        record,
-        error="the text is empty, and neither its tokens nor why it stopped are recorded: "
-        "reasoning that is not shown may have been cut",
     )
 
 

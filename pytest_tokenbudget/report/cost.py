@@ -240,5 +240,5 @@ def _times(study: Study) -> Times:
         table(lambda t: t.seconds),
         table(lambda t: t.timed),
         table(lambda t: t.ended),
-        together=study.identity.get("engine") == IN_STEP,
+        in_batches=study.identity.get("engine") == IN_STEP,
     )

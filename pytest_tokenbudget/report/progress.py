@@ -18,7 +18,7 @@ from pytest_tokenbudget.common.text_layout import plural, shorten
 from pytest_tokenbudget.core.plan import Plan
 from pytest_tokenbudget.core.process_states import PROBING, WAITING, waiting_sentence
 from pytest_tokenbudget.core.store import PlanRow, StoreError, TraceStore
-from pytest_tokenbudget.models.own_settings import KEYS
+from pytest_tokenbudget.models.catalogue import MODEL_OPTIONS
 from pytest_tokenbudget.report.progress_counts import Bar, PlanProgress, clock
 
 REFRESH_SECONDS = 0.25
@@ -193,7 +193,7 @@ _ABOUT = {
 
 def describe(plan: Plan) -> str:
     """Model, task and decoding in a line, and what of it the model's own entry says."""
-    names = [key for key, option in KEYS.items() if option.name in plan.from_model_entry]
+    names = [key for key, option in MODEL_OPTIONS.items() if option.name in plan.from_model_entry]
     own = f" | from the model's entry: {', '.join(names)}" if names else ""
     return f"{plan.alias} = {plan.where} | {about(plan)}{own}"
 

@@ -28,15 +28,9 @@ class ConfigError(PrintableError):
 
 @dataclass(frozen=True)
 class UserConfig:
-    """What a user's configuration says.
+    """What a user's configuration says; names of options are checked, values and tables are not.
 
-    Attributes:
-        path: The file it was read from; None where there is none.
-        where: The same for messages, with the table's name where it is part of another file.
-        models: Tables of the user's model aliases, unchecked.
-        formats: Tables of the user's thinking formats, unchecked.
-        gates: Tables of gates, unchecked.
-        options: Option names and values, the names checked, the values not.
+    For messages ``where`` is the path, with the name of the table where it is part of another file.
     """
 
     path: Path | None = None
@@ -48,12 +42,9 @@ class UserConfig:
 
 
 def read_config(rootdir: Path, option_names: Collection[str] | None = None) -> UserConfig:
-    """Read the configuration in ``rootdir``.
+    """Read the configuration in pytest's root directory; no other one is searched.
 
-    Args:
-        rootdir: pytest's root directory; no other one is searched.
-        option_names: Keys that are allowed beside ``models``, ``formats`` and ``gates``; None
-            leaves them unchecked.
+    Beside the tables, the option names are allowed as keys; None leaves them unchecked.
 
     Raises:
         ConfigError: If both places are used, a file cannot be read, or a key is unknown.
@@ -114,18 +105,13 @@ def _checked(
 ) -> UserConfig:
     if not isinstance(table, Mapping):
         raise ConfigError(f"{where} must be a table, not {kind_of(table)}")
-    models = table.get(MODELS, {})
-    if not isinstance(models, Mapping):
-        raise ConfigError(
-            f"{where}: models must be a table of aliases, such as "
-            f'[models.my-model] with id = "org/name", not {kind_of(models)}'
-        )
-    formats = table.get(FORMATS, {})
-    if not isinstance(formats, Mapping):
-        raise ConfigError(
-            f"{where}: formats must be a table of thinking formats, such as "
-            f'[formats.mine] with open = "<think>", not {kind_of(formats)}'
-        )
+    models, formats = table.get(MODELS, {}), table.get(FORMATS, {})
+    for key, given, example in (
+        (MODELS, models, 'aliases, such as [models.my-model] with id = "org/name"'),
+        (FORMATS, formats, 'thinking formats, such as [formats.mine] with open = "<think>"'),
+    ):
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"{where}: {key} must be a table of {example}, not {kind_of(given)}")
     gates = table.get(GATES, [])
     if not isinstance(gates, list) or not all(isinstance(gate, Mapping) for gate in gates):
         header = "[[gates]]" if path.name == FILE_NAME else "[[tool.tokenbudget.gates]]"

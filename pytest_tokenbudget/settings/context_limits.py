@@ -50,12 +50,11 @@ class ContextLimit(NamedTuple):
         return WHOLE if share == 1 else cls(share=share)
 
     def __str__(self) -> str:
-        """As it is written on the command line."""
         if self.share is not None:
             return f"{100 * self.share:g}%"
         return str(self.tokens) if self.tokens else "100%"
 
-    def of(self, length: int) -> int:
+    def tokens_of(self, length: int) -> int:
         """Tokens that a prompt may have which has ``length`` as a whole; 0 means all of them."""
         if self.share is not None:
             return max(1, round(self.share * length))
@@ -66,17 +65,11 @@ WHOLE = ContextLimit(tokens=0)
 
 
 def prompt_room(context: int, max_new: int | None = None) -> int:
-    """Tokens that a prompt may have so that a useful output still fits behind it.
+    """Tokens that a prompt may have, at least 1, so that a useful output still fits behind it.
 
-    Two fifths of the context at most are reserved for the output, and 64 tokens at least.
-
-    Args:
-        context: Tokens that prompt and output may have together.
-        max_new: Output tokens wanted; 512 where it is None or 0.
-
-    Returns:
-        Tokens, at least 1. In a context of 64 tokens or fewer that promises no room for the
-        output: `generation_cap` tells.
+    Prompt and output may have ``context`` tokens together. Two fifths of them at most are reserved
+    for the output, and 64 tokens at least; 512 tokens are wanted where ``max_new`` is None or 0. A
+    context of 64 tokens or fewer promises no room for the output: `generation_cap` tells.
 
     Raises:
         ContextError: If ``context`` is below 1 or ``max_new`` below 0.
@@ -92,24 +85,14 @@ def generation_room(context: int, used: int) -> int:
 
     This is the one rule of the whole package, and what engines allow: prompt and output together
     fill the context to its last token.
-
-    Args:
-        context: Tokens that prompt and output may have together.
-        used: Tokens of the prompt.
     """
     return context - used
 
 
 def generation_cap(context: int, used: int, max_new: int) -> int:
-    """Output tokens that are really allowed.
+    """Output tokens that are really allowed where ``max_new`` are wanted, at least 1.
 
-    Args:
-        context: Tokens that prompt and output may have together.
-        used: Tokens of the prompt.
-        max_new: Output tokens wanted.
-
-    Returns:
-        Tokens, at least 1.
+    Prompt (``used``) and output may have ``context`` tokens together.
 
     Raises:
         ContextError: If not one new token fits, or none is wanted.

@@ -40,7 +40,6 @@ class Endpoint:
 
 
 def is_address(text: str) -> bool:
-    """Whether a model's name is the address of a server."""
     return re.match(r"https?://", text, re.IGNORECASE) is not None
 
 
@@ -82,11 +81,8 @@ def identity_of(endpoint: Endpoint, tokenizer: str) -> dict[str, str]:
     """What distinguishes the outputs of a served model from another's; part of every trace's key.
 
     Addresses are no part of it where the server tells what it serves: servers move, and another one
-    that serves the same can go on. Nor is anything secret.
-
-    Args:
-        endpoint: The servers, asked already.
-        tokenizer: What renders prompts: a hash or a name.
+    that serves the same can go on. Nor is anything secret. The servers were asked already; the
+    tokenizer, a hash or a name, renders prompts.
     """
     facts = endpoint.facts
     assert facts is not None
@@ -106,7 +102,6 @@ def speaks_ids(endpoint: Endpoint) -> bool:
 
 
 def place_of(endpoint: Endpoint) -> str:
-    """Where a model is served, for people."""
     first, *others = endpoint.urls
     more = f" and {len(others)} more" if others else ""
     facts = endpoint.facts

@@ -47,7 +47,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class Given(NamedTuple):
+class GivenOption(NamedTuple):
     """What a file says of an option: its text, and the key that it stands at."""
 
     text: str
@@ -69,7 +69,7 @@ class GenerationConfig:
     path: Path
     max_new_tokens: int | None = None
     limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    options: Mapping[str, Given] = field(default_factory=dict)
+    options: Mapping[str, GivenOption] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
     @property
@@ -81,11 +81,7 @@ class GenerationConfig:
         return max([self.max_new_tokens, *own])
 
     def limit_of(self, names: Mapping[str, str]) -> int | None:
-        """The limit of a problem, the larger one where both its names have one.
-
-        Args:
-            names: Its ``framing`` and its ``category``.
-        """
+        """The limit of a problem by its ``framing`` and ``category``, the larger of both."""
         own = [by_name.get(names.get(split, "")) for split, by_name in self.limits.items()]
         return max((limit for limit in own if limit is not None), default=self.max_new_tokens)
 
@@ -97,12 +93,8 @@ class GenerationConfig:
         return tuple(sorted({*smaller, self.max_new_tokens, self.largest}))
 
 
-def read_generation_config(path: Path, framings: Collection[str]) -> GenerationConfig:
+def read_generation_config(path: Path) -> GenerationConfig:
     """Read a file of this form.
-
-    Args:
-        path: The file.
-        framings: Names that ``emotions`` may have.
 
     Raises:
         ConfigError: If it cannot be read, or has a value that cannot be used, a key twice or a key
@@ -113,12 +105,12 @@ def read_generation_config(path: Path, framings: Collection[str]) -> GenerationC
     llm = found.part(top.get("llm"), "llm")
     generation = found.part(llm.get("generation_config"), GENERATION)
     data = found.part(top.get("data"), "data")
-    options: dict[str, Given] = {}
+    options: dict[str, GivenOption] = {}
 
     def give(option: str, table: Mapping[str, object], section: str, key: str, kind: _Kind) -> None:
         if key in table:
             text = found.value(table[key], f"{section}.{key}", kind)
-            options[option] = Given(text, f"{section}.{key}")
+            options[option] = GivenOption(text, f"{section}.{key}")
 
     limit = found.limit(generation, GENERATION)
     give("thinking", generation, GENERATION, "enable_thinking", _SWITCH)
@@ -127,16 +119,12 @@ def read_generation_config(path: Path, framings: Collection[str]) -> GenerationC
     if "do_sample" in generation:
         key = f"{GENERATION}.do_sample"
         sampled = found.value(generation["do_sample"], key, _SWITCH) == "on"
-        asked = options.get("temperature", Given(SAMPLED, key))
+        asked = options.get("temperature", GivenOption(SAMPLED, key))
         if sampled and float(asked.text) == 0:
             raise found.error(f"{asked.key}: 0 cannot be used with do_sample: true; allowed: above")
-        options["temperature"] = asked if sampled else Given("0", key)
+        options["temperature"] = asked if sampled else GivenOption("0", key)
     give("batch_size", data, "data", "batch_size", _ROWS)
-    limits = {}
-    for section, split in SPLITS.items():
-        if section in top:
-            allowed = framings if split == "framing" else None
-            limits[split] = found.limits(top[section], section, allowed)
+    limits = {split: found.limits(top[s], s) for s, split in SPLITS.items() if s in top}
     return GenerationConfig(path, limit, limits, options, found.remarks())
 
 
@@ -166,7 +154,6 @@ class _Reader:
         self._repeated: list[str] = []
 
     def remarks(self) -> tuple[str, ...]:
-        """What is to be known of the file, in sentences."""
         if not self._ignored:
             return tuple(self._repeated)
         names = ", ".join(self._ignored)
@@ -175,6 +162,9 @@ class _Reader:
 
     def error(self, what: str) -> ConfigError:
         return ConfigError(f"{self.path}: {what}")
+
+    def unknown(self, key: str, hint: str, allowed: Collection[str]) -> ConfigError:
+        return self.error(f"unknown key {key}{hint}; allowed are {', '.join(allowed)}")
 
     def mapping(self, value: object, key: str, allowed: str) -> dict[str, object]:
         if value is None:
@@ -188,13 +178,7 @@ class _Reader:
         return {str(name): item for name, item in value.items()}
 
     def part(self, value: object, key: str, keys: Collection[str] | None = None) -> dict[str, Any]:
-        """The keys of a part that are known. Of the others, those that look misspelt are refused.
-
-        Args:
-            value: The part.
-            key: Where it stands.
-            keys: Its known keys; None for those of :data:`_KEYS`.
-        """
+        """The known keys of a part. Of the others, those that look misspelt are refused."""
         allowed = _KEYS[key] if keys is None else keys
         table = self.mapping(value, key, ", ".join(allowed))
         # A file of which nothing at all is known is not of this form.
@@ -204,22 +188,10 @@ class _Reader:
             if name in allowed:
                 self._check_repeated(value, name, whole)
             elif (hint := _hint(name, key, allowed)) or foreign:
-                if not hint and (close := nearest(name, allowed, count=1)):
-                    hint = f" (did you mean {close[0]}?)"
-                raise self.error(f"unknown key {whole}{hint}; allowed are {', '.join(allowed)}")
+                raise self.unknown(whole, hint or _near(name, allowed), allowed)
             else:
                 self._ignored.append(whole)
         return {name: item for name, item in table.items() if name in allowed}
-
-    def names(self, value: object, section: str, allowed: Collection[str]) -> None:
-        """Refuse names that are not among the allowed ones."""
-        for name in self.mapping(value, section, ", ".join(allowed)):
-            if name not in allowed:
-                close = nearest(name, allowed, count=1)
-                hint = f" (did you mean {close[0]}?)" if close else ""
-                raise self.error(
-                    f"unknown key {section}.{name}{hint}; allowed are {', '.join(allowed)}"
-                )
 
     def _check_repeated(self, value: object, name: str, whole: str) -> None:
         """Refuse a key that is there twice, unless it may be."""
@@ -248,12 +220,12 @@ class _Reader:
             return None
         return int(self.value(table[LIMIT], f"{key}.{LIMIT}", _TOKENS))
 
-    def limits(
-        self, value: object, section: str, allowed: Collection[str] | None
-    ) -> dict[str, int]:
+    def limits(self, value: object, section: str) -> dict[str, int]:
         table = self.mapping(value, section, f"names with {LIMIT}")
-        if allowed is not None:
-            self.names(value, section, allowed)
+        if SPLITS[section] == "framing":
+            for name in table:
+                if name not in FRAMINGS:
+                    raise self.unknown(f"{section}.{name}", _near(name, FRAMINGS), FRAMINGS)
         found = {}
         for name, entry in table.items():
             self._check_repeated(value, name, f"{section}.{name}")
@@ -263,6 +235,11 @@ class _Reader:
                 raise self.error(f"{key}: {LIMIT} is missing")
             found[name] = limit
         return found
+
+
+def _near(name: str, allowed: Collection[str]) -> str:
+    close = nearest(name, allowed, count=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _hint(name: str, key: str, allowed: Collection[str]) -> str:
@@ -330,13 +307,10 @@ def generation_config_text(
     limits: Mapping[str, Mapping[str, WrittenLimit]] | None = None,
     about: Collection[str] = (),
 ) -> str:
-    """Settings in this form.
+    """Settings in this form: what stands in ``llm.generation_config`` and in ``data``.
 
-    Args:
-        generation: What stands in ``llm.generation_config``.
-        data: What stands in ``data``.
-        limits: Limits by section (``emotions``, ``categories``), then by name.
-        about: Lines of comment for the beginning.
+    Limits are by section (``emotions``, ``categories``), then by name; ``about`` has lines of
+    comment for the beginning.
     """
     parts: dict[str, object] = {"llm": {"generation_config": dict(generation)}}
     if data:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from pytest_tokenbudget.settings.option_values import onoff
@@ -59,7 +59,6 @@ class Option:
 
     @property
     def help(self) -> str:
-        """The sentence without Markdown."""
         return self.meaning.replace("`", "")
 
     @property
@@ -112,31 +111,8 @@ def option(
     return found
 
 
-def several(
-    flags: str,
-    parse: Callable[[str], tuple[T, ...]],
-    meaning: str,
-    details: str = "",
-    *,
-    default: str = "",
-    former: tuple[str, ...] = (),
-    model: bool = False,
-    file: bool = False,
-    name: str = "",
-) -> tuple[T, ...]:
-    """A field for an option that may be given several times or with commas."""
-    return option(
-        flags,
-        parse,
-        meaning,
-        details,
-        default=default,
-        many=True,
-        former=former,
-        model=model,
-        file=file,
-        name=name,
-    )
+several = partial(option, many=True)
+"""A field for an option that may be given several times or with commas."""
 
 
 def switch(flags: str, meaning: str, details: str = "") -> bool:

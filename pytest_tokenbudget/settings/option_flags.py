@@ -29,20 +29,13 @@ GIVEN = pytest.StashKey[tuple[str, ...]]()
 
 
 def session_options(config: pytest.Config) -> tuple[Option, ...]:
-    """All options of a session."""
     return tuple(option for group in config.stash[GROUPS] for option in options_of(group))
 
 
 def add_options(
     parser: pytest.Parser, manager: pytest.PytestPluginManager, groups: tuple[type, ...]
 ) -> None:
-    """Register every option by its long name, and as an ini setting.
-
-    Args:
-        parser: pytest's parser.
-        manager: pytest's plugin manager.
-        groups: The dataclasses that declare options.
-    """
+    """Register every option by its long name, and as an ini setting."""
     config = manager.get_plugin("pytestconfig")
     assert isinstance(config, pytest.Config)
     config.stash[GROUPS] = groups
@@ -68,8 +61,7 @@ def load_conftests(
 ) -> Iterator[None]:
     """Give the options their short names, as far as nobody else has registered them.
 
-    Yields:
-        Once, for the initial conftest.py files to be loaded.
+    The initial conftest.py files are loaded while it yields.
     """
     _add_short_names(config, parser)
     _parse_again(config, parser, args)
@@ -168,12 +160,7 @@ def named_in_errors(config: pytest.Config) -> Iterator[None]:
 
 
 class NamingTerminal:
-    """A terminal reporter that writes lines as people see them, see :func:`working_names`.
-
-    Args:
-        terminal: pytest's terminal reporter.
-        config: pytest's configuration.
-    """
+    """A terminal reporter that writes lines as people see them, see :func:`working_names`."""
 
     def __init__(self, terminal: pytest.TerminalReporter, config: pytest.Config) -> None:
         self._terminal, self._config = terminal, config

@@ -5,6 +5,7 @@ Every pytest session loads this module, so it imports nothing that pytest has no
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,7 @@ from pytest_tokenbudget.common.extensions import ENGINES, ExtensionError
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.settings.generation_config import GenerationConfig
+
 
 STAGES = {"minimal": 2, "quick": 5, "full": None}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -56,10 +58,9 @@ class BudgetThreshold:
 
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:
     """What may have been meant, for the end of a message; empty if nothing is near."""
-    from pytest_tokenbudget.common.messages import nearest
+    from pytest_tokenbudget.common import messages
 
-    close = nearest(value, list(allowed), count=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return messages.did_you_mean(value, list(allowed), before="; ")
 
 
 def choice(allowed: Sequence[str]) -> Callable[[str], str]:
@@ -101,7 +102,6 @@ def number(
 
 
 def items(text: str) -> list[str]:
-    """What stands between commas."""
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
@@ -215,3 +215,101 @@ def generation_config(text: str) -> GenerationConfig:
     from pytest_tokenbudget.settings.generation_config import GenerationConfig
 
     return GenerationConfig(path(text))
+
+
+LATEST = "latest"
+FALLING = ("accuracy", "completed")  # what a worse run has less of
+RISING = ("truncation", "tokens")  # what it has more of
+METRICS = (*FALLING, *RISING)
+TOLERANCE_RULES = ("confident", "point", "noninferior")
+_SAVED_NAME = re.compile(r"[A-Za-z][\w.-]{0,79}", re.ASCII)
+_CHANGE = re.compile(r"(?P<sign>[+-]?)(?P<size>\d+(\.\d*)?|\.\d+)(?P<percent>%?)", re.ASCII)
+_EXAMPLES = "for example accuracy:-0.02, truncation:+0.01, tokens:+10%, 512:accuracy:-0.02"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A change for the worse that is tolerated, and how it is judged.
+
+    Attributes:
+        metric: One of ``METRICS``.
+        value: The change, below 0 for what falls; of tokens a number or, if ``relative``, a share.
+        relative: Whether it is a share of what there was before.
+        budget: The budget that it is for; None for the largest that both runs have.
+        rule: One of ``TOLERANCE_RULES``. ``confident`` fails only where the whole interval is
+            beyond the change, ``noninferior`` unless the whole interval is not, ``point`` goes by
+            the estimate.
+    """
+
+    metric: str
+    value: float
+    relative: bool = False
+    budget: int | None = None
+    rule: str = TOLERANCE_RULES[0]
+
+    @property
+    def falls(self) -> bool:
+        return self.metric in FALLING
+
+    def __str__(self) -> str:
+        before = "" if self.budget is None else f"{self.budget}:"
+        sign = "-" if self.falls else "+"
+        size = f"{100 * abs(self.value):g}%" if self.relative else f"{abs(self.value):g}"
+        after = "" if self.rule == TOLERANCE_RULES[0] else f":{self.rule}"
+        return f"{before}{self.metric}:{sign}{size}{after}"
+
+
+def tolerances(text: str) -> tuple[Tolerance, ...]:
+    return tuple(_tolerance(item) for item in items(text) or [text])
+
+
+def _tolerance(text: str) -> Tolerance:
+    parts = text.split(":")
+    budget = int(parts.pop(0)) if re.fullmatch(r"\d{1,9}", parts[0], re.ASCII) else None
+    rule = parts.pop() if len(parts) > 2 else TOLERANCE_RULES[0]
+    if len(parts) != 2 or budget == 0:
+        raise ValueError(f"allowed: [BUDGET:]METRIC:CHANGE[:RULE], {_EXAMPLES}")
+    metric, change = parts
+    for what, given, allowed in (("METRIC", metric, METRICS), ("RULE", rule, TOLERANCE_RULES)):
+        if given not in allowed:
+            hint = did_you_mean(given, allowed)
+            raise ValueError(f"allowed as {what}: {', '.join(allowed)}{hint}")
+    return Tolerance(metric, *_change(metric, change), budget, rule)
+
+
+def _change(metric: str, text: str) -> tuple[float, bool]:
+    found = _CHANGE.fullmatch(text)
+    sign = "-" if metric in FALLING else "+"
+    if found is None or found["sign"] == ("+" if sign == "-" else "-"):
+        raise ValueError(
+            f"{metric} of a worse run is {'lower' if sign == '-' else 'higher'}; {_EXAMPLES}"
+        )
+    size, percent = float(found["size"]), bool(found["percent"])
+    if size and not found["sign"]:
+        raise ValueError(f"allowed with its sign: {metric}:{sign}{text}")
+    # A share of 1 would tolerate everything, and is meant as a point.
+    if metric != "tokens" and (percent or size >= 1):
+        points = "1 point" if size == 1 else f"{size:g} points"
+        raise ValueError(
+            f"allowed: a share below 1; for {points} write {sign}{round(size / 100, 12):g}"
+        )
+    size = size / 100 if percent else size
+    return (math.copysign(size, -1.0) if sign == "-" else size) + 0.0, percent
+
+
+def baseline_name(text: str) -> str:
+    """A name to save under: what is later asked for must mean one thing."""
+    if not _SAVED_NAME.fullmatch(text) or text.lower() == LATEST or text.lower().endswith(".json"):
+        raise ValueError(
+            f"allowed: a letter, then letters, digits, '.', '_' and '-', but neither {LATEST} nor "
+            "a name that ends in .json"
+        )
+    return text
+
+
+def baseline(text: str) -> str | Path:
+    """What to compare with: a path, or something that was saved."""
+    slashes = [slash for slash in (os.sep, os.altsep) if slash]
+    if text.lower().endswith(".json") or any(slash in text for slash in slashes):
+        return path(text)
+    return text

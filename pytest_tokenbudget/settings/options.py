@@ -1,5 +1,7 @@
 """Every option of a run, once: its field with flags, values, help and default.
 
+It is one table, and so longer than other files.
+
 Every pytest session loads this module, so it imports nothing that pytest has not loaded already.
 """
 
@@ -11,14 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_tokenbudget.settings import option_values as values
-from pytest_tokenbudget.settings.baseline_values import baseline, baseline_name, tolerances
 from pytest_tokenbudget.settings.option_fields import option, several, switch
 from pytest_tokenbudget.settings.option_values import code, number
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.settings.baseline_values import Tolerance
     from pytest_tokenbudget.settings.generation_config import GenerationConfig
-    from pytest_tokenbudget.settings.option_values import BudgetThreshold
+    from pytest_tokenbudget.settings.option_values import BudgetThreshold, Tolerance
 
 T = TypeVar("T")
 
@@ -345,19 +345,19 @@ class Settings:
     )
     save: str | None = option(
         "--tokenbudget-save",
-        baseline_name,
+        values.baseline_name,
         "Save the run under this name, as the next numbered file of the storage directory.",
         "See [baselines](baselines.md).",
     )
     compare: str | Path | None = option(
         "--tokenbudget-compare",
-        baseline,
+        values.baseline,
         "Compare with a saved run: its name, number or path, `latest`, or a directory of results.",
         "See [comparing](baselines.md#comparing).",
     )
     compare_fail: tuple[Tolerance, ...] = several(
         "--tokenbudget-compare-fail",
-        tolerances,
+        values.tolerances,
         "Fail beyond a change, `[BUDGET:]METRIC:CHANGE[:RULE]`, such as `accuracy:-0.02`.",
         "Also `truncation:+0.01` or `tokens:+10%`; see [failing](baselines.md#failing).",
     )
@@ -389,11 +389,7 @@ class Settings:
     evals: Mapping[type, Any] = field(default_factory=dict)
 
     def of_eval(self, group: type[T]) -> T:
-        """The options that an eval declares.
-
-        Args:
-            group: Its dataclass of options.
-        """
+        """The options that an eval declares in this dataclass."""
         found: T = self.evals[group]
         return found
 

@@ -1,28 +1,163 @@
-"""Settings of a run: every option read from wherever it was set.
+"""Settings of a run: where they come from, and every option read from wherever it was set.
 
-A value comes from the command line, else from the file of ``--generation-config``, else from
-pytest's ini or TOML file (``tokenbudget_NAME``), else from ``tokenbudget.toml`` or
-``[tool.tokenbudget]`` (``NAME``), else from the option's default.
+pytest fixes its rootdir before the options of plugins are known: in ``--reports ../artifacts`` it
+takes an existing ``../artifacts`` for a test path. Its rootdir and its ini file may then be those
+of another directory. So settings are looked for from the invocation directory upwards, and once it
+is known which arguments are tests, the choice of pytest is made again.
+
+A value comes from the command line, else from the file of ``--generation-config``, else from the
+ini or TOML file of pytest (``tokenbudget_NAME``), else from ``tokenbudget.toml`` or
+``[tool.tokenbudget]`` (``NAME``), else from the default of the option.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+import shlex
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.settings.config_file import ConfigError, UserConfig, budgets_of_entries
+from pytest_tokenbudget.settings.config_file import (
+    ConfigError,
+    UserConfig,
+    budgets_of_entries,
+    read_config,
+)
 from pytest_tokenbudget.settings.endpoints import shown_address
 from pytest_tokenbudget.settings.generation_config import GenerationConfig, read_generation_config
+from pytest_tokenbudget.settings.locations import has_settings, upwards
 from pytest_tokenbudget.settings.option_fields import Option, options_of
 from pytest_tokenbudget.settings.option_flags import GROUPS, first_name, session_options
 from pytest_tokenbudget.settings.option_values import STAGES, toml_text
 from pytest_tokenbudget.settings.options import DEFAULT_THINKING_BUDGETS, Settings
-from pytest_tokenbudget.settings.project import Project
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where the settings of a session come from.
+
+    Attributes:
+        root: The directory that default paths start from.
+        user: The settings file.
+        inipath: pytest's own ini file, None without one.
+        ini: Its values, where pytest itself reads another file; else None.
+        notes: Which settings files are not used, in sentences.
+    """
+
+    root: Path
+    user: UserConfig
+    inipath: Path | None
+    ini: Mapping[str, object] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find_project(config: pytest.Config) -> Project:
+    """Find the settings of a session.
+
+    Raises:
+        ConfigError: If a settings file cannot be used.
+        pytest.UsageError: If pytest reads another ini file than that of the tests, and options in
+            one of the two would be lost or come from another project.
+    """
+    here = config.invocation_params.dir
+    root, inipath, ini = _setup_of_tests(config)
+    moved = (root, inipath) != (config.rootpath, config.inipath)
+    if moved:
+        _refuse_options_in_ini(config, inipath, ini)
+    keys = {key for option in session_options(config) for key in (option.name, *option.former)}
+    near = _nearest(here, root, keys)
+    tests = [Path(os.path.abspath(here / name.split("::")[0])) for name in _tests(config)]
+    found = [near, *(_nearest(path, root, keys) for path in tests if path.exists())]
+    found += [_read(directory, keys) for directory in (root, config.rootpath)]
+    files = {user.path: user for user in found if user is not None}
+    user = next(iter(files.values()), UserConfig())
+    # Where pytest has no file that fixes its rootdir, the settings file fixes the project's.
+    fixed = inipath is not None or bool(config.option.rootdir)
+    if near is not None and near.path and not (fixed and root in (here, *here.parents)):
+        root = near.path.parent
+    notes = tuple(
+        f"settings come from {user.where}; {other.where} is not used. Settings are looked for from "
+        "the directory where pytest is started upwards"
+        for other in list(files.values())[1:]
+    )
+    return Project(root, user, inipath, ini if moved else None, notes)
+
+
+def _nearest(start: Path, root: Path, keys: Collection[str]) -> UserConfig | None:
+    """The settings file in a directory or nearest above it, None where there is none."""
+    found = (_read(directory, keys) for directory in upwards(start, root))
+    return next((user for user in found if user is not None), None)
+
+
+def _read(directory: Path, keys: Collection[str]) -> UserConfig | None:
+    if not has_settings(directory):
+        return None
+    user = read_config(directory, keys)
+    return None if user.path is None else user
+
+
+def _tests(config: pytest.Config) -> list[str]:
+    return config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
+
+
+def _setup_of_tests(config: pytest.Config) -> tuple[Path, Path | None, dict[str, object]]:
+    """The rootdir, ini file and ini values that pytest chooses for the tests that were named."""
+    # pytest has no public way to ask; where its own name changes, its first choice stands.
+    try:
+        from _pytest.config.findpaths import determine_setup
+
+        root, inipath, values, *_ = determine_setup(
+            inifile=config.option.inifilename,
+            override_ini=config.option.override_ini,
+            args=_tests(config),
+            rootdir_cmd_arg=config.option.rootdir or None,
+            invocation_dir=config.invocation_params.dir,
+        )
+        return root, inipath, {name: value.value for name, value in values.items()}
+    except (ImportError, TypeError, AttributeError):
+        return config.rootpath, config.inipath, {}
+
+
+def _refuse_options_in_ini(
+    config: pytest.Config, inipath: Path | None, ini: Mapping[str, object]
+) -> None:
+    """Refuse options in ``addopts``, which pytest reads itself, if it reads the wrong file."""
+    flags = {flag for option in session_options(config) for flag in (*option.flags, option.long)}
+    ours = _options_in(ini.get("addopts"), flags)
+    theirs = _options_in(config.getini("addopts"), flags)
+    if not ours and not theirs:
+        return
+    given = config.invocation_params.args
+    values = [
+        (flag, value)
+        for flag, value in pairwise(given)
+        if flag in flags and (config.invocation_params.dir / value).exists()
+    ]
+    cause = f"the value of {values[0][0]}" if values else "the value of an option"
+    remedy = "=".join(values[0]) if values else "OPTION=VALUE, with an equals sign"
+    lost = (
+        f"the addopts in {inipath} would be lost: {' '.join(ours)}"
+        if ours
+        else f"the addopts in {config.inipath} would apply: {' '.join(theirs)}"
+    )
+    raise pytest.UsageError(
+        f"pytest takes {cause} for a test path and reads its settings from there, so that {lost}; "
+        f"write {remedy}"
+    )
+
+
+def _options_in(addopts: object, flags: Collection[str]) -> list[str]:
+    words = shlex.split(addopts) if isinstance(addopts, str) else addopts
+    if not isinstance(words, list):
+        return []
+    return [str(word) for word in words if str(word).partition("=")[0] in flags]
+
 
 GENERATION_CONFIG = "generation_config"
 # Budgets of which the file's limits are the largest.
@@ -71,10 +206,6 @@ def _key_in_file(user: UserConfig, option: Option) -> str | None:
 def read_settings(config: pytest.Config, project: Project) -> Settings:
     """Parse every option from wherever it was set.
 
-    Args:
-        config: pytest's configuration.
-        project: Where settings come from.
-
     Raises:
         pytest.UsageError: Naming the option, the value, what is allowed and the nearest match.
     """
@@ -86,7 +217,8 @@ def read_settings(config: pytest.Config, project: Project) -> Settings:
         session_options(config), key=lambda option: option.name != GENERATION_CONFIG
     ):
         origin, base = first_name(config, option), config.invocation_params.dir
-        text = _from_command_line(config, option)
+        raw = config.getoption(option.ini)
+        text = ",".join(raw) if isinstance(raw, list) else raw
         if text is None and given is not None and option.name in given.options:
             text, place_in_file = given.options[option.name]
             origin = f"{given.path}: {place_in_file}"
@@ -129,16 +261,9 @@ def read_settings(config: pytest.Config, project: Project) -> Settings:
     return Settings(**own, explicit=frozenset(explicit), evals=evals)
 
 
-def _from_command_line(config: pytest.Config, option: Option) -> str | None:
-    raw = config.getoption(option.ini)
-    return ",".join(raw) if isinstance(raw, list) else raw
-
-
 def _generation_config(path: Path, origin: str) -> GenerationConfig:
-    from pytest_tokenbudget.settings.generation_config import FRAMINGS
-
     try:
-        return read_generation_config(path, FRAMINGS)
+        return read_generation_config(path)
     except ConfigError as error:
         raise pytest.UsageError(f"{origin}: {error}") from None
 
@@ -167,13 +292,9 @@ def _named(base: Path, value: object) -> object:
 def refuse_budget(
     option: str, threshold: object, budgets: Collection[int], others: Collection[int]
 ) -> None:
-    """Refuse a threshold at a budget that no eval of this run has.
+    """Refuse a threshold of an option at a budget that no eval of this run has.
 
-    Args:
-        option: The option.
-        threshold: The threshold as it was given.
-        budgets: The budgets of ``--budgets``.
-        others: Further budgets that evals look at.
+    Evals look at the budgets of ``--budgets`` and at others.
 
     Raises:
         pytest.UsageError: With the nearest budget.

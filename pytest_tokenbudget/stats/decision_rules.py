@@ -13,6 +13,7 @@ The rules differ in who bears the burden of proof.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -63,12 +64,10 @@ class MetricUnit(StrEnum):
         return f"{100 * value:+.10g}" if self is MetricUnit.CHANGE else f"{100 * value:.10g}"
 
     @property
-    def after(self) -> str:
-        """What stands after a value."""
+    def suffix(self) -> str:
         return {"share": " %", "change": " points", "tokens": " tokens"}[self.value]
 
     def distance(self, value: float) -> str:
-        """How far two values are apart."""
         return f"{value:,.1f} tokens" if self is MetricUnit.TOKENS else f"{100 * value:.1f} points"
 
 
@@ -125,6 +124,11 @@ class Threshold:
         """What the interval must keep: the threshold, less the margin if there is one."""
         return self.threshold - self.margin if self.at_least else self.threshold + self.margin
 
+    def kept_by(self, ruling: Decision) -> bool:
+        return ruling is Decision.PASSED or (
+            ruling is Decision.INCONCLUSIVE and self.allow_inconclusive
+        )
+
 
 @dataclass(frozen=True)
 class ThresholdDecision:
@@ -156,26 +160,18 @@ class ThresholdDecision:
 
     @property
     def kept(self) -> bool:
-        """Whether the demand is kept."""
-        return keeps(self.ruling, self.demand)
+        return self.demand.kept_by(self.ruling)
 
     def sentence(self, name: str, unit: MetricUnit, threshold: str = "the gate's") -> str:
-        """The verdict with its evidence, for people.
-
-        Args:
-            name: What was measured.
-            unit: What its numbers are.
-            threshold: Whose threshold it is.
-        """
         if self.ruling is Decision.UNKNOWN:
             return f"{name} was not measured (n = {self.estimate.n:,})"
         value, low, high = (unit.number(each) for each in self.estimate[:3])
-        limit = f"{threshold} {unit.limit(self.demand.threshold)}{unit.after}"
+        limit = f"{threshold} {unit.limit(self.demand.threshold)}{unit.suffix}"
         confidence = self.demand.confidence
         level = "" if confidence == CONFIDENCE else f" at {100 * confidence:.10g} %"
         by = f", by {self.decided_by}" if self.decided_by else ""
         return (
-            f"{name} {value}{unit.after} [{low}, {high}]{level} {self._found(unit)} {limit}{by} "
+            f"{name} {value}{unit.suffix} [{low}, {high}]{level} {self._found(unit)} {limit}{by} "
             f"({self.evidence(unit)})"
         )
 
@@ -224,11 +220,8 @@ def decide(
 ) -> ThresholdDecision:
     """Hold what was measured against a demand.
 
-    Args:
-        evidence: What was measured.
-        demand: What is demanded of it.
-        estimate: The estimate with an interval of the demand's confidence that is shown and
-            decides, where it is known already; an exact one takes its time.
+    An exact estimate takes its time: where one with an interval of the demand's confidence is known
+    already, it is shown and decides.
     """
     ruling = ruling_of(
         evidence.estimate(demand.confidence) if estimate is None else estimate, demand
@@ -237,6 +230,7 @@ def decide(
     if ruling is Decision.UNKNOWN:
         return ThresholdDecision(demand, ruling, shown)
     wanted, needed = _needed(evidence, demand)
+    by_chance = not_kept_at(evidence, demand, demand.threshold)
     return ThresholdDecision(
         demand,
         ruling,
@@ -244,19 +238,15 @@ def decide(
         detectable=_detectable(evidence, demand),
         wanted=wanted,
         needed=needed,
-        by_chance=_or_none(not_kept_at(evidence, demand, demand.threshold)),
+        by_chance=None if math.isnan(by_chance) else by_chance,
         decided_by="" if ruling_of(shown, demand) is ruling else evidence.test,
     )
 
 
 def not_kept_at(evidence: Evidence, demand: Threshold, truth: float, n: int | None = None) -> float:
-    """How often a demand is not kept, were ``truth`` true.
+    """How often a run does not keep a demand, were ``truth`` true.
 
-    Args:
-        evidence: Says how values scatter.
-        demand: The demand.
-        truth: What is true.
-        n: Problems of the run; as many as here without it.
+    It has ``n`` problems, or as many as here.
     """
     good, level = demand.at_least, demand.level
     match demand.rule:
@@ -276,13 +266,6 @@ def _beyond(evidence: Evidence, demand: Threshold) -> float:
     if demand.at_least:
         return threshold - 2 * ROUNDING if threshold >= evidence.most - ROUNDING else threshold
     return threshold + 2 * ROUNDING if threshold <= evidence.least + ROUNDING else threshold
-
-
-def keeps(ruling: Decision, demand: Threshold) -> bool:
-    """Whether a ruling keeps its demand."""
-    return ruling is Decision.PASSED or (
-        ruling is Decision.INCONCLUSIVE and demand.allow_inconclusive
-    )
 
 
 def ruling_of(estimate: Estimate, demand: Threshold) -> Decision:
@@ -368,15 +351,5 @@ def _needed(evidence: Evidence, demand: Threshold) -> tuple[float | None, int | 
         high *= 2
         if high > MOST_PROBLEMS:
             return wanted, None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        if enough(middle):
-            high = middle
-        else:
-            low = middle
-    return wanted, high
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    between = range(high // 2 + 1, high)
+    return wanted, between.start + bisect_left(between, True, key=enough)

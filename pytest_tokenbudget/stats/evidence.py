@@ -2,8 +2,12 @@
 
 Three kinds: a rate over problems, a mean over problems, and the change of a rate between two runs
 on the same problems. Each gives the interval that reports show, which tables, figures and result
-files compute with the same function; the bounds of the test that decides; and the chance that a run
-of so many problems would show it beyond a limit, were something else true.
+files compute with the same function (`shown`); the two-sided bounds of the test that decides
+(`estimate`), which differ where the former does not keep its level on either side; and the chance
+that a run of ``n`` problems, or as many as here, would show it beyond a limit, were something else
+true. For that chance a value right at the limit counts; with a ``level`` the end of an interval of
+this one-sided error must be beyond the limit, else the estimate itself. What could be true lies
+between ``least`` and ``most``, and ``test`` names the test for people.
 
 References:
     Clopper and Pearson (1934), Biometrika 26:404: the exact interval of a rate.
@@ -13,10 +17,11 @@ References:
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -38,53 +43,6 @@ from pytest_tokenbudget.stats.paired import paired_lower
 ROUNDING = 1e-12
 NO_SPREAD = 1e-9
 MIN_SPREAD = 0.25
-
-
-class Evidence(Protocol):
-    """What was measured on some problems.
-
-    Attributes:
-        value: The estimate; NaN where there is none.
-        n: Problems behind it.
-        least: The least that could be true.
-        most: The most that could be true.
-        test: The test whose bounds ``estimate`` gives, for people.
-    """
-
-    @property
-    def value(self) -> float: ...
-    @property
-    def n(self) -> int: ...
-    @property
-    def least(self) -> float: ...
-    @property
-    def most(self) -> float: ...
-    @property
-    def test(self) -> str: ...
-
-    def shown(self, confidence: float) -> Estimate:
-        """The estimate with the two-sided interval that reports show."""
-
-    def estimate(self, confidence: float) -> Estimate:
-        """The estimate with the two-sided bounds of the test that decides.
-
-        They differ from the interval that is shown where that one does not keep its level on
-        either side.
-        """
-
-    def chance(
-        self, above: bool, limit: float, truth: float, level: float | None, n: int | None = None
-    ) -> float:
-        """How often a run would show a value beyond a limit.
-
-        Args:
-            above: Whether above the limit counts, or below it.
-            limit: The limit; a value right at it counts.
-            truth: What is true.
-            level: An end of an interval with this one-sided error must be beyond the limit; None
-                for the estimate itself.
-            n: Problems of the run; as many as here without it.
-        """
 
 
 @dataclass(frozen=True)
@@ -120,7 +78,6 @@ class Rate:
     def chance(
         self, above: bool, limit: float, truth: float, level: float | None, n: int | None = None
     ) -> float:
-        """The exact chance."""
         from scipy.special import bdtr
 
         count = self.n if n is None else n
@@ -141,16 +98,12 @@ def _least_above(n: int, limit: float, level: float | None) -> int:
 
     if level is None:
         return math.ceil(n * limit - n * ROUNDING)
+
     # As the interval of Clopper and Pearson: so many or more have at most this chance at the limit.
-    low, high = 0, n + 1
-    while low < high:
-        middle = (low + high) // 2
-        tail = 1.0 if middle == 0 else 1 - float(bdtr(middle - 1, n, limit))
-        if tail <= level:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    def is_enough(count: int) -> bool:
+        return count > 0 and 1 - float(bdtr(count - 1, n, limit)) <= level
+
+    return bisect_left(range(n + 1), True, key=is_enough)
 
 
 @dataclass(frozen=True)
@@ -305,6 +258,9 @@ class Change:
         )
 
 
+Evidence: TypeAlias = Rate | Mean | Change
+
+
 def quantile_estimate(
     values: ArrayLike, share: float, confidence: float = 0.95, most: float = math.inf
 ) -> Estimate:
@@ -330,12 +286,8 @@ def quantile_estimate(
     )
 
 
-def rate_of(scores: ArrayLike) -> Rate | Mean:
-    """Evidence of a rate.
-
-    Args:
-        scores: Problems x samples, 0 or 1; NaN where missing.
-    """
+def rate_evidence(scores: ArrayLike) -> Rate | Mean:
+    """Evidence of a rate, from scores of 0 or 1: problems x samples, NaN where missing."""
     table = np.asarray(scores, dtype=np.float64)
     seen = np.isfinite(table)
     if (seen.sum(axis=1) <= 1).all():
@@ -344,19 +296,15 @@ def rate_of(scores: ArrayLike) -> Rate | Mean:
         # Samples that all agree say no more than one a problem: an interval is not a point.
         problems = int(seen.any(axis=1).sum())
         return Rate(round(float(np.nanmean(table)) * problems, 9), problems)
-    return replace(mean_of(table, 0.0, 1.0), interval=partial(clustered_rate, table))
+    return replace(mean_evidence(table, 0.0, 1.0), interval=partial(clustered_rate, table))
 
 
-def mean_of(
+def mean_evidence(
     values: ArrayLike, least: float = -math.inf, most: float = math.inf, scales: bool = False
 ) -> Mean:
-    """Evidence of a mean, clustered by problem.
+    """Evidence of a mean, clustered by problem, from problems x samples, NaN where missing.
 
-    Args:
-        values: Problems x samples; NaN where missing.
-        least: The least that could be true.
-        most: The most that could be true.
-        scales: Whether values that are larger on average also scatter more.
+    The other arguments are those of :class:`Mean`.
     """
     table = np.asarray(values, dtype=np.float64)
     estimate = mean_estimate(table)
@@ -371,7 +319,6 @@ def mean_of(
 
 
 def _skewness(table: Floats) -> float:
-    """Skewness of the problems' means."""
     there = table[np.isfinite(table).any(axis=1)]
     if len(there) < 3:
         return 0.0

@@ -73,10 +73,7 @@ def clustered_standard_error(values: ArrayLike) -> float:
     """Standard error of the mean over all samples, clustered by problem (Miller 2024).
 
     SE^2 = n^-2 sum_c sum_{i,j in c} (s_ic - mean)(s_jc - mean); the inner double sum is the square
-    of a problem's summed deviations.
-
-    Args:
-        values: Problems x samples; NaN where a sample is missing.
+    of a problem's summed deviations. Values are problems x samples; NaN where a sample is missing.
     """
     table = _table(values)
     count = int(np.isfinite(table).sum())
@@ -90,14 +87,11 @@ def clustered_rate(scores: ArrayLike, confidence: float = 0.95) -> Estimate:
     """Interval of a rate when each problem may have several samples.
 
     One sample a problem gives Wilson's interval. Several give the same score interval at the
-    effective number of samples, rate (1 - rate) / SE^2 with the clustered standard error, and the
-    t quantile for one less than the problems. So the interval stays within [0, 1] and does not
-    shrink to nothing when hardly any sample differs. Where the problems do not differ at all, it is
-    Wilson's over the problems.
-
-    Args:
-        scores: Problems x samples, 0 to 1; NaN where a sample is missing.
-        confidence: Two-sided confidence.
+    effective number of samples, rate (1 - rate) / SE^2 with the clustered standard error, and the t
+    quantile for one less than the problems. So the interval stays within [0, 1] and does not shrink
+    to nothing when hardly any sample differs. Where the problems do not differ at all, it is
+    Wilson's over the problems. Scores are problems x samples, 0 to 1; NaN where a sample is
+    missing.
     """
     check_confidence(confidence)
     table = _table(scores)
@@ -123,11 +117,8 @@ def mean_estimate(values: ArrayLike, confidence: float = 0.95) -> Estimate:
     """Interval of a mean, clustered by problem, with the t quantile.
 
     With one sample a problem it is the ordinary t interval. One problem alone says nothing about
-    how problems differ: the interval's ends are then NaN.
-
-    Args:
-        values: Problems x samples; NaN where a sample is missing.
-        confidence: Two-sided confidence.
+    how problems differ: the interval's ends are then NaN. Values are problems x samples; NaN where
+    a sample is missing.
     """
     check_confidence(confidence)
     table = _table(values)
@@ -159,18 +150,13 @@ def bootstrap_lower(
 
     The quantile is not simulated but computed, as under infinitely many replicates, so there is no
     seed. The weighted mean is below x when a sum of independent gamma variables is negative, and
-    the probability of that follows from its characteristic function.
-
-    Args:
-        values: One value a problem.
-        counts: How often each value occurs, fractions allowed; once each without it.
-        confidence: One-sided confidence.
-        worst: The least possible value.
+    the probability of that follows from its characteristic function. The counts say how often each
+    value occurs, fractions allowed; once each without them.
     """
     from scipy.optimize import brentq
 
     check_confidence(confidence)
-    levels, shapes = _grouped(values, counts, worst)
+    levels, shapes = distinct_values(values, counts, worst)
     total = shapes.sum()
     mean = float(shapes @ levels / total)
     spread = math.sqrt(max(float(shapes @ (levels - mean) ** 2 / total / (total + 1)), 0.0))
@@ -182,7 +168,7 @@ def bootstrap_lower(
     high = mean + spread * math.sqrt(tail / confidence)
 
     def excess(bound: float) -> float:
-        return _chance_below(levels, shapes, bound) - tail
+        return chance_below(levels, shapes, bound) - tail
 
     if excess(low) >= 0:
         return max(low, worst)
@@ -191,7 +177,9 @@ def bootstrap_lower(
     return max(float(brentq(excess, low, high, xtol=1e-9)), worst)
 
 
-def _grouped(values: ArrayLike, counts: ArrayLike | None, worst: float) -> tuple[Floats, Floats]:
+def distinct_values(
+    values: ArrayLike, counts: ArrayLike | None, worst: float
+) -> tuple[Floats, Floats]:
     """Distinct values and their gamma shapes, the worst one counted once more."""
     given = np.asarray(values, dtype=np.float64).ravel()
     times = np.ones_like(given) if counts is None else np.asarray(counts, np.float64).ravel()
@@ -210,7 +198,7 @@ def _grouped(values: ArrayLike, counts: ArrayLike | None, worst: float) -> tuple
 _AXIS: Floats = np.arange(-25.0, 25.0, 0.02)
 
 
-def _chance_below(levels: Floats, shapes: Floats, bound: float) -> float:
+def chance_below(levels: Floats, shapes: Floats, bound: float) -> float:
     """Probability that the Dirichlet-weighted mean of ``levels`` is below ``bound``."""
     slopes = levels - bound
     slopes = slopes / math.sqrt(float(shapes @ slopes**2))

@@ -12,6 +12,7 @@ References:
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -64,13 +65,7 @@ class RuleCheck:
 
 @dataclass(frozen=True)
 class Margin:
-    """A multiple of the expected use as a limit.
-
-    Attributes:
-        factor: The multiple.
-        truncation: What the limit truncates.
-        verdict: Whether it keeps to the target.
-    """
+    """A multiple of the expected use as a limit: what it truncates, if it keeps to the target."""
 
     factor: float
     truncation: Truncation
@@ -130,11 +125,9 @@ class Recommendation:
     rules: tuple[RuleCheck, ...]
 
     def sentence(self) -> str:
-        """Whose limit it is, and what is known about it."""
         return f"{self.name}: {self.finding()}"
 
     def finding(self) -> str:
-        """What is known about the limit."""
         goal, n = f"{100 * self.target:g} %", self.needs.problems
         if self.promise is Promise.NO_TRACES:
             return "no trace to judge by"
@@ -153,7 +146,6 @@ class Recommendation:
         )
 
     def _why_capped(self, cap: int) -> str:
-        """How many traces were cut and by what, and what to do."""
         capped, early = self.needs.capped, self.stopped_early
         told, advice = f"{capped:,} of {self.needs.traces:,} traces", ""
         if self.earliest_stop is None:
@@ -174,10 +166,8 @@ class Recommendation:
 class Recommendations:
     """Limits for all problems and for each category, apart: any name can be a category's.
 
-    Attributes:
-        overall: The limit for all problems.
-        by_category: The limit for each category, in the order of first seen; empty where there is
-            only one, which is all problems.
+    Categories are in the order of first seen; there are none where there is only one, which is all
+    problems.
     """
 
     overall: Recommendation
@@ -224,7 +214,9 @@ def recommend(
             raise ValueError(f"{what} {value} is not between 0 and 1")
     seen = np.isfinite(needs)
     spread = token_spread(needs, seen & ~ended)
-    reached = needs if caps is None else _reached(needs, ended, by_sample(caps))
+    reached = needs
+    if caps is not None:
+        reached = np.where(ended | np.isnan(needs), needs, np.maximum(needs, by_sample(caps)))
     early = seen & (needs < EARLY * reached)
     first = min(zip(needs[early], reached[early], strict=True), default=None)
     limit, truncation, best, needed = None, None, None, None
@@ -286,15 +278,8 @@ def recommend_by_category(
     Each promise stands for itself: with many categories, that all of them are kept together is less
     certain than each one.
 
-    Args:
-        tokens: As in ``recommend``.
-        complete: As in ``recommend``.
-        categories: One a problem.
-        caps: As in ``recommend``.
-        kind: As in ``recommend``.
-        target: As in ``recommend``.
-        confidence: As in ``recommend``.
-        fit_each: Whether to fit distributions to each category, too, and not only to all traces.
+    Arguments are those of ``recommend``, with one category a problem; ``fit_each`` tells whether
+    distributions are fitted to each category, too, and not only to all traces.
 
     Raises:
         ValueError: As ``recommend``, or if there is not one category a problem.
@@ -330,14 +315,8 @@ def recommend_by_category(
 def promised_limit(needs: Floats, ended: Bools, target: float, confidence: float) -> int | None:
     """The smallest length seen whose bound on the truncation keeps to the target.
 
-    Args:
-        needs: Problems x samples, as in ``recommend``.
-        ended: Whether each ended by itself.
-        target: Share of responses that may be truncated.
-        confidence: One-sided confidence of the promise.
-
-    Returns:
-        None where no length seen can be promised.
+    None where no length seen can be promised. Arguments are problems x samples, as in
+    ``recommend``.
     """
     seen = np.isfinite(needs)
     if needs.shape[1] == 1 and seen.all():
@@ -354,23 +333,18 @@ def promised_limit(needs: Floats, ended: Bools, target: float, confidence: float
 
     if not lengths.size or not kept(lengths.size - 1):
         return None
-    low, high = -1, lengths.size - 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if kept(middle) else (middle, high)
-    return int(lengths[high])
+    return int(lengths[bisect_left(range(lengths.size - 1), True, key=kept)])
 
 
 @cache
 def _most_over(problems: int, target: float, confidence: float) -> int:
     """How many problems may need more than a limit so that the target is kept; -1 if none may."""
-    low, high = -1, problems
-    while high - low > 1:
-        middle = (low + high) // 2
-        over = np.arange(problems)[:, None] < middle
-        kept = upper_rate(over.astype(np.float64), confidence) <= target
-        low, high = (middle, high) if kept else (low, middle)
-    return low
+
+    def is_too_many(count: int) -> bool:
+        over = np.arange(problems)[:, None] < count
+        return upper_rate(over.astype(np.float64), confidence) > target
+
+    return bisect_left(range(problems), True, key=is_too_many) - 1
 
 
 def _quantile(needs: Floats, ended: Bools, target: float) -> int | None:
@@ -390,11 +364,6 @@ def _fits(needs: Floats, ended: Bools, target: float, confidence: float) -> tupl
     cap = math.inf if complete.all() else float(lengths[~complete].min())
     above = np.where(complete, lengths, np.inf)
     return fit_lengths(above, cap, target=target, confidence=confidence)
-
-
-def _reached(needs: Floats, ended: Bools, caps: Floats) -> Floats:
-    """Up to which limit each trace is known to be truncated, or what it took."""
-    return np.where(ended | np.isnan(needs), needs, np.maximum(needs, caps))
 
 
 def _margins(

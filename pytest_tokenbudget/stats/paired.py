@@ -56,13 +56,9 @@ def paired_lower(
     1 - confidence. The lower of the two bounds counts. Beyond ``EXACT_PAIRS`` pairs the exact test
     would change next to nothing and is left out.
 
-    Args:
-        lost: Pairs in which the first of the two is wrong and the second right.
-        won: Pairs in which it is the other way round.
-        n: All pairs.
-        confidence: One-sided confidence.
-        judged_at: The difference that the bound will be held against. Exact tests of neighbouring
-            differences need not nest; the bound is above this one only if this one is refuted.
+    Of ``n`` pairs the first alone is right in ``won`` and the second alone in ``lost``. The bound
+    will be held against ``judged_at``: exact tests of neighbouring differences need not nest, and
+    the bound is above this one only if this one is refuted.
     """
     from scipy.optimize import brentq
 
@@ -91,14 +87,10 @@ def paired_lower(
 def paired_bounds(
     values: Floats, single: bool, confidence: float = 0.95, judged_at: float = 0.0
 ) -> tuple[float, float]:
-    """One-sided lower and upper bound of a mean difference, one value a problem.
+    """One-sided lower and upper bound of a mean difference, one value from -1 to 1 a problem.
 
-    Args:
-        values: -1 to 1 each; -1, 0 and 1 only where ``single``.
-        single: Whether there is one sample a problem, so that ``paired_lower`` serves. Otherwise
-            the bounds are ``bootstrap_lower``'s.
-        confidence: One-sided confidence of each bound.
-        judged_at: How far below and above 0 the bounds will be held against.
+    With one sample a problem (``single``) values are -1, 0 and 1, and ``paired_lower`` serves, held
+    against ``judged_at`` below and above 0; else the bounds are those of ``bootstrap_lower``.
     """
     if not values.size:
         return -1.0, 1.0
@@ -129,7 +121,6 @@ _UNLIKELY = 80.0  # exp(-80) of a probability is far below the last digit of any
 
 
 def tango_score(lost: ArrayLike, won: ArrayLike, n: float, difference: float) -> Floats:
-    """Tango's score of tables against a hypothetical difference."""
     lost, won = np.asarray(lost, np.float64), np.asarray(won, np.float64)
     linear = (2 * n - won + lost) * difference - won - lost
     constant = -lost * difference * (1 - difference)

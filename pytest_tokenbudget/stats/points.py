@@ -28,7 +28,6 @@ class ByBudget(Generic[PointT]):
 
     @property
     def budgets(self) -> tuple[int, ...]:
-        """The budgets there are, rising."""
         return tuple(point.budget for point in self.points)
 
     def at(self, budget: int) -> PointT:

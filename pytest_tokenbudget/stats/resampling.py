@@ -1,7 +1,10 @@
 """Resampling by problem: bootstrap intervals, exact paired tests, and where a maximum may lie.
 
-scipy's ``bootstrap`` draws whole problems and knows no worst one, and its ``permutation_test`` of
-signs draws or goes through all 2^n; here both distributions are computed.
+The bootstrap of scipy draws whole problems and knows no worst one, and its permutation test of
+signs draws or goes through all 2^n; here both distributions are computed. Many means, or a ratio,
+take drawn weights from a fixed seed, so that one draw serves any number of statistics: every
+problem gets a random weight (Dirichlet), and so does half a problem on either side of what was
+seen, so that an interval has a width even where no two problems differ.
 
 References:
     Rubin (1981), Annals of Statistics 9:130: the Bayesian bootstrap.
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,8 +26,8 @@ from numpy.typing import ArrayLike, NDArray
 from pytest_tokenbudget.stats.intervals import (
     Estimate,
     Floats,
-    _chance_below,
-    _grouped,
+    chance_below,
+    distinct_values,
 )
 
 REPLICATES = 2000
@@ -33,15 +37,11 @@ def bootstrap_mean(values: ArrayLike, confidence: float = 0.95) -> Estimate:
     """Mean of differences, one a problem, with the interval of a Bayesian bootstrap by problem.
 
     Every problem gets a random weight (Dirichlet). Half a problem is added on either side, as far
-    from 0 as differences typically are (root mean square of those that are not 0; 1 if all are):
-    an interval then has a width even where no two problems differ, which is where a bootstrap of
-    the data alone is surest and most wrong. For values of -1, 0 and 1 this is the interval of
-    Jeffreys' prior on losses and gains. The quantiles are computed, not simulated, as under
-    infinitely many replicates, so there is no seed.
-
-    Args:
-        values: One difference a problem, -1 to 1.
-        confidence: Two-sided confidence.
+    from 0 as differences typically are (root mean square of those that are not 0; 1 if all are): an
+    interval then has a width even where no two problems differ, which is where a bootstrap of the
+    data alone is surest and most wrong. For values of -1, 0 and 1 this is the interval of Jeffreys'
+    prior on losses and gains. The quantiles are computed, not simulated, as under infinitely many
+    replicates, so there is no seed. Differences are from -1 to 1.
     """
     from scipy.optimize import brentq
 
@@ -63,7 +63,7 @@ def bootstrap_mean(values: ArrayLike, confidence: float = 0.95) -> Estimate:
 
     def quantile(probability: float, low: float, high: float) -> float:
         def excess(bound: float) -> float:
-            return _chance_below(levels, shapes, bound) - probability
+            return chance_below(levels, shapes, bound) - probability
 
         low, high = max(low, lowest), min(high, highest)
         if low <= lowest and excess(lowest + 1e-9) >= 0:
@@ -82,17 +82,13 @@ def bootstrap_p(values: ArrayLike, counts: ArrayLike | None = None, lowest: floa
     """One-sided p-value against a mean of 0 or less.
 
     Below 1 - c exactly where ``bootstrap_lower`` with confidence c is above 0: the Bayesian
-    bootstrap with one more problem at the least possible value.
-
-    Args:
-        values: One value a problem.
-        counts: How often each value occurs, fractions allowed; once each without it.
-        lowest: The least possible value.
+    bootstrap with one more problem at the least possible value. The counts say how often each value
+    occurs, fractions allowed; ``lowest`` is the least possible value.
     """
-    levels, shapes = _grouped(values, counts, lowest)
+    levels, shapes = distinct_values(values, counts, lowest)
     if levels.max() <= 0:
         return 1.0
-    return float(np.clip(_chance_below(levels, shapes, 0.0), 0.0, 1.0))
+    return float(np.clip(chance_below(levels, shapes, 0.0), 0.0, 1.0))
 
 
 def sign_test(sums: ArrayLike) -> float:
@@ -101,11 +97,8 @@ def sign_test(sums: ArrayLike) -> float:
     Were two budgets alike, each problem's difference would be as likely the other way round. The
     p-value is the share of all 2^n ways to choose signs in which the sum is at least as far from 0
     as the one seen. With one sample a problem, where differences are -1, 0 or 1, it is the exact
-    McNemar test.
-
-    Args:
-        sums: One whole number a problem: right samples at the second budget less those at the
-            first.
+    McNemar test. ``sums`` has one whole number a problem: right samples at the second budget less
+    those at the first.
     """
     from scipy.stats import binom
 
@@ -190,3 +183,116 @@ def may_be_largest(
                 ratio[some] = np.where(behind[some] <= 1e-12, 0.0, behind[some] / limit)
         kept = kept & (ratio <= 1 + 1e-9)
     return kept, ratio
+
+
+Ints = NDArray[np.int64]
+FOLDS = 10
+PSEUDO_REPLICATES = 4000
+
+
+@lru_cache(maxsize=1)
+def pseudo_weights(problems: int, replicates: int = PSEUDO_REPLICATES) -> Floats:
+    """Weights of the problems and of two half ones: replicates x (problems + 2), rows sum to 1."""
+    random = np.random.default_rng(0)
+    drawn = np.hstack(
+        [
+            random.standard_exponential((replicates, problems)),
+            random.standard_gamma(0.5, (replicates, 2)),
+        ]
+    )
+    weights: Floats = drawn / drawn.sum(axis=1, keepdims=True)
+    weights.setflags(write=False)
+    return weights
+
+
+def mean_intervals(
+    values: ArrayLike,
+    confidence: float = 0.95,
+    size: float | None = None,
+    replicates: int = PSEUDO_REPLICATES,
+) -> tuple[Estimate, ...]:
+    """Interval of the mean of each column of differences, by problem.
+
+    Half a problem is added on either side.
+
+    Args:
+        values: Problems x statistics.
+        confidence: Two-sided confidence of each interval.
+        size: How far from 0 the half problems are. Without it, as far as differences typically are
+            (root mean square of those that are not 0; 1 if all are). Where a large difference is
+            possible and rare, that is too near.
+        replicates: How many weightings are drawn.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    problems = table.shape[0]
+    if problems == 0:
+        return tuple(Estimate(math.nan, -1.0, 1.0, 0) for _ in range(table.shape[1]))
+    counts = (np.abs(table) > 1e-12).sum(axis=0)
+    far = np.where(counts, np.sqrt((table**2).sum(axis=0) / np.maximum(counts, 1)), 1.0)
+    if size is not None:
+        far = np.full(table.shape[1], size)
+    means = pseudo_weights(problems, replicates) @ np.vstack([table, -far, far])
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    seen = table.mean(axis=0)
+    return tuple(
+        Estimate(float(v), float(min(a, v)), float(max(b, v)), problems)
+        for v, a, b in zip(seen, low, high, strict=True)
+    )
+
+
+def ratio_estimate(
+    top: ArrayLike,
+    bottom: ArrayLike,
+    pseudo: tuple[tuple[float, float], tuple[float, float]],
+    confidence: float = 0.95,
+) -> Estimate | None:
+    """Sum of ``top`` over sum of ``bottom`` with an interval by problem; None if that is nothing.
+
+    Args:
+        top: One number a problem.
+        bottom: One number a problem, none below 0.
+        pseudo: Top and bottom of the two half problems: extremes between which the truth may lie.
+        confidence: Two-sided confidence.
+    """
+    above, below = np.asarray(top, np.float64).ravel(), np.asarray(bottom, np.float64).ravel()
+    if below.sum() <= 0:
+        return None
+    value = float(above.sum() / below.sum())
+    pairs = np.vstack([np.column_stack([above, below]), np.asarray(pseudo, np.float64)])
+    sums = pseudo_weights(above.size) @ pairs
+    with np.errstate(divide="ignore"):
+        ratios = sums[:, 0] / sums[:, 1]
+    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(value, float(min(low, value)), float(max(high, value)), above.size)
+
+
+def advantages(
+    columns: list[Floats], confidence: float, learned: bool = False
+) -> tuple[Estimate, ...]:
+    """Intervals of differences in accuracy, one number a problem in each column.
+
+    One problem may make a difference of 1. If what is judged was ``learned`` in the cross-
+    validation, folds share what they learned on, so that their results vary together, by more than
+    problems redrawn show; the intervals are then made wider as Nadeau and Bengio do.
+    """
+    if not columns:
+        return ()
+    found = mean_intervals(np.column_stack(columns), confidence, 1.0)
+    if not learned:
+        return found
+    wider = math.sqrt(1 + FOLDS / (FOLDS - 1))
+    return tuple(
+        Estimate(
+            each.value,
+            max(-1.0, each.value - wider * (each.value - each.low)),
+            min(1.0, each.value + wider * (each.high - each.value)),
+            each.n,
+        )
+        for each in found
+    )
+
+
+def folds(problems: int, seed: int = 0) -> tuple[Ints, ...]:
+    """Problems drawn into folds of nearly equal size."""
+    order = np.random.default_rng(seed).permutation(problems)
+    return tuple(np.sort(part) for part in np.array_split(order, min(FOLDS, problems)))

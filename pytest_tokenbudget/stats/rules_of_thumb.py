@@ -31,14 +31,10 @@ RULES = (
 
 @dataclass(frozen=True)
 class Guideline:
-    """A rule of thumb: a limit that is enough for a kind of scenario.
+    """A rule of thumb: a limit that is enough for a kind of scenario, or for all.
 
-    Attributes:
-        words: The rule, for people.
-        limit: The limit.
-        split: What the kind is one of (``category``, ``framing``); "" for all scenarios.
-        name: Which one; "" for all.
-        thinking: Whether it is meant for models that think.
+    The kind is a name in a split (``category``, ``framing``). It may be meant for models that
+    think.
     """
 
     words: str

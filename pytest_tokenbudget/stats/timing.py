@@ -87,7 +87,7 @@ class Times:
         seconds: Wall seconds.
         timed: Tokens that were generated in these; 0 where that is not known.
         ended: When each ended, in seconds; 0 where that is not known.
-        together: Whether traces begin and end in batches, as where one engine decodes them in
+        in_batches: Whether traces begin and end in batches, as where one engine decodes them in
             step; otherwise another takes a trace's place as soon as it ends.
     """
 
@@ -95,11 +95,10 @@ class Times:
     seconds: Floats
     timed: Floats
     ended: Floats
-    together: bool = False
+    in_batches: bool = False
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Which traces have a time."""
         there: NDArray[np.bool_] = (self.seconds > 0) & (self.timed > 0) & np.isfinite(self.tokens)
         return there
 
@@ -127,11 +126,11 @@ def times_of(
     seconds: ArrayLike,
     timed: ArrayLike,
     ended: ArrayLike,
-    together: bool = False,
+    in_batches: bool = False,
 ) -> Times:
     """What is known of the time of traces, one a problem or problems x samples."""
     return Times(
-        by_sample(tokens), by_sample(seconds), by_sample(timed), by_sample(ended), together
+        by_sample(tokens), by_sample(seconds), by_sample(timed), by_sample(ended), in_batches
     )
 
 
@@ -140,11 +139,7 @@ def timing(
 ) -> Timing | None:
     """How long answers take at each budget; None where no trace has a time.
 
-    Args:
-        budgets: The budgets.
-        used: Tokens used at each, problems x samples x budgets; NaN for errors.
-        times: What is known of the traces' time.
-        confidence: Two-sided confidence of the means.
+    Tokens used at each budget are problems x samples x budgets; NaN for errors.
     """
     known = times.known
     if not known.any():
@@ -160,7 +155,7 @@ def timing(
         seconds = times.cut(tokens)
         run = None
         if busy:
-            if times.together:
+            if times.in_batches:
                 run = _busy(times, seconds, whole) * scale
             else:
                 run = busy * scale * float(seconds[whole].sum() / times.seconds[whole].sum())
@@ -184,7 +179,7 @@ def timing(
     )
 
 
-def rate_of(times: Times) -> float | None:
+def token_rate(times: Times) -> float | None:
     """Tokens a second of all traces together, pauses left out; None where it is not known."""
     known = times.known & (times.ended > 0)
     busy = _busy(times, times.seconds, known)

@@ -11,6 +11,7 @@ References:
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -67,12 +68,8 @@ def truncates(
 ) -> Truncation:
     """What a limit that was fixed beforehand truncates.
 
-    Args:
-        tokens: Tokens that each trace took, one a problem or problems x samples; NaN where there
-            is none (an error).
-        complete: Whether each ended by itself, in the same shape; otherwise it met its cap.
-        limit: The limit.
-        confidence: Of the two-sided interval and of each one-sided bound.
+    Tokens have one value a problem or are problems x samples, NaN where there is none (an error). A
+    trace that is not complete met its cap. The confidence is that of each interval and bound.
     """
     needs, ended = as_traces(tokens, complete)
     seen = np.isfinite(needs)
@@ -105,18 +102,11 @@ def judge_limit(cut: Truncation, target: float) -> LimitVerdict:
 
 
 def problems_needed(target: float, confidence: float = 0.95, share: float = 0.0) -> int | None:
-    """How many problems promise a truncation of at most ``target``.
+    """How many problems promise, one-sided, a truncation of at most ``target``.
 
     With none truncated it is the n at which (1 - target)^n falls to 1 - confidence: 299 for 1 % at
-    95 %.
-
-    Args:
-        target: Share that may be truncated.
-        confidence: One-sided confidence.
-        share: Share that is truncated all the same, in whole problems upwards.
-
-    Returns:
-        None where ``share`` is not below the target: no number would do.
+    95 %. A share that is truncated all the same counts in whole problems upwards; None where it is
+    not below the target: no number would do.
     """
     from scipy.stats import binom
 
@@ -134,10 +124,7 @@ def problems_needed(target: float, confidence: float = 0.95, share: float = 0.0)
         low, high = high, high * 2
         if high > 10**9:
             return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if promised(middle) else (middle, high)
-    return high
+    return low + 1 + bisect_left(range(low + 1, high), True, key=promised)
 
 
 def as_traces(tokens: ArrayLike, complete: ArrayLike) -> tuple[Floats, Bools]:

@@ -22,49 +22,36 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from pytest_tokenbudget.tasks.answer_keywords import Keyword, find_keywords, last_first
-from pytest_tokenbudget.tasks.answer_text import readable_view, without_markup
 from pytest_tokenbudget.tasks.declarations import (
     BOX_TAIL,
     EXCLAMATION,
+    Keyword,
     Region,
+    find_keywords,
     find_questions,
+    last_first,
     region_of,
 )
 from pytest_tokenbudget.tasks.number_reading import Reading, UnreadableError, read_head
 from pytest_tokenbudget.tasks.number_sentences import (
     declares_in_words,
     is_denied,
+    is_reasoning,
     numbers_in,
     read_sentence,
-    reasons,
-)
-from pytest_tokenbudget.tasks.number_suffix import with_suffix
-from pytest_tokenbudget.tasks.number_words import (
-    CHANGED_AFTER,
-    CHANGED_BEFORE,
-    SCALE,
-    SIGN,
-    is_denied_anywhere,
 )
 from pytest_tokenbudget.tasks.numbers import (
+    CHANGED_AFTER,
+    CHANGED_BEFORE,
     LONGEST_NUMBER,
     MINUS,
+    SCALE,
+    SIGN,
     VULGAR,
-    parse_number,
-    plain,
-    same_number,
+    is_denied_anywhere,
+    with_suffix,
 )
-
-__all__ = [
-    "EXTRACTOR",
-    "Extraction",
-    "declarations",
-    "extract_number",
-    "parse_number",
-    "plain",
-    "same_number",
-]
+from pytest_tokenbudget.tasks.text_views import readable_view, without_markup
 
 EXTRACTOR = "numbers/3"
 
@@ -76,15 +63,7 @@ _AFTER_LAST_NUMBER = 40
 
 @dataclass(frozen=True)
 class Extraction:
-    """A number that a text gives as its answer.
-
-    Attributes:
-        value: The number, exact.
-        text: The number as it was written.
-        branch: Which rule found it.
-        start: Where it begins in the text.
-        end: Where it ends in the text.
-    """
+    """A number that a text gives as its answer, where it stands, and which rule found it."""
 
     value: Fraction
     text: str
@@ -94,14 +73,11 @@ class Extraction:
 
 
 def extract_number(text: str, truncated: bool) -> Extraction | None:
-    """Find the number that ``text`` gives as its answer.
+    """Find the number that ``text`` gives as its answer: what the last declaration says.
 
     Args:
         text: What a model wrote outside of its thinking.
         truncated: Whether the text was cut before the model came to its end.
-
-    Returns:
-        What the last declaration says, or None.
     """
     view = readable_view(text, truncated)
     keywords = find_keywords(view)
@@ -189,17 +165,10 @@ _BULLET = re.compile(r"[-\u2013\u2022+][ \t]")
 def _read(
     view: str, keyword: Keyword, following: int, last_digit: int, truncated: bool
 ) -> Reading | None:
-    """Read what a keyword declares.
+    """Read what a keyword declares; None where it declares no number, or none that is settled yet.
 
-    Args:
-        view: The readable view of a text.
-        keyword: The keyword.
-        following: Where the next one begins.
-        last_digit: Where the last digit of the answer is, -1 where there is none.
-        truncated: Whether the text was cut.
-
-    Returns:
-        None where it declares no number, or none that is settled yet.
+    The next keyword begins at ``following``, and the last digit of the answer is at ``last_digit``,
+    -1 where there is none.
 
     Raises:
         UnreadableError: If there is one that cannot be read without guessing.
@@ -218,7 +187,7 @@ def _read(
     if is_denied(text):
         return None
     goes_on = truncated or last_digit >= region.end
-    if goes_on and keyword.form == "colon" and reasons(text):
+    if goes_on and keyword.form == "colon" and is_reasoning(text):
         return None
     reading = read_head(text, keyword.form == "box")
     if reading is not None:
@@ -313,7 +282,6 @@ _DOZEN = re.compile(rf"{EXCLAMATION}|\sdozens?(?![A-Za-z])")
 
 
 def _last_number(view: str, last_digit: int, end: int) -> Reading | None:
-    """The last number of a text that came to its end; None where it cannot be read."""
     if last_digit < 0:
         return None
     window = max(0, last_digit - LAST_NUMBER_WINDOW)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from pytest_tokenbudget.tasks.answers import parse_number
 from pytest_tokenbudget.tasks.equation_tokens import (
     BAD,
     CLOSE,
@@ -18,6 +17,7 @@ from pytest_tokenbudget.tasks.equation_tokens import (
     WORD,
     Token,
 )
+from pytest_tokenbudget.tasks.numbers import parse_number
 
 MOST_BITS = 2048
 # Letters that may be units: with others, a side is an expression with variables.
@@ -157,7 +157,6 @@ class Side:
 
 
 def evaluate(tokens: list[Token]) -> Side:
-    """The value of the tokens of one side."""
     reader = _Reader(tokens)
     side = reader.side
     side.unclear = any(token.kind == BAD for token in tokens)
@@ -254,7 +253,8 @@ class _Reader:
             return None
         if four[0].end == four[1].start or four[1].end != four[2].start:
             return None
-        if not (four[2].end == four[3].start and self._is_last_or_sign(self.at + 3)):
+        last = [token.kind for token in self.tokens[self.at + 3 : self.at + 4]]
+        if four[2].end != four[3].start or (last and last[0] not in (OPERATOR, CLOSE, WORD)):
             return None
         above = self._number()
         self.at += 1
@@ -263,9 +263,6 @@ class _Reader:
         if below == 0:
             raise _UnknownError
         return above / below
-
-    def _is_last_or_sign(self, at: int) -> bool:
-        return at >= len(self.tokens) or self.tokens[at].kind in (OPERATOR, CLOSE, WORD)
 
     def _operand(self) -> Fraction:
         negative = False

@@ -103,7 +103,9 @@ def tokenize(text: str, start: int, end: int) -> list[Token]:
         if kind == "money":
             money_at = at
             continue
-        if kind in _NUMBERS and _is_plain(match[0]):
+        # "000" is the rest of "350, 000".
+        rest = match[0][0] == "0" and match[0][1:2].isdigit()
+        if kind in _NUMBERS and len(match[0]) <= LONGEST_NUMBER and not rest:
             attached = previous_end == at
             written, unsure = _NUMBERS[kind](match[0])
             money = money_at is not None
@@ -132,21 +134,12 @@ def _mixed(written: str) -> tuple[str, bool]:
     return f"{whole} {parts[0]}/{parts[1]}", "and" in written
 
 
-def _spaced(written: str) -> tuple[str, bool]:
-    return "".join(written.split()), " " in written
-
-
 _NUMBERS: dict[str, Callable[[str], tuple[str, bool]]] = {
     "mixed": _mixed,
-    "spaced": _spaced,
+    "spaced": lambda written: ("".join(written.split()), " " in written),
     "goes_on": lambda written: (written.rstrip(".\u2026"), True),
     "number": lambda written: (written, False),
 }
-
-
-def _is_plain(number: str) -> bool:
-    # "000" is the rest of "350, 000".
-    return len(number) <= LONGEST_NUMBER and not (number[0] == "0" and number[1:2].isdigit())
 
 
 def _brace(tokens: list[Token], braces: list[str], text: str, match: re.Match[str]) -> None:

@@ -98,15 +98,10 @@ class Equation:
 
 
 def equations(text: str, truncated: bool = False) -> list[Equation]:
-    """Find the equations of ``text`` and recompute them.
+    """Find the equations of ``text`` and recompute them, in the order of their places.
 
-    Args:
-        text: What a model wrote.
-        truncated: Whether the text was cut off. An equation that touches the cut is left out: its
-            last number may not be whole.
-
-    Returns:
-        The equations in the order of their places.
+    Of a text that was cut off, an equation that touches the cut is left out: its last number may
+    not be whole.
     """
     marks = list(_MARK.finditer(text))
     found: list[Equation] = []
@@ -138,13 +133,12 @@ def equations(text: str, truncated: bool = False) -> list[Equation]:
     return found
 
 
-def wrong(text: str, truncated: bool = False) -> list[Equation]:
+def wrong_equations(text: str, truncated: bool = False) -> list[Equation]:
     """The equations of ``text`` that do not hold, in the order of their places."""
     return [equation for equation in equations(text, truncated) if equation.right is False]
 
 
 def _plain(text: str, readable: str, start: int, end: int) -> list[Equation]:
-    """Equations of a stretch of text, calculator marks aside."""
     tokens = tokenize(readable, start, end)
     pairs = partners(tokens)
     found = []
@@ -264,7 +258,6 @@ def _is_unit(token: Token) -> bool:
 
 
 def _joins(tokens: list[Token], at: int) -> bool:
-    """Whether the token is an operation between two operands."""
     if tokens[at].kind == OPERATOR:
         return True
     # "20% of 50", "3/4 of 20"; but not "5 of 6".

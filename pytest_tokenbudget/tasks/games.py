@@ -13,6 +13,7 @@ from itertools import islice
 
 from pytest_tokenbudget.settings.generation_config import FRAMINGS
 from pytest_tokenbudget.tasks.problem import Message, Problem, content_id
+from pytest_tokenbudget.tasks.ruled import CHOICE, GeneratedTask
 from pytest_tokenbudget.tasks.word_problems import NAMES
 
 GAME_INSTRUCTION = (
@@ -37,14 +38,10 @@ FEELINGS = {
 
 @dataclass(frozen=True)
 class Game:
-    """One decision with its payoffs.
+    """One decision with its payoffs: the points of each option, for each choice of the other.
 
-    Attributes:
-        name: Which game it is.
-        category: ``simultaneous``, ``sequential`` or ``multi-option``.
-        options: What may be chosen.
-        payoffs: For each option, the player's points for each choice of the other player.
-        rules: The rules in words, payoffs included.
+    The category is ``simultaneous``, ``sequential`` or ``multi-option``. The rules name the
+    payoffs.
     """
 
     name: str
@@ -54,7 +51,6 @@ class Game:
     rules: str
 
     def worst(self, option: str) -> int:
-        """The fewest points that ``option`` can bring."""
         return min(self.payoffs[self.options.index(option)])
 
     @property
@@ -87,7 +83,6 @@ def _table(rng: random.Random, name: str) -> tuple[tuple[int, ...], ...]:
 
 
 def make_game(rng: random.Random, category: str, name: str, other: str) -> Game:
-    """Make up the numbers of one game against ``other``."""
     if category == "simultaneous" or name == "repeated prisoner's dilemma":
         base = name.removeprefix("repeated ")
         options: tuple[str, ...] = SIMULTANEOUS[base]
@@ -129,7 +124,6 @@ def make_game(rng: random.Random, category: str, name: str, other: str) -> Game:
 
 
 def pose(game: Game, framing: str, other: str) -> list[Message]:
-    """Chat messages that ask for a decision in one framing."""
     feeling = FEELINGS[framing].format(o=other) + " " if framing != "neutral" else ""
     text = (
         f"{feeling}The game is {game.name}, with {other}. {game.rules} "
@@ -142,7 +136,6 @@ def pose(game: Game, framing: str, other: str) -> list[Message]:
 
 
 def kinds() -> list[tuple[str, str]]:
-    """Category and name of every game, in a fixed order."""
     return [
         *(("simultaneous", name) for name in SIMULTANEOUS),
         *(("sequential", name) for name in SEQUENTIAL),
@@ -163,9 +156,6 @@ def held_out(seed: int = 0) -> Iterator[Problem]:
     """Yield the task's problems: every game in turn, framings shifting with each round.
 
     The first 36 are the standard set, which has every game, framing and number of options.
-
-    Args:
-        seed: Which set; the default is the one that the suite uses.
     """
     games = kinds()
     for index in in_order():
@@ -189,3 +179,7 @@ def held_out(seed: int = 0) -> Iterator[Problem]:
                 "payoffs": [list(row) for row in game.payoffs],
             },
         )
+
+
+def games_task(seed: int = 0) -> GeneratedTask:
+    return GeneratedTask("games", CHOICE, DEFAULT_SIZE, held_out(seed))

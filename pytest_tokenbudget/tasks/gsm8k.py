@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import cast
 
 from pytest_tokenbudget.models import hub
-from pytest_tokenbudget.tasks.answers import parse_number
 from pytest_tokenbudget.tasks.base import TaskError
 from pytest_tokenbudget.tasks.jsonl import JsonlLine, read_rows, to_problems
-from pytest_tokenbudget.tasks.problem import Problem
+from pytest_tokenbudget.tasks.numbers import parse_number
 from pytest_tokenbudget.tasks.ruled import NUMBER, GivenTask
 
 HUB_ID = "openai/gsm8k"
@@ -38,13 +37,6 @@ class Gsm8kTask(GivenTask):
         source = str(path) if path else HUB_ID
         rows = [_prepared(source, row) for row in (read_rows(path) if path else _hub_rows())]
         super().__init__("gsm8k", NUMBER, to_problems(source, "gsm8k", rows))
-        self._solutions = {
-            problem.id: row.solution for problem, row in zip(self._problems, rows, strict=True)
-        }
-
-    def reference_solution(self, problem: Problem) -> str:
-        """The solution that the data set gives, ``####`` and the answer included."""
-        return self._solutions[problem.id]
 
 
 def _prepared(source: str, row: JsonlLine) -> JsonlLine:

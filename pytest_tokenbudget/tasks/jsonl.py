@@ -23,8 +23,8 @@ from pytest_tokenbudget.common.outside_files import (
     read_bytes,
 )
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.tasks.answers import parse_number
 from pytest_tokenbudget.tasks.base import TaskError
+from pytest_tokenbudget.tasks.numbers import parse_number
 from pytest_tokenbudget.tasks.problem import (
     NO_CATEGORY,
     SOLVE_INSTRUCTION,
@@ -49,17 +49,10 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class JsonlLine:
-    """One valid line of a file.
+    """One valid line of a file, whose number counts from 1.
 
-    Attributes:
-        line: Its number in the file, from 1.
-        question: The question as shown to people.
-        answer: The expected answer.
-        solution: The answer as it stands in the file.
-        id: The id that was given, if one was.
-        category: The category that was given, if one was.
-        messages: The chat messages that were given, if they were.
-        scorer: How the answer is compared, if that was given: a name in `SCORERS`.
+    The solution is the answer as it stands in the file. What the line does not give is None; its
+    scorer is a name in `SCORERS`.
     """
 
     line: int
@@ -132,7 +125,7 @@ def _row(raw: bytes, number: int) -> JsonlLine:
 
 def _scorer(value: object, answer: str) -> str:
     if not isinstance(value, str) or value not in SCORERS.names:
-        shown = f"{value!r}" if isinstance(value, str) else kind_of(value)
+        shown = f"{value!r}" if isinstance(value, str) else json_kind(value)
         raise TaskError(f'"scorer" is {shown}, allowed are {", ".join(SCORERS.names)}')
     if value == "number" and parse_number(answer) is None:
         raise TaskError(f'"scorer" is number, but the answer {answer!r} is not a number')
@@ -149,7 +142,7 @@ def _parse(raw: bytes) -> dict[str, object]:
     except JsonError as error:
         raise TaskError(str(error)) from None
     if not isinstance(found, dict):
-        raise TaskError(f"a JSON object is needed, this is {kind_of(found)}")
+        raise TaskError(f"a JSON object is needed, this is {json_kind(found)}")
     try:
         json.dumps(found, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
@@ -161,8 +154,7 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is no JSON number")
 
 
-def kind_of(value: object) -> str:
-    """What kind of JSON value it is, for people."""
+def json_kind(value: object) -> str:
     return _KINDS.get(type(value), type(value).__name__)
 
 
@@ -176,7 +168,7 @@ def _listed(found: Mapping[str, object]) -> str:
 def _text(found: Mapping[str, object], field: str) -> str:
     value = found[field]
     if not isinstance(value, str):
-        raise TaskError(f'"{field}" must be a string, this is {kind_of(value)}')
+        raise TaskError(f'"{field}" must be a string, this is {json_kind(value)}')
     if not value.strip():
         raise TaskError(f'"{field}" is empty')
     return value
@@ -188,7 +180,7 @@ def _answer(value: object) -> str:
         plain = isinstance(value, Decimal) and abs(value.adjusted()) < 50
         return format(value, "f") if plain else str(value)
     if not isinstance(value, str):
-        raise TaskError(f'"answer" must be a string or a number, this is {kind_of(value)}')
+        raise TaskError(f'"answer" must be a string or a number, this is {json_kind(value)}')
     if not value.strip():
         raise TaskError('"answer" is empty')
     return value.strip()
@@ -198,19 +190,19 @@ def _messages(value: object) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
         raise TaskError(
             '"messages" must be a list of objects with "role" and "content", '
-            f"this is {'empty' if value == [] else kind_of(value)}"
+            f"this is {'empty' if value == [] else json_kind(value)}"
         )
     messages: list[Message] = []
     for number, message in enumerate(value, 1):
         where = f'"messages", message {number}'
         if not isinstance(message, dict):
-            raise TaskError(f"{where}: an object is needed, this is {kind_of(message)}")
+            raise TaskError(f"{where}: an object is needed, this is {json_kind(message)}")
         for field in ("role", "content"):
             if field not in message:
                 raise TaskError(f'{where}: "{field}" is missing')
             if not isinstance(message[field], str):
                 raise TaskError(
-                    f'{where}: "{field}" must be a string, this is {kind_of(message[field])}'
+                    f'{where}: "{field}" must be a string, this is {json_kind(message[field])}'
                 )
         if message["role"] not in ROLES:
             raise TaskError(
@@ -223,12 +215,7 @@ def _messages(value: object) -> tuple[Message, ...]:
 
 
 def to_problems(source: str, prefix: str, rows: list[JsonlLine]) -> tuple[Problem, ...]:
-    """Make problems of rows.
-
-    Args:
-        source: Where the rows come from, for messages.
-        prefix: Beginning of ids that are derived from content.
-        rows: What was read.
+    """Make problems of rows; ids that are derived from content begin with ``prefix``.
 
     Raises:
         TaskError: If two rows have the same id or the same content.
@@ -265,7 +252,6 @@ def to_problems(source: str, prefix: str, rows: list[JsonlLine]) -> tuple[Proble
 
 
 def default_messages(row: JsonlLine) -> tuple[Message, ...]:
-    """The chat messages of a row that has none of its own."""
     numeric = row.scorer in (None, "number") and parse_number(row.answer) is not None
     return (
         {"role": "system", "content": SOLVE_INSTRUCTION if numeric else ANSWER_INSTRUCTION},
@@ -275,9 +261,6 @@ def default_messages(row: JsonlLine) -> tuple[Message, ...]:
 
 class JsonlTask(GivenTask):
     """The problems of one JSON Lines file, named after it.
-
-    Args:
-        path: The file.
 
     Raises:
         TaskError: If the file is missing, bad or empty, or has duplicates.

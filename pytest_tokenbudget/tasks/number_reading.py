@@ -17,25 +17,22 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
-from pytest_tokenbudget.tasks.number_suffix import SPACE, Number, with_suffix
-from pytest_tokenbudget.tasks.number_words import CHANGED_AFTER_UNIT, SIGN
 from pytest_tokenbudget.tasks.numbers import (
+    CHANGED_AFTER_UNIT,
     CURRENCIES,
     MINUS,
     NUMBER,
+    SIGN,
+    SPACE,
     UNREADABLE,
     VULGAR,
+    Number,
+    with_suffix,
 )
 
 
 class Reading(NamedTuple):
-    """A number that was read.
-
-    Attributes:
-        value: Its value.
-        start: Where it begins.
-        end: Where it ends.
-    """
+    """A number that was read, and from where to where it stands."""
 
     value: Fraction
     start: int
@@ -47,7 +44,6 @@ class UnreadableError(Exception):
 
 
 def alternatives(words: Iterable[str]) -> str:
-    """A pattern of words."""
     return "|".join(sorted(words, key=len, reverse=True))
 
 
@@ -123,15 +119,10 @@ _STRAY_DIGIT = re.compile(r"(?<![A-Za-z^0-9])(?<!\^\{)[0-9]")
 
 
 def read_head(text: str, maths: bool) -> Reading | None:
-    """Read the number that a region begins with.
+    """Read the number that a region begins with, whose markup is gone.
 
-    Args:
-        text: The region, without markup.
-        maths: Whether it is a formula.
-
-    Returns:
-        None where it begins with something else, or with the subject of a sentence that comes to
-        another number ("16 bars are shared by 8 children, so each gets 2").
+    None where it begins with something else, or with the subject of a sentence that comes to
+    another number ("16 bars are shared by 8 children, so each gets 2").
 
     Raises:
         UnreadableError: If it begins with a number that cannot be read without guessing.
@@ -198,7 +189,6 @@ def _side(text: str, first: Number, maths: bool) -> tuple[Number | None, int, Nu
 
 
 def _result(sides: list[Number | None]) -> Number:
-    """The number that the sides of an equation agree on."""
     plain_sides = [side for side in sides if side is not None]
     if not plain_sides or (sides[-1] is None and len({s.value for s in plain_sides}) > 1):
         raise UnreadableError

@@ -15,8 +15,7 @@ from pytest_tokenbudget.tasks.number_reading import (
     gap_end,
     read_from,
 )
-from pytest_tokenbudget.tasks.number_words import CHANGED_BEFORE
-from pytest_tokenbudget.tasks.numbers import ANY_NUMBER, CURRENCIES, MINUS, NUMBER
+from pytest_tokenbudget.tasks.numbers import ANY_NUMBER, CHANGED_BEFORE, CURRENCIES, MINUS, NUMBER
 
 _NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -71,7 +70,7 @@ _MOST_UNIT_WORDS = 3
 _CALCULATION = re.compile(r"[0-9)][^0-9\n]{0,20}[-+*/\u00d7\u00f7][^0-9\n]{0,20}[0-9]|=")
 
 
-def reasons(text: str) -> bool:
+def is_reasoning(text: str) -> bool:
     """Whether a region is a sentence or calculation rather than a number with its unit."""
     return len(_LONG_WORD.findall(text)) > _MOST_UNIT_WORDS or bool(_CALCULATION.search(text))
 
@@ -97,11 +96,8 @@ def is_denied(text: str) -> bool:
 def read_sentence(text: str, maths: bool, loose: bool) -> Reading:
     """Read the result of a sentence's equation, or the one number that a verb names.
 
-    Args:
-        text: The sentence, without markup, with at least one digit in it.
-        maths: Whether it is a formula.
-        loose: Whether the only number counts, and the only one that no preposition precedes, where
-            no verb names one.
+    If ``loose``, the only number counts, and the only one that no preposition precedes, where no
+    verb names one.
 
     Raises:
         UnreadableError: If there is no such number.

@@ -38,16 +38,7 @@ class Problem:
 
 
 def content_id(prefix: str, messages: Sequence[Message], answer: str) -> str:
-    """Derive a problem id from what the problem says.
-
-    Args:
-        prefix: Short name of the task, kept readable at the front of the id.
-        messages: Chat messages of the problem.
-        answer: Expected answer.
-
-    Returns:
-        ``prefix`` and the first 12 hexadecimal digits of a SHA-256 over the content.
-    """
+    """A problem's id: ``prefix`` and 12 hexadecimal digits of a SHA-256 over what it says."""
     canonical = json.dumps(
         [[(m["role"], m["content"]) for m in messages], answer],
         ensure_ascii=False,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_tokenbudget.tasks.problem import Message, Problem, content_id
+from pytest_tokenbudget.tasks.ruled import CONTAINS, GeneratedTask
 from pytest_tokenbudget.tasks.word_problems import ANIMALS, NAMES
 
 RECALL_INSTRUCTION = "You remember what you are told and answer in one sentence."
@@ -41,33 +42,14 @@ KINDS = tuple(KINDS_OF_FACTS)
 ACKNOWLEDGEMENTS = ("Noted.", "I see.", "All right.", "Thank you.")
 
 FILLER_SUBJECTS = (
-    "The weather",
-    "The train",
-    "The old bridge",
-    "The market",
-    "The river",
-    "The music",
-    "The new road",
-    "The film",
-    "The match",
-    "The morning",
-    "The shop on the corner",
-    "The meeting",
-)
+    "The weather, The train, The old bridge, The market, The river, The music, The new road, "
+    "The film, The match, The morning, The shop on the corner, The meeting"
+).split(", ")
 FILLER_PREDICATES = (
-    "was very long today",
-    "was late again",
-    "was quiet this week",
-    "is open until night",
-    "looked nice in the sun",
-    "was better than last year",
-    "is full of people",
-    "was cold and wet",
-    "will be closed soon",
-    "took more time than planned",
-    "is not far from here",
-    "made everyone smile",
-)
+    "was very long today, was late again, was quiet this week, is open until night, looked nice in "
+    "the sun, was better than last year, is full of people, was cold and wet, will be closed soon, "
+    "took more time than planned, is not far from here, made everyone smile"
+).split(", ")
 FILLER_TAILS = (
     "",
     ", as far as I know",
@@ -80,14 +62,9 @@ FILLER_TAILS = (
 
 @dataclass(frozen=True)
 class Fact:
-    """Something told once, with the question that asks for it.
+    """Something told once, with its answer and the question that asks for ``value``.
 
-    Attributes:
-        statement: The sentence in which it is told.
-        answer: The sentence in which it is answered.
-        question: The question that asks for ``value``.
-        value: The words that a right answer must contain.
-        key: What the question looks up; no two facts of a conversation share it.
+    The question looks up the key; no two facts of a conversation share it.
     """
 
     statement: str
@@ -108,7 +85,6 @@ class Lookup:
 
 
 def make_fact(rng: random.Random, name: str, kind: str | None = None) -> Fact:
-    """Make up one fact about ``name``: of ``kind``, or of any."""
     kind = kind or rng.choice(KINDS)
     values, told, question = KINDS_OF_FACTS[kind]
     value = rng.choice([other for other in values if other != name])
@@ -135,7 +111,6 @@ def make_lookup(rng: random.Random, name: str, hops: int = 1, kind: str | None =
 
 
 def filler(rng: random.Random) -> str:
-    """One sentence that holds no fact."""
     return (
         f"{rng.choice(FILLER_SUBJECTS)} {rng.choice(FILLER_PREDICATES)}{rng.choice(FILLER_TAILS)}."
     )
@@ -146,15 +121,9 @@ def make_conversation(
 ) -> list[Message]:
     """Lay facts and filler out as a conversation, without the question.
 
-    Args:
-        rng: Source of all randomness.
-        lookups: Their facts are told, in order.
-        turns: How many filler turns there are.
-        depth: Where the first lookup's facts stand, 0 the start and 1 the end of the filler;
-            anywhere when None. Facts of further lookups stand anywhere.
-
-    Returns:
-        System message and alternating user and assistant turns.
+    The facts of the first lookup stand at ``depth`` among the filler turns, 0 the start and 1 the
+    end, or anywhere when it is None; those of further lookups stand anywhere. A system message
+    comes first, and then turns of user and assistant.
     """
     placed: list[tuple[float, str]] = [(i + 0.5, filler(rng)) for i in range(turns)]
     for number, lookup in enumerate(lookups):
@@ -187,9 +156,7 @@ def distinct_lookups(
 def held_out(seed: int = 0, hops: int = 1) -> Iterator[Problem]:
     """Yield the task's problems: depths in turn, lengths in turn after them.
 
-    Args:
-        seed: Which set; the default is the one that the suite uses.
-        hops: Facts needed for the answer, 1 (``recall``) or 2 (``multi-hop``).
+    It takes 1 fact (``recall``) or 2 (``multi-hop``) to answer.
     """
     for index in range(MAX_SIZE):
         depth = DEPTHS[index % len(DEPTHS)]
@@ -198,18 +165,13 @@ def held_out(seed: int = 0, hops: int = 1) -> Iterator[Problem]:
 
 
 def prefix(hops: int) -> str:
-    """What ids of conversations begin with."""
     return "recall" if hops == 1 else "hop"
 
 
 def pose(seed: str, hops: int, turns: int, depth: float) -> Problem:
-    """One conversation with its question.
+    """One conversation with its question, which everything random is drawn for from ``seed``.
 
-    Args:
-        seed: Decides about everything that is random.
-        hops: Facts needed for the answer, 1 or 2.
-        turns: How many filler turns there are.
-        depth: Where the facts stand, 0 the start and 1 the end.
+    The facts stand at ``depth`` among the filler turns, 0 the start and 1 the end.
     """
     rng = random.Random(seed)
     asked, *others = distinct_lookups(rng, 3, (hops,))
@@ -229,3 +191,11 @@ def pose(seed: str, hops: int, turns: int, depth: float) -> Problem:
             "told_in": [i for i, message in enumerate(messages) if message["content"] in told],
         },
     )
+
+
+def recall_task(seed: int = 0) -> GeneratedTask:
+    return GeneratedTask("recall", CONTAINS, DEFAULT_SIZE, held_out(seed))
+
+
+def multi_hop_task(seed: int = 0) -> GeneratedTask:
+    return GeneratedTask("multi-hop", CONTAINS, DEFAULT_SIZE, held_out(seed, hops=2))

@@ -10,7 +10,6 @@ from pytest_tokenbudget.tasks.base import Task, TaskError
 from pytest_tokenbudget.tasks.gsm8k import Gsm8kTask
 from pytest_tokenbudget.tasks.jsonl import JsonlTask
 
-DEFAULT_TASK = "word-problems"
 _FILE_SUFFIXES = (".jsonl", ".ndjson")
 _OFFERED = ("name", "extractor", "size", "problems", "judge_text")
 

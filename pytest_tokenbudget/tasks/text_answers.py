@@ -6,10 +6,16 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from pytest_tokenbudget.tasks.answer_keywords import Keyword, find_keywords, last_first
-from pytest_tokenbudget.tasks.answer_text import ascii_view, readable_view, without_markup
 from pytest_tokenbudget.tasks.base import NO_ANSWER, AnswerVerdict
-from pytest_tokenbudget.tasks.declarations import Region, find_questions, region_of
+from pytest_tokenbudget.tasks.declarations import (
+    Keyword,
+    Region,
+    find_keywords,
+    find_questions,
+    last_first,
+    region_of,
+)
+from pytest_tokenbudget.tasks.text_views import ascii_view, readable_view, without_markup
 
 LONGEST_SHOWN = 200
 MOST_SENTENCES = 8
@@ -38,7 +44,7 @@ def _folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def shown(text: str) -> str:
+def shortened(text: str) -> str:
     """``text`` on one line and of bearable length."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST_SHOWN else line[: LONGEST_SHOWN - 1] + "…"
@@ -66,13 +72,15 @@ def judge_text(expected: str, text: str, truncated: bool) -> AnswerVerdict:
         # With text after it, #### may be a heading too: then it counts only where it is right.
         final = keyword.form != "hash" or region.line_end >= written
         if right or (candidates and final):
-            return AnswerVerdict(expected if right else shown(candidates[0]), keyword.branch, right)
+            return AnswerVerdict(
+                expected if right else shortened(candidates[0]), keyword.branch, right
+            )
     if truncated or not text.strip():
         return NO_ANSWER
     answer = view[:end]
     label = _LABEL.match(answer.strip()) if letter else None
     right = normalise(answer) == wanted or (label is not None and label[1].casefold() == letter)
-    return AnswerVerdict(expected if right else shown(text[:end]), "text", right)
+    return AnswerVerdict(expected if right else shortened(text[:end]), "text", right)
 
 
 def _answer_end(view: str, keywords: list[Keyword]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_tokenbudget.tasks.problem import SOLVE_INSTRUCTION, Problem, content_id
+from pytest_tokenbudget.tasks.ruled import NUMBER, GeneratedTask
 
 MAX_TOTAL = 99
 DEFAULT_SIZE = 300
@@ -41,7 +42,6 @@ class Theme:
     additions: tuple[str, ...]
     subtractions: tuple[str, ...]
     packs: tuple[str, ...]
-    multiples: tuple[str, ...]
     questions: tuple[str, ...]
     things: tuple[str, ...]
 
@@ -62,7 +62,6 @@ THEMES: dict[str, Theme] = {
             "{m} takes {k} {t}.",
         ),
         packs=("{n} buys {a} bags of {k} {t}.", "{m} brings {a} boxes of {k} {t}."),
-        multiples=("Then the {t} {k}.",),
         questions=(
             "How many {t} does {n} have now?",
             "How many {t} are there in the end?",
@@ -75,7 +74,6 @@ THEMES: dict[str, Theme] = {
         additions=("{k} {t} get on.", "At a stop {k} more {t} get in."),
         subtractions=("{k} {t} get off.", "At a stop {k} {t} leave."),
         packs=("{a} groups of {k} {t} get on.",),
-        multiples=("Then the {t} {k}.",),
         questions=("How many {t} are there in the end?", "How many {t} are left?"),
         things=("people", "children", "riders", "guests"),
     ),
@@ -84,7 +82,6 @@ THEMES: dict[str, Theme] = {
         additions=("{k} {t} are born.", "{n} buys {k} more {t}."),
         subtractions=("{k} {t} run away.", "{n} sells {k} {t}."),
         packs=("{a} farmers bring {k} {t} each.",),
-        multiples=("Then the {t} {k}.",),
         questions=("How many {t} are there now?", "How many {t} does the farm have now?"),
         things=tuple(ANIMALS),
     ),
@@ -93,7 +90,6 @@ THEMES: dict[str, Theme] = {
         additions=("{n} earns {k} dollars.", "{m} pays {n} {k} dollars.", "{n} finds {k} dollars."),
         subtractions=("{n} spends {k} dollars.", "{n} pays {m} {k} dollars."),
         packs=("{n} works {a} hours for {k} dollars each.",),
-        multiples=("Then the {t} {k}.",),
         questions=("How many dollars does {n} have now?", "How many dollars are left?"),
         things=("dollars",),
     ),
@@ -102,7 +98,6 @@ THEMES: dict[str, Theme] = {
         additions=("{n} adds {k} {t}.", "{k} more {t} come in."),
         subtractions=("{n} takes {k} {t} away.", "{k} {t} are sold."),
         packs=("{a} boxes of {k} {t} come in.",),
-        multiples=("Then the {t} {k}.",),
         questions=("How many {t} are left?", "How many {t} are there in the end?"),
         things=tuple(THINGS),
     ),
@@ -164,14 +159,9 @@ class Story:
 
 
 def make_story(rng: random.Random, steps: int) -> Story:
-    """Make up one story.
+    """Make up one story that takes so many equations to solve.
 
-    Args:
-        rng: Source of all randomness.
-        steps: How many equations it takes to solve it, at least 1.
-
-    Returns:
-        A story whose running total stays between 2 and ``MAX_TOTAL``.
+    Its running total stays between 2 and ``MAX_TOTAL``.
     """
     name = rng.choice(list(THEMES))
     theme = THEMES[name]
@@ -213,7 +203,7 @@ def _make_event(
         return Event(sentence, (ArithmeticFact(total, "-", k, total - k),))
     if kind == "multiple":
         k = rng.choice([f for f in (2, 3) if total * f <= MAX_TOTAL])
-        sentence = theme.multiples[0].format(k={2: "double", 3: "triple"}[k], **words)
+        sentence = f"Then the {words['t']} {'double' if k == 2 else 'triple'}."
         return Event(sentence, (ArithmeticFact(total, "*", k, total * k),))
     a, k = rng.randint(2, 5), rng.randint(2, 6)
     sentence = rng.choice(theme.packs).format(a=a, k=k, **words)
@@ -224,7 +214,6 @@ def _make_event(
 
 
 def to_problem(story: Story) -> Problem:
-    """Put a story into chat messages."""
     messages = (
         {"role": "system", "content": SOLVE_INSTRUCTION},
         {"role": "user", "content": story.text},
@@ -241,11 +230,7 @@ def to_problem(story: Story) -> Problem:
 
 
 def held_out(seed: int = 0) -> Iterator[Problem]:
-    """Yield the task's problems of one seed, without repetition and without end.
-
-    Args:
-        seed: Which set; the default is the one that the suite uses.
-    """
+    """Yield the task's problems of one seed, without repetition and without end."""
     seen: set[str] = set()
     for index in range(MAX_SIZE):
         rng = random.Random(f"word-problems/{seed}/{index}")
@@ -254,3 +239,7 @@ def held_out(seed: int = 0) -> Iterator[Problem]:
         if problem.id not in seen:
             seen.add(problem.id)
             yield problem
+
+
+def word_problems_task(seed: int = 0) -> GeneratedTask:
+    return GeneratedTask("word-problems", NUMBER, DEFAULT_SIZE, held_out(seed))

@@ -22,7 +22,7 @@ from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.github import GithubJob
 from pytest_tokenbudget.report.json_files import RunInfo
-from pytest_tokenbudget.settings.baseline_values import tolerances
+from pytest_tokenbudget.settings.option_values import tolerances
 from pytest_tokenbudget.studies.saturation.report import write_results
 
 INFO = RunInfo(versions={"torch": "2.13"}, started="2026-01-01T12:00:00+00:00")

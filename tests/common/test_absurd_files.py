@@ -86,7 +86,7 @@ MODEL_FILES = (
 )
 READERS = {
     "tokenbudget.toml": read_toml,
-    "limits.yaml": lambda path: read_generation_config(path, ("chat",)),
+    "limits.yaml": read_generation_config,
     "task.jsonl": JsonlTask,
     "recorded.json": lambda path: load_recordings([path]),
     "recorded.jsonl": lambda path: load_recordings([path]),

@@ -12,7 +12,7 @@ from pytest_tokenbudget import registry
 from pytest_tokenbudget.dry_run.memory import memory_of
 from pytest_tokenbudget.dry_run.prompt_counts import LengthSource, PromptCounter
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
-from pytest_tokenbudget.stats.forecast import beyond, forecast, together
+from pytest_tokenbudget.stats.tokens import forecast, forecast_beyond, sum_forecasts
 from pytest_tokenbudget.tasks.registry import load_task
 
 pytest_plugins = ["run_fixtures"]
@@ -311,15 +311,15 @@ def test_capped_traces_say_at_least():
 
 def test_beyond_what_is_counted_elsewhere():
     # Beyond 20: 0, 10 and 30 tokens.
-    assert beyond(3, 20, 100, [10, 30, 50], [True] * 3).tokens == pytest.approx(40)
-    assert beyond(3, 60, 100, [10, 30, 50], [True] * 3).tokens == 0
+    assert forecast_beyond(3, 20, 100, [10, 30, 50], [True] * 3).tokens == pytest.approx(40)
+    assert forecast_beyond(3, 60, 100, [10, 30, 50], [True] * 3).tokens == 0
 
 
 def test_a_sum_is_known_where_all_of_it_is():
     one = forecast([0], 100, [10, 30, 50], [True] * 3)
-    assert together([one, None]) is None
-    assert together([]) is None
-    both = together([one, one])
+    assert sum_forecasts([one, None]) is None
+    assert sum_forecasts([]) is None
+    both = sum_forecasts([one, one])
     assert both.tokens == 2 * one.tokens
     assert both.high - both.tokens == pytest.approx(2**0.5 * (one.high - one.tokens))
 

@@ -11,8 +11,7 @@ from pytest_tokenbudget.settings.endpoints import (
     read_address,
     shown_address,
 )
-from pytest_tokenbudget.settings.project import find_project
-from pytest_tokenbudget.settings.read_settings import read_settings
+from pytest_tokenbudget.settings.read_settings import find_project, read_settings
 
 A, B = "http://a:8000/v1", "http://b:8000/v1"
 

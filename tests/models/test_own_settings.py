@@ -3,7 +3,7 @@
 import pytest
 from runs import Engines, answers, combined
 
-from pytest_tokenbudget.models.own_settings import KEYS
+from pytest_tokenbudget.models.catalogue import MODEL_OPTIONS
 from pytest_tokenbudget.models.resolution import ModelError, load_catalogue
 from pytest_tokenbudget.settings.config_file import UserConfig, budgets_of_entries
 
@@ -39,7 +39,7 @@ def test_values_are_parsed_as_those_of_options():
         "temperature": 1,
         "top_p": 0.5,
     }
-    assert {*table, "thinking_modes"} == KEYS.keys()
+    assert {*table, "thinking_modes"} == MODEL_OPTIONS.keys()
     found = dict(entries(mine={"base": "nano-reasoner", "generation": table})["mine"].generation)
     assert found == {
         "budgets": (32, 64),

@@ -19,7 +19,6 @@ LOADED = {
     "pytest_tokenbudget.collection.fixture_helpers",
     "pytest_tokenbudget.registry",
     "pytest_tokenbudget.settings.option_flags",
-    "pytest_tokenbudget.settings.baseline_values",
     "pytest_tokenbudget.settings.option_fields",
     "pytest_tokenbudget.settings.option_values",
     "pytest_tokenbudget.settings.options",

@@ -16,7 +16,7 @@ from pytest_tokenbudget.report.cost import RECOMMENDED, SATURATION, cost_report,
 from pytest_tokenbudget.report.cost_figure import cost_figure
 from pytest_tokenbudget.report.cost_words import cost_record, cost_sentences, duration, money
 from pytest_tokenbudget.report.json_files import RunInfo
-from pytest_tokenbudget.stats.timing import rate_of, times_of, timing
+from pytest_tokenbudget.stats.timing import times_of, timing, token_rate
 from pytest_tokenbudget.studies.stochastic.report import stochastic_lines, write_stochastic
 
 pytest_plugins = ["run_fixtures"]
@@ -32,7 +32,7 @@ def steady(begun=1.0, pace=0.01, lengths=LENGTHS, start=None):
     """Times of traces that begin alike and write at one pace."""
     seconds = begun + pace * lengths
     begins = np.zeros(len(lengths)) if start is None else np.asarray(start, float)
-    return times_of(lengths, seconds, lengths, 100 + begins + seconds, together=start is None)
+    return times_of(lengths, seconds, lengths, 100 + begins + seconds, in_batches=start is None)
 
 
 def used(budgets, lengths=LENGTHS):
@@ -61,10 +61,10 @@ def test_a_batch_lasts_as_long_as_its_longest_trace():
 
 def test_pauses_between_batches_do_not_count():
     starts = [0] * 4 + [1000] * 4
-    times = replace(steady(start=starts), together=True)
+    times = replace(steady(start=starts), in_batches=True)
     found = timing((1000,), used((1000,)), times)
     assert found.at(1000).run_seconds == pytest.approx((1 + 0.8) + (1 + 6.4))
-    assert rate_of(times) == pytest.approx(LENGTHS.sum() / 9.2)
+    assert token_rate(times) == pytest.approx(LENGTHS.sum() / 9.2)
 
 
 def test_where_another_takes_the_place_time_is_scaled():
@@ -96,7 +96,7 @@ def test_what_nobody_timed_has_no_time():
     seconds[0] = 0
     found = timing((1000,), used((1000,)), times_of(LENGTHS, seconds, LENGTHS, 100 + seconds))
     assert (found.traces, found.untimed) == (7, 1)
-    assert rate_of(times_of(LENGTHS, LENGTHS * 0, LENGTHS, LENGTHS)) is None
+    assert token_rate(times_of(LENGTHS, LENGTHS * 0, LENGTHS, LENGTHS)) is None
 
 
 def test_errors_have_no_time():

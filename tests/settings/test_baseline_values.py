@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.settings.baseline_values import (
+from pytest_tokenbudget.settings.option_values import (
     METRICS,
-    RULES,
+    TOLERANCE_RULES,
     Tolerance,
     baseline,
     baseline_name,
@@ -45,7 +45,7 @@ def test_several_with_commas():
     metric=st.sampled_from(METRICS),
     size=st.integers(0, 999),
     budget=st.none() | st.integers(1, 10**6),
-    rule=st.sampled_from(RULES),
+    rule=st.sampled_from(TOLERANCE_RULES),
 )
 def test_what_is_shown_is_read_again(metric, size, budget, rule):
     sign = -1 if metric in ("accuracy", "completed") else 1

@@ -12,7 +12,7 @@ from runs import Engines
 from pytest_tokenbudget.settings.config_file import ConfigError
 from pytest_tokenbudget.settings.generation_config import (
     FRAMINGS,
-    Given,
+    GivenOption,
     WrittenLimit,
     generation_config_text,
     read_generation_config,
@@ -42,7 +42,7 @@ def read(tmp_path):
     def of(text):
         path = tmp_path / "limits.yaml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return read_generation_config(path, FRAMINGS)
+        return read_generation_config(path)
 
     return of
 
@@ -53,10 +53,10 @@ def test_all_of_the_form_is_read(read, tmp_path):
     assert found.max_new_tokens == 440
     assert found.limits == {"framing": {"anger": 1800}, "category": {"sequential": 1200}}
     assert found.options == {
-        "thinking": Given("off", "llm.generation_config.enable_thinking"),
-        "temperature": Given("0.7", "llm.generation_config.temperature"),
-        "top_p": Given("0.9", "llm.generation_config.top_p"),
-        "batch_size": Given("8", "data.batch_size"),
+        "thinking": GivenOption("off", "llm.generation_config.enable_thinking"),
+        "temperature": GivenOption("0.7", "llm.generation_config.temperature"),
+        "top_p": GivenOption("0.9", "llm.generation_config.top_p"),
+        "batch_size": GivenOption("8", "data.batch_size"),
     }
 
 
@@ -146,7 +146,7 @@ def test_what_does_not_belong_is_named_with_file_and_key(read, text, message):
 @pytest.mark.parametrize("name", ["missing.yaml", "."])
 def test_a_file_that_is_none(tmp_path, name):
     with pytest.raises(ConfigError, match="cannot be read"):
-        read_generation_config(tmp_path / name, FRAMINGS)
+        read_generation_config(tmp_path / name)
 
 
 GUIDE = """
@@ -243,7 +243,7 @@ def test_what_is_written_is_read_again(tmp_path_factory, emotions, categories, a
     )
     path = tmp_path_factory.mktemp("written") / "form.yaml"
     path.write_text(text, encoding="utf-8")
-    found = read_generation_config(path, FRAMINGS)
+    found = read_generation_config(path)
     assert found.max_new_tokens == limit
     assert found.limits.get("framing", {}) == emotions
     assert found.limits.get("category", {}) == categories

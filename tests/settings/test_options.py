@@ -6,12 +6,10 @@ import pytest
 from all_options import NAMES, OPTIONS
 
 from pytest_tokenbudget.registry import option_groups
-from pytest_tokenbudget.settings.baseline_values import Tolerance
 from pytest_tokenbudget.settings.generation_config import GenerationConfig
-from pytest_tokenbudget.settings.option_values import BudgetThreshold
+from pytest_tokenbudget.settings.option_values import BudgetThreshold, Tolerance
 from pytest_tokenbudget.settings.options import DEFAULT_BUDGETS, Settings
-from pytest_tokenbudget.settings.project import find_project
-from pytest_tokenbudget.settings.read_settings import read_settings
+from pytest_tokenbudget.settings.read_settings import find_project, read_settings
 from pytest_tokenbudget.studies.context.options import STRATEGIES
 
 # For each option: text that can be given everywhere, the field that it sets, and the value there.

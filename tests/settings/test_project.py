@@ -4,8 +4,7 @@ import pytest
 from runs import QUIET, SUITE, finish, start
 
 from pytest_tokenbudget.settings.option_values import BudgetThreshold
-from pytest_tokenbudget.settings.project import find_project
-from pytest_tokenbudget.settings.read_settings import read_settings
+from pytest_tokenbudget.settings.read_settings import find_project, read_settings
 
 pytest_plugins = ["run_fixtures"]
 

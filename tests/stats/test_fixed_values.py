@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pytest_tokenbudget.stats.evidence import Rate, mean_of, quantile_estimate
+from pytest_tokenbudget.stats.evidence import Rate, mean_evidence, quantile_estimate
 from pytest_tokenbudget.stats.intervals import clustered_rate, wilson
 from pytest_tokenbudget.stats.resampling import holm
 from pytest_tokenbudget.stats.truncation import upper_rate
@@ -102,6 +102,6 @@ def test_quantiles_and_skewed_means():
     assert quantile_estimate(tokens, 0.9, most=1024) == (204, 145, 262, 40)
     assert quantile_estimate(tokens, 0.99, most=1024) == (262, 233, 1024, 40)
     assert quantile_estimate([5.0], 0.5) == (5, 0, np.inf, 1)
-    mean = mean_of(tokens[:, None], scales=True)
+    mean = mean_evidence(tokens[:, None], scales=True)
     assert mean.skewness == same(0.9225390512918681)
     assert mean.estimate(0.95)[1:3] == same((80.07852207071348, 123.8854640642928))

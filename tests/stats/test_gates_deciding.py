@@ -14,11 +14,10 @@ from pytest_tokenbudget.stats.decision_rules import (
     MetricUnit,
     Threshold,
     decide,
-    keeps,
     not_kept_at,
     ruling_of,
 )
-from pytest_tokenbudget.stats.evidence import Change, Mean, Rate, mean_of, rate_of
+from pytest_tokenbudget.stats.evidence import Change, Mean, Rate, mean_evidence, rate_evidence
 from pytest_tokenbudget.stats.intervals import (
     Estimate,
     clustered_rate,
@@ -36,7 +35,7 @@ LEVEL = 0.025
 
 
 def kept(evidence, demand):
-    return keeps(ruling_of(evidence.estimate(demand.confidence), demand), demand)
+    return demand.kept_by(ruling_of(evidence.estimate(demand.confidence), demand))
 
 
 def exactly(demand, n, truth):
@@ -139,12 +138,14 @@ def test_a_threshold_met_exactly_is_kept():
 
 
 def test_nothing_measured_is_no_verdict():
-    for nothing in (Rate(0, 0), rate_of(np.full((3, 1), math.nan)), Change(0, 0, 0)):
+    for nothing in (Rate(0, 0), rate_evidence(np.full((3, 1), math.nan)), Change(0, 0, 0)):
         verdict = decide(nothing, Threshold(0.5))
         assert verdict.ruling is Decision.UNKNOWN
         assert not verdict.kept
         assert verdict.sentence("accuracy", MetricUnit.SHARE) == "accuracy was not measured (n = 0)"
-    alone = decide(mean_of([[9.0]]), Threshold(10.0, at_least=False, rule=DecisionRule.CONFIDENT))
+    alone = decide(
+        mean_evidence([[9.0]]), Threshold(10.0, at_least=False, rule=DecisionRule.CONFIDENT)
+    )
     assert alone.ruling is Decision.INCONCLUSIVE
     assert alone.detectable is None
 
@@ -184,7 +185,7 @@ def test_sentences_have_all_that_a_verdict_rests_on():
     )
     assert said(RULES[1], 90).endswith("; 19 are enough to tell 90.0 from 60)")
     tokens = decide(
-        Mean(mean_of(np.arange(20.0)[:, None]).measured, 5.9, 0.0),
+        Mean(mean_evidence(np.arange(20.0)[:, None]).measured, 5.9, 0.0),
         Threshold(1234.5, at_least=False),
     )
     assert " is at most the gate's 1,234.5 tokens (n = 20; " in tokens.sentence(
@@ -202,18 +203,18 @@ def test_a_verdict_shows_the_interval_of_tables(problems, samples, confidence, s
     rng = np.random.default_rng(seed)
     table = (rng.random((problems, samples)) < rng.random((problems, 1))).astype(float)
     table[rng.random(table.shape) < 0.1] = np.nan
-    shown = rate_of(table).shown(confidence)
+    shown = rate_evidence(table).shown(confidence)
     assert shown == pytest.approx(clustered_rate(table, confidence), nan_ok=True)
     lengths = np.where(np.isnan(table), np.nan, rng.lognormal(5, 1, table.shape))
     expected = mean_estimate(lengths, confidence)
     if np.isfinite(expected.low):
-        shown = mean_of(lengths, 0.0, 1e9, scales=True).shown(confidence)
+        shown = mean_evidence(lengths, 0.0, 1e9, scales=True).shown(confidence)
         assert shown == pytest.approx(expected)
 
 
 def test_problems_that_are_alike_keep_their_rate():
     """Each of five problems right in one of two samples: 50 %, not 2 of 5."""
-    found = rate_of([[0.0, 1.0]] * 5)
+    found = rate_evidence([[0.0, 1.0]] * 5)
     assert found.value == 0.5
     assert found.shown(0.95) == clustered_rate([[0.0, 1.0]] * 5)
 
@@ -258,9 +259,9 @@ def test_a_mean_states_chances_that_come_true():
     rng = np.random.default_rng(0)
     demand = Threshold(200.0, False, DecisionRule.CONFIDENT, allow_inconclusive=True)
     runs = rng.gamma(4.0, 50.0, (800, 150, 1))
-    detectable = np.mean([decide(mean_of(run, 0.0), demand).detectable for run in runs[:10]])
-    assert np.mean([not kept(mean_of(run, 0.0), demand) for run in runs]) <= LEVEL + 0.012
-    found = np.mean([not kept(mean_of(run + detectable, 0.0), demand) for run in runs])
+    detectable = np.mean([decide(mean_evidence(run, 0.0), demand).detectable for run in runs[:10]])
+    assert np.mean([not kept(mean_evidence(run, 0.0), demand) for run in runs]) <= LEVEL + 0.012
+    found = np.mean([not kept(mean_evidence(run + detectable, 0.0), demand) for run in runs])
     assert found == pytest.approx(0.8, abs=0.05)
 
 
@@ -268,24 +269,24 @@ def test_the_interval_of_skewed_lengths_is_wrong_on_both_sides_alike():
     """Without the correction the truth is above it several times as often as below it."""
     rng = np.random.default_rng(1)
     runs = rng.lognormal(np.log(200) - 0.18, 0.6, (1500, 80, 1))
-    found = [mean_of(run, 0.0, scales=True).estimate(0.95) for run in runs]
+    found = [mean_evidence(run, 0.0, scales=True).estimate(0.95) for run in runs]
     truth = 200.0
     for wrong in (
         np.mean([each.low > truth for each in found]),
         np.mean([each.high < truth for each in found]),
     ):
         assert wrong <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / 1500)
-    plain = [mean_of(run, 0.0).estimate(0.95) for run in runs]
+    plain = [mean_evidence(run, 0.0).estimate(0.95) for run in runs]
     assert np.mean([each.high < truth for each in plain]) > 0.03
 
 
 def test_samples_that_all_agree_are_no_certainty():
     """Twenty problems that are right in all five samples: as if there were one sample a problem."""
     for scores, right in ((np.ones((20, 5)), 20), (np.tile([1.0, 0.0], (20, 2)), 10)):
-        assert rate_of(scores) == Rate(right, 20)
+        assert rate_evidence(scores) == Rate(right, 20)
     mixed = np.ones((20, 5))
     mixed[0] = 0
-    assert isinstance(rate_of(mixed), Mean)
+    assert isinstance(rate_evidence(mixed), Mean)
 
 
 @pytest.mark.parametrize(("shape", "n"), [(1.0, 200), (4.0, 300)])
@@ -294,7 +295,9 @@ def test_how_often_skewed_lengths_fail_by_chance_is_said_right(shape, n):
     deviation = math.sqrt(shape)
     limit = shape + 3.1 * deviation / math.sqrt(n)
     runs = np.random.default_rng(1).gamma(shape, 1.0, (3000, n))
-    kept = [mean_of(run[:, None], 0.0, scales=True).estimate(0.95).high <= limit for run in runs]
+    kept = [
+        mean_evidence(run[:, None], 0.0, scales=True).estimate(0.95).high <= limit for run in runs
+    ]
     truth = Mean(Estimate(shape, 0, 0, n), deviation, 0.0, scales=True, skewness=2 / deviation)
     stated = truth.chance(False, limit, shape, 0.025)
     assert np.mean(kept) == pytest.approx(stated, abs=0.02)

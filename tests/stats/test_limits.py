@@ -11,8 +11,8 @@ from slow_cases import slow
 from pytest_tokenbudget.report.limits import limits_record
 from pytest_tokenbudget.stats.intervals import bootstrap_lower
 from pytest_tokenbudget.stats.length_fits import (
-    GAMMA,
-    LOG_NORMAL,
+    Gamma,
+    LogNormal,
     _anderson_darling,
     fit_lengths,
 )
@@ -322,11 +322,11 @@ def test_anderson_darling_is_its_integral(cap):
         total += integrate.quad(
             lambda u, c=count: (c / 40 - u) ** 2 / (u * (1 - u)), low, high, limit=200
         )[0]
-    found = _anderson_darling(LOG_NORMAL, theta, tokens[None], cap)[0]
+    found = _anderson_darling(LogNormal(), theta, tokens[None], cap)[0]
     assert found == pytest.approx(40 * total, rel=1e-4)
 
 
-@pytest.mark.parametrize("family", [LOG_NORMAL, GAMMA])
+@pytest.mark.parametrize("family", [LogNormal(), Gamma()])
 def test_chances_and_quantiles_belong_together(family):
     theta = np.array([[5.0], [0.3]])
     place = np.exp(family.log_quantile(theta, 0.97))

@@ -22,9 +22,14 @@ from pytest_tokenbudget.core.context_plan import (
 from pytest_tokenbudget.engines.text import ModelText
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
 from pytest_tokenbudget.settings.context_limits import WHOLE, ContextError, ContextLimit
+from pytest_tokenbudget.studies.context.conversations import (
+    Arm,
+    ArmsTask,
+    conversations,
+    with_history,
+)
 from pytest_tokenbudget.studies.context.options import STRATEGIES as NAMES
 from pytest_tokenbudget.studies.context.statistics import advise, contrasts
-from pytest_tokenbudget.tasks.conversations import Arm, ArmsTask, conversations, with_history
 from pytest_tokenbudget.tasks.recall import DEPTHS
 from pytest_tokenbudget.tasks.registry import load_task
 
@@ -42,7 +47,7 @@ TASK = load_task("word-problems")
      ("100%", 900, 0), ("100.0%", 900, 0)],
 )  # fmt: skip
 def test_a_limit_is_tokens_or_a_share(text, length, tokens):
-    assert ContextLimit.read(text).of(length) == tokens
+    assert ContextLimit.read(text).tokens_of(length) == tokens
     assert ContextLimit.read(str(ContextLimit.read(text))) == ContextLimit.read(text)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.stats.influence import advantages, folds
+from pytest_tokenbudget.stats.resampling import advantages, folds
 from pytest_tokenbudget.studies.allocation.policies import CLAIMS, compare_policies
 from pytest_tokenbudget.studies.allocation.policy_results import (
     Judge,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pytest_tokenbudget.stats.influence import folds
 from pytest_tokenbudget.stats.limits import Promise
+from pytest_tokenbudget.stats.resampling import folds
 from pytest_tokenbudget.stats.truncation import LimitVerdict, truncates
 from pytest_tokenbudget.studies.scenarios.checks import judge_given, lengths_differ, mean_gap
 from pytest_tokenbudget.studies.scenarios.limits import ONE_LIMIT, learn, replay_limits

@@ -188,15 +188,13 @@ def test_where_anger_alone_is_long_it_gets_a_limit_of_its_own(tmp_path, no_figur
     report = analyse_scenarios(study, 0.05)
     assert report.replay.better == "per framing"
     write_scenarios(study, run, tmp_path)
-    chosen = read_generation_config(
-        tmp_path / "results" / "scenarios_settings_some-model.yaml", FRAMINGS
-    )
+    chosen = read_generation_config(tmp_path / "results" / "scenarios_settings_some-model.yaml")
     limits = chosen.limits["framing"]
     assert limits.pop("anger") == 40
     assert {*limits.values()} == {12}
     assert {*chosen.limits} == {"framing"}
     other = read_generation_config(
-        tmp_path / "results" / "scenarios_settings_some-model+category.yaml", FRAMINGS
+        tmp_path / "results" / "scenarios_settings_some-model+category.yaml"
     )
     own = report.learned.groups["category"]
     assert other.limits == {"category": {name: choice.limit for name, choice in own.items()}}
@@ -215,7 +213,7 @@ def test_names_that_no_problem_has(tmp_path):
         "categories: {sequental: {max_new_tokens: 9}, zzz: {max_new_tokens: 9}}\n"
         "emotions: {anger: {max_new_tokens: 9}}\n"
     )
-    given = read_generation_config(path, FRAMINGS)
+    given = read_generation_config(path)
     problems = load_task("games").problems()
     assert unknown_names(given, problems) == {"sequental": "sequential", "zzz": None}
 
@@ -319,7 +317,7 @@ def test_the_embedded_model_plays_and_its_settings_are_run_with(eval_of, pyteste
     settings = (
         pytester.path / "reports" / "results" / "scenarios_settings_nano-reasoner+framing.yaml"
     )
-    limits = read_generation_config(settings, FRAMINGS)
+    limits = read_generation_config(settings)
     own = {name: entry["limit"] for name, entry in record["limits"]["framing"].items()}
     assert limits.limits == {"framing": own}
     again = pytester.runpytest_inprocess(

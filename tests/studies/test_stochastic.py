@@ -16,7 +16,6 @@ from studies import make_study
 from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.stats.intervals import bootstrap_lower, clustered_rate
-from pytest_tokenbudget.stats.repeats import intraclass_correlation, majority_votes, pass_at_k
 from pytest_tokenbudget.stats.resampling import (
     bootstrap_mean,
     bootstrap_p,
@@ -29,6 +28,11 @@ from pytest_tokenbudget.studies.stochastic.analysis import (
     analyse_samples,
     analyse_stochastic,
     sample_point,
+)
+from pytest_tokenbudget.studies.stochastic.repeats import (
+    intraclass_correlation,
+    majority_votes,
+    pass_at_k,
 )
 from pytest_tokenbudget.studies.stochastic.report import (
     stochastic_lines,

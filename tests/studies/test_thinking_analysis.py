@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pytest_tokenbudget.core.saturation import Status, saturation_point
-from pytest_tokenbudget.stats.influence import mean_intervals
-from pytest_tokenbudget.stats.resampling import bootstrap_mean
+from pytest_tokenbudget.stats.resampling import bootstrap_mean, mean_intervals
 from pytest_tokenbudget.stats.tokens import token_spread, token_stats, tokens_per_correct
 from pytest_tokenbudget.studies.thinking.statistics import (
     Course,

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.tasks.answers import declarations, extract_number, parse_number, plain
-from pytest_tokenbudget.tasks.judges import judge_answer
+from pytest_tokenbudget.tasks.answers import declarations, extract_number
+from pytest_tokenbudget.tasks.numbers import parse_number, plain
+from pytest_tokenbudget.tasks.ruled import judge_answer
 
 DATA = Path(__file__).parents[1] / "data"
 LINES = (DATA / "answers.jsonl").read_text(encoding="utf-8").splitlines()

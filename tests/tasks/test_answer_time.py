@@ -8,8 +8,7 @@ import pytest
 from growth import grows_linearly
 
 from pytest_tokenbudget.tasks.answers import declarations, extract_number
-from pytest_tokenbudget.tasks.judges import judge_text
-from pytest_tokenbudget.tasks.verdict_changes import in_number, in_text
+from pytest_tokenbudget.tasks.ruled import judge_text, number_stretches, text_stretches
 
 OPENERS = [
     *("#### ", "####", "**#### ", "\\boxed{", "\\boxed{}", "$\\boxed{", "**", "$", "|", "_"),
@@ -50,7 +49,7 @@ def test_other_readers_of_openers_take_linear_time(opener):
         lambda text: declarations(text, False),
         lambda text: judge_text("Rome", text, False),
         lambda text: judge_text("B", text, False),
-        lambda text: in_number("5", text),
-        lambda text: in_text("Rome", text),
+        lambda text: number_stretches("5", text),
+        lambda text: text_stretches("Rome", text),
     ):
         assert grows_linearly(function, opener, 10_000)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slow_cases import mostly_slow
 
-from pytest_tokenbudget.tasks.equations import LONGEST_MARK, equations, wrong
+from pytest_tokenbudget.tasks.equations import LONGEST_MARK, equations, wrong_equations
 
 ANSWER = """Nils saved 38 dollars.
 1. Nils pays Yuki 5 dollars: 38 - 5 = 33
@@ -188,7 +188,7 @@ def test_real_answer_of_the_embedded_model():
     assert len(found) == 7
     assert all(e.right for e in found)
     broken = ANSWER.replace("33 + 11 = 44", "33 + 11 = 45")
-    (first,) = wrong(broken)
+    (first,) = wrong_equations(broken)
     assert broken[first.start : first.end] == first.text == "33 + 11 = 45"
     assert (first.left, first.value, first.computed) == ("33 + 11", 45, 44)
 
@@ -256,10 +256,10 @@ def test_every_damaged_mark_of_gsm8k_is_found(gsm8k_path):
         for line in lines:
             answer = json.loads(line)["answer"]
             mark = re.search(r"<<[^<>=]*[0-9.)]\s*[-+*/][^<>=]*=[^<>=]*>>", answer)
-            if mark is None or wrong(answer):
+            if mark is None or wrong_equations(answer):
                 continue
             tried += 1
-            missed += not wrong("It is " + mark[0].replace(">>", "7>>"))
+            missed += not wrong_equations("It is " + mark[0].replace(">>", "7>>"))
     assert tried > 1200
     assert missed == 0
 

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from pytest_tokenbudget.common.extensions import TASKS
 from pytest_tokenbudget.stats.truncation import problems_needed
-from pytest_tokenbudget.tasks import judges
+from pytest_tokenbudget.tasks import ruled
 from pytest_tokenbudget.tasks.base import TaskError
 from pytest_tokenbudget.tasks.gsm8k import REVISION, Gsm8kTask
-from pytest_tokenbudget.tasks.jsonl import ANSWER_INSTRUCTION, JsonlTask
+from pytest_tokenbudget.tasks.jsonl import ANSWER_INSTRUCTION, JsonlTask, read_rows
 from pytest_tokenbudget.tasks.problem import SOLVE_INSTRUCTION
 from pytest_tokenbudget.tasks.registry import load_task
+from pytest_tokenbudget.tasks.text_answers import normalise
 
 GENERATED = ["word-problems", "recall", "multi-hop", "games"]
 
@@ -102,7 +103,7 @@ def test_recall_is_judged_by_the_words_in_it(name):
     ],
 )
 def test_contained_numbers(text, truncated, right):
-    assert judges.judge_contains("234", text, truncated).correct is right
+    assert ruled.judge_contains("234", text, truncated).correct is right
 
 
 @pytest.mark.parametrize(
@@ -130,9 +131,9 @@ def test_contained_numbers(text, truncated, right):
     ],
 )
 def test_choices(text, predicted, right):
-    verdict = judges.judge_choice("north|up", text, False)
+    verdict = ruled.judge_choice("north|up", text, False)
     assert verdict == (predicted, "json" if predicted else None, right)
-    assert judges.judge_choice("north|up", text, True) == verdict
+    assert ruled.judge_choice("north|up", text, True) == verdict
 
 
 def test_games_are_judged_by_their_options():
@@ -166,7 +167,7 @@ def test_games_are_judged_by_their_options():
     ],
 )
 def test_textual_answers(text, branch, right):
-    verdict = judges.judge_answer("Paris", text, False)
+    verdict = ruled.judge_answer("Paris", text, False)
     assert (verdict.branch, verdict.correct) == (branch, right)
     assert (verdict.predicted == "Paris") is right
 
@@ -185,7 +186,7 @@ def test_textual_answers(text, branch, right):
     ],
 )
 def test_textual_answers_of_truncated_text(text, right):
-    assert judges.judge_answer("Paris", text, True).correct is right
+    assert ruled.judge_answer("Paris", text, True).correct is right
 
 
 @pytest.mark.parametrize(
@@ -200,27 +201,27 @@ def test_textual_answers_of_truncated_text(text, right):
     ],
 )
 def test_normalised_text(a, b, same):
-    assert (judges.normalise(a) == judges.normalise(b)) is same
-    verdict = judges.judge_answer(a, f"The answer is {b}", False)
+    assert (normalise(a) == normalise(b)) is same
+    verdict = ruled.judge_answer(a, f"The answer is {b}", False)
     assert verdict.correct is same
 
 
 def test_numeric_answers_are_compared_as_numbers():
-    assert judges.judge_answer("1,000", "#### $1000.00", False) == ("1000", "hash", True)
-    assert judges.judge_answer("1/2", "The answer is 0.5", False).correct
-    assert not judges.judge_answer("5", "#### five", False).correct
+    assert ruled.judge_answer("1,000", "#### $1000.00", False) == ("1000", "hash", True)
+    assert ruled.judge_answer("1/2", "The answer is 0.5", False).correct
+    assert not ruled.judge_answer("5", "#### five", False).correct
 
 
 @given(st.text(), st.text(min_size=1).filter(str.strip), st.booleans())
 def test_no_text_breaks_a_judge(text, expected, truncated):
-    judges.judge_answer(expected, text, truncated)
-    judges.judge_contains(expected, text, truncated)
-    judges.judge_choice(expected, text, truncated)
+    ruled.judge_answer(expected, text, truncated)
+    ruled.judge_contains(expected, text, truncated)
+    ruled.judge_choice(expected, text, truncated)
 
 
 @given(st.text(alphabet='{}"\\choie: ,north\n'))
 def test_no_json_breaks_the_choice(text):
-    whole = judges.judge_choice("north", text + '{"choice": "north"}', False)
+    whole = ruled.judge_choice("north", text + '{"choice": "north"}', False)
     assert whole.predicted in (None, "north")
 
 
@@ -387,8 +388,8 @@ def test_gsm8k_reference_solutions_are_all_right(gsm8k_path):
     problems = task.problems(None)
     assert len(problems) == task.size == 1319
     right = 0
-    for problem in problems:
-        solution = task.reference_solution(problem)
+    for problem, row in zip(problems, read_rows(gsm8k_path), strict=True):
+        solution = row.solution
         verdict = task.judge_text(problem, solution, False)
         right += verdict.correct and verdict.branch == "hash"
         assert not task.judge_text(problem, solution, True).correct
@@ -398,8 +399,9 @@ def test_gsm8k_reference_solutions_are_all_right(gsm8k_path):
 
 def test_gsm8k_never_right_by_a_cut_number(gsm8k_path):
     task = load_task(f"gsm8k={gsm8k_path}")
-    for problem in task.problems(None)[::10]:
-        solution = task.reference_solution(problem)
+    rows = read_rows(gsm8k_path)
+    for problem, row in list(zip(task.problems(None), rows, strict=True))[::10]:
+        solution = row.solution
         for end in range(solution.rindex("####"), len(solution) + 1):
             assert task.judge_text(problem, solution[:end], True).predicted is None
 

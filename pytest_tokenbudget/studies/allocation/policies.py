@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pytest_tokenbudget.stats.influence import Ints, advantages, folds, ratio_estimate
 from pytest_tokenbudget.stats.intervals import Estimate, Floats
 from pytest_tokenbudget.stats.paired import paired_lower
+from pytest_tokenbudget.stats.resampling import Ints, advantages, folds, ratio_estimate
 from pytest_tokenbudget.studies.allocation.policy_results import (
     Judge,
     PolicyPoint,

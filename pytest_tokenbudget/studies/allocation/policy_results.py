@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pytest_tokenbudget.stats.influence import advantages, pseudo_weights
 from pytest_tokenbudget.stats.intervals import Estimate, Floats, mean_estimate, wilson
+from pytest_tokenbudget.stats.resampling import advantages, pseudo_weights
 from pytest_tokenbudget.studies.allocation.replay import Replay
 
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pytest_tokenbudget.stats.influence import Ints
 from pytest_tokenbudget.stats.intervals import Floats
+from pytest_tokenbudget.stats.resampling import Ints
 from pytest_tokenbudget.studies.thinking.statistics import check_budgets
 
 STABLE = tuple((same, stride) for same in (2, 3, 4) for stride in (1, 2, 4))

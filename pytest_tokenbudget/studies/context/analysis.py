@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.core.context_plan import CUT_OVER_CHAT, WHOLE_CELL, Cell, WindowFacts
 from pytest_tokenbudget.core.trace import Outcome
+from pytest_tokenbudget.studies.context.conversations import Arm
 from pytest_tokenbudget.studies.context.study import ContextAnswer, ContextStudy
-from pytest_tokenbudget.tasks.conversations import Arm
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.curve import Point
@@ -292,7 +292,7 @@ def _why(reasons: Sequence[str]) -> str:
 
 
 def _unused(cell: Cell, facts: WindowFacts) -> int:
-    limit = cell.context_limit.of(facts.original)
+    limit = cell.context_limit.tokens_of(facts.original)
     return max(0, min(limit, facts.original) - facts.tokens) if limit else 0
 
 

@@ -18,7 +18,7 @@ from pytest_tokenbudget.studies.context.plan import all_posed, arms_in_use, fit_
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.plan import Plan
-    from pytest_tokenbudget.tasks.conversations import ConversationCase
+    from pytest_tokenbudget.studies.context.conversations import ConversationCase
     from pytest_tokenbudget.tasks.problem import Problem
 
 SUMMARY = "summary"
@@ -91,7 +91,7 @@ def _wanted(
     place = WindowKey(posed.problem.id, cell)
     noted = facts.get(place)
     if noted is None:
-        prompt = min(whole, cell.context_limit.of(whole)) or whole
+        prompt = min(whole, cell.context_limit.tokens_of(whole)) or whole
         return Wanted(f"{posed.problem.id} {cell}", prompt, plan.cap)
     if not noted.key:
         return None
@@ -115,7 +115,7 @@ def _summaries(
             continue
         for one in posed:
             whole = lengths[one.problem.id].tokens
-            limit = min(cell.context_limit.of(whole) or whole, whole)
+            limit = min(cell.context_limit.tokens_of(whole) or whole, whole)
             noted = facts.get(WindowKey(one.problem.id, cell))
             key = noted.key if noted else f"{one.problem.id} {cell}"
             if limit < whole and key in lacking:

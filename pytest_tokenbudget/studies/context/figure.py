@@ -23,9 +23,9 @@ from pytest_tokenbudget.studies.context.analysis import (
     ConversationGroup,
     analyse_context,
 )
+from pytest_tokenbudget.studies.context.conversations import Arm
 from pytest_tokenbudget.studies.context.study import ContextStudy
 from pytest_tokenbudget.studies.context.wording import shown_limit
-from pytest_tokenbudget.tasks.conversations import Arm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,10 +11,10 @@ from pytest_tokenbudget.core.store import StoredPrompt, TraceStore
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Trace
 from pytest_tokenbudget.engines.planning import Kind
+from pytest_tokenbudget.studies.context.conversations import ConversationCase
 from pytest_tokenbudget.studies.context.plan import all_posed, arms_task
 from pytest_tokenbudget.studies.context.study import ContextStudy
 from pytest_tokenbudget.tasks.base import Task
-from pytest_tokenbudget.tasks.conversations import ConversationCase
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec

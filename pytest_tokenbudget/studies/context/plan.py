@@ -15,14 +15,14 @@ from pytest_tokenbudget.settings.context_limits import (
     prompt_room,
 )
 from pytest_tokenbudget.settings.options import Settings
-from pytest_tokenbudget.studies.context.options import ContextOptions
-from pytest_tokenbudget.tasks.conversations import (
+from pytest_tokenbudget.studies.context.conversations import (
     COUNTS,
     Arm,
     ArmsTask,
     ConversationCase,
     conversations,
 )
+from pytest_tokenbudget.studies.context.options import ContextOptions
 from pytest_tokenbudget.tasks.registry import load_task
 
 if TYPE_CHECKING:

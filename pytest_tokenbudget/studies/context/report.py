@@ -30,8 +30,8 @@ from pytest_tokenbudget.studies.context.wording import shown_limit
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.stats.intervals import Estimate
+    from pytest_tokenbudget.studies.context.conversations import Arm
     from pytest_tokenbudget.studies.context.statistics import Contrast
-    from pytest_tokenbudget.tasks.conversations import Arm
 
 SCHEMA = "tokenbudget-context/1"
 NAME_WIDTH = 20

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.core.trace import Trace
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
+    from pytest_tokenbudget.studies.context.conversations import ConversationCase
     from pytest_tokenbudget.studies.context.study import ContextStudy
-    from pytest_tokenbudget.tasks.conversations import ConversationCase
     from pytest_tokenbudget.tasks.problem import Message
 
 SUMMARY = "summary"
@@ -173,14 +173,14 @@ class _Run:
 
         written = "" if summary is None else summary.cut(summary.cap, self.plan.format).answer
         strategy = named_strategy(cell.strategy or "newest", lambda request: written)
-        return strategy.window(talk, cell.context_limit.of(len(talk.whole.ids)))
+        return strategy.window(talk, cell.context_limit.tokens_of(len(talk.whole.ids)))
 
     def _kept(
         self, posed: ConversationCase, talk: Conversation, cell: Cell, window: ContextWindow
     ) -> tuple[WindowFacts, Request | None]:
         from pytest_tokenbudget.core.context_plan import CUT_OVER_CHAT, window_facts
         from pytest_tokenbudget.core.engine import Request
-        from pytest_tokenbudget.tasks.conversations import Arm
+        from pytest_tokenbudget.studies.context.conversations import Arm
 
         key = self.plan.key(window.ids)
         form = self.plan.format
@@ -224,7 +224,9 @@ class _Run:
             assert isinstance(strategy, Summary)
             for posed, talk in talks:
                 try:
-                    request = strategy.request(talk, cell.context_limit.of(len(talk.whole.ids)))
+                    request = strategy.request(
+                        talk, cell.context_limit.tokens_of(len(talk.whole.ids))
+                    )
                 except ContextError:
                     continue
                 want = self._summary_want(posed, request) if request else None

@@ -17,7 +17,7 @@ from pytest_tokenbudget.core.context_plan import (
 from pytest_tokenbudget.core.scoring import JudgedCut, judge
 from pytest_tokenbudget.core.study import Study, StudyCache
 from pytest_tokenbudget.core.trace import Outcome, StopReason, Trace
-from pytest_tokenbudget.tasks.conversations import Arm, ConversationCase
+from pytest_tokenbudget.studies.context.conversations import Arm, ConversationCase
 from pytest_tokenbudget.tasks.problem import Problem
 
 

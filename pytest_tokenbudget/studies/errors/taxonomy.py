@@ -26,7 +26,8 @@ from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.tasks import equations as eq
-from pytest_tokenbudget.tasks.answers import declarations, parse_number, plain
+from pytest_tokenbudget.tasks.answers import declarations
+from pytest_tokenbudget.tasks.numbers import parse_number, plain
 
 RULES = f"suggestions/1 {eq.RULES}"
 
@@ -111,7 +112,7 @@ class Recovery:
 
 def suggest(wrong: WrongAnswer) -> Suggestion:
     """The type that the text of a wrong answer suggests, with the reason."""
-    for equation in eq.wrong(wrong.text, wrong.truncated):
+    for equation in eq.wrong_equations(wrong.text, wrong.truncated):
         assert equation.computed is not None
         shown = " ".join(equation.text.split())
         if len(shown) > _LONGEST_SHOWN:

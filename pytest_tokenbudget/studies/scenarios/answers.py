@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.trace import Outcome
-from pytest_tokenbudget.tasks.judges import json_objects
 from pytest_tokenbudget.tasks.problem import Problem
+from pytest_tokenbudget.tasks.ruled import json_objects
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.stats.intervals import Estimate

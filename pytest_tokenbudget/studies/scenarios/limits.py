@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pytest_tokenbudget.common.text_layout import decimal, share
-from pytest_tokenbudget.stats.influence import Ints, advantages, folds
 from pytest_tokenbudget.stats.intervals import Estimate, Floats, clustered_rate, mean_estimate
 from pytest_tokenbudget.stats.limits import Promise, Recommendation, promised_limit, recommend
+from pytest_tokenbudget.stats.resampling import Ints, advantages, folds
 from pytest_tokenbudget.stats.truncation import Bools, as_traces, upper_rate
 
 ONE_LIMIT = "one limit"

@@ -27,8 +27,12 @@ from pytest_tokenbudget.stats.intervals import (
     wilson,
 )
 from pytest_tokenbudget.stats.points import ByBudget
-from pytest_tokenbudget.stats.repeats import intraclass_correlation, majority_votes, pass_at_k
 from pytest_tokenbudget.stats.resampling import bootstrap_mean, holm, p_words, sign_test
+from pytest_tokenbudget.studies.stochastic.repeats import (
+    intraclass_correlation,
+    majority_votes,
+    pass_at_k,
+)
 
 NO_SAMPLES = "no sample was scored"
 ONE_SAMPLE = "there is one sample a problem"

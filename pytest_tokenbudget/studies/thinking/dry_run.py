@@ -14,7 +14,7 @@ from pytest_tokenbudget.core.trace import StopReason, Trace
 from pytest_tokenbudget.dry_run.parts import Book, Past, PlannedPart, Wanted, past_of, weakest
 from pytest_tokenbudget.dry_run.prompt_counts import LengthSource, PromptLength
 from pytest_tokenbudget.engines.planning import Kind
-from pytest_tokenbudget.stats.forecast import Forecast, together
+from pytest_tokenbudget.stats.tokens import Forecast, sum_forecasts
 from pytest_tokenbudget.studies.thinking.forced_answers import (
     closing_texts,
     forced_answers,
@@ -144,7 +144,7 @@ def _forced(
         part,
         traces=part.traces + unknown.traces,
         at_most=part.at_most + unknown.at_most,
-        forecast=together([part.forecast, unknown.forecast] if wanted else [unknown.forecast]),
+        forecast=sum_forecasts([part.forecast, unknown.forecast] if wanted else [unknown.forecast]),
         prompt_tokens=part.prompt_tokens + unknown.prompt_tokens,
         expected_prompt_tokens=part.expected_prompt_tokens + unknown.expected_prompt_tokens,
         longest=max(part.longest, unknown.longest),

@@ -18,9 +18,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pytest_tokenbudget.core.saturation import BudgetComparison, Status, saturation_point
-from pytest_tokenbudget.stats.influence import ratio_estimate
 from pytest_tokenbudget.stats.intervals import Estimate, Floats, mean_estimate, wilson
-from pytest_tokenbudget.stats.resampling import bootstrap_mean, holm, p_words, sign_test
+from pytest_tokenbudget.stats.resampling import (
+    bootstrap_mean,
+    holm,
+    p_words,
+    ratio_estimate,
+    sign_test,
+)
 
 Bools = NDArray[np.bool_]
 

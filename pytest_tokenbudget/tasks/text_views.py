@@ -26,23 +26,20 @@ class _AsciiTable(dict[int, str]):
     """A table for `str.translate` that fills itself as characters are met."""
 
     def __missing__(self, code: int) -> str:
-        self[code] = found = _ascii_form(chr(code))
+        found = character = chr(code)
+        decimal = unicodedata.decimal(character, None)
+        if character.isascii() or character in _KEPT:
+            pass
+        elif character in _ASCII_SIGNS:
+            found = _ASCII_SIGNS[character]
+        elif decimal is not None:
+            found = str(decimal)
+        elif unicodedata.category(character) == "Cf":
+            found = " "
+        elif "\uff01" <= character <= "\uff5e" or "\uffe0" <= character <= "\uffe6":
+            found = unicodedata.normalize("NFKC", character)
+        self[code] = found
         return found
-
-
-def _ascii_form(character: str) -> str:
-    if character.isascii() or character in _KEPT:
-        return character
-    if character in _ASCII_SIGNS:
-        return _ASCII_SIGNS[character]
-    decimal = unicodedata.decimal(character, None)
-    if decimal is not None:
-        return str(decimal)
-    if unicodedata.category(character) == "Cf":
-        return " "
-    if "\uff01" <= character <= "\uff5e" or "\uffe0" <= character <= "\uffe6":
-        return unicodedata.normalize("NFKC", character)
-    return character
 
 
 _TABLE = _AsciiTable()

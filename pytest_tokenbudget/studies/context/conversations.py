@@ -59,13 +59,9 @@ def conversations(
 ) -> tuple[ConversationCase, ...]:
     """The conversations of an arm: depths and lengths in turn, so that all meet all.
 
-    They are the same for every model. More extend fewer.
-
-    Args:
-        arm: What is asked.
-        turns: Filler turns, the lengths of conversations.
-        count: How many; fewer where the task has not so many problems.
-        task: The task of the arm ``task``.
+    They are the same for every model. More extend fewer. There are ``count`` of them, fewer where
+    the task has not so many problems; ``turns`` are numbers of filler turns. The task is that of
+    the arm ``task``.
 
     Raises:
         TaskError: If the task's problems cannot be had.
@@ -91,12 +87,7 @@ def conversations(
 
 
 def with_history(problem: Problem, turns: int) -> ConversationCase:
-    """A problem with small talk between its system messages and its question.
-
-    Args:
-        problem: The problem.
-        turns: Turns of small talk.
-    """
+    """A problem with turns of small talk between its system messages and its question."""
     rng = random.Random(f"history/{problem.id}/{turns}")
     begin = next(
         (i for i, message in enumerate(problem.messages) if message["role"] not in SYSTEM_ROLES),
@@ -115,12 +106,7 @@ def with_history(problem: Problem, turns: int) -> ConversationCase:
 
 
 class ArmsTask:
-    """The tasks of several arms as one, each problem judged as its own arm is.
-
-    Args:
-        arms: The task of each arm.
-        posed: The problems.
-    """
+    """The tasks of several arms as one, each problem judged as its own arm is."""
 
     def __init__(self, arms: Mapping[Arm, Task], posed: Sequence[ConversationCase]) -> None:
         self._arms = dict(arms)
@@ -129,23 +115,18 @@ class ArmsTask:
 
     @property
     def name(self) -> str:
-        """The names of all tasks."""
         return ", ".join(dict.fromkeys(task.name for task in self._arms.values()))
 
     @property
     def extractor(self) -> str:
-        """Names and versions of the ways in which answers are found."""
         return ", ".join(dict.fromkeys(task.extractor for task in self._arms.values()))
 
     @property
     def size(self) -> int:
-        """How many problems there are."""
         return len(self._problems)
 
     def problems(self, limit: int | None = None) -> tuple[Problem, ...]:
-        """The first ``limit`` problems, all of them where it is None."""
         return self._problems[:limit]
 
     def judge_text(self, problem: Problem, text: str, truncated: bool) -> AnswerVerdict:
-        """Find and judge the answer as the problem's arm does."""
         return self._arms[self._arm_of[problem.id]].judge_text(problem, text, truncated)

@@ -22,13 +22,8 @@ def pass_at_k(correct: ArrayLike, k: int, confidence: float = 0.95) -> Estimate:
     """The chance that at least one of k samples is right: 1 - C(n - c, k) / C(n, k), unbiased.
 
     The interval is a score interval at the effective number of trials, clustered by problem, as
-    ``clustered_rate``'s: k = 1 gives that very interval.
-
-    Args:
-        correct: Problems x samples; NaN where a sample is missing. Problems with fewer than k
-            samples are left out.
-        k: How many samples one may try.
-        confidence: Two-sided confidence.
+    ``clustered_rate``'s: k = 1 gives that very interval. Scores are problems x samples, NaN where a
+    sample is missing; problems with fewer than k samples are left out.
     """
     table = np.asarray(correct, dtype=np.float64)
     if k == 1:
@@ -78,15 +73,10 @@ def intraclass_correlation(correct: ArrayLike, confidence: float = 0.95) -> Esti
     """ICC(1) of a one-way analysis of variance with problems as groups.
 
     (MSB - MSW) / (MSB + (m - 1) MSW) with mean squares between and within problems and m samples a
-    problem; where problems have different numbers of samples, m = (N - sum n_i^2 / N) / (P - 1).
-    It can be below 0. The interval is a jackknife by problem on Fisher's scale.
-
-    Args:
-        correct: Problems x samples; NaN where a sample is missing.
-        confidence: Two-sided confidence.
-
-    Returns:
-        None where all samples came out alike, or no problem has two.
+    problem; where problems have different numbers of samples, m = (N - sum n_i^2 / N) / (P - 1). It
+    can be below 0. The interval is a jackknife by problem on Fisher's scale. Scores are problems x
+    samples, NaN where a sample is missing. None where all samples came out alike, or no problem has
+    two.
     """
     table = np.asarray(correct, dtype=np.float64)
     counts = np.isfinite(table).sum(axis=1).astype(np.float64)
