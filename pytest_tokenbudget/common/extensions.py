@@ -122,7 +122,9 @@ def _no_function(value: object) -> str:
 
 
 def _no_rule(value: object) -> str:
-    missing = [name for name in ("extractor", "judge", "unsettled") if not hasattr(value, name)]
+    missing = [
+        name for name in ("extractor", "judge", "verdict_changes") if not hasattr(value, name)
+    ]
     return f"is no scorer: it has no {missing[0]!r}" if missing else ""
 
 

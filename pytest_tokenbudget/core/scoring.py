@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.core.trace import Cut, Outcome, StopReason, ThinkingFormat, Trace
 from pytest_tokenbudget.tasks.base import NO_ANSWER, AnswerVerdict, Task
 from pytest_tokenbudget.tasks.problem import Problem
-from pytest_tokenbudget.tasks.ruled import Stretch, merge_stretches, unsettled
+from pytest_tokenbudget.tasks.ruled import Stretch, merge_stretches, verdict_stretches
 from pytest_tokenbudget.texts.thinking_blocks import parse_tags
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _stretches(
     """Characters of a trace's text after which the verdict on what stands before can change."""
     text = trace.text
     if thinking is None:
-        yield from unsettled(task, problem, text)
+        yield from verdict_stretches(task, problem, text)
         return
     tags = trace.tags(thinking)
     # What a beginning is for is not known before the first header could have come.
@@ -131,5 +131,5 @@ def _stretches(
         yield Stretch(max(start, 1), max(start, 1))
         begin = blocks.answer_start
         if begin is not None and blocks.answer_end == end:
-            for first, last in unsettled(task, problem, text[begin:end]):
+            for first, last in verdict_stretches(task, problem, text[begin:end]):
                 yield Stretch(begin + first, begin + last)

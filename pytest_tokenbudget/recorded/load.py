@@ -47,10 +47,10 @@ class RecordedTask(GivenTask):
         verdicts = [self.rule.judge(answer, text, truncated) for answer in _answers(problem)]
         return next((verdict for verdict in verdicts if verdict.correct), verdicts[0])
 
-    def unsettled(self, problem: Problem, text: str) -> Sequence[Stretch]:
+    def verdict_changes(self, problem: Problem, text: str) -> Sequence[Stretch]:
         """Where the verdict by any of the expected answers can change."""
         return merge_stretches(
-            each for a in _answers(problem) for each in self.rule.unsettled(a, text)
+            each for a in _answers(problem) for each in self.rule.verdict_changes(a, text)
         )
 
 

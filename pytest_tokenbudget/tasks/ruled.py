@@ -123,9 +123,9 @@ class Stretch(NamedTuple):
     last: int
 
 
-def unsettled(task: Task, problem: Problem, text: str) -> Sequence[Stretch]:
+def verdict_stretches(task: Task, problem: Problem, text: str) -> Sequence[Stretch]:
     """The stretches of an answer's text, in rising order; all of it where the task knows none."""
-    known = getattr(task, "unsettled", None)
+    known = getattr(task, "verdict_changes", None)
     if known is None:
         return whole_text(problem.answer, text)
     found: Sequence[Stretch] = known(problem, text)
@@ -194,13 +194,13 @@ class JudgingRule(NamedTuple):
     Attributes:
         extractor: Its name and version.
         judge: Takes the expected answer, the text and whether it was truncated.
-        unsettled: Takes the expected answer and a text, and says where the verdict on the text's
-            beginnings can change: after every character, if nothing else is known.
+        verdict_changes: Takes the expected answer and a text, and says where the verdict on the
+            beginnings of the text can change: after every character, if nothing else is known.
     """
 
     extractor: str
     judge: Callable[[str, str, bool], AnswerVerdict]
-    unsettled: Callable[[str, str], Sequence[Stretch]] = whole_text
+    verdict_changes: Callable[[str, str], Sequence[Stretch]] = whole_text
 
 
 NUMBER = JudgingRule(EXTRACTOR, judge_number, number_stretches)
@@ -227,9 +227,9 @@ class RuledTask:
     def judge_text(self, problem: Problem, text: str, truncated: bool) -> AnswerVerdict:
         return self.rule_of(problem).judge(problem.answer, text, truncated)
 
-    def unsettled(self, problem: Problem, text: str) -> Sequence[Stretch]:
+    def verdict_changes(self, problem: Problem, text: str) -> Sequence[Stretch]:
         """Where in an answer's text the verdict on its beginnings can change."""
-        return self.rule_of(problem).unsettled(problem.answer, text)
+        return self.rule_of(problem).verdict_changes(problem.answer, text)
 
 
 class GivenTask(RuledTask):

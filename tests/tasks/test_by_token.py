@@ -133,7 +133,7 @@ def declarations(draw):
 def test_outside_of_stretches_a_verdict_stays(text, kind, which):
     rule, answers = TASKS[kind]
     verdicts = [rule.judge(answers[which], text[:end], True) for end in range(len(text) + 1)]
-    stretches = rule.unsettled(answers[which], text)
+    stretches = rule.verdict_changes(answers[which], text)
     assert verdicts[0] == NO_ANSWER
     for end in range(1, len(text) + 1):
         if not any(first <= end <= last for first, last in stretches):
