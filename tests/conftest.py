@@ -1,7 +1,9 @@
+import functools
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import pytest
@@ -37,8 +39,37 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+INSTALLED = tuple(path for path in sys.path if path.endswith("site-packages"))
+
 # Packages that tests install.
 collect_ignore = ["data"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def known_distributions() -> Iterator[None]:
+    """Read once what is installed: each session that a test starts in this process looks for it.
+
+    Packages that tests install are in folders of their own, and are read again.
+    """
+
+    def once(read: Callable[[PathDistribution], object]) -> property:
+        known: dict[str, object] = {}
+
+        @functools.wraps(read)
+        def reads(distribution: PathDistribution) -> object:
+            path = str(distribution._path)
+            if not path.startswith(INSTALLED):
+                return read(distribution)
+            if path not in known:
+                known[path] = read(distribution)
+            return known[path]
+
+        return property(reads)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("entry_points", "files", "metadata"):
+            patch.setattr(PathDistribution, name, once(getattr(PathDistribution, name).fget))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -223,6 +223,7 @@ def test_torch_is_held_to_one_version() -> None:
     assert page("tox.ini").count(pinned) == page("tox.ini").count("torch==")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS[1:])
 def test_commands_on_recipes_and_memory_run_as_shown(program: str) -> None:
     commands = re.findall(rf"^python -m {re.escape(program)} .*$", page("README.md"), re.M)
