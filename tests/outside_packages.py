@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import shutil
 import tomllib
@@ -43,4 +44,6 @@ def forget_packages() -> None:
         if hasattr(function, "cache_clear"):
             function.cache_clear()
     for group in (ENGINES, TASKS, SCORERS):
-        vars(group).pop("_others", None)
+        declared = {field.name for field in dataclasses.fields(group)}
+        for name in set(vars(group)) - declared:  # what was worked out
+            del vars(group)[name]
