@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from pytest_tokenbudget.common.messages import nearest
 from pytest_tokenbudget.common.outside_text import PrintableError
@@ -13,22 +15,29 @@ from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.report.limits import TARGET
 from pytest_tokenbudget.settings.generation_config import SPLITS, GenerationConfig
+from pytest_tokenbudget.stats.intervals import Estimate, Floats, clustered_rate
+from pytest_tokenbudget.stats.resampling import holm
+from pytest_tokenbudget.stats.rules_of_thumb import GUIDELINES
+from pytest_tokenbudget.stats.tokens import TokenSpread, token_spread
+from pytest_tokenbudget.stats.truncation import Bools, LimitVerdict, judge_limit, truncates
 from pytest_tokenbudget.studies.scenarios.answers import GroupAnswers, answers_of, has_options
+from pytest_tokenbudget.studies.scenarios.checks import (
+    MORE,
+    Differ,
+    GivenLimit,
+    GuidelineCheck,
+    MoreCheck,
+    judge_given,
+    lengths_differ,
+    mean_gap,
+)
+from pytest_tokenbudget.studies.scenarios.limits import (
+    Learned,
+    ScenarioReplay,
+    learn,
+    replay_limits,
+)
 from pytest_tokenbudget.tasks.problem import Problem
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from pytest_tokenbudget.stats.intervals import Estimate
-    from pytest_tokenbudget.stats.tokens import TokenSpread
-    from pytest_tokenbudget.studies.scenarios.checks import (
-        Differ,
-        GivenLimit,
-        GuidelineCheck,
-        MoreCheck,
-    )
-    from pytest_tokenbudget.studies.scenarios.limits import Learned, ScenarioReplay
 
 ALL = "all"
 GAME, FRAMING, CATEGORY = "game", "framing", "category"
@@ -153,14 +162,12 @@ class _Needs(NamedTuple):
         reached: Tokens taken, or the limit up to which each is known to be truncated.
     """
 
-    tokens: NDArray[np.float64]
-    ended: NDArray[np.bool_]
-    reached: NDArray[np.float64]
+    tokens: Floats
+    ended: Bools
+    reached: Floats
 
 
 def _analyse(study: Study, target: float, given: GenerationConfig | None) -> ScenarioReport:
-    from pytest_tokenbudget.studies.scenarios.limits import learn, replay_limits
-
     problems = study.complete
     if not study.scored:
         raise NoScenariosError(
@@ -199,8 +206,6 @@ def _analyse(study: Study, target: float, given: GenerationConfig | None) -> Sce
 
 
 def _needs(study: Study) -> _Needs:
-    import numpy as np
-
     judged = study.judged(study.largest)
     shape = len(study.complete), study.samples
     tokens = [np.nan if j.outcome is Outcome.ERROR else j.cut.tokens_used for j in judged]
@@ -216,11 +221,6 @@ def _needs(study: Study) -> _Needs:
 
 
 def _group(study: Study, needs: _Needs, name: str, rows: Sequence[int]) -> ScenarioGroup:
-    import numpy as np
-
-    from pytest_tokenbudget.stats.intervals import clustered_rate
-    from pytest_tokenbudget.stats.tokens import token_spread
-
     places = list(rows)
     tokens, ended, reached = needs.tokens[places], needs.ended[places], needs.reached[places]
     truncation = {}
@@ -237,11 +237,6 @@ def _group(study: Study, needs: _Needs, name: str, rows: Sequence[int]) -> Scena
 
 
 def _differ(needs: _Needs, splits: Mapping[str, Sequence[str]]) -> tuple[Differ, ...]:
-    import numpy as np
-
-    from pytest_tokenbudget.stats.resampling import holm
-    from pytest_tokenbudget.studies.scenarios.checks import Differ, lengths_differ
-
     # Samples of a problem are not independent: their mean stands for it.
     one = np.where(needs.ended | np.isnan(needs.tokens), needs.tokens, np.inf).mean(axis=1)
     found = []
@@ -258,10 +253,6 @@ def _differ(needs: _Needs, splits: Mapping[str, Sequence[str]]) -> tuple[Differ,
 def _guidelines(
     study: Study, needs: _Needs, learned: Learned, target: float
 ) -> tuple[GuidelineCheck, ...]:
-    from pytest_tokenbudget.stats.rules_of_thumb import GUIDELINES
-    from pytest_tokenbudget.stats.truncation import judge_limit, truncates
-    from pytest_tokenbudget.studies.scenarios.checks import GuidelineCheck
-
     found = []
     for rule in GUIDELINES:
         rows = [
@@ -288,11 +279,6 @@ def _guidelines(
 
 
 def _more(needs: _Needs, splits: Mapping[str, Sequence[str]]) -> MoreCheck | None:
-    import numpy as np
-
-    from pytest_tokenbudget.stats.truncation import LimitVerdict
-    from pytest_tokenbudget.studies.scenarios.checks import MORE, MoreCheck, mean_gap
-
     split, more, less = MORE
     names = splits.get(split, ())
     if not {more, less} <= set(names):
@@ -329,8 +315,6 @@ def _given(
     given: GenerationConfig | None,
     target: float,
 ) -> Mapping[str, tuple[GivenLimit, ...]] | None:
-    from pytest_tokenbudget.studies.scenarios.checks import judge_given
-
     if given is None:
         return None
     limits = [

@@ -7,15 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.trace import Outcome
+from pytest_tokenbudget.stats.intervals import Estimate, clustered_rate
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.ruled import json_objects
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.stats.intervals import Estimate
 
 
 class AnswerKind(StrEnum):
@@ -125,10 +124,6 @@ def answers_of(judged: Sequence[JudgedCut], samples: int = 1) -> GroupAnswers:
 
 def _rate(hits: Sequence[bool | None], samples: int) -> Estimate:
     """Share of hits with an interval by problem; None is in no rate."""
-    import numpy as np
-
-    from pytest_tokenbudget.stats.intervals import clustered_rate
-
     values = [np.nan if hit is None else float(hit) for hit in hits]
     return clustered_rate(np.array(values, np.float64).reshape(-1, samples))
 

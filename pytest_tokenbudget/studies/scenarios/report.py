@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import (
@@ -38,11 +37,9 @@ from pytest_tokenbudget.studies.scenarios.analysis import (
     choices_made,
 )
 from pytest_tokenbudget.studies.scenarios.answers import GroupAnswers
+from pytest_tokenbudget.studies.scenarios.checks import GivenLimit
+from pytest_tokenbudget.studies.scenarios.limits import GroupLimit
 from pytest_tokenbudget.studies.scenarios.settings import settings_files
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.studies.scenarios.checks import GivenLimit
-    from pytest_tokenbudget.studies.scenarios.limits import GroupLimit
 
 SCHEMA = "tokenbudget-scenarios/1"
 PLURALS = {GAME: "games", FRAMING: "framings", CATEGORY: "categories"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.core.study import PLAIN, Study
@@ -15,9 +14,7 @@ from pytest_tokenbudget.settings.generation_config import (
     generation_config_text,
 )
 from pytest_tokenbudget.studies.scenarios.analysis import FRAMING, ScenarioReport
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.studies.scenarios.limits import GroupLimit
+from pytest_tokenbudget.studies.scenarios.limits import GroupLimit
 
 
 def settings_files(study: Study, report: ScenarioReport, run: RunInfo) -> dict[str, str]:
