@@ -54,7 +54,7 @@ def test_a_group_without_a_promise_gets_what_is_not_below_anything_seen():
     assert learned.overall.promised
     short, long = (learned.groups["kind"][name] for name in ("short", "long"))
     assert not short.promised
-    assert short.recommendation.promise is Promise.TOO_FEW
+    assert short.found.promise is Promise.TOO_FEW
     assert short.limit == learned.overall.limit
     assert long.limit == max(learned.overall.limit, lengths.max())
 
@@ -78,7 +78,7 @@ def test_a_trace_that_met_its_cap_is_never_within_a_limit():
     lengths[:10], ended[:10] = 64, False
     learned = learn(lengths, ended, {"kind": ["a", "b"] * 50}, target=0.05)
     assert (learned.overall.limit, learned.overall.promised) == (64, False)
-    assert learned.overall.recommendation.promise is Promise.CAP_TOO_LOW
+    assert learned.overall.found.promise is Promise.CAP_TOO_LOW
     replay = replay_limits(lengths, ended, {"kind": ["a", "b"] * 50}, target=0.05)
     assert replay.outcome(ONE_LIMIT).truncation.value == pytest.approx(0.1)
     assert replay.better is None

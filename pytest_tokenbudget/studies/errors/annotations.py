@@ -44,7 +44,7 @@ class Picked:
     """What was picked at one budget.
 
     Attributes:
-        requested: Errors that were asked for.
+        asked: Errors that were asked for.
         errors: Errors that there are.
         picked: Errors that are in the table.
         right: Right answers that there are.
@@ -54,7 +54,7 @@ class Picked:
         file: The table.
     """
 
-    requested: int
+    asked: int
     errors: int
     picked: int
     right: int
@@ -148,7 +148,7 @@ def _prepare(
         kept, annotated = _merge(path, existing[budget], label(study), rows)
         everything = study.judged(budget)
         picked[budget] = Picked(
-            requested=samples[budget],
+            asked=samples[budget],
             errors=len(errors_at(study, budget)),
             picked=len(wrong),
             right=sum(judged.correct for judged in everything),
@@ -311,7 +311,7 @@ class _Manifest:
             "suggestions": taxonomy.RULES,
             "budgets": {
                 str(budget): {
-                    "asked": one.requested,
+                    "asked": one.asked,
                     "errors": one.errors,
                     "errors_picked": one.picked,
                     "right": one.right,

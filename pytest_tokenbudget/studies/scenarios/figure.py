@@ -82,7 +82,7 @@ def draw_limits(study: Study, report: ScenarioReport) -> Figure:
     _draw_needs(tokens, study, report, rows)
     if replay is not None and report.replay is not None:
         _draw_replay(replay, report.replay)
-    sentences = [report.learned.overall.recommendation.sentence()]
+    sentences = [report.learned.overall.found.sentence()]
     if report.replay is not None:
         sentences.append(report.replay.sentence())
     study_texts(figure, tokens, study, "Tokens needed by scenario", sentences, columns=4)

@@ -40,12 +40,12 @@ class GroupLimit:
     Attributes:
         limit: The limit; None where there is no trace.
         promised: Whether the group's own traces promise that it truncates at most the target.
-        recommendation: What they say.
+        found: What they say.
     """
 
     limit: int | None
     promised: bool
-    recommendation: Recommendation
+    found: Recommendation
 
 
 class Learned(NamedTuple):

@@ -103,13 +103,13 @@ def scenarios_record(study: Study, run: RunInfo) -> dict[str, object]:
 
 
 def _choice(choice: GroupLimit) -> dict[str, object]:
-    found = to_record(choice.recommendation)
+    found = to_record(choice.found)
     # Neither rules nor distributions were asked for: they would be empty.
     kept = {k: v for k, v in found.items() if k not in {"name", "fits", "rules", "margins"}}
     return {
         "limit": choice.limit,
         "promised": choice.promised,
-        "sentence": choice.recommendation.sentence(),
+        "sentence": choice.found.sentence(),
         "evidence": kept,
     }
 
@@ -123,7 +123,7 @@ def scenarios_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[
         report = report_of(study, run)
     except NoScenariosError as error:
         return [*lines, *wrapped(str(error), width)]
-    lines += wrapped(limit_answer(study, report.learned.overall.recommendation), width)
+    lines += wrapped(limit_answer(study, report.learned.overall.found), width)
     lines += _table(report).lines(width)
     for sentence in _sentences(report):
         lines += wrapped(sentence, width)
@@ -180,15 +180,11 @@ def _sentences(report: ScenarioReport) -> Iterator[str]:
         explained = f"{100 * each.explained:.0f} % of the variance of ranks"
         verb = "differ" if each.p_holm < 0.05 else "are not shown to differ"
         yield f"tokens needed {verb} by {each.split} (p = {each.p_holm:.3g}, {explained})"
-    yield report.learned.overall.recommendation.sentence()
+    yield report.learned.overall.found.sentence()
     for split, choices in report.learned.groups.items():
         own = [f"{printable(n)} {count(c.limit or 0)}" for n, c in choices.items() if c.promised]
         kept = f": {', '.join(own)}" if own else ""
-        need = [
-            c.recommendation.problems_needed
-            for c in choices.values()
-            if c.recommendation.problems_needed
-        ]
+        need = [c.found.problems_needed for c in choices.values() if c.found.problems_needed]
         short = f"; the others need {count(max(need))} problems each" if need and own else ""
         if need and not own:
             short = f"; {count(max(need))} problems of each are needed"

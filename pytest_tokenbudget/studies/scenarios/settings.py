@@ -100,7 +100,7 @@ def limits_of(report: ScenarioReport, split: str) -> dict[str, WrittenLimit]:
 
 def because(choice: GroupLimit, overall: GroupLimit) -> str:
     """What is known of a limit: a promise, or why there is none and whose limit it is."""
-    said = choice.recommendation.sentence()
+    said = choice.found.sentence()
     if choice.promised or choice is overall:
         return said
     whose = "that of all" if choice.limit == overall.limit else "the most that was seen"
