@@ -24,6 +24,12 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Take no snapshot for unused where tests are only listed."""
+    if config.option.collectonly:
+        config.option.disable_unused_snapshots = True
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave tests that are marked ``slow`` to ``-m slow``, unless one is named on its own."""
     if config.option.markexpr or any("::" in argument for argument in config.args):

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_allocation_eval import make as make_thinking
-from test_scenarios_eval import make as make_scenarios
+from allocation_studies import make as make_thinking
+from scenario_studies import make as make_scenarios
 
 from pytest_tokenbudget.core.study import StudyCache
 from pytest_tokenbudget.models.prices import Price

@@ -390,7 +390,7 @@ def test_recordings_are_not_posed_again(run, pytester):
 
 
 def test_the_example_of_the_page_works(capsys):
-    page = (Path(__file__).parents[2] / "docs" / "context.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "context.md").read_text()
     code = page.split("<!-- example: code -->\n```python\n")[1].split("```")[0]
     exec(compile(code, "docs/context.md", "exec"), {})
     tokens, lost, system, room = capsys.readouterr().out.split()

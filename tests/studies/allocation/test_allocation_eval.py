@@ -4,14 +4,18 @@ import json
 from dataclasses import replace
 
 import pytest
+from allocation_studies import (
+    THINK,
+    make,
+    pieces,
+)
 from runs import NO_ENGINE, QUIET, Engines, RealEngines, read
-from studies import NumberTask, make_problem, trace_of
+from studies import trace_of
 from text_snapshots import TextFile, text_of
 from thinking_engine import ThinkingEngine
 
 from pytest_tokenbudget.common.text_layout import cells
-from pytest_tokenbudget.core.plan import Forcing, ModeBudget
-from pytest_tokenbudget.core.study import Study
+from pytest_tokenbudget.core.plan import ModeBudget
 from pytest_tokenbudget.models.resolution import ModelSpec
 from pytest_tokenbudget.recipes.recipe import read_recipe
 from pytest_tokenbudget.report.json_files import RunInfo
@@ -28,82 +32,10 @@ from pytest_tokenbudget.studies.allocation.report import (
 )
 from pytest_tokenbudget.studies.allocation.settings import evidence_of, limits_of, settings_record
 from pytest_tokenbudget.studies.allocation.stored_traces import FEATURES, FIRST, replay_of
-from pytest_tokenbudget.studies.thinking.forced_answers import ForcedAnswerKey, force
-from pytest_tokenbudget.studies.thinking.study import ContinuedTrace, ThinkingStudy
-from pytest_tokenbudget.texts.thinking_blocks import Closer, ThinkingFormat
 
 pytest_plugins = ["run_fixtures"]
 
 EVALS = ("--pyargs", "pytest_tokenbudget.evals", "-m", "allocation", *QUIET)
-THINK = ThinkingFormat()
-BARE = Closer("bare", "\n</think>\n\n")
-BUDGETS = (0, 4, 8, 16, 32, 64)
-CLOSER_IDS = (7, 8, 9)
-# How long easy and hard problems are thought about, and from when a forced answer is right.
-EASY, HARD = (40, 4), (62, 62)
-
-
-def answer(text):
-    return ["####", " ", text, "\n", ""]
-
-
-def pieces(problem, long):
-    return ["<think>", *["so "] * (long - 2), "</think>", *answer(problem.answer)]
-
-
-def natural_study(problems, traces, **options):
-    return Study(
-        alias="m",
-        identity={},
-        task=NumberTask(problems=problems),
-        problems=tuple(problems),
-        traces=traces,
-        samples=1,
-        thinking=THINK,
-        budgets=tuple(b for b in BUDGETS if b),
-        reach=94,
-        **{"mode": "thinking", "kind": "thinking", **options},
-    )
-
-
-def make(n=40, off=None, budgets=BUDGETS, modes=(), error=0, missing=0):
-    """Even problems are easy and odd ones hard; ``off`` is how many are right without thinking."""
-    problems, traces, wanted, forced = [], {}, set(), {}
-    for index in range(n):
-        kind = "hard" if index % 2 else "easy"
-        problem = replace(make_problem(index), category=kind)
-        long, enough = HARD if index % 2 else EASY
-        problems.append(problem)
-        failed = "it broke" if index < error else ""
-        trace = trace_of(problem.id, pieces(problem, long), 94, error=failed)
-        traces[problem.id, 0] = trace
-        for budget in budgets:
-            branch = force(trace, budget, THINK, BARE, lambda text: CLOSER_IDS)
-            if branch is None or failed:
-                continue
-            place = ForcedAnswerKey("bare", budget, problem.id)
-            wanted.add(place)
-            if index < n - missing:
-                said = answer(problem.answer if budget >= enough else "7")
-                one = replace(trace_of(problem.id, said, 30), prompt_ids=branch.prompt_ids)
-                forced[place] = ContinuedTrace(one, branch.kept)
-    switched = None
-    if off is not None:
-        without = {
-            (p.id, 0): replace(
-                trace_of(p.id, answer(p.answer if i < off else "7"), 94), prompt_ids=(1, 2, 4)
-            )
-            for i, p in enumerate(problems)
-        }
-        switched = natural_study(problems, without, mode="plain", kind="off")
-    return ThinkingStudy(
-        natural=natural_study(problems, traces),
-        off=switched,
-        forcing=Forcing(tuple(budgets), 30, (BARE,), modes=tuple(modes)),
-        wanted=frozenset(wanted),
-        forced=forced,
-        switchable=off is not None,
-    )
 
 
 def qwen(context=200):

@@ -30,7 +30,7 @@ from pytest_tokenbudget.studies.structure.segments import (
 from pytest_tokenbudget.studies.structure.statistics import PartState, along, compare, fit
 from pytest_tokenbudget.texts.sentences import sentences
 
-SAMPLE = Path(__file__).parents[2] / "fixtures" / "data" / "structure_sample.jsonl"
+SAMPLE = Path(__file__).parents[3] / "fixtures" / "data" / "structure_sample.jsonl"
 KINDS = ("setup", "computation", "verification", "answer")
 
 

@@ -19,7 +19,7 @@ pytest_plugins = ["run_fixtures"]
 CONFORMANCE = ("--pyargs", "pytest_tokenbudget.evals", "-m", "conformance", *QUIET)
 MEASURED = methods_for("vllm", resolve_model("nano-reasoner", load_catalogue()))
 FILE = "conformance_vllm_nano-reasoner.json"
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -62,7 +62,7 @@ from pytest_tokenbudget.studies.conformance.wording import (
     thinking_sentence,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES = tuple(each.probe for each in LIMITS)
 WAY_NAMES = (*(each.way for each in WAYS), "--reasoning-budget")
 HOSTILE = "<b>&\"']]>\x1b[31m\u202e$x_1$\n{日本語}"

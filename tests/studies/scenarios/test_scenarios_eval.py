@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from runs import NO_ENGINE, QUIET, RealEngines, read
+from scenario_studies import make
 from studies import make_study, trace_of
 
 from pytest_tokenbudget.common.text_layout import cells
-from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.settings.generation_config import FRAMINGS, read_generation_config
 from pytest_tokenbudget.stats.truncation import LimitVerdict
@@ -32,41 +32,6 @@ pytest_plugins = ["run_fixtures"]
 
 EVALS = ("--pyargs", "pytest_tokenbudget.evals", "-m", "scenarios", *QUIET)
 SAMPLED = {"target_truncation": 0.05}
-
-
-def said(problem, index):
-    """What a made-up model answers; each fifth is wrong in a way of its own."""
-    first, *_ = problem.answer.split("|")
-    return {
-        0: f'{{"choice": "{first}", "reason": "x"}}',
-        1: f'I think: {{"choice": "{first.upper()}"}}.',
-        2: '{"choice": "jump"}',
-        3: '{"reason": "x"}',
-        4: f"I choose {first}.",
-    }[index % 5 if index < 10 else 0]
-
-
-def make(n=36, cap=64, error=(), lengths=lambda problem: 20, texts=said):
-    """A study of games: texts by ``said``, as long as ``lengths`` says."""
-    task = load_task("games")
-    problems = task.problems(n)
-    traces = {}
-    for index, problem in enumerate(problems):
-        text = texts(problem, index)
-        pieces = [text, *["\n"] * (lengths(problem) - 2), ""]
-        failed = "it broke" if index in error else ""
-        traces[problem.id, 0] = trace_of(problem.id, pieces, cap, error=failed)
-    return Study(
-        alias="some-model",
-        identity={},
-        task=task,
-        problems=problems,
-        traces=traces,
-        samples=1,
-        thinking=None,
-        mode="plain",
-        budgets=(16, cap),
-    )
 
 
 @pytest.fixture
@@ -390,7 +355,7 @@ def test_a_task_of_one_kind_is_skipped(run):
 
 
 def test_every_field_of_the_results_is_explained():
-    text = (Path(__file__).parents[2] / "docs" / "scenarios.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "scenarios.md").read_text(encoding="utf-8")
     record = scenarios_record(make(lengths=long_when_angry), RunInfo())
     names = {*record, *record["overall"], *record["overall"]["answers"], *record["limits"]["all"]}
     names |= {*record["differ"][0], *record["replay"], *record["overall"]["answers"]["findings"]}

@@ -262,8 +262,8 @@ def test_what_was_interrupted_goes_on(think, pytester):
 
 def test_every_field_of_the_results_is_explained(think, pytester):
     think()
-    text = (Path(__file__).parents[2] / "docs" / "thinking.md").read_text(encoding="utf-8")
-    text += (Path(__file__).parents[2] / "docs" / "saturation.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "thinking.md").read_text(encoding="utf-8")
+    text += (Path(__file__).parents[3] / "docs" / "saturation.md").read_text(encoding="utf-8")
     record = read(pytester.path, "thinking_nano-reasoner.json")
     at = read(pytester.path, "thinking_nano-reasoner_budget16.json")
     for name in {*record, *record["points"][0], *record["recommended_limits"], *at["answers"][0]}:
