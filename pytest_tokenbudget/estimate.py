@@ -49,7 +49,6 @@ def size(text: str) -> int:
 
 
 def table(estimates: Sequence[MemoryEstimate], memory: int | None) -> str:
-    """A line for each budget."""
     headings = ("budget", "batch", "weights", "cache", "working", "total")
     rows = Table(*headings, *(("fits", "rule of thumb") if memory else ()), left=())
     for each in estimates:

@@ -396,7 +396,6 @@ def unplanned() -> dict[str, Target]:
 
 @cache
 def sections() -> tuple[Section, ...]:
-    """All parts of the report, in the order in which they are shown."""
     return tuple(section for one in registered().evals for section in one.sections)
 
 

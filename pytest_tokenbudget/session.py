@@ -142,7 +142,6 @@ class Session:
 
     @property
     def store(self) -> TraceStore:
-        """The trace store, opened on first use."""
         if self._store is None:
             owner = f"{xdist.worker_id() or 'main'}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
             self._store = TraceStore(self.settings.trace_store, self.run, owner, check=True)
@@ -182,7 +181,6 @@ class Session:
         return self.cached((spec.alias, kind), make)
 
     def settings_of(self, spec: ModelSpec) -> Settings:
-        """The settings as they apply to one model."""
         return settings_of(self.settings, spec)
 
     def cached_study(self, spec: ModelSpec, kind: str) -> Any:  # noqa: ANN401 a study of any class

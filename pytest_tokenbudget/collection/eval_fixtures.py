@@ -247,7 +247,6 @@ def _definitions(name: str, node: pytest.Item) -> Definitions:
 
 
 def _plugin_packages(config: pytest.Config) -> set[str]:
-    """Top-level packages of the installed plugins."""
     plugins = [plugin for plugin, _ in config.pluginmanager.list_plugin_distinfo()]
     return {getattr(plugin, "__name__", "").split(".")[0] for plugin in plugins} - {""}
 

@@ -281,7 +281,6 @@ def gate_subject(item: pytest.Item) -> registry.GateSubject | None:
 
 
 def mode_of(item: pytest.Item) -> str | None:
-    """The mode that a test is run for, if it is for one."""
     callspec = getattr(item, "callspec", None)
     if callspec is None or not uses(item, "mode"):
         return None
@@ -295,7 +294,6 @@ def model_of(item: pytest.Item) -> ModelSpec | None:
 
 
 def model_under_test(item: pytest.Item) -> ModelSpec | None:
-    """The model that a test is run for, if it is for one."""
     callspec = getattr(item, "callspec", None)
     if callspec is None:
         return None
@@ -312,7 +310,6 @@ def main_answers(session: Session, spec: ModelSpec, study: Study, mode: object) 
 def sample_answers(
     session: Session, spec: ModelSpec, study: Study, mode: object
 ) -> AnswersByBudget:
-    """The answers of several samples a problem."""
     return cut_answers(session, spec, study, Kind.STOCHASTIC)
 
 

@@ -34,17 +34,14 @@ def points(group: str) -> list[EntryPoint]:
 
 
 def is_own(point: EntryPoint) -> bool:
-    """Whether an entry point names something of this package."""
     return point.value.startswith((f"{PACKAGE}.", f"{PACKAGE}:"))
 
 
 def owner(point: EntryPoint) -> str:
-    """The distribution that registers an entry point."""
     return point.dist.name if point.dist is not None else "an unknown package"
 
 
 def fault(kind: str, point: EntryPoint, reason: str | Exception) -> str:
-    """A sentence on an entry point that cannot be used."""
     from pytest_tokenbudget.common.outside_text import printable
 
     why = f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else reason

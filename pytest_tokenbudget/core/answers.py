@@ -60,7 +60,6 @@ class Answers:
 
     @property
     def errors(self) -> int:
-        """Answers that an engine's error took."""
         return sum(j.outcome is Outcome.ERROR for j in self.judged)
 
 

@@ -137,7 +137,6 @@ class Cliff:
         return tuple(tuple(found[slope]) for slope in sorted(found, reverse=True))
 
     def sentence(self) -> str:
-        """What is known, for people."""
         steepest = self.steepest
         if steepest is None or self.place is None:
             return f"cliff not resolved: {self.reason}"

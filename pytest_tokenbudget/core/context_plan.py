@@ -52,7 +52,6 @@ class ContextPlan:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ContextPlan:
-        """The inverse of ``dataclasses.asdict``."""
         values = dict(data)
         for name in ("limits", "strategies", "turns", "left_out"):
             values[name] = tuple(values[name])

@@ -300,7 +300,6 @@ def _generate(
 def _observed(
     engine: Engine, plan: Plan, missing: int, observer: TraceObserver | None, tally: Tally
 ) -> Iterator[None]:
-    """Have an engine report its tokens, and let an observer watch it."""
     engine.tally = tally
     if observer is not None:
         observer.begin(plan, engine, missing)

@@ -247,7 +247,6 @@ class Journal:
             )
 
     def drop_state(self, name: str) -> None:
-        """Withdraw a state of this process."""
         with self._transaction() as db:
             db.execute(
                 "DELETE FROM states WHERE run = ? AND owner = ? AND name = ?",
@@ -304,5 +303,4 @@ class Journal:
         return next((str(sha256) for (sha256,) in found.values()), None)
 
     def put(self, path: str, size: int, mtime_ns: int, sha256: str) -> None:
-        """Remember the SHA-256 of a file."""
         self._write(FILES, [(path, size, mtime_ns, sha256)])

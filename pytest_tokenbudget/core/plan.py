@@ -27,7 +27,6 @@ def digest(value: object) -> str:
 
 
 def render_key(messages: Sequence[Message], thinking: bool | None) -> str:
-    """Key of a rendered prompt within one model."""
     return digest([[dict(m) for m in messages], thinking])
 
 

@@ -121,14 +121,12 @@ class Waiting:
 
 
 def holder_name(claim: ClaimedShare) -> str:
-    """The process that holds a claim, in words."""
     if claim.process is None:
         return "another process"
     return f"process {claim.process.pid} on {claim.process.host_name}"
 
 
 def time_of_day(seconds: float) -> str:
-    """A Unix time as people read it from a clock."""
     return datetime.fromtimestamp(seconds).strftime("%H:%M:%S")
 
 

@@ -114,7 +114,6 @@ class Saturation:
         return self.accuracy.low > self.margin
 
     def sentence(self) -> str:
-        """What is known, for people."""
         if self.status is Status.SATURATED:
             return self._saturated()
         if self.status is Status.NOT_REACHED:

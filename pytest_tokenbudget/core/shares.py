@@ -38,7 +38,6 @@ class Process(NamedTuple):
 
 
 def this_process() -> Process:
-    """The process that calls."""
     return _process(os.getpid())  # a fork has another number
 
 
@@ -290,7 +289,6 @@ class Shares(Journal):
             db.execute("UPDATE processes SET plan = ? WHERE owner = ?", (plan, self.owner))
 
     def leave_plan(self) -> None:
-        """Say that this process helps with no plan any more."""
         with self._transaction() as db:
             db.execute("UPDATE processes SET plan = '' WHERE owner = ?", (self.owner,))
 

@@ -34,7 +34,6 @@ class StoreError(PrintableError):
 
 
 def damage_error(path: Path, finding: object) -> StoreError:
-    """The error for a file that is a trace store but cannot be read."""
     return StoreError(f"trace store {path} is damaged ({finding}). {ADVICE}.")
 
 
@@ -71,7 +70,6 @@ def _name(error: sqlite3.Error) -> str:
 
 
 def _reason(error: sqlite3.OperationalError) -> str:
-    """What happened and what to do, in words."""
     name = _name(error)
     if name.startswith("SQLITE_BUSY"):
         return (

@@ -131,7 +131,6 @@ def has_checksum(db: sqlite3.Connection, kind: ChecksummedTable, key: Sequence[V
 def delete_rows(
     db: sqlite3.Connection, kind: ChecksummedTable, keys: Sequence[Sequence[Value]]
 ) -> None:
-    """Drop rows and their checksums."""
     marks = " || char(10) || ".join("?" for _ in kind.key)
     db.executemany(f"DELETE FROM {kind.table} AS r WHERE {kind.key_condition('r')}", keys)
     db.executemany(f"DELETE FROM checksums WHERE kind = '{kind.table}' AND key = {marks}", keys)

@@ -224,7 +224,6 @@ class Study(StudyCache):
 
     @property
     def errors(self) -> tuple[Trace, ...]:
-        """Traces that ended in an error."""
         return tuple(t for _, t in self._rows if t.stop_reason is StopReason.ERROR)
 
     @property

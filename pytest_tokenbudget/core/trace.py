@@ -199,7 +199,6 @@ class Cut:
 
     @property
     def opened(self) -> bool:
-        """Whether thinking was opened, by the prompt or by the model."""
         return self.blocks.opened
 
     @property

@@ -231,7 +231,6 @@ def find_tags(
 
 
 def _is_token(token_id: int, end: int, ids: Sequence[int], offsets: Sequence[int]) -> bool:
-    """Whether the token whose text ends at ``end`` is that one."""
     place = bisect_left(offsets, end)
     return place < len(ids) and ids[place] == token_id and offsets[place] == end
 
@@ -366,7 +365,6 @@ class _BlockParser:
             self.closed, self.answer_start = True, tag.end
 
     def leave(self, tag: Tag) -> None:
-        """End the open block, if there is one."""
         if self.depth:
             self.closed, self.depth = True, 0
             self.open_at.append((self.opened_at, tag.end))

@@ -87,7 +87,6 @@ class Pieces:
         self._scan()
 
     def __call__(self, ids: Sequence[int]) -> str:
-        """Text of a sequence of ids."""
         return self._decode(ids)
 
     @property
