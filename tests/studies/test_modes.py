@@ -4,7 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from runs import NO_ENGINE, QUIET, Engines, RealEngines, read, rows
+from recorded_run import copy_store
+from runs import NO_ENGINE, QUIET, Engines, read, rows
 from studies import trace_of
 from thinking_engine import ThinkingEngine
 
@@ -424,8 +425,8 @@ def test_equal(curve, allocation, mode):
 """
 
 
-@pytest.mark.slow
 def test_a_mode_is_what_the_allocation_eval_measures(own, pytester):
     pytester.makepyfile(EQUAL)
-    result = own(*QUIET, engines=RealEngines(), problems=6, budgets="64,1024")
+    copy_store(pytester.path)
+    result = own(*QUIET, engines=NO_ENGINE, problems=6, budgets="64,1024")
     result.assert_outcomes(passed=7)
