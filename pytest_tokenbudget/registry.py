@@ -103,8 +103,11 @@ class Section:
     Attributes:
         fixture: It is reported where a test asked for this fixture; empty for always.
         kind: The kind of study, or of report from records, that it is made from.
-        write: ``(study, run, directory) -> files``: writes its files below a directory.
-        lines: ``(study, run, width) -> lines``: what it shows on the terminal.
+        write: ``(study, run, directory) -> files``: writes its ``results`` and ``figures`` below
+            the reports directory, each file whole or not at all. Problems whose traces are not all
+            there are left out and counted.
+        lines: ``(study, run, width) -> lines``: what it shows on the terminal, in at most
+            ``width`` columns.
         name: What the manifest of the reports folder calls it; the fixture by default.
         prepare: ``(session, spec, study)``: gives the study what it does not know of itself.
         budgets: ``(study) -> budgets``: those that it covers, if not the study's own.

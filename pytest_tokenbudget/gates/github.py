@@ -80,36 +80,40 @@ def summary(job: GithubJob, results: GateResults, remark: str = "") -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(job: GithubJob, each: GateJudgement, gate: Gate) -> str:
+def _row(job: GithubJob, judgement: GateJudgement, gate: Gate) -> str:
     from pytest_tokenbudget.stats.decision_rules import MetricUnit
 
-    at = "" if each.budget is None else f" at {each.budget:,}"
-    where = ", ".join(part for part in (f"{each.eval}{at}", each.mode, each.category) if part)
+    at = "" if judgement.budget is None else f" at {judgement.budget:,}"
+    where = ", ".join(
+        part for part in (f"{judgement.eval}{at}", judgement.mode, judgement.category) if part
+    )
     measured, power = "-", "-"
-    if each.unit and each.value is not None and each.low is not None:
-        unit = MetricUnit(each.unit)
-        high = "-" if each.high is None else unit.number(each.high)
-        measured = f"{unit.number(each.value)}{unit.suffix} [{unit.number(each.low)}, {high}]"
-        if each.detectable is not None:
-            power = MetricUnit(each.change_unit).distance(each.detectable)
-    label = escape(each.gate)
-    link = _link(job, gate, each)
+    if judgement.unit and judgement.value is not None and judgement.low is not None:
+        unit = MetricUnit(judgement.unit)
+        high = "-" if judgement.high is None else unit.number(judgement.high)
+        measured = (
+            f"{unit.number(judgement.value)}{unit.suffix} [{unit.number(judgement.low)}, {high}]"
+        )
+        if judgement.detectable is not None:
+            power = MetricUnit(judgement.change_unit).distance(judgement.detectable)
+    label = escape(judgement.gate)
+    link = _link(job, gate, judgement)
     cells = (
-        SIGNS[each.ruling],
+        SIGNS[judgement.ruling],
         f"[{label}]({link})" if link else label,
-        escape(each.model),
+        escape(judgement.model),
         escape(where),
         measured,
-        escape(each.shown),
-        "-" if each.n is None else f"{each.n:,}",
+        escape(judgement.shown),
+        "-" if judgement.n is None else f"{judgement.n:,}",
         power,
     )
     return f"| {' | '.join(cells)} |"
 
 
-def _link(job: GithubJob, gate: Gate, each: GateJudgement) -> str:
+def _link(job: GithubJob, gate: Gate, judgement: GateJudgement) -> str:
     """The gate, or the test that judged it, at the commit."""
-    location = _location(job, gate, each.test)
+    location = _location(job, gate, judgement.test)
     if not job.commit or not location:
         return ""
     line = f"#L{location['line']}" if "line" in location else ""

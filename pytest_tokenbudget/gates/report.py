@@ -124,22 +124,24 @@ def gate_lines(
     return lines
 
 
-def _in_short(each: GateJudgement, interval: bool = True) -> str:
+def _in_short(judgement: GateJudgement, interval: bool = True) -> str:
     """What was measured and what is allowed, without further evidence."""
     from pytest_tokenbudget.gates.table import METRICS
     from pytest_tokenbudget.stats.decision_rules import MetricUnit
 
-    said = each.sentence.partition(";")[0].partition(" (")[0]
-    if each.unit == "change":  # the saturation point, which rests on a difference
-        return printable(f"{said.partition(' is at most ')[0]} {each.shown}")
-    if each.unit not in ("share", "tokens") or each.value is None:
+    said = judgement.sentence.partition(";")[0].partition(" (")[0]
+    if judgement.unit == "change":  # the saturation point, which rests on a difference
+        return printable(f"{said.partition(' is at most ')[0]} {judgement.shown}")
+    if judgement.unit not in ("share", "tokens") or judgement.value is None:
         return printable(said)
-    unit = MetricUnit(each.unit)
-    of = f" of {each.category}" if each.category else ""
-    ends = [unit.number(end) for end in (each.low, each.high) if end is not None]
+    unit = MetricUnit(judgement.unit)
+    of = f" of {judgement.category}" if judgement.category else ""
+    ends = [unit.number(end) for end in (judgement.low, judgement.high) if end is not None]
     between = f" [{', '.join(ends)}]" if interval and len(ends) == 2 else ""
-    name = METRICS[each.metric].name
-    return printable(f"{name}{of} {unit.number(each.value)}{unit.suffix}{between} {each.shown}")
+    name = METRICS[judgement.metric].name
+    return printable(
+        f"{name}{of} {unit.number(judgement.value)}{unit.suffix}{between} {judgement.shown}"
+    )
 
 
 def show_gates(

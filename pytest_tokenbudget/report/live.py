@@ -168,13 +168,13 @@ class LiveTrace:
             return f"{REVERSE} {mark.budget} {UNREVERSE}"
         return f"[|{mark.budget}|]"
 
-    def _dims_before(self, place: int) -> bool:
+    def _dims_before(self, offset: int) -> bool:
         """Whether what stands before a place in the waiting text, behind all tags, is thinking."""
         if not self._tags:
             # Only the first few characters say whether a header is on its way.
             first = "".join(self._printed) if self._length < _FIRST else self._first
             self._first = first
-            self._dims = self._dims_behind((first + self._waiting[:place])[:_FIRST])
+            self._dims = self._dims_behind((first + self._waiting[:offset])[:_FIRST])
         return self._dims
 
     def _dims_behind(self, text: str) -> bool:

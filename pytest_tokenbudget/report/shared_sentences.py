@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from pytest_tokenbudget.common.text_layout import count, plural
 
 
-def nothing_yet(then: str = "nothing to show", whole: str = "problem", part: str = "trace") -> str:
+def nothing_yet(
+    consequence: str = "nothing to show", whole: str = "problem", part: str = "trace"
+) -> str:
     """That no problem is complete."""
-    return f"no {whole} has all its {part}s yet: {then}"
+    return f"no {whole} has all its {part}s yet: {consequence}"
 
 
-def all_failed(then: str = "nothing to show") -> str:
+def all_failed(consequence: str = "nothing to show") -> str:
     """That there are traces, and each ended in an error."""
-    return f"every trace ended in an error: {then}"
+    return f"every trace ended in an error: {consequence}"
 
 
 def left_incomplete(missing: int, total: int, whole: str = "problem", part: str = "trace") -> str:

@@ -147,11 +147,11 @@ def _value(share: Estimate | None) -> float:
     return share.value if share is not None and math.isfinite(share.value) else 0.0
 
 
-def _size(one: BudgetErrors, annotated: bool) -> str:
+def _size(errors: BudgetErrors, annotated: bool) -> str:
     """How many answers stand behind a group of bars."""
     if not annotated:
-        return f"n = {one.errors:,}"
-    return f"n = {one.annotated:,} annotated" if one.annotated else "not annotated"
+        return f"n = {errors.errors:,}"
+    return f"n = {errors.annotated:,} annotated" if errors.annotated else "not annotated"
 
 
 def _draw_wrong(axes: Axes, shown: Sequence[BudgetErrors]) -> None:

@@ -157,10 +157,10 @@ def evolution_lines(change: Evolution, width: int = MAX_WIDTH) -> list[str]:
     return [*wrapped(about, width), *table.lines(width)]
 
 
-def _annotated_recovery(one: BudgetErrors) -> str:
-    yes, no, unknown = (one.recoverable[each] for each in RECOVERABLE)
+def _annotated_recovery(errors: BudgetErrors) -> str:
+    yes, no, unknown = (errors.recoverable[each] for each in RECOVERABLE)
     return (
-        f"{count(one.budget)}: annotated as recoverable {yes:,}, persistent {no:,}, "
+        f"{count(errors.budget)}: annotated as recoverable {yes:,}, persistent {no:,}, "
         f"unknown {unknown:,}"
     )
 
@@ -169,12 +169,15 @@ def _kind(name: str) -> str:
     return "no suggestion" if name == NO_SUGGESTION else name
 
 
-def _budget_words(one: BudgetErrors) -> str:
+def _budget_words(errors: BudgetErrors) -> str:
     """How many errors of each kind there are at a budget."""
-    if one.types:
-        about, types = f"{one.annotated} annotated of {plural(one.errors, 'error')}, ", one.types
+    if errors.types:
+        about, types = (
+            f"{errors.annotated} annotated of {plural(errors.errors, 'error')}, ",
+            errors.types,
+        )
     else:
-        about, types = f"{plural(one.errors, 'error')}, suggested ", one.suggested
+        about, types = f"{plural(errors.errors, 'error')}, suggested ", errors.suggested
     kinds = sorted(types.items(), key=lambda item: -item[1].count)
     counts = ", ".join(f"{_kind(name)} {found.count}" for name, found in kinds if found.count)
-    return f"{count(one.budget)}: {about}{counts}"
+    return f"{count(errors.budget)}: {about}{counts}"

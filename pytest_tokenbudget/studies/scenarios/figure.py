@@ -285,11 +285,11 @@ def _place_name(number: int) -> str:
     return ("first", "second", "third", "fourth", "fifth", "sixth")[number] if number < 6 else "-"
 
 
-def _write(axes: Axes, left: float, width: float, place: int, text: str) -> None:
+def _write(axes: Axes, left: float, width: float, row: int, text: str) -> None:
     # A character takes about a hundredth of the axis at this size.
     if 0.0155 * len(text) < width:
         said = axes.text(
-            left + width / 2, place, text, ha="center", va="center", fontsize=7.5, zorder=3
+            left + width / 2, row, text, ha="center", va="center", fontsize=7.5, zorder=3
         )
         said.set_parse_math(False)
 

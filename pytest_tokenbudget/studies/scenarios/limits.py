@@ -344,10 +344,10 @@ def _redrawn(
     return found
 
 
-def _room_saved(one: _Tried, other: _Tried, redrawn: Floats, confidence: float) -> Estimate:
-    value = float((one.limits - other.limits).mean())
+def _room_saved(single: _Tried, grouped: _Tried, redrawn: Floats, confidence: float) -> Estimate:
+    value = float((single.limits - grouped.limits).mean())
     low, high = np.quantile(redrawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(value, min(float(low), value), max(float(high), value), one.limits.size)
+    return Estimate(value, min(float(low), value), max(float(high), value), single.limits.size)
 
 
 def _by_label(labels: Names, limits: Mapping[str, float], general: float) -> Floats:

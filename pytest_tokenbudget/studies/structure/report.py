@@ -80,8 +80,8 @@ def _across(result: StructureStudy) -> dict[str, object] | None:
     }
 
 
-def _trace_record(one: TraceStructure) -> dict[str, object]:
-    found, judged = one.structure, one.judged
+def _trace_record(trace: TraceStructure) -> dict[str, object]:
+    found, judged = trace.structure, trace.judged
     answer = found.segments[found.thinking :]
     return {
         "problem_id": judged.problem.id,

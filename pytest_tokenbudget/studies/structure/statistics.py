@@ -317,8 +317,8 @@ def compare(
     member = member.reshape(len(strata), len(names))
     table = member.T @ sums
 
-    def rate(group: NDArray[np.bool_], place: int) -> Estimate | None:
-        inside = group & (member[:, place] > 0)[:, None]
+    def rate(group: NDArray[np.bool_], column: int) -> Estimate | None:
+        inside = group & (member[:, column] > 0)[:, None]
         return clustered_rate(np.where(inside, correct, np.nan)) if inside.any() else None
 
     kept = tuple(
