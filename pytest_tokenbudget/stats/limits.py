@@ -270,7 +270,6 @@ def recommend_by_category(
     caps: ArrayLike | None = None,
     kind: str = "standard",
     target: float = 0.01,
-    confidence: float = 0.95,
     fit_each: bool = True,
 ) -> Recommendations:
     """Recommend a limit for all traces and one for each category.
@@ -298,7 +297,6 @@ def recommend_by_category(
             name=name,
             kind=kind,
             target=target,
-            confidence=confidence,
             fit=fit,
         )
 

@@ -134,9 +134,7 @@ def times_of(
     )
 
 
-def timing(
-    budgets: Sequence[int], used: ArrayLike, times: Times, confidence: float = 0.95
-) -> Timing | None:
+def timing(budgets: Sequence[int], used: ArrayLike, times: Times) -> Timing | None:
     """How long answers take at each budget; None where no trace has a time.
 
     Tokens used at each budget are problems x samples x budgets; NaN for errors.
@@ -162,7 +160,7 @@ def timing(
         points.append(
             TimePoint(
                 budget=budget,
-                each=mean_estimate(seconds, confidence),
+                each=mean_estimate(seconds),
                 p95=float(np.quantile(seconds[known], 0.95, method="inverted_cdf")),
                 tokens_per_second=float(tokens[known].sum() / seconds[known].sum()),
                 run_seconds=run,

@@ -44,9 +44,7 @@ class TokenSpread:
     lower_bounds: tuple[str, ...]
 
 
-def token_spread(
-    tokens: ArrayLike, capped: ArrayLike | None = None, confidence: float = 0.95
-) -> TokenSpread:
+def token_spread(tokens: ArrayLike, capped: ArrayLike | None = None) -> TokenSpread:
     """Describe how many tokens traces took, and which of them were stopped by a cap.
 
     Arrays have one value a problem, or are problems x samples; NaN where there is no trace.
@@ -68,7 +66,7 @@ def token_spread(
         problems=int(seen.any(axis=1).sum()),
         traces=int(values.size),
         capped=int(stopped.sum()),
-        mean=mean_estimate(table, confidence),
+        mean=mean_estimate(table),
         **places,
         lower_bounds=bounds,
     )
@@ -100,9 +98,7 @@ def tokens_per_correct(
     if not kept.any():
         return None
     mean = float(spent[kept].mean())
-    return ratio_estimate(
-        spent[kept], right[kept], ((mean, 0.0), (mean, 1.0)), confidence=confidence
-    )
+    return ratio_estimate(spent[kept], right[kept], ((mean, 0.0), (mean, 1.0)), confidence)
 
 
 @dataclass(frozen=True)
@@ -126,11 +122,7 @@ class Forecast:
 
 
 def forecast(
-    begun: Sequence[int],
-    cap: int,
-    lengths: ArrayLike,
-    ended: ArrayLike,
-    confidence: float = 0.95,
+    begun: Sequence[int], cap: int, lengths: ArrayLike, ended: ArrayLike
 ) -> Forecast | None:
     """What traces will still take; None where there is nothing to tell it from.
 
@@ -142,7 +134,6 @@ def forecast(
         cap: Output tokens allowed.
         lengths: Tokens of the traces that are there.
         ended: Whether each ended by itself; the others may have needed more.
-        confidence: Two-sided confidence of the interval.
     """
     known, whole = np.asarray(lengths, np.float64).ravel(), np.asarray(ended, bool).ravel()
     if not known.size:
@@ -162,7 +153,7 @@ def forecast(
         variance += times * spread
         # All that are alike share one mean, and what is not known of it.
         doubt += times**2 * spread / more.size
-    half = normal_quantile((1 + confidence) / 2) * math.sqrt(variance + doubt)
+    half = normal_quantile(0.975) * math.sqrt(variance + doubt)
     most = sum(max(0, cap - start) for start in begun)
     return Forecast(
         tokens=mean,
