@@ -98,7 +98,7 @@ def _directory(spec: ModelSpec) -> Path | None:
     if spec.kind == "directory":
         return Path(spec.source)
     commit = resolve_commit(spec) if spec.kind == "hub" else None
-    return find_snapshot(spec.source, commit, None) if commit else None
+    return find_snapshot(spec.source, commit) if commit else None
 
 
 def _config(directory: Path) -> SimpleNamespace:

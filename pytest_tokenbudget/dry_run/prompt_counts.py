@@ -120,7 +120,7 @@ class PromptCounter:
         if spec.kind == "directory":
             return Path(spec.source)
         commit = resolve_commit(spec) if spec.kind == "hub" else None
-        return find_snapshot(spec.source, commit, None) if commit else None
+        return find_snapshot(spec.source, commit) if commit else None
 
 
 def _count(tokenizer: Tokenizer, text: str) -> int:

@@ -120,18 +120,18 @@ def read_gguf_details(path: Path) -> ModelDetails:
     )
 
 
-def read_ref(hub_id: str, revision: str, cache: Path | None = None) -> str:
+def read_ref(hub_id: str, revision: str) -> str:
     """The commit that the hub's cache has for a branch or tag; empty where it has none."""
     try:
-        ref = _cache_folder(hub_id, cache) / "refs" / revision
+        ref = _cache_folder(hub_id) / "refs" / revision
         return ref.read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return ""
 
 
-def find_snapshot(hub_id: str, commit: str, cache: Path | None = None) -> Path | None:
+def find_snapshot(hub_id: str, commit: str) -> Path | None:
     """The directory of a commit in the hub's cache, if configuration and tokenizer are in it."""
-    directory = _cache_folder(hub_id, cache) / "snapshots" / commit
+    directory = _cache_folder(hub_id) / "snapshots" / commit
     tokenizers = ("tokenizer_config.json", "tokenizer.json")
     if not (directory / CONFIG).is_file():
         return None
@@ -181,12 +181,10 @@ def _file_hash(path: Path, cache: HashCache | None) -> str:
     return digest.hexdigest()
 
 
-def _cache_folder(hub_id: str, cache: Path | None) -> Path:
-    if cache is None:
-        from huggingface_hub.constants import HF_HUB_CACHE
+def _cache_folder(hub_id: str) -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE
 
-        cache = Path(HF_HUB_CACHE)
-    return cache / f"models--{hub_id.replace('/', '--')}"
+    return Path(HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"
 
 
 def _read_json(path: Path) -> dict[str, object]:

@@ -58,7 +58,7 @@ def is_cached(spec: ModelSpec) -> bool:
     from pytest_tokenbudget.models.resolution import resolve_commit
 
     commit = resolve_commit(spec)
-    snapshot = find_snapshot(spec.source, commit, None) if commit else None
+    snapshot = find_snapshot(spec.source, commit) if commit else None
     return snapshot is not None and (snapshot / "config.json").is_file()
 
 

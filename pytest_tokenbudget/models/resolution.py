@@ -115,7 +115,7 @@ def resolve_model(name: str, catalogue: Mapping[str, ModelSpec]) -> ModelSpec:
     )
 
 
-def complete(spec: ModelSpec, cache: Path | None = None) -> ModelSpec:
+def complete(spec: ModelSpec) -> ModelSpec:
     """The spec with what the model's files say where nobody has said it; without network.
 
     That is its context, how it thinks, and the ids of its thinking tags. A hub model that was
@@ -143,8 +143,8 @@ def complete(spec: ModelSpec, cache: Path | None = None) -> ModelSpec:
     if spec.context is not None and not spec.detect and known:
         return spec
     if spec.kind == "hub":
-        commit = resolve_commit(spec, cache)
-        snapshot = find_snapshot(spec.source, commit, cache) if commit else None
+        commit = resolve_commit(spec)
+        snapshot = find_snapshot(spec.source, commit) if commit else None
         if snapshot is None:
             return spec
         path = snapshot
@@ -158,18 +158,17 @@ def complete(spec: ModelSpec, cache: Path | None = None) -> ModelSpec:
     )
 
 
-def resolve_commit(spec: ModelSpec, cache: Path | None = None) -> str | None:
+def resolve_commit(spec: ModelSpec) -> str | None:
     """The commit of a hub model as the local cache knows it, without network.
 
-    None for files on disk and for a branch or tag that is not in the cache. The cache directory is
-    that of huggingface_hub by default.
+    None for files on disk and for a branch or tag that is not in the cache.
     """
     if spec.kind != "hub":
         return None
     revision = spec.revision or DEFAULT_REVISION
     if re.fullmatch(_COMMIT, revision):
         return revision
-    commit = read_ref(spec.source, revision, cache)
+    commit = read_ref(spec.source, revision)
     return commit if re.fullmatch(_COMMIT, commit) else None
 
 
@@ -180,7 +179,6 @@ def identity(
     hashes: HashCache | None = None,
     *,
     engine: str = "transformers",
-    cache: Path | None = None,
 ) -> dict[str, str]:
     """What distinguishes a model's outputs from another model's; part of every trace's key.
 
@@ -196,7 +194,7 @@ def identity(
         raise ValueError("a model's identity needs the dtype that 'auto' became")
     if spec.kind == "hub":
         revision = spec.revision or DEFAULT_REVISION
-        which = {"model": spec.source, "revision": resolve_commit(spec, cache) or revision}
+        which = {"model": spec.source, "revision": resolve_commit(spec) or revision}
     else:
         path = Path(spec.source)
         # The files of a directory have their names for a reason; a GGUF file may be renamed.

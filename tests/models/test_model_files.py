@@ -235,20 +235,16 @@ class TestCommit:
         assert resolve_commit(replace(spec, revision="v2")) is None
         assert resolve_commit(replace(spec, source="org/other")) is None
 
-    def test_cache_may_be_named(self, tmp_path):
-        cached(tmp_path, "org/m", ref="v1")
-        assert resolve_commit(ModelSpec("m", "org/m", "v1"), tmp_path) == COMMIT
-
-    def test_agrees_with_huggingface_hub(self, tmp_path):
+    def test_agrees_with_huggingface_hub(self, hub_cache):
         from huggingface_hub import try_to_load_from_cache
 
-        cached(tmp_path, "org/m")
-        found = try_to_load_from_cache("org/m", "config.json", cache_dir=tmp_path, revision="main")
-        assert Path(found).parent.name == resolve_commit(ModelSpec("m", "org/m"), tmp_path)
+        cached(hub_cache, "org/m")
+        found = try_to_load_from_cache("org/m", "config.json", cache_dir=hub_cache, revision="main")
+        assert Path(found).parent.name == resolve_commit(ModelSpec("m", "org/m"))
 
-    def test_damaged_ref_is_no_commit(self, tmp_path):
-        cached(tmp_path, "org/m", commit="nonsense")
-        assert resolve_commit(ModelSpec("m", "org/m"), tmp_path) is None
+    def test_damaged_ref_is_no_commit(self, hub_cache):
+        cached(hub_cache, "org/m", commit="nonsense")
+        assert resolve_commit(ModelSpec("m", "org/m")) is None
 
     def test_files_on_disk_have_none(self, catalogue):
         assert resolve_commit(catalogue[DEFAULT_MODEL]) is None

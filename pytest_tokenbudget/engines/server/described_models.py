@@ -84,8 +84,8 @@ def _files_of(facts: Facts) -> tuple[ModelKind, str] | None:
     if os.path.isdir(root) and (Path(root) / "config.json").is_file():
         return "directory", os.path.abspath(root)
     if re.fullmatch(HUB_ID, root):
-        commit = read_ref(root, "main", None)
-        if commit and find_snapshot(root, commit, None) is not None:
+        commit = read_ref(root, "main")
+        if commit and find_snapshot(root, commit) is not None:
             return "hub", root
     return None
 
