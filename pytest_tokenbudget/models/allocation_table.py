@@ -7,7 +7,7 @@ finds behind an alias.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, cast, get_args
 
@@ -205,15 +205,6 @@ def allocate(
     if context is not None and tokens >= context:
         reason += f"; more than the model's context of {context:,} holds"
     return Allocation(tokens, known, row.name, reason, model_id, context)
-
-
-def allocate_all(
-    model_id: str, chosen: Sequence[str], explicit: int | None = None, context: int | None = None
-) -> tuple[Allocation, ...]:
-    """One allocation a mode, in the order given, each mode once; an explicit value comes alone."""
-    if explicit is not None:
-        return (allocate(model_id, explicit=explicit, context=context),)
-    return tuple(allocate(model_id, mode, None, context) for mode in dict.fromkeys(chosen))
 
 
 def scale_to_context(

@@ -130,9 +130,7 @@ def template_text(source: object) -> str:
 
 
 def template_switches(
-    source: object,
-    names: Iterable[str] = tuple(SWITCHES),
-    conversations: Sequence[Sequence[Message]] = CONVERSATIONS,
+    source: object, names: Iterable[str] = tuple(SWITCHES)
 ) -> tuple[SwitchEffect, ...]:
     """Which switches a template really reads.
 
@@ -146,7 +144,7 @@ def template_switches(
     """
     render = renderer(source)
     named = template_variables(template_text(source))
-    plain = renderings(render, conversations)
+    plain = renderings(render)
     effects = []
     for name in names:
         values = SWITCHES.get(name, _ANY_VALUE)
@@ -159,23 +157,21 @@ def template_switches(
     return tuple(effects)
 
 
-def renderings(
-    render: Render, conversations: Sequence[Sequence[Message]]
-) -> list[tuple[Sequence[Message], str]]:
-    """Conversations that a template accepts, with their prompts.
+def renderings(render: Render) -> list[tuple[Sequence[Message], str]]:
+    """``CONVERSATIONS`` that a template accepts, with their prompts.
 
     Raises:
         TemplateError: If it accepts none.
     """
     done: list[tuple[Sequence[Message], str]] = []
     refusal: TemplateError | None = None
-    for messages in conversations:
+    for messages in CONVERSATIONS:
         try:
             done.append((messages, render(messages)))
         except TemplateError as error:
             refusal = error
-    if not done:
-        raise refusal or TemplateError("there are no messages to render")
+    if not done and refusal:
+        raise refusal
     return done
 
 

@@ -105,7 +105,7 @@ def thinking_disabled(
     Raises:
         TemplateError: If nothing can be rendered.
     """
-    (messages, prompt), *_ = renderings(render, CONVERSATIONS)
+    (messages, prompt), *_ = renderings(render)
     tail = _tail(prompt)
     if _closed(tail, close_tag):
         return OffVerdict(Off.CLOSED, None, tail)
@@ -156,7 +156,7 @@ def shows_thinking(render: Render, open_tag: str = "<think>", close_tag: str = "
     Raises:
         TemplateError: If nothing can be rendered.
     """
-    (_, prompt), *_ = renderings(render, CONVERSATIONS)
+    (_, prompt), *_ = renderings(render)
     if _left_open(_tail(prompt), open_tag, close_tag):
         return True
     thought = "Two and two."

@@ -243,18 +243,15 @@ def decide(
     )
 
 
-def not_kept_at(evidence: Evidence, demand: Threshold, truth: float, n: int | None = None) -> float:
-    """How often a run does not keep a demand, were ``truth`` true.
-
-    It has ``n`` problems, or as many as here.
-    """
+def not_kept_at(evidence: Evidence, demand: Threshold, truth: float) -> float:
+    """How often a run does not keep a demand, were ``truth`` true."""
     good, level = demand.at_least, demand.level
     match demand.rule:
         case DecisionRule.POINT:
-            return 1 - evidence.chance(good, demand.threshold, truth, None, n)
+            return 1 - evidence.chance(good, demand.threshold, truth, None)
         case DecisionRule.CONFIDENT if demand.allow_inconclusive:
-            return evidence.chance(not good, _beyond(evidence, demand), truth, level, n)
-    return 1 - evidence.chance(good, demand.bound, truth, level, n)
+            return evidence.chance(not good, _beyond(evidence, demand), truth, level)
+    return 1 - evidence.chance(good, demand.bound, truth, level)
 
 
 def _beyond(evidence: Evidence, demand: Threshold) -> float:

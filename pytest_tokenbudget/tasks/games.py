@@ -181,5 +181,5 @@ def held_out(seed: int = 0) -> Iterator[Problem]:
         )
 
 
-def games_task(seed: int = 0) -> GeneratedTask:
-    return GeneratedTask("games", CHOICE, DEFAULT_SIZE, held_out(seed))
+def games_task() -> GeneratedTask:
+    return GeneratedTask("games", CHOICE, DEFAULT_SIZE, held_out())

@@ -193,9 +193,9 @@ def pose(seed: str, hops: int, turns: int, depth: float) -> Problem:
     )
 
 
-def recall_task(seed: int = 0) -> GeneratedTask:
-    return GeneratedTask("recall", CONTAINS, DEFAULT_SIZE, held_out(seed))
+def recall_task() -> GeneratedTask:
+    return GeneratedTask("recall", CONTAINS, DEFAULT_SIZE, held_out())
 
 
-def multi_hop_task(seed: int = 0) -> GeneratedTask:
-    return GeneratedTask("multi-hop", CONTAINS, DEFAULT_SIZE, held_out(seed, hops=2))
+def multi_hop_task() -> GeneratedTask:
+    return GeneratedTask("multi-hop", CONTAINS, DEFAULT_SIZE, held_out(hops=2))

@@ -241,5 +241,5 @@ def held_out(seed: int = 0) -> Iterator[Problem]:
             yield problem
 
 
-def word_problems_task(seed: int = 0) -> GeneratedTask:
-    return GeneratedTask("word-problems", NUMBER, DEFAULT_SIZE, held_out(seed))
+def word_problems_task() -> GeneratedTask:
+    return GeneratedTask("word-problems", NUMBER, DEFAULT_SIZE, held_out())

@@ -10,7 +10,6 @@ from pytest_tokenbudget.models.allocation_table import (
     TABLE,
     AllocationError,
     allocate,
-    allocate_all,
     budget,
     family_of,
     find_row,
@@ -179,14 +178,6 @@ def test_more_than_the_context_holds_is_said():
 )
 def test_floor_and_ceiling(base, mode, tokens):
     assert budget(base, mode) == tokens
-
-
-def test_modes_each_once_in_order():
-    found = allocate_all("Qwen/Qwen3-8B", ["balanced", "disabled", "balanced"])
-    assert [(each.mode, each.tokens) for each in found] == [("balanced", 32_000), ("disabled", 0)]
-    assert [each.mode for each in allocate_all("x", ["auto", "disabled"], explicit=5)] == [
-        "explicit"
-    ]
 
 
 # Scaled to a context

@@ -238,18 +238,12 @@ def _modes(
     from pytest_tokenbudget.models.allocation_table import (
         AllocationError,
         allocate,
-        allocate_all,
         scale_to_context,
     )
 
     found = []
-    chosen = list(
-        allocate_all(
-            spec.model_id,
-            [mode for mode in settings.modes if mode in THINKING_MODES],
-            context=context,
-        )
-    )
+    tried = [mode for mode in dict.fromkeys(settings.modes) if mode in THINKING_MODES]
+    chosen = [allocate(spec.model_id, mode, context=context) for mode in tried]
     try:
         if settings.max_thinking_tokens is not None:
             chosen.append(
