@@ -184,7 +184,7 @@ class Failing(FakeEngine):
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_cannot_be_saved_is_no_success(run, pytester):
+def test_a_run_that_cannot_be_saved_fails(run, pytester):
     def stop(request):
         raise KeyboardInterrupt
 
@@ -216,7 +216,7 @@ def test_what_cannot_be_saved_is_no_success(run, pytester):
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_was_not_compared_is_a_failed_test(run, pytester):
+def test_a_tolerance_that_was_not_compared_is_a_failed_test(run, pytester):
     run(SAVE, "main")
     result = run(COMPARE, "main", "-k", "saturation_point", "--junitxml=j.xml")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -255,7 +255,9 @@ def test_what_was_not_judged_for_one_of_two_models_is_a_failed_test(run, pyteste
         ([SAVE, "latest"], ["--tokenbudget-save: 'latest' cannot be used"]),
     ],
 )
-def test_what_can_be_refused_is_refused_before_anything_is_loaded(run, pytester, arguments, words):
+def test_bad_baseline_options_are_refused_before_anything_is_loaded(
+    run, pytester, arguments, words
+):
     folder = pytester.path / "reports" / "baselines"
     for name, extractor, aliases in (
         ("main", "numbers/3", ["m"]), ("old", "numbers/1", ["m"]), ("two", "numbers/3", "ab"),

@@ -128,7 +128,7 @@ def test_a_file_system_without_links_is_no_obstacle(tmp_path, monkeypatch):
     assert read(tmp_path, study(OLD)).runs == (run_of(study(OLD), INFO),)
 
 
-def test_what_is_not_there_is_told_with_what_is(tmp_path):
+def test_unknown_baselines_are_refused_with_those_that_exist(tmp_path):
     with pytest.raises(BaselineError, match=r"nothing is saved in .*--tokenbudget-save NAME"):
         find_baseline("main", tmp_path / "nowhere")
     stored(tmp_path, study(OLD))

@@ -130,7 +130,7 @@ USUAL = ("empty", "nested-lists", "digits", "list", "text", "utf-16", "nul")
         for content in CONTENTS
     ],
 )
-def test_content(tmp_path, name, content):
+def test_absurd_content_ends_in_a_sentence(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(CONTENTS[content])
     ends_in_a_sentence(name, path)
@@ -138,7 +138,7 @@ def test_content(tmp_path, name, content):
 
 @pytest.mark.parametrize("kind", ["directory", "pipe", "device", "unreadable", "link-to-nothing"])
 @pytest.mark.parametrize("name", READERS)
-def test_what_is_no_file(tmp_path, name, kind):
+def test_paths_that_are_no_files_end_in_a_sentence(tmp_path, name, kind):
     path = tmp_path / name
     if kind == "directory":
         path.mkdir()

@@ -73,7 +73,7 @@ def test_items_come_as_they_are_made(loop):
     assert watched.closed
 
 
-def test_it_goes_on_while_the_consumer_works(loop):
+def test_the_producer_goes_on_while_the_consumer_works(loop):
     watched = Watched(step=0.001, count=30)
     items = loop.stream(watched())
     assert next(items) == 0
@@ -149,7 +149,7 @@ def test_closing_ends_what_runs_and_the_thread():
     loop.close()
 
 
-def test_it_does_not_wait_for_itself(loop):
+def test_a_producer_does_not_wait_for_itself(loop):
     async def inner():
         loop.run(hang([]))
 

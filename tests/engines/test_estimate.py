@@ -97,7 +97,7 @@ def test_weights_are_counted_exactly(spec, config, quantization):
 
 
 @pytest.mark.parametrize(("rows", "prompt", "budget"), [(8, 100, 16), (4, 300, 8), (8, 40, 80)])
-def test_what_the_embedded_model_really_used(spec, config, rows, prompt, budget):
+def test_the_estimate_covers_what_the_embedded_model_used(spec, config, rows, prompt, budget):
     model = weights.load_weights(spec, config, "cpu", torch.float32, "none")
     told = estimate_memory(config, budget=budget, prompt=prompt, rows=rows, dtype="float32")
     result, peak = peak_on_cpu(lambda: generate(model, rows, prompt, budget))
@@ -112,7 +112,7 @@ def test_what_the_embedded_model_really_used(spec, config, rows, prompt, budget)
 @pytest.mark.gpu
 @pytest.mark.skipif(not xdist.visible_gpus(), reason="needs a CUDA GPU; none is visible")
 @pytest.mark.parametrize("quantization", ["none", "4bit"])
-def test_what_a_gpu_really_used(spec, config, quantization):
+def test_the_estimate_covers_what_a_gpu_used(spec, config, quantization):
     """The embedded model at sizes where its rows, not CUDA's own workspaces, fill the memory."""
     model = weights.load_weights(spec, config, "cuda", torch.float32, quantization)
     rows, prompt, budget = 128, 512, 64
@@ -193,7 +193,7 @@ def test_latent_attention_is_counted_unfolded_and_said():
         ({"dtype": "int4"}, "unknown dtype 'int4'; allowed are float32, bfloat16, float16"),
     ],
 )
-def test_what_is_refused(config, change, message):
+def test_bad_estimates_are_refused(config, change, message):
     with pytest.raises(EngineError, match=message):
         estimate_memory(config, **({"budget": 10} | change))
 
@@ -206,7 +206,7 @@ def test_the_rule_of_thumb():
     ("text", "bytes_"),
     [("24GB", 24 * 10**9), ("80GiB", 80 * 2**30), ("512 MiB", 2**29), ("1.5g", 15 * 10**8)],
 )
-def test_sizes(text, bytes_):
+def test_sizes_of_memory_are_read(text, bytes_):
     assert size(text) == bytes_
 
 

@@ -97,7 +97,7 @@ def test_a_bomb_is_not_inflated(name):
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "gzip, gzip, deflate", "identity"])
-def test_what_is_no_bomb_passes(coding):
+def test_large_compressed_answers_within_the_limit_pass(coding):
     pack = {"gzip": gzip.compress, "deflate": zlib.compress, "identity": bytes}
     body = b"".join([EMPTY] * 1000) + b"data: [DONE]\n\n"
     for each in coding.split(", "):

@@ -31,7 +31,7 @@ def desk(engine: InProcess) -> ProbeContext:
     return ProbeContext(engine, resolve_model(DEFAULT_MODEL, load_catalogue()), size=5)
 
 
-def test_it_can_be_asked(engine: InProcess) -> None:
+def test_the_transformers_engine_can_be_probed(engine: InProcess) -> None:
     assert isinstance(engine, Askable)
     assert engine.engine_name == "transformers"
 
@@ -76,7 +76,9 @@ def test_n_gives_different_samples_that_repeat(engine: InProcess) -> None:
         Ask(4, ({"role": "user", "content": "one " * 4000},)),
     ],
 )
-def test_what_it_does_not_take_is_refused(engine: InProcess, ask: Ask) -> None:
+def test_fields_and_caps_that_the_engine_does_not_take_are_refused(
+    engine: InProcess, ask: Ask
+) -> None:
     good = Ask(1, MESSAGES)
     bad, other = engine.ask([ask, good], at_once=2)
     assert bad.refused
@@ -86,7 +88,7 @@ def test_what_it_does_not_take_is_refused(engine: InProcess, ask: Ask) -> None:
 
 
 @pytest.mark.slow
-def test_what_its_template_does_not_name_is_ignored(desk: ProbeContext) -> None:
+def test_variables_that_the_template_does_not_name_are_ignored(desk: ProbeContext) -> None:
     result = probe_method(desk, "template-max_thinking_tokens")
     assert result.verdict is BudgetVerdict.IGNORED
     assert result.unknown_fields == "dropped"
@@ -96,18 +98,18 @@ def test_what_its_template_does_not_name_is_ignored(desk: ProbeContext) -> None:
 
 
 @pytest.mark.slow
-def test_its_switch_is_kept(desk: ProbeContext) -> None:
+def test_the_thinking_switch_of_the_template_is_kept(desk: ProbeContext) -> None:
     result = probe_method(desk, "template-enable_thinking")
     assert result.verdict is BudgetVerdict.ENFORCED
     assert max(each.thinking for each in result.budgets[0].observations) == 0
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "n", "seeds", "finish_reason"])
-def test_its_limits_are_kept(desk: ProbeContext, name: str) -> None:
+def test_token_limits_are_kept(desk: ProbeContext, name: str) -> None:
     assert LIMIT_PROBES[name](desk).finding is LimitFinding.KEPT
 
 
-def test_it_refuses_what_does_not_fit(desk: ProbeContext) -> None:
+def test_prompts_beyond_the_context_are_refused(desk: ProbeContext) -> None:
     *alone, together = LIMIT_PROBES["overflow"](desk).cases
     assert [case.behaviour for case in alone] == [Behaviour.REFUSED] * 4
     assert together.behaviour is Behaviour.WHOLE

@@ -31,7 +31,7 @@ def broken(judgements):
         *((d, v, False) for d in ("enforced", "soft") for v in ("refused", "not resolved")),
     ],
 )
-def test_what_a_demand_is_reached_by(demand, verdict, kept):
+def test_which_verdicts_reach_a_demand(demand, verdict, kept):
     tried = way("w", BudgetVerdict(verdict))
     demanded = gates(demand, f"w:{demand}")
     assert (not broken(demanded.judge(tried))) is kept
@@ -71,7 +71,7 @@ def test_gates_of_another_model_demand_nothing_here():
     assert gates("limits", models=("na*",)).demands == ("limits",)
 
 
-def test_what_is_kept_says_by_what():
+def test_a_kept_demand_names_the_method_that_keeps_it():
     kept = []
     gates("w:soft", "enforced", kept=kept).check(way("w"))
     assert [(j.gate, j.ruling, j.kept) for j in kept] == [("w:soft", "passed", True)]

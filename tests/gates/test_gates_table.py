@@ -127,7 +127,7 @@ def test_how_gates_decide_is_said_once_or_by_each():
         ({"max_mean_tokens": 9, "rule": "noninferior"}, "needs a margin above 0, in tokens"),
     ],
 )
-def test_what_cannot_be_used_says_what_can(table, words):
+def test_unusable_gates_are_refused_with_what_is_allowed(table, words):
     assert words in refusal(table)
 
 

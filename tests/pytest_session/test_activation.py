@@ -100,7 +100,7 @@ def test_settings_and_fixtures_of_others_are_no_use(modules):
         assert own == LOADED, session
 
 
-def test_what_is_used_is_loaded(modules):
+def test_the_first_use_loads_the_plugin(modules):
     sessions = (
         ("def test_it(): ...", {}, ["--num-samples=3"]),
         ("def test_it(): ...", {}, ["-o", "tokenbudget_num_samples=3"]),

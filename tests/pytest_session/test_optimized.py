@@ -73,7 +73,7 @@ for folder, arguments in json.load(sys.stdin):
 """
 
 
-def test_the_same_is_refused(tmp_path):
+def test_optimized_python_refuses_the_same_input(tmp_path):
     runs = []
     for number, (arguments, settings, _) in enumerate(REFUSED):
         folder = tmp_path / str(number)
@@ -99,7 +99,7 @@ def test_the_same_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_same_is_measured(tmp_path):
+def test_optimized_python_measures_the_same_values(tmp_path):
     (tmp_path / "test_one.py").write_text(
         "def test_one(curve, errors, gates):\n    gates.check(curve.at(32))\n"
     )

@@ -139,7 +139,7 @@ def test_a_scorer(outside):
         ),
     ],
 )
-def test_names_that_mean_nothing_end_with_what_is_allowed(outside, arguments, message):
+def test_unknown_names_end_the_run_with_those_that_are_allowed(outside, arguments, message):
     install("outside_parts", outside.site)
     line = {"question": "blue", "answer": "blue", "scorer": "exac"}
     (outside.folder / "x.jsonl").write_text(json.dumps(line))
@@ -211,7 +211,7 @@ def test_broken_entry_points_are_named_and_nothing_else_fails(broken):
         ("--task=x.jsonl", "the scorer 'loose' of broken-things cannot be used: broken:VALUE is"),
     ],
 )
-def test_a_broken_one_that_is_asked_for_ends_the_run(broken, arguments, message):
+def test_a_broken_entry_point_that_an_option_names_ends_the_run(broken, arguments, message):
     line = {"question": "blue", "answer": "blue", "scorer": "loose"}
     (broken.folder / "x.jsonl").write_text(json.dumps(line))
     code, text = broken(*PHASE1, arguments)

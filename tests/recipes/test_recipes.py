@@ -72,7 +72,7 @@ def refused(table):
         ("seed-oss", {"thinking_budget": (0, 512, 64_000)}, Off.ASKED),
     ],
 )
-def test_what_the_families_templates_read(family, works, off):
+def test_variables_that_templates_of_families_read(family, works, off):
     text = packaged_template(FAMILIES[family].template)
     effects = {each.name: each for each in template_switches(text)}
     assert {name: each.changing for name, each in effects.items() if each.works} == works
@@ -264,7 +264,7 @@ def test_toml_and_json_say_the_same(tmp_path):
     assert read_recipe(tmp_path / "r.toml").max_thinking_tokens == 42_000
 
 
-def test_what_a_recipe_may_not_say():
+def test_bad_recipes_are_refused():
     good = {"id": "m", "model_path": "Qwen/Qwen3-8B"}
     assert "unknown key 'thinking_mod', did you mean 'thinking_mode'?" in refused(
         good | {"thinking_mod": "auto"}
@@ -477,7 +477,7 @@ def test_the_command_line(recipe_file, capsys):
     assert "# source: https://" in shown
 
 
-def test_who_has_read_enough_makes_no_error(recipe_file):
+def test_a_closed_pipe_is_no_error(recipe_file):
     """As with ``| head -1``: the reader is gone before anything is written."""
     read, write = os.pipe()
     os.close(read)

@@ -27,7 +27,7 @@ def written(tmp_path, **changes):
     return path
 
 
-def test_one_limit(tmp_path, capsys):
+def test_a_measured_limit_is_written_into_the_recipe(tmp_path, capsys):
     path = written(tmp_path)
     recipe = read_recipe(path)
     assert (recipe.id, recipe.model_path) == ("qwen3-0.6b", "Qwen/Qwen3-0.6B")
@@ -79,7 +79,7 @@ def test_the_largest_of_several_limits(tmp_path):
         ({"thinking_token_limits": {"a": "many", "b": 1}}, "not supported between"),
     ],
 )
-def test_what_cannot_be_read(tmp_path, capsys, changes, message):
+def test_files_that_cannot_be_read_are_refused(tmp_path, capsys, changes, message):
     path = written(tmp_path, **changes)
     with pytest.raises(RecipeError, match=message):
         read_recipe(path)

@@ -374,7 +374,7 @@ def test_a_budget_that_was_not_kept_is_said(tmp_path):
     assert "2 of 2 used more tokens than their budget" in study.notes
 
 
-def test_what_the_context_cut_is_truncated_at_the_budget(tmp_path):
+def test_an_answer_cut_by_the_context_is_truncated_at_the_budget(tmp_path):
     rows = [record(0, "a b c d", tokens_used=4, truncated=True), record(1, truncated=False)]
     study = load(write(tmp_path / "a.json", rows), count=words, budgets=(2, 64, 128))
     assert study.missing == 0

@@ -90,7 +90,7 @@ def test_a_trace_that_was_gone_on_from_has_the_pace_of_its_last_part():
     assert found.at(40).run_seconds is None
 
 
-def test_what_nobody_timed_has_no_time():
+def test_answers_without_times_have_no_time():
     assert timing((8,), used((8,)), times_of(LENGTHS, LENGTHS * 0, LENGTHS, LENGTHS)) is None
     seconds = 1 + 0.01 * LENGTHS
     seconds[0] = 0
@@ -157,7 +157,7 @@ def test_a_saving_is_the_difference():
     assert found.accuracy.value == pytest.approx(curve[200] - curve[512])
 
 
-def test_nothing_is_saved_where_nothing_is():
+def test_no_saving_is_claimed_where_there_is_none():
     none = mean_saving([3.0, 4.0], [3.0, 4.0])
     assert (none.value, none.low) == (0, 0)
     assert mean_saving([math.nan], [1.0]) is None

@@ -61,7 +61,7 @@ def legend_labels(figure) -> list[str]:
     return [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
 
 
-def test_files(tmp_path):
+def test_the_saturation_figure_is_written_as_png_and_svg(tmp_path):
     png, svg = saturation_figure(make_study(), tmp_path)
     assert png == tmp_path / "figures" / "fig1_saturation_curve_qwen-1.5b.png"
     assert svg == png.with_name("fig1_saturation_curve_qwen-1.5b.svg")
@@ -142,7 +142,7 @@ def test_names_are_no_formulas(tmp_path):
     assert "$x_1$ \\frac{ 模型/ä" in texts(drawn(study))
 
 
-def test_what_it_says():
+def test_texts_of_the_saturation_figure():
     study = make_study(400, samples=1, decoding=Decoding(0.7, 0.95, 3), missing=10)
     figure = drawn(study)
     said = texts(figure).replace("\n", " ")
@@ -158,7 +158,7 @@ def test_what_it_says():
     assert ticks == ["32", "64", "128", "256", "512", "1,024", "2,048"]
 
 
-def test_unresolved_is_said():
+def test_a_saturation_that_is_not_resolved_is_named_so():
     figure = drawn(make_study(2))
     assert "not resolved" in texts(figure)
     assert not any("saturation" in label for label in legend_labels(figure))

@@ -540,7 +540,7 @@ class TestTerminal:
         assert max(map(cells, lines)) <= 80
         assert cells(lines[0]) == min(max(width, 40), 80)
 
-    def test_what_is_not_in_it_is_said(self):
+    def test_problems_without_results_are_named(self):
         study = make_study(30, (32, 64), missing=4, errors=3, left_out=(2048, 4096))
         text = " ".join(" ".join(saturation_lines(study, RUN, 80)).split())
         assert "4 of 30 problems lack traces and are left out" in text

@@ -47,7 +47,7 @@ def test_several_with_commas():
     budget=st.none() | st.integers(1, 10**6),
     rule=st.sampled_from(TOLERANCE_RULES),
 )
-def test_what_is_shown_is_read_again(metric, size, budget, rule):
+def test_tolerances_as_shown_are_read_again(metric, size, budget, rule):
     sign = -1 if metric in ("accuracy", "completed") else 1
     one = Tolerance(metric, sign * size / 1000 + 0.0, metric == "tokens", budget, rule)
     (again,) = tolerances(str(one))
@@ -85,7 +85,7 @@ def test_bad_tolerances_are_told_with_what_is_allowed(text, words):
 
 
 @pytest.mark.parametrize("name", ["main", "before-4bit", "v1.2_rc"])
-def test_names(name):
+def test_names_of_baselines(name):
     assert baseline_name(name) == name
 
 

@@ -50,7 +50,7 @@ def run(pytester, monkeypatch, no_worker):
     forget_packages()
 
 
-def test_they_are_options_like_all_others(run, pytester):
+def test_options_of_an_eval_are_options_like_all_others(run, pytester):
     pytester.makepyfile(LOOKS)
     (pytester.path / "tokenbudget.toml").write_text("wash = true\n")
     run("--wheels", "--wheels=6", "--wheels=3").assert_outcomes(passed=1)

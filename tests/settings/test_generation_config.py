@@ -231,7 +231,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
     st.lists(names, max_size=2),
     st.integers(1, 10**6),
 )
-def test_what_is_written_is_read_again(tmp_path_factory, emotions, categories, about, limit):
+def test_written_settings_are_read_again(tmp_path_factory, emotions, categories, about, limit):
     text = generation_config_text(
         {"max_new_tokens": limit, "temperature": 0.25},
         data={"batch_size": "auto"},

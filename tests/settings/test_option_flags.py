@@ -81,7 +81,9 @@ sys.exit(pytest.main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("workers", [(), slow(("-n", "1"))])
-def test_theirs_wins_and_ours_has_its_long_name(pytester, neighbour, workers):
+def test_an_option_of_another_plugin_wins_and_ours_keeps_its_long_name(
+    pytester, neighbour, workers
+):
     if workers:
         pytest.importorskip("xdist")
     script = pytester.mkdir("script") / "run.py"

@@ -292,7 +292,7 @@ def test_flag_before_pytests_file_before_own_file(read, pytester):
         (["--min-accuracy", "1"], "min_accuracy", (BudgetThreshold(1.0),)),
     ],
 )  # fmt: skip
-def test_other_ways_to_say_it(read, arguments, field, value):
+def test_other_spellings_of_values(read, arguments, field, value):
     assert getattr(read(*arguments), field) == value
 
 

@@ -177,7 +177,7 @@ def test_recordings_are_not_written_over(run, pytester, quick_figures):
         (["--samples=0"], "allowed: a whole number from 1"),
     ],
 )
-def test_what_cannot_be_used_is_named(pytester, no_worker, arguments, words):
+def test_unusable_options_are_named(pytester, no_worker, arguments, words):
     result = pytester.runpytest_inprocess(*EVALS, *arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert words in result.stderr.str()

@@ -161,7 +161,7 @@ def test_not_guessed(lead, unclear):
     "text",
     ["", "   ", "no number", "####", r"\boxed{}", r"5 \boxed{A}", r"\boxed{5, 6}", "#### 3 + 4"],
 )
-def test_nothing_declared(text):
+def test_texts_that_declare_no_answer(text):
     assert value(text) is None
 
 
@@ -219,7 +219,7 @@ def test_extraction_says_where():
         "He has 5 apples and",
     ],
 )
-def test_what_touches_the_cut_is_no_answer(text):
+def test_a_number_that_touches_the_cut_is_no_answer(text):
     assert value(text, truncated=True) is None
 
 
@@ -324,7 +324,7 @@ def test_a_cut_never_yields_what_the_whole_does_not_declare(opening, rest):
 
 @settings(max_examples=500)
 @given(st.one_of(st.text(), texts), st.booleans())
-def test_no_text_breaks_it(text, truncated):
+def test_any_text_can_be_read(text, truncated):
     extract_number(text, truncated)
 
 

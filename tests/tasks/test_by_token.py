@@ -101,7 +101,7 @@ def cases(draw):
 @settings(max_examples=1500)
 @given(cases())
 @pytest.mark.slow
-def test_the_same_as_judging_every_cut(case):
+def test_judging_by_token_equals_judging_every_cut(case):
     check(*case)
 
 
@@ -141,7 +141,7 @@ def test_outside_of_stretches_a_verdict_stays(text, kind, which):
 
 
 @pytest.mark.parametrize("name", ["word-problems", "recall", "multi-hop", "games"])
-def test_the_same_on_every_generated_task(name):
+def test_judging_by_token_is_the_same_on_every_generated_task(name):
     task = load_task(name)
     draw = random.Random(name)
     for problem in task.problems(6):

@@ -83,7 +83,7 @@ def verdicts(text, truncated=False):
         "3x + 4x = 7x",
     ],
 )
-def test_right(text):
+def test_right_equations_are_recomputed(text):
     assert verdicts(text) == [True]
 
 
@@ -113,7 +113,7 @@ def test_right(text):
         ("5 + 3 = 9...", 8),
     ],
 )
-def test_wrong(text, computed):
+def test_wrong_equations_are_found(text, computed):
     (equation,) = equations(text)
     assert equation.right is False
     assert equation.computed == computed
@@ -226,7 +226,7 @@ def test_calculator_marks():
     assert verdicts("Clips in May = <<48/2=24>>24") == [True]
 
 
-def test_what_touches_the_cut_is_left_out():
+def test_an_equation_that_touches_the_cut_is_left_out():
     assert equations("34 - 20 = 1", truncated=True) == []
     assert equations("34 - 20 = 1 * ", truncated=True) == []
     assert equations("34 - 20 = <<34-20=1", truncated=True) == []

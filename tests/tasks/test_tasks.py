@@ -213,7 +213,7 @@ def test_numeric_answers_are_compared_as_numbers():
 
 
 @given(st.text(), st.text(min_size=1).filter(str.strip), st.booleans())
-def test_no_text_breaks_a_judge(text, expected, truncated):
+def test_any_text_can_be_judged(text, expected, truncated):
     ruled.judge_answer(expected, text, truncated)
     ruled.judge_contains(expected, text, truncated)
     ruled.judge_choice(expected, text, truncated)
@@ -491,7 +491,7 @@ def test_unknown_task_without_a_near_one(spec):
     assert "did you mean" not in str(raised.value)
 
 
-def test_files_that_are_none(tmp_path):
+def test_paths_that_are_no_files_are_refused(tmp_path):
     write(tmp_path / "problems.jsonl", row())
     (tmp_path / "folder.jsonl").mkdir()
     (tmp_path / "table.csv").write_text("a,b")

@@ -279,7 +279,7 @@ def test_shares_of_problems():
     assert {each.n for each in shares} == {4}
 
 
-def test_one_sample_says_what_it_cannot():
+def test_one_sample_names_the_measures_it_lacks():
     point = sample_point(64, [[1.0], [0.0], [1.0]], np.array([["a"], [None], ["b"]], object))
     assert point.deviation_across_samples is None
     assert point.intraclass_correlation is None

@@ -471,7 +471,7 @@ def test_shares_along_the_output_add_up_to_those_still_writing():
         assert share == pytest.approx(sum(length >= place for length in lengths) / 3)
 
 
-def test_files_and_lines(tmp_path):
+def test_the_files_and_lines_of_the_structure_eval(tmp_path):
     study = make_study([i % 3 > 0 for i in range(60)])
     written = write_structure(study, RunInfo(), tmp_path)
     assert [path.name for path in written] == [

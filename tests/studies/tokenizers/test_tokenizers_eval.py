@@ -161,7 +161,7 @@ def test_six_passages_are_enough_for_an_interval_that_holds(spread):
     assert 920 <= held <= 970
 
 
-def test_what_is_said_to_fit_does_fit(nano):
+def test_characters_said_to_fit_do_fit(nano):
     """The estimate against a text of just that length, encoded; the fewest against the densest."""
     for name in ("en", "ru", "zh", "python", "numbers"):
         passages = SAMPLES[name].passages
@@ -212,7 +212,7 @@ def test_a_plain_function_counts_what_the_engine_renders():
         count_tokens(HELLO, "http://key@host/v1")
 
 
-def test_what_cannot_count_says_so(tmp_path):
+def test_an_engine_without_a_tokenizer_is_named(tmp_path):
     recorded = ModelSpec("old", "somewhere.json", kind="recorded")
     with pytest.raises(NoTokenizerError, match="recorded has no tokenizer"):
         TokenCounter(recorded)
