@@ -15,7 +15,7 @@ EVAL = Eval(
             kind="main",
             write=f"{__name__}.report:write_compared",
             lines=f"{__name__}.report:compared_lines",
-            prepare=f"{__name__}.study_comparison:attach",
+            prepare=f"{__name__}.session:attach",
         ),
     ),
     across=Across(

@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from pytest_tokenbudget.baselines.facts import machine_facts
 from pytest_tokenbudget.baselines.run import BaselineError, Run, RunAnswer
 from pytest_tokenbudget.baselines.run_statistics import PointChange, Scores, compare, problem_means
+from pytest_tokenbudget.baselines.storage import machine_facts
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import plural, shorten
-from pytest_tokenbudget.stats.intervals import (
-    Estimate,
-    Floats,
-    clustered_rate,
-    mean_estimate,
-)
+from pytest_tokenbudget.stats.intervals import Estimate, Floats, clustered_rate, mean_estimate
 from pytest_tokenbudget.stats.points import ByBudget
 
 if TYPE_CHECKING:
@@ -207,7 +202,7 @@ def compare_runs(
     after: Run,
     label: str,
     differs: tuple[Difference, ...] = (),
-    at: Collection[int] | None = None,
+    chosen_budgets: Collection[int] | None = None,
 ) -> BaselineComparison:
     """Compare two runs.
 
@@ -216,7 +211,7 @@ def compare_runs(
         after: The other.
         label: What the first is called in messages.
         differs: What is known to differ.
-        at: The budgets to compare at; None for all that both have.
+        chosen_budgets: The budgets to compare at; None for all that both have.
 
     Raises:
         BaselineError: If they differ in the task, the problems or the extractor, or have no
@@ -232,7 +227,7 @@ def compare_runs(
         )
     _check_problems(before, after, common, label)
     both = (b for b in after.budgets if b in before.budgets)
-    budgets = tuple(b for b in both if at is None or b in at)
+    budgets = tuple(b for b in both if chosen_budgets is None or b in chosen_budgets)
     if not budgets:
         theirs, ours = (", ".join(map(str, run.budgets)) for run in (before, after))
         raise BaselineError(

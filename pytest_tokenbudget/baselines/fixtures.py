@@ -24,8 +24,7 @@ def compared(tokenbudget: Session, study: Study) -> BaselineComparison:
     """
     __tracebackhide__ = True
     from pytest_tokenbudget.baselines.run import BaselineError
-    from pytest_tokenbudget.baselines.session import baseline_of
-    from pytest_tokenbudget.baselines.study_comparison import comparison_of
+    from pytest_tokenbudget.baselines.session import baseline_of, comparison_of
 
     baseline = baseline_of(tokenbudget)
     if baseline is None:
@@ -41,6 +40,6 @@ def baseline_gates(
     tokenbudget: Session, study: Study, compared: BaselineComparison
 ) -> BaselineGates:
     """What ``--tokenbudget-compare-fail`` tolerates."""
-    from pytest_tokenbudget.baselines.study_comparison import gates_of
+    from pytest_tokenbudget.baselines.session import gates_of
 
     return gates_of(tokenbudget, study)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pytest_tokenbudget.baselines.comparison import compare_runs
-from pytest_tokenbudget.baselines.run import BaselineError, Run, run_of
+from pytest_tokenbudget.baselines.run import BaselineError, run_of
 from pytest_tokenbudget.baselines.run_statistics import Pair, ParetoPoint, pairwise, pareto
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.engines.planning import Kind
@@ -105,11 +105,7 @@ def models_of_run(studies: Sequence[Study]) -> ModelsOfRun | None:
 
 
 def compare_models(studies: Sequence[Study]) -> list[ModelsCompared]:
-    """Compare the models of a run with each other, task by task.
-
-    Args:
-        studies: Those of phase 1 count; alone on its task none is compared.
-    """
+    """Compare the models of a run with each other, task by task."""
     by_task: dict[tuple[str, str], list[Study]] = {}
     for study in studies:
         if study.kind == Kind.MAIN and study.scored:
@@ -126,11 +122,14 @@ def _compare(studies: Sequence[Study]) -> ModelsCompared | None:
         return None
     budget = max(budgets)
     # Pairs on other problems than their neighbours' would not make one table.
-    runs = [_only(run, problems) for run in runs]
-    names = [_name(study) for study in studies]
+    runs = [
+        replace(run, answers={k: v for k, v in run.answers.items() if k[0] in problems})
+        for run in runs
+    ]
+    names = [s.alias if s.mode == PLAIN else f"{s.alias}, {s.mode}" for s in studies]
     try:
         changes = [
-            (one, other, compare_runs(first, second, one, at=(budget,)).at(budget))
+            (one, other, compare_runs(first, second, one, chosen_budgets=(budget,)).at(budget))
             for (one, first), (other, second) in itertools.combinations(
                 zip(names, runs, strict=True), 2
             )
@@ -145,14 +144,6 @@ def _compare(studies: Sequence[Study]) -> ModelsCompared | None:
         pairs=pairwise(changes),
         planes=tuple(_planes(studies, names)),
     )
-
-
-def _only(run: Run, problems: set[str]) -> Run:
-    return replace(run, answers={k: v for k, v in run.answers.items() if k[0] in problems})
-
-
-def _name(study: Study) -> str:
-    return study.alias if study.mode == PLAIN else f"{study.alias}, {study.mode}"
 
 
 def _planes(studies: Sequence[Study], names: Sequence[str]) -> list[Plane]:

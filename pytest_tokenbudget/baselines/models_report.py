@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_tokenbudget.baselines.figure import pareto_figure
 from pytest_tokenbudget.baselines.models_compared import ModelsCompared, ModelsOfRun, Plane
-from pytest_tokenbudget.baselines.models_figure import pareto_figure
 from pytest_tokenbudget.baselines.run_statistics import Pair
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import (
@@ -21,7 +21,8 @@ from pytest_tokenbudget.common.text_layout import (
     shorten,
     wrapped,
 )
-from pytest_tokenbudget.report.files import safe_name, to_record, write_json
+from pytest_tokenbudget.report.files import safe_name, to_record
+from pytest_tokenbudget.report.json_files import write_record
 from pytest_tokenbudget.studies.saturation.figure import saturation_overlay
 
 SCHEMA = "tokenbudget-models/1"
@@ -45,12 +46,9 @@ def models_of_run_lines(models: ModelsOfRun, width: int, verbose: bool) -> list[
 def models_lines(
     compared: ModelsCompared, width: int = MAX_WIDTH, every: bool = False
 ) -> list[str]:
-    """Which models differ, and which are worth their tokens, as lines of at most 80 columns.
+    """Which models differ, and which are worth their tokens.
 
-    Args:
-        compared: The models.
-        width: Columns of the terminal. Sentences are wrapped to it; the table needs 80.
-        every: Whether every pair is shown; else the most decisive ones of many.
+    Of many pairs only the most decisive ones are shown, unless ``every`` one is asked for.
     """
     width = columns(width)
     task = shorten(printable(compared.task), 28)
@@ -76,7 +74,9 @@ def _front(plane: Plane) -> str:
     by_model: dict[str, list[int]] = {}
     for place in plane.front:
         by_model.setdefault(printable(place.name), []).append(place.budget)
-    return "; ".join(f"{name} at {', '.join(map(count, at))}" for name, at in by_model.items())
+    return "; ".join(
+        f"{name} at {', '.join(map(count, budgets))}" for name, budgets in by_model.items()
+    )
 
 
 def _most_decisive(pairs: Sequence[Pair]) -> list[Pair]:
@@ -108,8 +108,7 @@ def write_models(compared: Sequence[ModelsCompared], directory: Path) -> list[Pa
     written = []
     for each in compared:
         stem = "compare_models" + (f"_{safe_name(each.task)}" if len(compared) > 1 else "")
-        path = directory / "results" / f"{stem}.json"
-        written.append(write_json(path, models_record(each)))
+        written.append(write_record(directory, stem, models_record(each)))
         for plane in each.planes:
             written += pareto_figure(
                 plane, each.task, directory / "figures" / f"{stem}_{plane.axis.name}"

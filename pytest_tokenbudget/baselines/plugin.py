@@ -25,13 +25,7 @@ NOT_COMPARED = "not-compared"
 
 
 class BaselinePlugin:
-    """The plugin object of the process that reports.
-
-    Args:
-        config: pytest's configuration.
-        session: This process's state.
-        reporter: Has the studies, and shows what is written.
-    """
+    """The plugin object of the process that reports."""
 
     def __init__(self, config: pytest.Config, session: Session, reporter: Reporter) -> None:
         self.config, self.settings, self.reporter = config, session.settings, reporter
@@ -112,10 +106,7 @@ class BaselinePlugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        from pytest_tokenbudget.baselines.github import (
-            compared_annotations,
-            write_compared_summary,
-        )
+        from pytest_tokenbudget.baselines.report import compared_annotations, write_compared_summary
         from pytest_tokenbudget.report.github import current_job
 
         terminal = NamingTerminal(terminalreporter, self.config)

@@ -29,7 +29,6 @@ class Baseline:
     Attributes:
         label: What it is called in messages.
         path: The file or directory.
-        runs: The runs.
         saved: When it was saved; empty for results as they lie.
         machine: The machine it was saved on.
         commit: The commit it was saved at; empty where there is none.
@@ -73,12 +72,12 @@ def read_baseline(path: Path, label: str = "") -> Baseline:
     try:
         if path.is_dir():
             return _results(path, label)
-        found = Fields(str(path), _load(path))
-        schema = found.get("schema")
+        document = Fields(str(path), _load(path))
+        schema = document.get("schema")
         if schema == SCHEMA:
-            return _stored(path, label, found)
+            return _stored(path, label, document)
         if schema == RESULTS:
-            return Baseline(label, path, (_combined(path, found),))
+            return Baseline(label, path, (_combined(path, document),))
         raise BaselineError(f"{path}: no stored run{_seen(schema)}; {_ALLOWED}")
     except RecordingError as error:
         raise BaselineError(str(error)) from None
@@ -109,9 +108,9 @@ def _results(path: Path, label: str) -> Baseline:
     return Baseline(label, path, tuple(_combined(f, Fields(str(f), _load(f))) for f in files))
 
 
-def _stored(path: Path, label: str, found: Fields) -> Baseline:
+def _stored(path: Path, label: str, document: Fields) -> Baseline:
     runs = []
-    for number, one in enumerate(found.items("runs"), 1):
+    for number, one in enumerate(document.items("runs"), 1):
         fields = Fields(f"{path}, run {number}", one)
         budgets = _budgets(fields)
         answers = [
@@ -125,20 +124,20 @@ def _stored(path: Path, label: str, found: Fields) -> Baseline:
         label,
         path,
         tuple(runs),
-        saved=found.text("saved", None),
-        machine=_object(found, "machine"),
-        commit=_object(found, "commit"),
+        saved=document.text("saved", None),
+        machine=_object(document, "machine"),
+        commit=_object(document, "commit"),
     )
 
 
-def _combined(path: Path, found: Fields) -> Run:
+def _combined(path: Path, document: Fields) -> Run:
     match = _COMBINED.fullmatch(path.name)
     if match is None:
         raise BaselineError(
             f"{path}: its answers lie in files named after it, so it must be called "
             "phase1_combined_MODEL.json"
         )
-    budgets = _budgets(found)
+    budgets = _budgets(document)
     columns: list[dict[tuple[str, int], Fields]] = []
     for budget in budgets:
         file = path.with_name(f"phase1_main_{match['stem']}_budget{budget}.json")
@@ -150,7 +149,7 @@ def _combined(path: Path, found: Fields) -> Run:
         if columns[-1].keys() != columns[0].keys():
             raise BaselineError(f"{file} has other problems or samples than at {budgets[0]} tokens")
     answers = [_of_records([column[key] for column in columns]) for key in columns[0]]
-    return _run(found, budgets, answers)
+    return _run(document, budgets, answers)
 
 
 def _budgets(fields: Fields) -> tuple[int, ...]:

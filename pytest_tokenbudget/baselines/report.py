@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.baselines.figure import compare_figure
-from pytest_tokenbudget.baselines.study_comparison import attached
+from pytest_tokenbudget.baselines.session import attached
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import (
     MAX_WIDTH,
@@ -22,8 +22,9 @@ from pytest_tokenbudget.common.text_layout import (
     shorten,
     wrapped,
 )
-from pytest_tokenbudget.report.files import to_record, write_json
-from pytest_tokenbudget.report.json_files import RunInfo, file_stem, header
+from pytest_tokenbudget.report.files import to_record
+from pytest_tokenbudget.report.github import SIGNS, GithubJob, command, escape
+from pytest_tokenbudget.report.json_files import RunInfo, file_stem, header, write_record
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.baselines.checks import BaselineGates
@@ -36,13 +37,7 @@ SHOWN = 3
 
 
 def compared_lines(study: Study, run: RunInfo, width: int = MAX_WIDTH) -> list[str]:
-    """How a run differs from a stored one, as lines of at most 80 columns.
-
-    Args:
-        study: The study; nothing is shown where it could not be compared.
-        run: The run that made it.
-        width: Columns of the terminal. Sentences are wrapped to it; the table needs 79.
-    """
+    """How a run differs from a stored one; nothing where it could not be compared."""
     gates = attached(study)
     if gates is None:
         return []
@@ -125,8 +120,8 @@ def write_compared(study: Study, run: RunInfo, directory: Path) -> list[Path]:
     gates = attached(study)
     if gates is None:
         return []
-    path = directory / "results" / f"compare_{file_stem(study)}.json"
-    written = write_json(path, compare_record(study, run, gates))
+    record = compare_record(study, run, gates)
+    written = write_record(directory, f"compare_{file_stem(study)}", record)
     return [written, *compare_figure(study, gates.comparison, directory)]
 
 
@@ -149,14 +144,14 @@ def compare_record(study: Study, run: RunInfo, gates: BaselineGates) -> dict[str
                 **to_record(point),
                 "sentence": point.accuracy.sentence("accuracy"),
                 **{
-                    name: [_short_record(each, comparison.places(point.budget)) for each in found]
-                    for name, found in changed[point.budget].items()
+                    name: [_short_record(each, comparison.places(point.budget)) for each in records]
+                    for name, records in changed[point.budget].items()
                 },
             }
             for point in comparison.points
         ],
         "texts": _texts(
-            [each for by in changed.values() for found in by.values() for each in found]
+            [each for by in changed.values() for records in by.values() for each in records]
         ),
         "checks": [each.record() for b in comparison.budgets for each in gates.judge(b)],
     }
@@ -189,9 +184,9 @@ def _short_record(changed: Changed, places: tuple[int, int]) -> dict[str, object
 
 def _texts(changed: Sequence[Changed]) -> dict[str, object]:
     """What was asked and answered where something changed, each problem once."""
-    found: dict[str, object] = {}
+    records: dict[str, object] = {}
     for before, after in changed:
-        found.setdefault(
+        records.setdefault(
             before.problem_id,
             {
                 "category": before.category,
@@ -201,4 +196,54 @@ def _texts(changed: Sequence[Changed]) -> dict[str, object]:
                 "after": after.texts[-1],
             },
         )
-    return found
+    return records
+
+
+Record = Mapping[str, Any]
+
+
+def compared_annotations(records: Sequence[Record]) -> Iterator[str]:
+    """A line for every change that is not tolerated, and a warning for what is undecided."""
+    for each in records:
+        for check in each["checks"]:
+            title = f"tokenbudget: {check['check']} against {each['label']}"
+            message = f"{each['model']}: {check['sentence']}"
+            if check["failed"]:
+                yield command("error", {}, title, message)
+            elif check["ruling"] == "inconclusive":
+                yield command("warning", {}, title, message)
+
+
+def write_compared_summary(job: GithubJob | None, records: Sequence[Record]) -> None:
+    """Add what changed to the job's summary, where there is one."""
+    if job is not None and job.summary is not None and records:
+        # Other steps of the job write there too.
+        with job.summary.open("a", encoding="utf-8") as stream:
+            stream.write(compared_summary(records))
+
+
+def compared_summary(records: Sequence[Record]) -> str:
+    """What changed as Markdown: a table of the budgets, and every verdict in words."""
+    label = escape(str(records[0]["label"]))
+    lines = [
+        f"## Token budgets against {label}",
+        "",
+        "| model | budget | change |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {escape(each['model'])} | {each['budget']:,} | {escape(each['accuracy'])} |"
+        for each in records
+    ]
+    verdicts = [
+        f"- {SIGNS[_outcome(check)]} {escape(each['model'])}: {escape(check['sentence'])}"
+        for each in records
+        for check in each["checks"]
+    ]
+    return "\n".join([*lines, "", *verdicts, *([""] if verdicts else [])]) + "\n"
+
+
+def _outcome(check: Record) -> str:
+    if check["failed"]:
+        return "failed"
+    return "inconclusive" if check["ruling"] == "inconclusive" else "passed"

@@ -27,7 +27,6 @@ class RunAnswer:
     """One sample of one problem; sequences have a value for each budget of the run.
 
     Attributes:
-        problem_id: The problem.
         sample: Number of the sample, from 0.
         category: The problem's category.
         question: The problem's question.

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pytest_tokenbudget.common.text_layout import decimal, percent, point_change
 from pytest_tokenbudget.core.curve import check_axis
 from pytest_tokenbudget.stats.intervals import (
     Estimate,
@@ -69,11 +70,11 @@ class RateChange:
         """What is known of the rate of this name, for people."""
         if not self.difference.n:
             return f"{what}: no problem was scored by both"
-        value, low, high = (100 * x + 0.0 for x in self.difference[:3])
-        change = "unchanged" if not self.fell + self.rose else f"{value:+.1f} points"
+        value, interval = point_change(self.difference).split(" ", 1)
+        change = "unchanged" if not self.fell + self.rose else f"{value} points"
         text = (
-            f"{what} {100 * self.before:.1f} -> {100 * self.after:.1f} %, {change} "
-            f"[{low:+.1f}, {high:+.1f}], n = {self.difference.n:,}"
+            f"{what} {percent(self.before)} -> {percent(self.after)} %, {change} {interval}, "
+            f"n = {self.difference.n:,}"
         )
         if not self.fell + self.rose:
             return f"{text}: no problem differs"
@@ -101,12 +102,11 @@ class TokenChange:
         """What is known, for people."""
         if not self.ratio.n:
             return "mean tokens: no problem was scored by both"
-        text = f"mean tokens {self.before:,.1f} -> {self.after:,.1f}"
+        text = f"mean tokens {decimal(self.before)} -> {decimal(self.after)}"
         if math.isnan(self.ratio.value):
             return text
-        value, low, high = (100 * x + 0.0 for x in self.ratio[:3])
-        bounds = "" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
-        return f"{text}, {value:+.1f} %{bounds}"
+        value, interval = point_change(self.ratio).split(" ", 1)
+        return f"{text}, {value} %" + ("" if math.isnan(self.ratio.low) else f" {interval}")
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,6 @@ class PointChange:
     """Two runs at one budget.
 
     Attributes:
-        budget: The budget.
         problems: Problems that both scored there.
         accuracy: Right answers over all of them.
         completed: Right answers over those that neither run truncated.
@@ -173,12 +172,12 @@ def compare(
             if array.shape != run.correct.shape or len(array) != len(before.correct):
                 raise ValueError(f"{name}: shape {array.shape} is not that of the other arrays")
     return tuple(
-        _point(budget, _at(before, place), _at(after, place), confidence)
+        _point(budget, _at_budget(before, place), _at_budget(after, place), confidence)
         for place, budget in enumerate(budgets)
     )
 
 
-def _at(run: Scores, place: int) -> Scores:
+def _at_budget(run: Scores, place: int) -> Scores:
     return Scores(*(array[:, :, place] for array in run))
 
 
@@ -195,13 +194,7 @@ def _point(budget: int, before: Scores, after: Scores, confidence: float) -> Poi
 
 
 def rate_change(before: ArrayLike, after: ArrayLike, confidence: float = 0.95) -> RateChange:
-    """How a rate changed between two runs.
-
-    Args:
-        before: Problems x samples of the first run, 0 to 1; NaN where there is none.
-        after: The same of the second.
-        confidence: Two-sided confidence.
-    """
+    """How a rate changed between two runs: problems x samples, 0 to 1, NaN where there is none."""
     one, other, single = problem_pairs(before, after)
     values = other - one
     fell, rose = losses_and_wins(values)
@@ -269,11 +262,7 @@ def problem_pairs(before: ArrayLike, after: ArrayLike) -> tuple[Floats, Floats, 
 
 
 def problem_means(values: ArrayLike) -> Floats:
-    """Each problem's mean over its samples; NaN where it has none.
-
-    Args:
-        values: Problems x samples.
-    """
+    """Each problem's mean over its samples (problems x samples); NaN where it has none."""
     table = np.asarray(values, dtype=np.float64)
     seen = np.isfinite(table)
     sums, counts = np.where(seen, table, 0.0).sum(axis=1), seen.sum(axis=1)
@@ -282,11 +271,7 @@ def problem_means(values: ArrayLike) -> Floats:
 
 
 def pairwise(changes: Sequence[tuple[str, str, PointChange]]) -> tuple[Pair, ...]:
-    """Several models against each other, p-values adjusted by Holm over all pairs.
-
-    Args:
-        changes: For each pair the two names and how they differ.
-    """
+    """Several models against each other, p-values adjusted by Holm over all pairs."""
     adjusted = holm([change.accuracy.p_mcnemar for _, _, change in changes])
     return tuple(
         Pair(first, second, change, p)
@@ -298,8 +283,6 @@ class ParetoPoint(NamedTuple):
     """One model at one budget on the plane of accuracy and what it takes.
 
     Attributes:
-        name: The model's name.
-        budget: The budget.
         accuracy: Accuracy there.
         price: Mean tokens, or a cost.
     """

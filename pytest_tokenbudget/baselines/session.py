@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_tokenbudget.baselines.comparison import check_alike
+from pytest_tokenbudget.baselines.checks import BaselineGates
+from pytest_tokenbudget.baselines.comparison import BaselineComparison, check_alike, compare_with
 from pytest_tokenbudget.baselines.reading import Baseline
-from pytest_tokenbudget.baselines.run import BaselineError, record_of
+from pytest_tokenbudget.baselines.run import BaselineError, record_of, run_of
 from pytest_tokenbudget.baselines.storage import find_baseline, save_baseline
 from pytest_tokenbudget.common.text_layout import plural
 from pytest_tokenbudget.engines.planning import Kind
+from pytest_tokenbudget.report.json_files import RunInfo
 
 if TYPE_CHECKING:
+    from pytest_tokenbudget.baselines.reading import Baseline
     from pytest_tokenbudget.core.study import Study
+    from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.report.json_files import RunInfo
     from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.settings.options import Settings
@@ -78,11 +83,11 @@ def check_baseline(session: Session) -> None:
 
 
 def _check_budgets(
-    session: Session, baseline: Baseline, here: Sequence[int], there: Sequence[int]
+    session: Session, baseline: Baseline, run_budgets: Sequence[int], stored_budgets: Sequence[int]
 ) -> None:
-    both = sorted(set(here) & set(there))
+    both = sorted(set(run_budgets) & set(stored_budgets))
     if not both:
-        ours, theirs = (", ".join(map(str, budgets)) for budgets in (here, there))
+        ours, theirs = (", ".join(map(str, budgets)) for budgets in (run_budgets, stored_budgets))
         raise pytest.UsageError(
             f"--tokenbudget-compare: {baseline.label} has the budgets {theirs} and this run has "
             f"{ours}: none in common; choose with --budgets"
@@ -101,11 +106,6 @@ def save(
     settings: Settings, studies: Iterable[tuple[object, RunInfo]], repository: Path
 ) -> Path | None:
     """Save what a run measured, where ``--tokenbudget-save`` asks for it.
-
-    Args:
-        settings: The settings.
-        studies: What was measured; studies of phase 1 are saved.
-        repository: Where to look for the commit.
 
     Returns:
         The file; None where nothing was asked for.
@@ -143,3 +143,53 @@ def _check_whole(study: Study, run: RunInfo, name: str) -> None:
     )
     if lacks:
         raise BaselineError(f"not saved as {name}: {lacks}; the same command goes on")
+
+
+_GATES = "gates of the comparison with a stored run"
+
+
+def comparison_of(study: Study, baseline: Baseline) -> BaselineComparison:
+    """How a study differs from a stored run.
+
+    Raises:
+        BaselineError: If they cannot be compared.
+    """
+    return study.cached(_compared, study, baseline)
+
+
+def _compared(study: Study, baseline: Baseline) -> BaselineComparison:
+    from pytest_tokenbudget.report.json_files import versions
+
+    return compare_with(baseline, run_of(study, RunInfo(versions=versions())))
+
+
+def gates_of(session: Session, study: Study) -> BaselineGates:
+    """What a run tolerates, as it applies to a study.
+
+    Raises:
+        BaselineError: If the study cannot be compared.
+    """
+    baseline, settings = baseline_of(session), session.settings
+    assert baseline is not None  # the fixture ``compared`` comes first
+    comparison = comparison_of(study, baseline)
+    spec = next((spec for spec in session.specs if spec.alias == study.alias), None)
+    # Not only those of the selected tests: -k does not change what a tolerance is for.
+    asked = session.budgets(spec, Kind.MAIN) if spec else comparison.budgets
+    both = (b for b in asked if b in comparison.before.budgets and b not in study.left_out)
+    return BaselineGates(
+        settings.compare_fail, comparison, settings.gate_confidence, max(both, default=None)
+    )
+
+
+def attach(session: Session, spec: ModelSpec, study: Study) -> None:
+    """Keep with a study of phase 1 how it differs from the stored run, for its report."""
+    if baseline_of(session) is not None:
+        # The tests that asked for it have failed with the reason.
+        with suppress(BaselineError):
+            study.set_fact(_GATES, gates_of(session, study))
+
+
+def attached(study: Study) -> BaselineGates | None:
+    """What was attached to a study, None where nothing was."""
+    gates = study.fact(_GATES)
+    return gates if isinstance(gates, BaselineGates) else None

@@ -24,7 +24,7 @@ from pytest_tokenbudget.settings.option_flags import NamingTerminal
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.dry_run.memory import Memory
-    from pytest_tokenbudget.dry_run.parts import Book, ModelRun, PlannedPart
+    from pytest_tokenbudget.dry_run.parts import DryRunPlanner, ModelRun, PlannedPart
     from pytest_tokenbudget.models.resolution import ModelSpec
 
 
@@ -92,7 +92,7 @@ def planned_runs(session: Session, items: Sequence[pytest.Item]) -> list[ModelRu
 def _model(session: Session, spec: ModelSpec, kinds: Sequence[str]) -> ModelRun:
     from pytest_tokenbudget.core.engine import EngineError
     from pytest_tokenbudget.core.store import StoreError
-    from pytest_tokenbudget.dry_run.parts import Book, ModelRun
+    from pytest_tokenbudget.dry_run.parts import DryRunPlanner, ModelRun
     from pytest_tokenbudget.models.resolution import ModelError
     from pytest_tokenbudget.tasks.base import TaskError
 
@@ -102,10 +102,10 @@ def _model(session: Session, spec: ModelSpec, kinds: Sequence[str]) -> ModelRun:
     except (EngineError, ModelError, StoreError) as error:
         run.failures.append(str(error))
         return run
-    book = Book(session, run.spec)
+    planner = DryRunPlanner(session, run.spec)
     for kind in kinds:
         try:
-            run.parts += _parts(book, kind, run)
+            run.parts += _parts(planner, kind, run)
         except NotApplicableError as error:
             run.notes.append(f"no {kind} eval: {error}")
         except (SetupError, EngineError, ModelError, StoreError, TaskError) as error:
@@ -115,21 +115,21 @@ def _model(session: Session, spec: ModelSpec, kinds: Sequence[str]) -> ModelRun:
     return run
 
 
-def _parts(book: Book, kind: str, run: ModelRun) -> list[PlannedPart]:
+def _parts(planner: DryRunPlanner, kind: str, run: ModelRun) -> list[PlannedPart]:
     from pytest_tokenbudget.dry_run.parts import main_part
 
     if (unplanned := registry.unplanned().get(kind)) is not None:
-        run.notes.append(registry.load(unplanned)(book))
+        run.notes.append(registry.load(unplanned)(planner))
         return []
     known = registry.studies().get(kind)
     if known is not None and known.dry_run is not None:
-        parts: list[PlannedPart] = registry.load(known.dry_run)(book)
+        parts: list[PlannedPart] = registry.load(known.dry_run)(planner)
         return parts
-    need = book.session.needs.get((book.spec.alias, Kind(kind)), Need(all_budgets=True))
-    return [main_part(book, Kind(kind), need)]
+    need = planner.session.needs.get((planner.spec.alias, Kind(kind)), Need(all_budgets=True))
+    return [main_part(planner, Kind(kind), need)]
 
 
-def llm_note(book: Book) -> str:
+def llm_note(planner: DryRunPlanner) -> str:
     """What is known of tests that generate with the fixture ``llm``."""
     return (
         "llm: what tests generate with this fixture is known only when they run, and is in none of "

@@ -31,7 +31,6 @@ class Memory:
     """Bytes that a model would take.
 
     Attributes:
-        weights: Its weights.
         row: One row of a batch at its full length: cache, and what it needs besides.
         rows: Rows that are decoded together at the most.
     """

@@ -105,7 +105,7 @@ class PlannedPart:
         return self.traces - self.stored
 
 
-class Book:
+class DryRunPlanner:
     """Everything that the parts of one model need to be told.
 
     Args:
@@ -157,7 +157,9 @@ class Book:
         """
         if self.spec.context is None or weakest(lengths.values()) is LengthSource.ESTIMATED:
             return plan
-        prompts = {pid: _as_long_as(length) for pid, length in lengths.items()}
+        prompts = {
+            pid: StoredPrompt((0,) * length.tokens, False) for pid, length in lengths.items()
+        }
         return fit(plan, self.spec, prompts, _no_engine)
 
     def wanted(
@@ -214,7 +216,9 @@ class Book:
         ]
         if begun or not later:
             expected.append(forecast(begun, cap, past.lengths, past.ended))
-        share = _share_beyond(past.lengths, min(later, default=0))
+        start = min(later, default=0)
+        longer = sum(length > start for length in past.lengths)
+        share = longer / len(past.lengths) if past.lengths else 1.0
         return PlannedPart(
             plan=plan,
             traces=len(wanted),
@@ -245,19 +249,17 @@ class Book:
     def past(self, plan: Plan, problems: Sequence[Problem] | None = None) -> Past:
         """What earlier traces of the plan's model and task say, with its decoding if there are any.
 
-        Args:
-            plan: The plan.
-            problems: Problems that were posed; the task's own without them.
+        Without ``problems`` those of the task count.
         """
         if problems is None:
             problems = (*self.session.task.problems(None), *self.session.problems)
-        posed = list({problem.id: problem for problem in problems}.values())
-        rendered = self.rendered(plan, posed)
+        unique = list({problem.id: problem for problem in problems}.values())
+        rendered = self.rendered(plan, unique)
         for other in self._similar(plan):
-            loaded = self.store.load(other.names(posed, rendered), rendered)
+            loaded = self.store.load(other.names(unique, rendered), rendered)
             traces = [t for t in loaded.values() if t.stop_reason is not StopReason.ERROR]
             if len(traces) >= FEW or (traces and other.decoding == plan.decoding):
-                return past_of(traces, plan, same=other.decoding == plan.decoding)
+                return past_of(traces, plan, same_decoding=other.decoding == plan.decoding)
         return Past()
 
     def _similar(self, plan: Plan) -> list[Plan]:
@@ -273,17 +275,13 @@ class Book:
         return plans
 
 
-def _share_beyond(lengths: Sequence[int], start: int) -> float:
-    return sum(length > start for length in lengths) / len(lengths) if lengths else 1.0
-
-
-def past_of(traces: Sequence[Trace], plan: Plan, same: bool = True) -> Past:
+def past_of(traces: Sequence[Trace], plan: Plan, same_decoding: bool = True) -> Past:
     """What traces say of those that are still to come.
 
     Args:
         traces: Traces without an error.
         plan: What is to come.
-        same: Whether they were made with the decoding of the plan.
+        same_decoding: Whether they were made with the decoding of the plan.
     """
     times = times_of(
         [len(t.output_ids) for t in traces],
@@ -296,7 +294,7 @@ def past_of(traces: Sequence[Trace], plan: Plan, same: bool = True) -> Past:
         ended=tuple(not trace.capped for trace in traces),
         tokens_per_second=token_rate(times),
         reasoning=_reasoning(traces, plan),
-        note="" if same else "from traces with another decoding",
+        note="" if same_decoding else "from traces with another decoding",
     )
 
 
@@ -308,32 +306,28 @@ def _reasoning(traces: Sequence[Trace], plan: Plan) -> float | None:
     return sum(cut.thinking_tokens for cut in cuts if cut.opened) / tokens
 
 
-def main_part(book: Book, kind: Kind, need: Need) -> PlannedPart:
+def main_part(planner: DryRunPlanner, kind: Kind, need: Need) -> PlannedPart:
     """The part of a kind of study whose budgets are cuts of its traces.
 
     Raises:
         SetupError: If it cannot be made.
     """
-    problems = book.session.problems
-    plan = book.plan(kind, need)
-    rendered = book.rendered(plan, problems)
-    lengths = book.lengths(plan, problems, rendered)
-    plan = book.fitted(plan, lengths)
-    wanted = book.wanted(plan, problems, rendered, lengths)
-    return book.part(plan, wanted, known=weakest(lengths.values()), past=book.past(plan))
+    problems = planner.session.problems
+    plan = planner.plan(kind, need)
+    rendered = planner.rendered(plan, problems)
+    lengths = planner.lengths(plan, problems, rendered)
+    plan = planner.fitted(plan, lengths)
+    wanted = planner.wanted(plan, problems, rendered, lengths)
+    return planner.part(plan, wanted, known=weakest(lengths.values()), past=planner.past(plan))
 
 
 def weakest(lengths: Iterable[PromptLength]) -> LengthSource:
     """How lengths are known, the least surely known of them."""
-    ways = {length.known for length in lengths}
+    sources = {length.known for length in lengths}
     return next(
-        (known for known in (LengthSource.ESTIMATED, LengthSource.COUNTED) if known in ways),
+        (known for known in (LengthSource.ESTIMATED, LengthSource.COUNTED) if known in sources),
         LengthSource.STORED,
     )
-
-
-def _as_long_as(length: PromptLength) -> StoredPrompt:
-    return StoredPrompt((0,) * length.tokens, False)
 
 
 def _no_engine() -> Engine:

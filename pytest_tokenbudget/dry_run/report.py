@@ -11,7 +11,8 @@ from pytest_tokenbudget.common.text_layout import columns, count, plural, rule, 
 from pytest_tokenbudget.dry_run.prompt_counts import LengthSource
 from pytest_tokenbudget.models.prices import MILLION, Price
 from pytest_tokenbudget.report.cost_words import duration, money
-from pytest_tokenbudget.report.files import to_plain, write_json
+from pytest_tokenbudget.report.files import to_plain, to_record
+from pytest_tokenbudget.report.json_files import write_record
 from pytest_tokenbudget.report.progress import about
 from pytest_tokenbudget.stats.tokens import Forecast, sum_forecasts
 
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.dry_run.parts import ModelRun, PlannedPart
 
 SCHEMA = "tokenbudget-dry-run/1"
-FILE = "dry_run.json"
+_SOURCES = {
+    LengthSource.STORED: "as rendered before",
+    LengthSource.COUNTED: "counted with the model's tokenizer",
+    LengthSource.ESTIMATED: "estimated from their characters: the tokenizer is not here",
+}
 
 
 @dataclass(frozen=True)
-class Toll:
+class PartCost:
     """What a part, or all of them, would take.
 
     Attributes:
@@ -45,14 +50,8 @@ class Toll:
     most_cost: float | None
 
 
-def toll_of(part: PlannedPart, price: Price | None, rate: float | None) -> Toll:
-    """What a part would take.
-
-    Args:
-        part: The part.
-        price: What tokens cost, None where nobody has said it.
-        rate: Tokens a second, None where it is not known.
-    """
+def part_cost(part: PlannedPart, price: Price | None, rate: float | None) -> PartCost:
+    """What a part would take, at ``rate`` tokens a second."""
     expected = part.forecast
     cost = most_cost = None
     if price is not None:
@@ -67,7 +66,7 @@ def toll_of(part: PlannedPart, price: Price | None, rate: float | None) -> Toll:
             each = (1 - share) * price.output + share * price.reasoning
             asked = part.expected_prompt_tokens * price.input
             cost = (asked + expected.tokens * each) / MILLION
-    return Toll(
+    return PartCost(
         traces=part.missing,
         at_most=part.at_most,
         expected=expected,
@@ -78,44 +77,43 @@ def toll_of(part: PlannedPart, price: Price | None, rate: float | None) -> Toll:
     )
 
 
-def tolls_of(run: ModelRun) -> list[Toll]:
+def part_costs(run: ModelRun) -> list[PartCost]:
     """What each part of a model's run would take; a part without a rate has that of another."""
     rates = [p.past.tokens_per_second for p in run.parts if p.past.tokens_per_second]
     return [
-        toll_of(part, run.spec.price, part.past.tokens_per_second or next(iter(rates), None))
+        part_cost(part, run.spec.price, part.past.tokens_per_second or next(iter(rates), None))
         for part in run.parts
     ]
 
 
-def sum_of(tolls: Sequence[Toll]) -> Toll:
+def total_cost(costs: Sequence[PartCost]) -> PartCost:
     """What all parts together would take; what is not known of one is not known of all."""
-    some = [toll for toll in tolls if toll.traces]
+    some = [cost for cost in costs if cost.traces]
 
     def whole(values: Sequence[float | None]) -> float | None:
         known = [value for value in values if value is not None]
         return sum(known) if known and len(known) == len(values) else None
 
-    return Toll(
-        traces=sum(toll.traces for toll in some),
-        at_most=sum(toll.at_most for toll in some),
-        expected=sum_forecasts([toll.expected for toll in some]),
-        seconds=whole([toll.seconds for toll in some]),
-        most_seconds=whole([toll.most_seconds for toll in some]),
-        cost=whole([toll.cost for toll in some]),
-        most_cost=whole([toll.most_cost for toll in some]),
+    return PartCost(
+        traces=sum(cost.traces for cost in some),
+        at_most=sum(cost.at_most for cost in some),
+        expected=sum_forecasts([cost.expected for cost in some]),
+        seconds=whole([cost.seconds for cost in some]),
+        most_seconds=whole([cost.most_seconds for cost in some]),
+        cost=whole([cost.cost for cost in some]),
+        most_cost=whole([cost.most_cost for cost in some]),
     )
 
 
 def write_dry_run(runs: Sequence[ModelRun], directory: Path) -> Path:
     """Write what would be generated below ``directory``, whole or not at all."""
-    return write_json(
-        directory / "results" / FILE,
-        {"schema": SCHEMA, "models": [_record(run) for run in runs]},
+    return write_record(
+        directory, "dry_run", {"schema": SCHEMA, "models": [_record(run) for run in runs]}
     )
 
 
 def _record(run: ModelRun) -> dict[str, object]:
-    tolls = tolls_of(run)
+    costs = part_costs(run)
     return {
         "model": run.spec.alias,
         "price_per_million": run.spec.price,
@@ -130,52 +128,43 @@ def _record(run: ModelRun) -> dict[str, object]:
                 "stored": part.stored,
                 "to_generate": part.missing,
                 "extended": part.extended,
-                "at_most_tokens": toll.at_most,
-                "expected_tokens": toll.expected,
+                "at_most_tokens": cost.at_most,
+                "expected_tokens": cost.expected,
                 "prompt_tokens": part.prompt_tokens,
                 "expected_prompt_tokens": part.expected_prompt_tokens,
                 "prompts": part.known,
                 "tokens_per_second": part.past.tokens_per_second,
-                "expected_seconds": toll.seconds,
-                "at_most_seconds": toll.most_seconds,
-                "expected_cost": toll.cost,
-                "at_most_cost": toll.most_cost,
+                "expected_seconds": cost.seconds,
+                "at_most_seconds": cost.most_seconds,
+                "expected_cost": cost.cost,
+                "at_most_cost": cost.most_cost,
                 "notes": _notes(part),
             }
-            for part, toll in zip(run.parts, tolls, strict=True)
+            for part, cost in zip(run.parts, costs, strict=True)
         ],
-        "together": to_plain(sum_of(tolls)),
-        "memory": None if run.memory is None else {**_plain(run.memory), "total": run.memory.total},
+        "together": to_plain(total_cost(costs)),
+        "memory": None
+        if run.memory is None
+        else {**to_record(run.memory), "total": run.memory.total},
         "failures": run.failures,
         "notes": run.notes,
     }
 
 
-def _plain(value: object) -> dict[str, object]:
-    plain = to_plain(value)
-    assert isinstance(plain, dict)
-    return plain
-
-
 def dry_run_lines(runs: Sequence[ModelRun], width: int) -> list[str]:
-    """What would be generated, for people.
-
-    Args:
-        runs: What would be done with each model.
-        width: Columns of the terminal.
-    """
+    """What would be generated, for people."""
     width = columns(width)
     if not runs:
         return ["dry run: no selected test needs a model, so nothing would be generated"]
     lines = []
     for run in runs:
         lines.append(rule(run.spec.alias, ": dry run, nothing is loaded", width))
-        tolls = tolls_of(run)
+        costs = part_costs(run)
         sentences = [f"{run.spec.alias} = {run.parts[0].plan.where}"] if run.parts else []
-        for part, toll in zip(run.parts, tolls, strict=True):
-            sentences += [about(part.plan), *_part(part, toll, run.spec.price)]
-        if sum(toll.traces > 0 for toll in tolls) > 1:
-            whole = sum_of(tolls)
+        for part, cost in zip(run.parts, costs, strict=True):
+            sentences += [about(part.plan), *_part(part, cost, run.spec.price)]
+        if sum(cost.traces > 0 for cost in costs) > 1:
+            whole = total_cost(costs)
             sentences.append(f"together: {plural(whole.traces, 'trace')}, {_tokens(whole)}")
             sentences += _price_and_time(whole, run.spec.price)
         if run.memory is not None:
@@ -191,14 +180,14 @@ def dry_run_lines(runs: Sequence[ModelRun], width: int) -> list[str]:
     return lines
 
 
-def _part(part: PlannedPart, toll: Toll, price: Price | None) -> list[str]:
+def _part(part: PlannedPart, cost: PartCost, price: Price | None) -> list[str]:
     stored = f"{plural(part.traces, 'trace')} needed, {count(part.stored)} stored"
     if not part.missing:
         return [f"  {stored}: nothing would be generated"]
     extended = f", {count(part.extended)} of them go on from others" if part.extended else ""
-    said = [f"  {stored}, {count(part.missing)} to generate{extended}: {_tokens(toll)}"]
-    said.append(f"  prompts: {_asked(part)}, {_prompts(part.known)}")
-    said += [f"  {sentence}" for sentence in _price_and_time(toll, price)]
+    said = [f"  {stored}, {count(part.missing)} to generate{extended}: {_tokens(cost)}"]
+    said.append(f"  prompts: {_asked(part)}, {_SOURCES[part.known]}")
+    said += [f"  {sentence}" for sentence in _price_and_time(cost, price)]
     return said + [f"  {note}" for note in _notes(part)]
 
 
@@ -208,8 +197,8 @@ def _notes(part: PlannedPart) -> list[str]:
     return list(part.notes)
 
 
-def _tokens(toll: Toll) -> str:
-    most, expected = f"at most {plural(toll.at_most, 'token')}", toll.expected
+def _tokens(cost: PartCost) -> str:
+    most, expected = f"at most {plural(cost.at_most, 'token')}", cost.expected
     if expected is None:
         return f"{most}; how many to expect no earlier trace tells"
     least = "at least " if expected.at_least else "about "
@@ -227,22 +216,14 @@ def _asked(part: PlannedPart) -> str:
     return f"about {count(expected)} tokens, at most {count(most)}"
 
 
-def _prompts(known: LengthSource) -> str:
-    return {
-        LengthSource.STORED: "as rendered before",
-        LengthSource.COUNTED: "counted with the model's tokenizer",
-        LengthSource.ESTIMATED: "estimated from their characters: the tokenizer is not here",
-    }[known]
-
-
-def _price_and_time(toll: Toll, price: Price | None) -> list[str]:
+def _price_and_time(cost: PartCost, price: Price | None) -> list[str]:
     said = []
-    if toll.most_seconds is not None:
-        likely = "" if toll.seconds is None else f"about {duration(toll.seconds)}, "
-        said.append(f"time: {likely}at most {duration(toll.most_seconds)}, as fast as before")
-    if price is not None and toll.most_cost is not None:
-        likely = "" if toll.cost is None else f"about {money(toll.cost, price.currency)}, "
-        said.append(f"cost: {likely}at most {money(toll.most_cost, price.currency)}")
+    if cost.most_seconds is not None:
+        likely = "" if cost.seconds is None else f"about {duration(cost.seconds)}, "
+        said.append(f"time: {likely}at most {duration(cost.most_seconds)}, as fast as before")
+    if price is not None and cost.most_cost is not None:
+        likely = "" if cost.cost is None else f"about {money(cost.cost, price.currency)}, "
+        said.append(f"cost: {likely}at most {money(cost.most_cost, price.currency)}")
     return said
 
 

@@ -12,9 +12,8 @@ from safetensors.numpy import load_file, save_file
 from studies import make_study
 
 from pytest_tokenbudget.baselines.comparison import compare_runs
-from pytest_tokenbudget.baselines.figure import draw_comparison
+from pytest_tokenbudget.baselines.figure import draw_comparison, draw_pareto
 from pytest_tokenbudget.baselines.models_compared import compare_models
-from pytest_tokenbudget.baselines.models_figure import draw_pareto
 from pytest_tokenbudget.baselines.models_report import models_lines, write_models
 from pytest_tokenbudget.baselines.run import record_of, run_of
 from pytest_tokenbudget.baselines.storage import save_baseline
@@ -40,7 +39,7 @@ def quick(quick_figures, monkeypatch):
     from pytest_tokenbudget.report import drawing
 
     monkeypatch.setattr(
-        "pytest_tokenbudget.baselines.models_figure.save_figure", drawing.save_figure
+        "pytest_tokenbudget.baselines.figure.save_figure", drawing.save_figure
     )
 
 

@@ -13,11 +13,15 @@ from studies import NumberTask, answer_pieces, make_problem, make_study, trace_o
 from pytest_tokenbudget.baselines import comparison as comparison_module
 from pytest_tokenbudget.baselines.checks import BaselineGates
 from pytest_tokenbudget.baselines.comparison import compare_runs, compare_with
-from pytest_tokenbudget.baselines.facts import commit_facts, machine_facts
-from pytest_tokenbudget.baselines.github import compared_annotations, write_compared_summary
 from pytest_tokenbudget.baselines.reading import read_baseline
+from pytest_tokenbudget.baselines.report import compared_annotations, write_compared_summary
 from pytest_tokenbudget.baselines.run import BaselineError, record_of, run_of
-from pytest_tokenbudget.baselines.storage import find_baseline, save_baseline
+from pytest_tokenbudget.baselines.storage import (
+    commit_facts,
+    find_baseline,
+    machine_facts,
+    save_baseline,
+)
 from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.github import GithubJob
