@@ -29,14 +29,9 @@ if TYPE_CHECKING:
     )
     from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
     from pytest_tokenbudget.recipes.__main__ import write_settings
-    from pytest_tokenbudget.recipes.recipe import (
-        Recipe,
-        RecipeError,
-        read_recipe,
-        resolve_recipe,
-    )
+    from pytest_tokenbudget.recipes.recipe import Recipe, RecipeError, read_recipe, resolve_recipe
     from pytest_tokenbudget.report.load_results import Results, ResultsError, load_results
-    from pytest_tokenbudget.studies.thinking.thinking_mode import ThinkingMode
+    from pytest_tokenbudget.studies.thinking.modes import ThinkingMode
     from pytest_tokenbudget.texts.detokenizer import Detokenizer, text_and_offsets
 
 _HOMES = {
@@ -55,7 +50,7 @@ _HOMES = {
     "llm.language_model": ("Generation", "LanguageModel", "LanguageModelError"),
     "models.resolution": ("load_catalogue", "resolve_model"),
     "report.load_results": ("Results", "ResultsError", "load_results"),
-    "studies.thinking.thinking_mode": ("ThinkingMode",),
+    "studies.thinking.modes": ("ThinkingMode",),
     "recipes.__main__": ("write_settings",),
     "recipes.recipe": ("Recipe", "RecipeError", "read_recipe", "resolve_recipe"),
 }

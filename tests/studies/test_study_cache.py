@@ -126,7 +126,7 @@ def test_allocation_of_another_model_and_margin(margin):
     assert analyse_allocation(study).context is None
     study.natural.margin = margin
     for context in (200, 400):
-        attach_model(study, ModelSpec(alias="m", source="local", context=context))
+        attach_model(None, ModelSpec(alias="m", source="local", context=context), study)
         report = analyse_allocation(study)
         assert report.context == context
         assert report.policies is None or report.policies.margin == margin

@@ -14,7 +14,7 @@ EVAL = Eval(
             kind="thinking",
             write=f"{__name__}.report:write_allocation",
             lines=f"{__name__}.report:allocation_lines",
-            prepare=f"{__name__}.analysis:prepare_study",
+            prepare=f"{__name__}.analysis:attach_model",
         ),
     ),
 )

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.common.text_layout import decimal, point_change, share
 from pytest_tokenbudget.studies.thinking.analysis import (
+    EnforcedAnswers,
     SwitchedOff,
     ThinkingPoint,
     analyse_thinking,
@@ -85,8 +87,8 @@ class Disabled:
         """Whether there is anything that says it switches thinking off."""
         from pytest_tokenbudget.models.thinking_off import Off
 
-        way = None if self.rendered is None else self.rendered.way
-        return self.generated is not None or way not in (None, Off.CANNOT)
+        method = None if self.rendered is None else self.rendered.way
+        return self.generated is not None or method not in (None, Off.CANNOT)
 
     def sentence(self) -> str:
         """What is known, for people."""
@@ -190,39 +192,27 @@ class AllocationReport:
         """How thinking off compares, for people."""
         if self.off is None:
             return "thinking off was not tried"
-        value, low, high = (100 * part for part in self.off.advantage[:3])
-        shown = "" if low > 0 or high < 0 else ": no difference is shown"
+        gain = self.off.advantage
+        value, interval = point_change(gain).split(" ", 1)
+        shown = "" if gain.low > 0 or gain.high < 0 else ": no difference is shown"
         return (
-            f"{OFF}: {100 * self.off.accuracy.value:.1f} % at a mean of "
-            f"{self.off.mean_tokens.value:,.1f} tokens, {value:+.1f} points [{low:+.1f}, "
-            f"{high:+.1f}] against one thinking budget for all at this mean{shown} "
-            f"(n = {self.off.accuracy.n:,})"
+            f"{OFF}: {share(self.off.accuracy.value)} at a mean of "
+            f"{decimal(self.off.mean_tokens.value)} tokens, {value} points {interval} against one "
+            f"thinking budget for all at this mean{shown} (n = {self.off.accuracy.n:,})"
         )
 
 
-def prepare_study(session: Session, spec: ModelSpec, study: ThinkingStudy) -> None:
-    """Say which model a study is of, for its report."""
-    attach_model(study, spec)
-
-
-def attach_model(study: ThinkingStudy, spec: ModelSpec) -> None:
+def attach_model(session: Session, spec: ModelSpec, study: ThinkingStudy) -> None:
     """Say which model a study is of: the table is asked for the id behind an alias."""
     study.set_fact(_MODEL, spec)
 
 
 def model_of(study: ThinkingStudy) -> ModelSpec | None:
     """The model that was attached to a study, with what its files say; None where none was."""
-    from pytest_tokenbudget.models.resolution import complete
-
-    spec = _attached_model(study)
-    return None if spec is None else complete(spec)
-
-
-def _attached_model(study: ThinkingStudy) -> ModelSpec | None:
-    from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.models.resolution import ModelSpec, complete
 
     spec = study.fact(_MODEL)
-    return spec if isinstance(spec, ModelSpec) else None
+    return complete(spec) if isinstance(spec, ModelSpec) else None
 
 
 def analyse_allocation(study: ThinkingStudy) -> AllocationReport:
@@ -231,7 +221,7 @@ def analyse_allocation(study: ThinkingStudy) -> AllocationReport:
     Raises:
         ValueError: If no problem has all its traces.
     """
-    return study.cached(_analyse, study, _attached_model(study), study.natural.margin)
+    return study.cached(_analyse, study, study.fact(_MODEL), study.natural.margin)
 
 
 def serving_of(study: ThinkingStudy, limit: int, backend: str = "vllm") -> Serving:
@@ -254,9 +244,9 @@ def serving_of(study: ThinkingStudy, limit: int, backend: str = "vllm") -> Servi
     )
 
 
-def _analyse(study: ThinkingStudy, given: ModelSpec | None, margin: float) -> AllocationReport:
+def _analyse(study: ThinkingStudy, attached: object, margin: float) -> AllocationReport:
+    # `attached` is read from the study; as an argument it tells reports of other models apart.
     from pytest_tokenbudget.models.allocation_table import find_row
-    from pytest_tokenbudget.models.resolution import complete
     from pytest_tokenbudget.studies.allocation.policies import compare_policies
     from pytest_tokenbudget.studies.allocation.policy_results import Judge
     from pytest_tokenbudget.studies.allocation.stored_traces import replay_of
@@ -267,7 +257,8 @@ def _analyse(study: ThinkingStudy, given: ModelSpec | None, margin: float) -> Al
             "is nothing to allocate by"
         )
     model = _id_of(study)
-    context = complete(given).context if given else None
+    spec = model_of(study)
+    context = None if spec is None else spec.context
     row, why = find_row(model)
     policies = off = no_limit = None
     left_out = because = ""
@@ -331,19 +322,12 @@ def _modes(study: ThinkingStudy, model: str, context: int | None) -> Sequence[Mo
         else:
             tokens, reason = _scaled(study, table, context)
         found.append(ModeResult(mode, table, tokens, reason, *_measured(study, mode, tokens)))
-    return [*found, *_switch_modes(study)]
-
-
-def _switch_modes(study: ThinkingStudy) -> Sequence[ModeResult]:
-    """Thinking switched off, and thinking without a limit."""
     report = analyse_thinking(study)
-    off = next((p for p in report.of(Enforcement.OFF) if p.budget is None), None)
-    [natural] = report.of(Enforcement.NATURAL)
+    off = report.thinking_off
     how = "the chat template has no switch for thinking" if off is None else "switched off"
-    return [
-        ModeResult("off", None, None if off is None else 0, how, off, how),
-        ModeResult("on", None, None, "no limit", natural, "no limit"),
-    ]
+    found.append(ModeResult("off", None, None if off is None else 0, how, off, how))
+    found.append(ModeResult("on", None, None, "no limit", report.natural, "no limit"))
+    return found
 
 
 def _scaled(study: ThinkingStudy, table: Allocation, context: int | None) -> tuple[int | None, str]:
@@ -354,8 +338,8 @@ def _scaled(study: ThinkingStudy, table: Allocation, context: int | None) -> tup
         return table.tokens, f"{table.reason}; the model's context is not known"
     prompts = {p.id: len(study.natural.traces[p.id, 0].prompt_ids) for p in study.complete}
     inserts = [
-        len(going.trace.prompt_ids) - prompts[place.problem_id] - going.before
-        for place, going in study.forced.items()
+        len(forced.trace.prompt_ids) - prompts[place.problem_id] - forced.before
+        for place, forced in study.forced.items()
         if place.problem_id in prompts
     ]
     longest = max(prompts.values()) + max(inserts, default=0)
@@ -371,7 +355,7 @@ def _measured(
 ) -> tuple[ThinkingPoint | None, str]:
     report = analyse_thinking(study)
     if mode == "disabled" and study.off is not None:
-        return next(p for p in report.of(Enforcement.OFF) if p.budget is None), "switched off"
+        return report.thinking_off, "switched off"
     if tokens is None:
         return None, "there is no budget to try"
     if tokens in study.budgets:
@@ -379,11 +363,10 @@ def _measured(
     traces = [study.natural.traces[p.id, 0] for p in study.complete]
     if all(ended_within(trace, tokens, study.format) is not None for trace in traces):
         most = tokens + study.forcing.answer_tokens
-        answers = study.ended(tokens)
-        return (
-            point(Enforcement.FORCED, study.closers[0], tokens, most, answers),
-            "all thinking had ended by itself",
+        enforced = EnforcedAnswers(
+            Enforcement.FORCED, study.closers[0], tokens, most, study.ended(tokens)
         )
+        return point(enforced), "all thinking had ended by itself"
     return None, f"not tried; --modes={mode} tries it"
 
 
@@ -395,12 +378,12 @@ def _disabled(study: ThinkingStudy) -> Disabled:
     serving = serving_of(study, 0)
     rendered: OffVerdict | None = None
     switches: tuple[SwitchEffect, ...] = ()
-    at_hand = find_template(serving)
+    template = find_template(serving)
     try:
-        rendered = off_verdict(serving, at_hand)
-        switches = at_hand.switches if at_hand else ()
+        rendered = off_verdict(serving, template)
+        switches = template.switches if template else ()
     except TemplateError:
-        at_hand = None
+        template = None
     pairs = []
     if study.off is not None:
         pairs = [
@@ -408,7 +391,7 @@ def _disabled(study: ThinkingStudy) -> Disabled:
             for p in study.complete
         ]
     return Disabled(
-        whose=at_hand.whose if at_hand else None,
+        whose=template.whose if template else None,
         rendered=rendered,
         switches=switches,
         prompts=len(pairs),

@@ -38,15 +38,7 @@ THINKING_OFF = style.SeriesStyle(style.INK, "v", "none")
 
 
 def allocation_figure(study: ThinkingStudy, directory: Path) -> list[Path]:
-    """Draw the policies below ``directory``, as PNG for print and as SVG.
-
-    Args:
-        study: The study; its policies could be replayed.
-        directory: The reports directory; files go to its ``figures``.
-
-    Returns:
-        The two files.
-    """
+    """Draw the policies below ``directory``, as PNG for print and as SVG."""
     return save_study_figure(
         lambda: draw_policies(study),
         study,
@@ -59,9 +51,9 @@ def allocation_figure(study: ThinkingStudy, directory: Path) -> list[Path]:
 def draw_policies(study: ThinkingStudy) -> Figure:
     """Accuracy against mean tokens, and each policy in numbers; for `style.figure_style`."""
     report = analyse_allocation(study)
-    found = report.policies
-    assert found is not None
-    rows = [(each.name, each.working, LOOKS[each.name]) for each in found.policies[1:]]
+    policy_study = report.policies
+    assert policy_study is not None
+    rows = [(each.name, each.working, LOOKS[each.name]) for each in policy_study.policies[1:]]
     if report.off is not None:
         rows.append((OFF, report.off, THINKING_OFF))
     height = 0.26 * (len(rows) + 1) + 0.2
@@ -69,9 +61,9 @@ def draw_policies(study: ThinkingStudy) -> Figure:
     grid = figure.add_gridspec(2, 3, height_ratios=(4.0, height), width_ratios=(1, 1, 1.3))
     axes = figure.add_subplot(grid[0, :])
     columns = [figure.add_subplot(grid[1, column]) for column in range(3)]
-    _draw_oracle(axes, study, found)
-    _draw_limits(axes, found)
-    for each in found.policies[1:]:
+    _draw_oracle(axes, study, policy_study)
+    _draw_limits(axes, policy_study)
+    for each in policy_study.policies[1:]:
         look, line = LOOKS[each.name], each.frontier
         xs, ys = [p.mean_tokens.value for p in line], [p.accuracy.value for p in line]
         axes.plot(xs, ys, color=look.colour, linestyle=look.line, linewidth=1.2, zorder=2.5)
@@ -79,9 +71,9 @@ def draw_policies(study: ThinkingStudy) -> Figure:
         at = (point.mean_tokens.value, point.accuracy.value)
         nested_marker(axes, at, look, number, name)
     percent_axis(axes, "accuracy")
-    _token_axis(axes, report, found)
-    reference = f"one limit, {count(found.reference)}"
-    _draw_rows(columns, [(reference, found.policies[0].working, LIMIT), *rows])
+    _token_axis(axes, report, policy_study)
+    reference = f"one limit, {count(policy_study.reference)}"
+    _draw_rows(columns, [(reference, policy_study.policies[0].working, LIMIT), *rows])
     study_texts(
         figure,
         axes,
@@ -89,9 +81,9 @@ def draw_policies(study: ThinkingStudy) -> Figure:
         "Accuracy against tokens, by policy",
         [
             f"large markers: each policy with at most the mean tokens of limit "
-            f"{count(found.reference)}; lines: with fewer or more; below: the same policies "
-            f"with 95 % intervals; cross-validated, n = {found.problems:,}",
-            found.sentence(),
+            f"{count(policy_study.reference)}; lines: with fewer or more; below: the same policies "
+            f"with 95 % intervals; cross-validated, n = {policy_study.problems:,}",
+            policy_study.sentence(),
         ],
     )
     return figure
@@ -126,14 +118,14 @@ def _draw_rows(
     gain.set_xlabel("points against one limit\nat the same mean tokens")
 
 
-def _draw_oracle(axes: Axes, study: ThinkingStudy, found: PolicyStudy) -> None:
+def _draw_oracle(axes: Axes, study: ThinkingStudy, policy_study: PolicyStudy) -> None:
     import numpy as np
 
     from pytest_tokenbudget.studies.allocation.policy_results import oracle_accuracy
 
     replay = replay_of(study).replay
     first = float(replay.tokens.min(axis=1).mean())
-    xs = np.linspace(first, max(found.oracle.mean_tokens.value, first), 200)
+    xs = np.linspace(first, max(policy_study.oracle.mean_tokens.value, first), 200)
     axes.plot(
         xs,
         [oracle_accuracy(replay, float(x)) for x in xs],
@@ -145,8 +137,8 @@ def _draw_oracle(axes: Axes, study: ThinkingStudy, found: PolicyStudy) -> None:
     )
 
 
-def _draw_limits(axes: Axes, found: PolicyStudy) -> None:
-    points = list(found.limits.items())
+def _draw_limits(axes: Axes, policy_study: PolicyStudy) -> None:
+    points = list(policy_study.limits.items())
     axes.plot(
         [p.mean_tokens.value for _, p in points],
         [p.accuracy.value for _, p in points],
@@ -197,9 +189,9 @@ def _named(points: Sequence[tuple[int, PolicyPoint]]) -> set[int]:
     return {budget for budget, _ in named}
 
 
-def _token_axis(axes: Axes, report: AllocationReport, found: PolicyStudy) -> None:
-    shown = [*found.limits.values(), *(each.working for each in found.policies)]
-    shown += [point for each in found.policies for point in each.frontier]
+def _token_axis(axes: Axes, report: AllocationReport, policy_study: PolicyStudy) -> None:
+    shown = [*policy_study.limits.values(), *(each.working for each in policy_study.policies)]
+    shown += [point for each in policy_study.policies for point in each.frontier]
     if report.off is not None:
         shown.append(report.off)
     high = max(p.mean_tokens.value for p in shown)

@@ -11,16 +11,17 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.studies.allocation.analysis import AllocationReport
     from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
 
 
 @pytest.fixture(scope="session")
 def allocation(
-    model: ModelSpec, thinking_study: ThinkingStudy, _every_mode: None
+    tokenbudget: Session, model: ModelSpec, thinking_study: ThinkingStudy, _every_mode: None
 ) -> AllocationReport:
     """Which thinking budget the model gets in each mode, and ways to allocate that are better."""
     from pytest_tokenbudget.studies.allocation.analysis import analyse_allocation, attach_model
 
-    attach_model(thinking_study, model)
+    attach_model(tokenbudget, model, thinking_study)
     return analyse_allocation(thinking_study)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pytest_tokenbudget.common.text_layout import decimal, point_change
 from pytest_tokenbudget.stats.intervals import Estimate, Floats
 from pytest_tokenbudget.stats.paired import paired_lower
 from pytest_tokenbudget.stats.resampling import Ints, advantages, folds, ratio_estimate
@@ -99,7 +100,6 @@ class PolicyResult:
     """A policy replayed.
 
     Attributes:
-        name: Its name.
         frontier: From few tokens to many.
         working: At the mean tokens of the reference limit or below, as near as its settings come.
             Its advantage has an interval such that those of all policies hold together.
@@ -170,24 +170,20 @@ class PolicyStudy:
             {"limit": self.reference} if self.winner is None else self.policy(self.winner).settings
         )
 
-    @property
-    def _reference_mean(self) -> str:
-        return f"{self.limits[self.reference].mean_tokens.value:,.1f}"
-
     def sentence(self) -> str:
         """The result in one sentence: budgets are what is set, means are what is spent."""
+        reference_mean = decimal(self.limits[self.reference].mean_tokens.value)
         if self.winner is None:
             return (
                 f"no policy is shown to be better than a thinking budget of {self.reference:,} for "
-                f"all at its mean of {self._reference_mean} tokens (n = {self.problems:,})"
+                f"all at its mean of {reference_mean} tokens (n = {self.problems:,})"
             )
         point = self.policy(self.winner).working
-        value, low, high = (100 * x for x in point.advantage[:3])
+        value, interval = point_change(point.advantage).split(" ", 1)
         text = (
-            f"{self.winner}: {value:+.1f} points [{low:+.1f}, {high:+.1f}] against one thinking "
-            f"budget for all at the same mean of {point.mean_tokens.value:,.1f} tokens, thinking "
-            f"and answer (n = {self.problems:,}; budget {self.reference:,} takes "
-            f"{self._reference_mean} on average)"
+            f"{self.winner}: {value} points {interval} against one thinking budget for all at the "
+            f"same mean of {decimal(point.mean_tokens.value)} tokens, thinking and answer "
+            f"(n = {self.problems:,}; budget {self.reference:,} takes {reference_mean} on average)"
         )
         return f"{text}; not told apart from {', '.join(self.tied)}" if self.tied else text
 
@@ -294,22 +290,22 @@ class _Run(NamedTuple):
 
 
 def _cross_validate(policy: Policy, replay: Replay, reference: int, seed: int) -> _Run:
-    at = prices(replay)
+    token_prices = prices(replay)
     everything = np.arange(replay.problems)
-    picks: Ints = np.zeros((at.size + 2, replay.problems), np.int64)
+    picks: Ints = np.zeros((token_prices.size + 2, replay.problems), np.int64)
     for part in folds(replay.problems, seed=seed):
         rows = np.setdiff1d(everything, part)
-        learned = choose(policy, rows, at)
+        learned = choose(policy, rows, token_prices)
         working = _affordable(
             learned.accuracy, learned.tokens, float(replay.tokens[rows, reference].mean())
         )
         held = _keeping(learned.accuracy, learned.tokens, float(replay.correct[rows, -1].mean()))
-        picks[:, part] = learned.picks[:, part][[*range(at.size), working, held]]
+        picks[:, part] = learned.picks[:, part][[*range(token_prices.size), working, held]]
     spent = [
         Spent(policy.arms.correct[everything, row], policy.arms.tokens[everything, row])
         for row in picks
     ]
-    learned = choose(policy, everything, at)
+    learned = choose(policy, everything, token_prices)
     working = _affordable(
         learned.accuracy, learned.tokens, float(replay.tokens[:, reference].mean())
     )

@@ -230,10 +230,6 @@ def stable_arms(replay: Replay, settings: Sequence[tuple[int, int]] = STABLE) ->
     At every probe the thinking is ended by force and an answer is given. Where that answer was the
     same in the last few probes, it counts; else the thinking goes on as if not probed. All probes
     are paid for. Thinking that ends by itself is not probed any more.
-
-    Args:
-        replay: What is known.
-        settings: How many probes must agree, and how many budgets apart they are.
     """
     assert replay.answers is not None
     count = replay.problems
@@ -349,7 +345,7 @@ def prices(replay: Replay) -> Floats:
     return np.append(np.geomspace(1e2, 1e-4, 48), 0.0) / unit
 
 
-def choose(policy: Policy, rows: Ints, at: Floats) -> Choices:
+def choose(policy: Policy, rows: Ints, token_prices: Floats) -> Choices:
     """Learn a policy on some rows and say what it chooses for all, at each price."""
     labels, describe = policy.group(rows)
     groups, members = np.unique(labels, return_inverse=True)
@@ -365,7 +361,7 @@ def choose(policy: Policy, rows: Ints, at: Floats) -> Choices:
     size = np.where(unseen, counts.sum(), counts)[:, None]
     right, spent = right / size, spent / size
     # Of arms that are equally good, the cheaper one.
-    worth = right - (at[:, None, None] + 1e-12) * spent
+    worth = right - (token_prices[:, None, None] + 1e-12) * spent
     arms: Ints = worth.argmax(axis=2)
     shares = counts / counts.sum()
     take = np.arange(groups.size)

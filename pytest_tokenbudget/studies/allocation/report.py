@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import (
     MAX_WIDTH,
+    Table,
     columns,
     count,
+    decimal,
     percent,
     plural,
+    rate,
     rule,
+    share,
     shorten,
     wrapped,
 )
-from pytest_tokenbudget.report.files import safe_name, to_plain, to_record, write_json
-from pytest_tokenbudget.report.json_files import RunInfo, header
-from pytest_tokenbudget.studies.allocation.analysis import (
-    OFF,
-    AllocationReport,
-    ModeResult,
-    analyse_allocation,
-)
+from pytest_tokenbudget.report.files import safe_name, to_plain, to_record
+from pytest_tokenbudget.report.json_files import RunInfo, header, write_record
+from pytest_tokenbudget.report.shared_sentences import nothing_yet
+from pytest_tokenbudget.studies.allocation.analysis import OFF, AllocationReport, analyse_allocation
 from pytest_tokenbudget.studies.allocation.settings import (
     choice,
     limits_of,
@@ -36,8 +36,7 @@ from pytest_tokenbudget.studies.thinking.report import forced_share, point_recor
 from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.stats.intervals import Estimate
-    from pytest_tokenbudget.studies.allocation.policies import PolicyResult, PolicyStudy
+    from pytest_tokenbudget.studies.allocation.policies import PolicyStudy
     from pytest_tokenbudget.studies.allocation.policy_results import PolicyPoint
 
 SCHEMA = "tokenbudget-allocation/2"
@@ -46,26 +45,20 @@ _POLICIES = (20, 20, 7, 6, 7)
 
 
 def write_allocation(study: ThinkingStudy, run: RunInfo, directory: Path) -> list[Path]:
-    """Write what the allocation eval found below ``directory``, each file whole or not at all.
+    """Write everything, and where policies could be replayed the settings and the figure.
 
-    Args:
-        study: The study; problems whose traces are not all there are left out and counted.
-        run: The run that made it.
-        directory: The reports directory; files go to its ``results`` and ``figures``.
-
-    Returns:
-        The files: everything, and where policies could be replayed the settings and the figure.
+    Problems whose traces are not all there are left out and counted.
     """
     from pytest_tokenbudget.studies.allocation.figure import allocation_figure
 
-    results, stem = directory / "results", safe_name(study.alias)
-    written = [write_json(results / f"allocation_{stem}.json", allocation_record(study, run))]
+    stem = f"allocation_{safe_name(study.alias)}"
+    written = [write_record(directory, stem, allocation_record(study, run))]
     if not study.complete:
         return written
     report = analyse_allocation(study)
     if report.policies is not None:
         settings = settings_record(study, report)
-        written.append(write_json(results / settings_file(study), settings))
+        written.append(write_record(directory, settings_file(study), settings))
         written += allocation_figure(study, directory)
     return written
 
@@ -97,7 +90,10 @@ def allocation_record(study: ThinkingStudy, run: RunInfo) -> dict[str, object]:
             "why": report.why,
             "sentence": report.table_sentence,
         },
-        "modes": [mode_record(each) for each in report.modes],
+        "modes": [
+            {**to_record(each), "measured": each.measured and point_record(each.measured)}
+            for each in report.modes
+        ],
         "disabled": {
             **to_record(report.disabled),
             "is_off": report.disabled.is_off,
@@ -108,24 +104,17 @@ def allocation_record(study: ThinkingStudy, run: RunInfo) -> dict[str, object]:
     return record
 
 
-def mode_record(mode: ModeResult) -> dict[str, object]:
-    """A mode as JSON; what was measured as any point of the thinking eval."""
-    record = to_record(mode)
-    record["measured"] = None if mode.measured is None else point_record(mode.measured)
-    return record
-
-
 def policies_record(report: AllocationReport) -> dict[str, object]:
     """The policies as JSON, or why they could not be replayed."""
-    found = report.policies
-    if found is None:
+    policy_study = report.policies
+    if policy_study is None:
         return {"left_out": report.left_out}
     return {
-        **to_record(found),
-        "sentence": found.sentence(),
+        **to_record(policy_study),
+        "sentence": policy_study.sentence(),
         "reference_because": report.reference_because,
         "recommended": report.recommended,
-        "settings": to_plain(found.settings),
+        "settings": to_plain(policy_study.settings),
         "no_limit": report.no_limit,
         "features": list(FEATURES),
         "thinking_off": None
@@ -135,72 +124,47 @@ def policies_record(report: AllocationReport) -> dict[str, object]:
 
 
 def allocation_lines(study: ThinkingStudy, run: RunInfo, width: int = MAX_WIDTH) -> list[str]:
-    """What the allocation eval found, as lines of at most 80 columns.
-
-    Args:
-        study: The study.
-        run: The run that made it.
-        width: Columns of the terminal. Sentences are wrapped to it; the tables need 80.
-    """
+    """What the allocation eval found, as lines for a terminal of ``width`` columns."""
     width = columns(width)
-    lines = [_rule(study, width)]
+    task = shorten(printable(study.task.name), 24)
+    lines = [rule(study.alias, f": allocation on {task}, n = {len(study.complete):,}", width)]
     if not study.complete:
-        return [*lines, *wrapped("no problem has all its traces yet: nothing to show", width)]
+        return [*lines, *wrapped(nothing_yet(), width)]
     report = analyse_allocation(study)
     lines += wrapped(answer_sentence(report), width)
-    lines += _mode_table(report)
+    lines += _mode_table(report).lines(width)
     lines += wrapped(report.table_sentence, width)
     for sentence in _mode_sentences(report):
         lines += wrapped(sentence, width)
-    found = report.policies
-    if found is None:
+    policy_study = report.policies
+    if policy_study is None:
         return [*lines, *wrapped(f"policies were not replayed: {report.left_out}", width)]
-    lines += _policy_table(report, found)
-    for sentence in _policy_sentences(study, report, found):
+    lines += _policy_table(report, policy_study).lines(width)
+    for sentence in _policy_sentences(study, report, policy_study):
         lines += wrapped(sentence, width)
     return lines
 
 
-def _rule(study: ThinkingStudy, width: int) -> str:
-    task = shorten(printable(study.task.name), 24)
-    return rule(study.alias, f": allocation on {task}, n = {len(study.complete):,}", width)
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int], left: Sequence[int] = (0,)) -> str:
-    return "  ".join(
-        cell.ljust(w) if place in left else cell.rjust(w)
-        for place, (cell, w) in enumerate(zip(row, widths, strict=True))
-    ).rstrip()
-
-
-def _rate(rate: Estimate) -> str:
-    return f"{percent(rate.value, 5)} % [{percent(rate.low)}, {percent(rate.high)}]"
-
-
-def _mode_table(report: AllocationReport) -> list[str]:
-    rows: list[tuple[str, ...]] = [
-        ("mode", "table", "here", "accuracy [95 %]", "forced", "truncated", "tokens")
-    ]
+def _mode_table(report: AllocationReport) -> Table:
+    table = Table(
+        "mode", "table", "here", "accuracy [95 %]", "forced", "truncated", "tokens", left=(0, 3)
+    )
     for each in report.modes:
         given = each.table.tokens if each.table is not None else None
-        table = "-" if given is None else count(given)
-        here = "-" if each.tokens is None else count(each.tokens)
+        budgets = ("-" if tokens is None else count(tokens) for tokens in (given, each.tokens))
         if each.measured is None:
-            rows.append((each.mode, table, here, "not tried", "", "", ""))
+            table.add(each.mode, *budgets, "not tried")
             continue
         curve = each.measured.curve
-        rows.append(
-            (
-                each.mode,
-                table,
-                here,
-                _rate(curve.accuracy),
-                forced_share(each.measured),
-                f"{percent(curve.truncation.value)} %",
-                f"{curve.mean_tokens.value:,.1f}",
-            )
+        table.add(
+            each.mode,
+            *budgets,
+            rate(curve.accuracy, 5),
+            forced_share(each.measured),
+            share(curve.truncation.value),
+            decimal(curve.mean_tokens.value),
         )
-    return [_aligned(row, _MODES, (0, 3)) for row in rows]
+    return table
 
 
 def _mode_sentences(report: AllocationReport) -> Iterator[str]:
@@ -211,75 +175,80 @@ def _mode_sentences(report: AllocationReport) -> Iterator[str]:
     yield report.disabled.sentence()
 
 
-def _policy_table(report: AllocationReport, found: PolicyStudy) -> list[str]:
-    def row(name: str, point: PolicyPoint) -> tuple[str, ...]:
-        tokens = f"{point.mean_tokens.value:,.1f}"
-        worth, regret = f"{1e4 * point.e3:.1f}", f"{100 * point.regret:.1f}"
-        return name, _rate(point.accuracy), tokens, worth, regret
+def _policy_table(report: AllocationReport, policy_study: PolicyStudy) -> Table:
+    table = Table("policy", "accuracy [95 %]", "tokens", "E3", "regret", left=(0, 1))
 
-    rows: list[tuple[str, ...]] = [("policy", "accuracy [95 %]", "tokens", "E3", "regret")]
-    rows += [row(each.name, each.working) for each in found.policies]
+    def add(name: str, point: PolicyPoint, regret: str | None = None) -> None:
+        table.add(
+            name,
+            rate(point.accuracy, 5),
+            decimal(point.mean_tokens.value),
+            f"{1e4 * point.e3:.1f}",
+            percent(point.regret) if regret is None else regret,
+        )
+
+    for each in policy_study.policies:
+        add(each.name, each.working)
     if report.off is not None:
         # The oracle is one of limits: thinking off could be better than that.
-        rows.append((*row(OFF, report.off)[:-1], "-"))
-    rows.append(row("oracle", found.oracle))
-    return [_aligned(each, _POLICIES, (0, 1)) for each in rows]
+        add(OFF, report.off, regret="-")
+    add("oracle", policy_study.oracle)
+    return table
 
 
 def _policy_sentences(
-    study: ThinkingStudy, report: AllocationReport, found: PolicyStudy
+    study: ThinkingStudy, report: AllocationReport, policy_study: PolicyStudy
 ) -> Iterator[str]:
-    yield found.sentence()
+    yield policy_study.sentence()
     if report.off is not None:
         yield report.off_sentence()
-    saved = [_saved(each) for each in found.policies if each.held.held and each.held.saving.low > 0]
-    claimed = ", ".join(f"{100 * claim.saving:.0f} %" for claim in found.claims)
+    saved = [
+        f"{each.name} {rate(each.held.saving)}"
+        for each in policy_study.policies
+        if each.held.held and each.held.saving.low > 0
+    ]
+    claimed = ", ".join(f"{100 * claim.saving:.0f} %" for claim in policy_study.claims)
+    margin = f"{100 * policy_study.margin:g} points"
     if saved:
         yield (
-            f"fewer tokens than without a limit, accuracy kept within "
-            f"{100 * found.margin:g} points: {', '.join(saved)}; published elsewhere: {claimed}"
+            f"fewer tokens than without a limit, accuracy kept within {margin}: "
+            f"{', '.join(saved)}; published elsewhere: {claimed}"
         )
     else:
         yield (
-            f"no policy is shown to keep the accuracy within {100 * found.margin:g} points with "
-            f"fewer tokens; published elsewhere: {claimed} fewer"
+            f"no policy is shown to keep the accuracy within {margin} with fewer tokens; "
+            f"published elsewhere: {claimed} fewer"
         )
     behind = "" if report.evident else ", which no evidence stands behind"
-    yield f"settings{behind}: results/{settings_file(study)}"
-    if found.missing:
-        yield f"{plural(found.missing, 'problem')} with an error left out of the policies"
-
-
-def _saved(result: PolicyResult) -> str:
-    saving = result.held.saving
-    low, high = percent(saving.low), percent(saving.high)
-    return f"{result.name} {percent(saving.value)} % [{low}, {high}]"
+    yield f"settings{behind}: results/{settings_file(study)}.json"
+    if policy_study.missing:
+        yield f"{plural(policy_study.missing, 'problem')} with an error left out of the policies"
 
 
 def answer_sentence(report: AllocationReport) -> str:
     """The thinking budget to set, what it gives, and why; or that none can be recommended."""
-    found = report.policies
-    if found is None:
+    policy_study = report.policies
+    if policy_study is None:
         return f"no thinking budget can be recommended: {report.left_out}"
     name, settings = choice(report)
     limits = limits_of(settings)
-    if name == OFF:
-        assert report.off is not None
+    if name == OFF and report.off is not None:
         return f"recommended: {OFF}: {_reached(report.off)}"
     if name == "one limit":
         [limit] = set(limits.values())
         # Learned anew without each problem, as a policy, it is another limit for some of them.
-        at, reached = plural(limit, "thinking token"), _reached(found.limits[limit])
+        tokens, reached = plural(limit, "thinking token"), _reached(policy_study.limits[limit])
         if report.evident:
-            return f"recommended limit {at}: {reached} ({report.reference_because})"
+            return f"recommended limit {tokens}: {reached} ({report.reference_because})"
         return (
-            f"no thinking budget can be recommended from {plural(found.problems, 'problem')}: "
-            f"{at} give {reached} ({report.reference_because})"
+            "no thinking budget can be recommended from "
+            f"{plural(policy_study.problems, 'problem')}: {tokens} give {reached} "
+            f"({report.reference_because})"
         )
     shown = ", ".join(f"{printable(group)} {count(limit)}" for group, limit in limits.items())
-    reached = _reached(found.policy(name).working)
+    reached = _reached(policy_study.policy(name).working)
     return f"recommended policy {name}{f' ({shown})' if shown else ''}: {reached}"
 
 
 def _reached(point: PolicyPoint) -> str:
-    return f"{percent(point.accuracy.value)} % accuracy with {point.mean_tokens.value:,.0f} tokens"
+    return f"{share(point.accuracy.value)} accuracy with {count(point.mean_tokens.value)} tokens"

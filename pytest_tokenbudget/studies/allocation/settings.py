@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_tokenbudget.recipes.measured import NO_EVIDENCE
-from pytest_tokenbudget.report.files import safe_name, to_plain
+from pytest_tokenbudget.report.files import safe_name, to_record
 from pytest_tokenbudget.studies.allocation.analysis import OFF, AllocationReport, serving_of
 from pytest_tokenbudget.studies.allocation.stored_traces import FEATURES
 from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
@@ -32,12 +32,7 @@ _HOW = {
 
 
 def settings_record(study: ThinkingStudy, report: AllocationReport) -> dict[str, object]:
-    """What to set, for whom, and how each engine is told.
-
-    Args:
-        study: The study.
-        report: What it found; policies were replayed.
-    """
+    """What to set, for whom, and how each engine is told; policies were replayed."""
     found = report.policies
     assert found is not None
     name, policy = choice(report)
@@ -73,8 +68,8 @@ def settings_record(study: ThinkingStudy, report: AllocationReport) -> dict[str,
 
 
 def settings_file(study: ThinkingStudy) -> str:
-    """Name of the file of settings."""
-    return f"allocation_settings_{safe_name(study.alias)}.json"
+    """Name of the file of settings, without its suffix."""
+    return f"allocation_settings_{safe_name(study.alias)}"
 
 
 def evidence_of(report: AllocationReport) -> str:
@@ -121,16 +116,15 @@ def engines_of(study: ThinkingStudy, limits: Mapping[str, int]) -> dict[str, obj
     if not limits:
         return {}
     largest = max(limits.values())
-    at_hand = find_template(serving_of(study, largest))
+    template = find_template(serving_of(study, largest))
     found: dict[str, object] = {}
     for name, write in WRITERS.items():
-        settings = write(serving_of(study, largest, name), at_hand)
-        plain = to_plain(settings)
-        assert isinstance(plain, dict)
+        settings = write(serving_of(study, largest, name), template)
+        plain = to_record(settings)
         del plain["engine"], plain["request"]
         plain["requests"] = {
             group: {
-                **write(serving_of(study, limit, name), at_hand).request,
+                **write(serving_of(study, limit, name), template).request,
                 "max_tokens": limit + study.forcing.answer_tokens,
             }
             for group, limit in limits.items()

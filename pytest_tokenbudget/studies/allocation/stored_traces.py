@@ -71,7 +71,7 @@ def _replay_of(study: ThinkingStudy) -> Replayed:
         raise ValueError("there is no thinking budget above 0")
     columns = [study.ended(budget) for budget in budgets]
     free = study.unlimited()
-    alike = [b for b, column in zip(budgets, columns, strict=True) if _same(column, free)]
+    alike = [b for b, column in zip(budgets, columns, strict=True) if _same_answers(column, free)]
     if alike:
         budgets = tuple(b for b in budgets if b <= alike[0])
         columns = columns[: len(budgets)]
@@ -108,7 +108,7 @@ def _replay_of(study: ThinkingStudy) -> Replayed:
     return Replayed(replace(replay, missing=len(study.complete) - len(known)), spent)
 
 
-def _same(column: Sequence[ThinkingAnswer], other: Sequence[ThinkingAnswer]) -> bool:
+def _same_answers(column: Sequence[ThinkingAnswer], other: Sequence[ThinkingAnswer]) -> bool:
     return all(
         (a.tokens, str(a.correct), a.judged.predicted)
         == (b.tokens, str(b.correct), b.judged.predicted)
@@ -125,10 +125,7 @@ def _off(study: ThinkingStudy) -> tuple[ThinkingAnswer, ...]:
 def features(problem: Problem, trace: Trace, end: int | None) -> list[float]:
     """What is known of a problem once the first tokens of thinking are there.
 
-    Args:
-        problem: The problem.
-        trace: Its natural trace.
-        end: Tokens after which the thinking ended by itself; None where it did not.
+    ``end`` is after how many tokens its thinking ended by itself; None where it did not.
     """
     seen = min(FIRST, len(trace.output_ids), FIRST if end is None else end)
     text = trace.text[: trace.offsets[seen - 1]] if seen else ""
@@ -143,9 +140,9 @@ def features(problem: Problem, trace: Trace, end: int | None) -> list[float]:
 
 def _probe(study: ThinkingStudy, problem: Problem, budget: int, answer: ThinkingAnswer) -> float:
     """Tokens of closer and answer; 0 where the thinking had ended, since that is not probed."""
-    going = study.forced.get(ForcedAnswerKey(study.closers[0], budget, problem.id))
-    if not answer.forced or going is None:
+    forced = study.forced.get(ForcedAnswerKey(study.closers[0], budget, problem.id))
+    if not answer.forced or forced is None:
         return 0.0
     prompt = len(study.natural.traces[problem.id, 0].prompt_ids)
-    closer = len(going.trace.prompt_ids) - prompt - going.before
-    return float(closer + answer.tokens - going.before)
+    closer = len(forced.trace.prompt_ids) - prompt - forced.before
+    return float(closer + answer.tokens - forced.before)

@@ -121,10 +121,6 @@ def _broken(names: tuple[str, ...]) -> str:
 def write_badge(report: ConformanceReport, path: Path) -> list[Path]:
     """Write the badge.
 
-    Args:
-        report: What was found.
-        path: Where to, without a suffix.
-
     Returns:
         The SVG, and the JSON of a shields.io endpoint.
     """

@@ -18,7 +18,7 @@ from pytest_tokenbudget.studies.conformance.probe_context import (
 )
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.dry_run.parts import Book
+    from pytest_tokenbudget.dry_run.parts import DryRunPlanner
 
 BUDGETS = (0, 1, 32, 256)
 OFF = (0,)
@@ -285,15 +285,15 @@ def methods_for(engine_name: str, spec: ModelSpec) -> tuple[str, ...]:
     )
 
 
-def probes_note(book: Book) -> str:
+def probes_note(planner: DryRunPlanner) -> str:
     """How many outputs the probes are at most, in a sentence."""
     from pytest_tokenbudget.models.choice import engine_of
     from pytest_tokenbudget.studies.conformance.budget_methods import BUDGET_METHODS, methods_for
     from pytest_tokenbudget.studies.conformance.probe_context import CAP, PROMPTS, PUZZLES
 
-    spec = book.spec
+    spec = planner.spec
     facts = spec.endpoint.facts if spec.endpoint is not None else None
-    engine = facts.kind if facts is not None else engine_of(book.settings, spec)
+    engine = facts.kind if facts is not None else engine_of(planner.settings, spec)
     methods = [BUDGET_METHODS[name] for name in methods_for(engine, spec)]
     # Prompts are chosen once; each way asks them without a budget twice, and with each budget.
     outputs = (

@@ -66,15 +66,7 @@ Chip = tuple[str, str, Meaning]
 
 
 def conformance_figure(report: ConformanceReport, path: Path) -> list[Path]:
-    """Draw ways and limits as a table, as PNG for print and as SVG.
-
-    Args:
-        report: What was found; a way was tried at least.
-        path: Where to, without a suffix.
-
-    Returns:
-        The two files.
-    """
+    """Draw ways and limits as a table, as PNG for print and as SVG."""
     title = f"{printable(report.alias)} by {printable(report.engine)}: conformance"
     return save_figure(lambda: draw_conformance(report), path, title)
 

@@ -377,13 +377,13 @@ def shown(reply: Reply, **more: object) -> dict[str, Any]:
     return found | more
 
 
-def not_possible(probe: str, why: str, reply: Reply | None = None) -> LimitResult:
+def not_possible(probe: str, reason: str, reply: Reply | None = None) -> LimitResult:
     """A probe that this engine cannot be asked.
 
     Raises:
         NoAnswerError: If the engine did not refuse it, but failed or did not answer.
     """
     if reply is not None and reply.error and not reply.refused:
-        raise NoAnswerError(f"{probe}: {why if reply.error in why else reply.error}")
+        raise NoAnswerError(f"{probe}: {reason if reply.error in reason else reply.error}")
     evidence = () if reply is None else (shown(reply),)
-    return LimitResult(probe, LimitFinding.NOT_POSSIBLE, why, evidence=evidence)
+    return LimitResult(probe, LimitFinding.NOT_POSSIBLE, reason, evidence=evidence)

@@ -131,7 +131,7 @@ def prefix_under_load(probe_context: ProbeContext) -> LimitResult:
     return _prefix(probe_context, "prefix_under_load", LOAD, f"{LOAD} requests at a time")
 
 
-def _prefix(probe_context: ProbeContext, probe: str, at_once: int, how: str) -> LimitResult:
+def _prefix(probe_context: ProbeContext, probe: str, at_once: int, schedule: str) -> LimitResult:
     prompts = probe_context.candidates
     long_asks = [probe_context.plain(each, LONG) for each in prompts]
     short_asks = [replace(ask, max_tokens=SHORT) for ask in long_asks]
@@ -153,15 +153,16 @@ def _prefix(probe_context: ProbeContext, probe: str, at_once: int, how: str) -> 
     span = (estimate.value, estimate.low, estimate.high)
     if not apart:
         sentence = (
-            f"{n} of {n} runs of {SHORT} tokens are the beginnings of those of {LONG}, {how}; "
+            f"{n} of {n} runs of {SHORT} tokens are the beginnings of those of {LONG}, {schedule}; "
             f"divergence rate {rate(span)}"
         )
         seen = (shown(pairs[0][0]), shown(pairs[0][1]))
         return LimitResult(probe, LimitFinding.KEPT, sentence, n, 0, span, seen)
     first = min(place for place, _, _ in apart)
+    unit = "characters" if apart[0][1].choices[0].ids is None else "tokens"
     sentence = (
-        f"{len(apart)} of {n} runs of {SHORT} tokens part from those of {LONG}, {how}; divergence "
-        f"rate {rate(span)}, at the earliest after {first} {_unit(apart[0][1])}"
+        f"{len(apart)} of {n} runs of {SHORT} tokens part from those of {LONG}, {schedule}; "
+        f"divergence rate {rate(span)}, at the earliest after {first} {unit}"
     )
     evidence = tuple(
         shown(b, parts_after=place, longer=a.choices[0].text[:120], shorter=b.choices[0].text[:120])
@@ -185,7 +186,3 @@ def _parting(probe_context: ProbeContext, long: Reply, short: Reply) -> int | No
 
 def _key(probe_context: ProbeContext, reply: Reply) -> Sequence[object]:
     return probe_context.key(reply.choices[0])
-
-
-def _unit(reply: Reply) -> str:
-    return "characters" if reply.choices[0].ids is None else "tokens"

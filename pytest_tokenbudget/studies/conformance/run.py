@@ -200,12 +200,7 @@ class Conformance:
 
 
 def selected_probes(items: Sequence[pytest.Item], spec: ModelSpec) -> frozenset[str]:
-    """Keys of the probes that tests of a model ask for by their parameters.
-
-    Args:
-        items: The selected tests.
-        spec: The model.
-    """
+    """Keys of the probes that tests of a model ask for by their parameters."""
     from pytest_tokenbudget.collection.selection import model_under_test
 
     found = set()

@@ -25,10 +25,6 @@ from pytest_tokenbudget.studies.conformance.verdict import judge, remarks, serve
 def probe_method(probe_context: ProbeContext, method: str | BudgetMethod) -> MethodResult:
     """Measure one way to set a thinking budget, and judge it.
 
-    Args:
-        probe_context: The engine with its prompts.
-        method: Its name, a key of :data:`BUDGET_METHODS`; or a way of one's own.
-
     Raises:
         EngineError: If the engine cannot be used at all.
     """
@@ -58,7 +54,7 @@ def probe_method(probe_context: ProbeContext, method: str | BudgetMethod) -> Met
             ),
             budgets=(natural,),
         )
-    natural = replace(natural, same=_same(seen, seen_again))
+    natural = replace(natural, same=_same_outputs(seen, seen_again))
     repeated = replace(repeated, same=natural.same)
     tried = []
     for budget in method.budgets:
@@ -66,7 +62,7 @@ def probe_method(probe_context: ProbeContext, method: str | BudgetMethod) -> Met
         # What no budget sets apart may come apart with one, and the other way round.
         split = apart or any(choice.reasoning for each in replies for choice in each.choices)
         observed, under = _read(probe_context, method, budget, replies, split)
-        tried.append(replace(observed, same=_same(seen, under)))
+        tried.append(replace(observed, same=_same_outputs(seen, under)))
     judged = judge(tried, natural, repeated, probe_context.slack)
     unknown, changed = _unknown_field(probe_context, method, seen)
     shared = sum(len(replies) for replies in (first, second))
@@ -135,7 +131,7 @@ def _opens(natural: BudgetResult) -> bool:
     return not ended or 2 * sum(seen.closed for seen in ended) > len(ended)
 
 
-def _same(left: Mapping[int, ReadOutput], right: Mapping[int, ReadOutput]) -> int:
+def _same_outputs(left: Mapping[int, ReadOutput], right: Mapping[int, ReadOutput]) -> int:
     return sum(left[k].tokens == right[k].tokens for k in left.keys() & right.keys())
 
 
@@ -192,8 +188,8 @@ def _server_wide(probe_context: ProbeContext, method: BudgetMethod) -> MethodRes
     )
 
 
-def _unmeasured(method: BudgetMethod, why: str) -> MethodResult:
+def _unmeasured(method: BudgetMethod, reason: str) -> MethodResult:
     verdict = BudgetVerdict.NOT_RESOLVED
     return MethodResult(
-        method.name, method.label, method.opens, verdict, f"{verdict.value}: {why}", ()
+        method.name, method.label, method.opens, verdict, f"{verdict.value}: {reason}", ()
     )

@@ -364,18 +364,15 @@ def _of_a_budget(each: BudgetResult, without: BudgetResult) -> Iterator[str]:
     for what, test in _SEEN:
         count = sum(map(test, each.observations))
         if count:
-            more = f", {_mean_spill(each):.0f} tokens on average" if what is _WENT_ON else ""
+            spills = [seen.spill for seen in each.observations if seen.spilled]
+            mean = sum(spills) / max(len(spills), 1)
+            more = f", {mean:.0f} tokens on average" if what is _WENT_ON else ""
             yield f"{name}: {what}, in {count} of {n} outputs{more}"
     if each.budget is not None and _moved(each.observations, without.observations):
         yield (
             f"{name}: answers grew by at least half of what was saved: thinking may have moved "
             f"into them"
         )
-
-
-def _mean_spill(each: BudgetResult) -> float:
-    lengths = [seen.spill for seen in each.observations if seen.spilled]
-    return sum(lengths) / len(lengths)
 
 
 def _moved(under: Sequence[Observation], natural: Sequence[Observation]) -> bool:

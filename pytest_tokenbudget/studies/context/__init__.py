@@ -21,7 +21,7 @@ EVAL = Eval(
             kind="context",
             fixture="context_study",
             make=f"{__name__}.run:context_study_of",
-            load=f"{__name__}.load:stored_context",
+            load=f"{__name__}.study:stored_context",
             dry_run=f"{__name__}.dry_run:context_parts",
             modes=False,
         ),

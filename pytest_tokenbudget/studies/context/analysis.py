@@ -266,7 +266,7 @@ def _point(study: ContextStudy, arm: Arm, cell: Cell) -> WindowPoint:
         limit=cell.limit,
         curve=curve.points[0],
         no_window=len(answers) - len(windows),
-        why=_why([a.facts.impossible for a in answers if a.judged is None]),
+        why=_no_window_reason([a.facts.impossible for a in answers if a.judged is None]),
         kept=_share(a.facts.needed_whole for a in windows),
         system_whole=_share(a.facts.system_whole for a in windows),
         question_whole=_share(a.facts.question_whole for a in windows),
@@ -278,12 +278,12 @@ def _point(study: ContextStudy, arm: Arm, cell: Cell) -> WindowPoint:
         tokens_lost=mean(lambda a: a.facts.lost),
         share_kept=mean(lambda a: 1 - a.facts.lost / a.facts.original),
         messages_lost=_mean(a.facts.messages_lost for a in windows),
-        by_depth=_groups(answers, lambda a: a.posed.depth),
-        by_turns=_groups(answers, lambda a: a.posed.turns),
+        by_depth=_groups(answers, lambda a: a.case.depth),
+        by_turns=_groups(answers, lambda a: a.case.turns),
     )
 
 
-def _why(reasons: Sequence[str]) -> str:
+def _no_window_reason(reasons: Sequence[str]) -> str:
     if not reasons:
         return ""
     if CUT_OVER_CHAT in reasons:

@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.core.context_plan import Cell, WindowFacts, WindowKey
 from pytest_tokenbudget.core.store import StoredPrompt
 from pytest_tokenbudget.core.trace import StopReason, Trace
-from pytest_tokenbudget.dry_run.parts import Book, Past, PlannedPart, Wanted, past_of, weakest
+from pytest_tokenbudget.dry_run.parts import (
+    DryRunPlanner,
+    Past,
+    PlannedPart,
+    Wanted,
+    past_of,
+    weakest,
+)
 from pytest_tokenbudget.dry_run.prompt_counts import LengthSource, PromptLength
 from pytest_tokenbudget.engines.planning import Kind, SetupError
 from pytest_tokenbudget.settings.context_limits import ContextError
-from pytest_tokenbudget.studies.context.load import window_facts
-from pytest_tokenbudget.studies.context.plan import all_posed, arms_in_use, fit_context
+from pytest_tokenbudget.studies.context.plan import all_cases, arms_in_use, fit_context
+from pytest_tokenbudget.studies.context.study import window_facts
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.plan import Plan
@@ -24,84 +31,86 @@ if TYPE_CHECKING:
 SUMMARY = "summary"
 
 
-def context_parts(book: Book) -> list[PlannedPart]:
+def context_parts(planner: DryRunPlanner) -> list[PlannedPart]:
     """The parts of the context eval.
 
     Raises:
         SetupError: If it cannot be made, or the model's context is not known yet.
     """
-    if book.spec.context is None:
-        raise SetupError(f"{book.spec.alias}: its context is not known before it is downloaded")
-    plan = book.plan(Kind.CONTEXT)
+    if planner.spec.context is None:
+        raise SetupError(f"{planner.spec.alias}: its context is not known before it is downloaded")
+    plan = planner.plan(Kind.CONTEXT)
     lengths: dict[str, PromptLength] = {}
 
     def measure(problems: Sequence[Problem]) -> dict[str, int]:
         new = [problem for problem in problems if problem.id not in lengths]
-        lengths.update(book.lengths(plan, new, book.rendered(plan, new)))
+        lengths.update(planner.lengths(plan, new, planner.rendered(plan, new)))
         return {problem.id: lengths[problem.id].tokens for problem in problems}
 
     try:
         plan = fit_context(
             plan,
-            book.settings,
-            book.session.task,
-            arms=arms_in_use(book.session, book.spec),
+            planner.settings,
+            planner.session.task,
+            arms=arms_in_use(planner.session, planner.spec),
             measure=measure,
-            context=book.spec.context,
+            context=planner.spec.context,
         )
         assert plan.context_plan is not None
-        posed = all_posed(plan.context_plan, book.session.task)
+        cases = all_cases(plan.context_plan, planner.session.task)
     except ContextError as error:
-        raise SetupError(f"{book.spec.alias}: {error}") from error
-    known = weakest(lengths[each.problem.id] for each in posed)
+        raise SetupError(f"{planner.spec.alias}: {error}") from error
+    known = weakest(lengths[each.problem.id] for each in cases)
     notes = ["which conversations fit is estimated, too"] if known is LengthSource.ESTIMATED else []
-    facts = window_facts(book.store, plan, posed)
+    facts = window_facts(planner.store, plan, cases)
     keys = {each.key for each in facts.values() if each.key}
-    traces = book.store.load(
+    traces = planner.store.load(
         {key: (key, 0) for key in keys}, {key: StoredPrompt((), False) for key in keys}, plan.cap
     )
-    there = {key: trace for (key, _), trace in traces.items()}
+    stored = {key: trace for (key, _), trace in traces.items()}
     wanted = {
         each.key: each
-        for one in posed
+        for one in cases
         for cell in plan.context_plan.cells
         if (
             each := _wanted(
-                plan, one, cell, facts=facts, there=there, whole=lengths[one.problem.id].tokens
+                plan, one, cell, facts=facts, stored=stored, whole=lengths[one.problem.id].tokens
             )
         )
     }
-    past = past_of([t for t in there.values() if t.stop_reason is not StopReason.ERROR], plan)
-    parts = [book.part(plan, list(wanted.values()), known=known, past=past or Past(), notes=notes)]
-    lacking = {each.key for each in wanted.values() if each.trace is None or book.settings.fresh}
-    summaries = _summaries(book, plan, posed, lengths=lengths, lacking=lacking, facts=facts)
+    past = past_of([t for t in stored.values() if t.stop_reason is not StopReason.ERROR], plan)
+    parts = [
+        planner.part(plan, list(wanted.values()), known=known, past=past or Past(), notes=notes)
+    ]
+    lacking = {each.key for each in wanted.values() if each.trace is None or planner.settings.fresh}
+    summaries = _summaries(planner, plan, cases, lengths=lengths, lacking=lacking, facts=facts)
     return [*([summaries] if summaries else []), *parts]
 
 
 def _wanted(
     plan: Plan,
-    posed: ConversationCase,
+    case: ConversationCase,
     cell: Cell,
     *,
     facts: dict[WindowKey, WindowFacts],
-    there: dict[str, Trace],
+    stored: dict[str, Trace],
     whole: int,
 ) -> Wanted | None:
     """The answer to a window; None where there is no window."""
-    place = WindowKey(posed.problem.id, cell)
+    place = WindowKey(case.problem.id, cell)
     noted = facts.get(place)
     if noted is None:
         prompt = min(whole, cell.context_limit.tokens_of(whole)) or whole
-        return Wanted(f"{posed.problem.id} {cell}", prompt, plan.cap)
+        return Wanted(f"{case.problem.id} {cell}", prompt, plan.cap)
     if not noted.key:
         return None
-    return Wanted(noted.key, noted.tokens, plan.cap, there.get(noted.key))
+    return Wanted(noted.key, noted.tokens, plan.cap, stored.get(noted.key))
 
 
 def _summaries(
-    book: Book,
+    planner: DryRunPlanner,
     plan: Plan,
-    posed: Sequence[ConversationCase],
+    cases: Sequence[ConversationCase],
     *,
     lengths: dict[str, PromptLength],
     lacking: set[str],
@@ -113,7 +122,7 @@ def _summaries(
     for cell in plan.context_plan.cells:
         if cell.strategy.partition("=")[0] != SUMMARY:
             continue
-        for one in posed:
+        for one in cases:
             whole = lengths[one.problem.id].tokens
             limit = min(cell.context_limit.tokens_of(whole) or whole, whole)
             noted = facts.get(WindowKey(one.problem.id, cell))
@@ -126,4 +135,4 @@ def _summaries(
     stage = replace(plan, kind=Kind.SUMMARY.value, budgets=(most,), context_plan=None)
     known = weakest(lengths.values())
     notes = ["each at most as long as its window; fewer where windows need none"]
-    return book.part(stage, wanted, known=known, past=Past(), notes=notes)
+    return planner.part(stage, wanted, known=known, past=Past(), notes=notes)

@@ -24,8 +24,8 @@ from pytest_tokenbudget.studies.context.analysis import (
     analyse_context,
 )
 from pytest_tokenbudget.studies.context.conversations import Arm
+from pytest_tokenbudget.studies.context.statistics import shown_limit
 from pytest_tokenbudget.studies.context.study import ContextStudy
-from pytest_tokenbudget.studies.context.wording import shown_limit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,12 +42,7 @@ MARKS = {LOST: "///", CUT: "..."}
 
 
 def context_figures(study: ContextStudy, directory: Path) -> list[Path]:
-    """Draw the figures of a context study, as PNG for print and as SVG.
-
-    Args:
-        study: The study, with complete conversations.
-        directory: The reports directory; files go to its ``figures``.
-    """
+    """Draw the figures of a context study that has complete conversations, as PNG and SVG."""
     report = analyse_context(study)
     written: list[Path] = []
     for arm in report.arms:
@@ -84,7 +79,7 @@ def draw_depths(study: ContextStudy, arm: Arm) -> Figure:
         for place in range(panels)
     ]
     # Not those of the whole conversations alone: all that had one depth may have failed.
-    depths = sorted({d for a in study.whole_answers(arm) if (d := a.posed.depth) is not None})
+    depths = sorted({d for a in study.whole_answers(arm) if (d := a.case.depth) is not None})
     _map_of_lengths(flat[0], study, arm, depths)
     for axes, strategy in zip(flat[1:], report.strategies, strict=False):
         points = [report.at(arm, strategy, limit) for limit in report.limits]
@@ -119,7 +114,7 @@ def _map_of_lengths(axes: Axes, study: ContextStudy, arm: Arm, depths: Sequence[
     """The whole conversations by their length."""
     from pytest_tokenbudget.stats.intervals import wilson
 
-    turns = sorted({a.posed.turns for a in study.whole_answers(arm)})
+    turns = sorted({a.case.turns for a in study.whole_answers(arm)})
     columns = []
     for length in turns:
         groups = []
@@ -127,7 +122,7 @@ def _map_of_lengths(axes: Axes, study: ContextStudy, arm: Arm, depths: Sequence[
             right = [
                 a.correct
                 for a in study.whole_answers(arm)
-                if (a.posed.turns, a.posed.depth) == (length, depth) and a.correct == a.correct
+                if (a.case.turns, a.case.depth) == (length, depth) and a.correct == a.correct
             ]
             if right:
                 groups.append(

@@ -49,7 +49,7 @@ def context(context_study: ContextStudy) -> ContextReport:
 def context_arm(request: pytest.FixtureRequest, context_study: ContextStudy) -> str:
     """What the conversations ask for: ``recall``, ``multi-hop`` or, unless it is one, ``task``."""
     arm: str = request.param
-    if all(each.arm != arm for each in context_study.posed):
+    if all(each.arm != arm for each in context_study.cases):
         pytest.skip(
             f"no conversation of {arm} fits: {context_study.alias} has room for "
             f"{context_study.context_plan.room:,} tokens of a prompt"

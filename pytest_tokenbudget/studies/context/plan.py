@@ -69,7 +69,7 @@ def arms_in_use(session: Session, spec: ModelSpec) -> set[str]:
     return named or set(context_arms(session, spec))
 
 
-def all_posed(context_plan: ContextPlan, task: Task) -> tuple[ConversationCase, ...]:
+def all_cases(context_plan: ContextPlan, task: Task) -> tuple[ConversationCase, ...]:
     """The conversations of a plan, arm by arm; those that are too long are left out.
 
     Raises:
@@ -77,17 +77,17 @@ def all_posed(context_plan: ContextPlan, task: Task) -> tuple[ConversationCase, 
     """
     left_out = frozenset(context_plan.left_out)
     return tuple(
-        posed
+        case
         for arm in arms_of(task)
         if arm in context_plan.counts
-        for posed in conversations(arm, context_plan.turns, context_plan.counts[arm.value], task)
-        if posed.problem.id not in left_out
+        for case in conversations(arm, context_plan.turns, context_plan.counts[arm.value], task)
+        if case.problem.id not in left_out
     )
 
 
 def arms_task(context_plan: ContextPlan, task: Task) -> ArmsTask:
     """The tasks of all arms as one."""
-    return ArmsTask(arms_of(task), all_posed(context_plan, task))
+    return ArmsTask(arms_of(task), all_cases(context_plan, task))
 
 
 def fit_context(
@@ -133,7 +133,7 @@ def fit_context(
         answer_tokens=answer,
         context=context,
     )
-    lengths = measure([each.problem for each in all_posed(context_plan, task)] if turns else [])
+    lengths = measure([each.problem for each in all_cases(context_plan, task)] if turns else [])
     left_out = tuple(name for name, length in lengths.items() if length > room)
     if len(left_out) == len(lengths):
         asked = f" of {', '.join(map(str, turns))} turns" if turns else ""

@@ -9,27 +9,41 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.common.outside_text import printable
 from pytest_tokenbudget.common.text_layout import (
     MAX_WIDTH,
+    Table,
     columns,
-    no_token,
     percent,
     plural,
+    points,
+    rate,
     rule,
+    share,
     shorten,
     wrapped,
 )
-from pytest_tokenbudget.report.files import to_plain, to_record, write_json
-from pytest_tokenbudget.report.json_files import RunInfo, answer_record, file_stem, header
+from pytest_tokenbudget.report.files import to_plain, to_record
+from pytest_tokenbudget.report.json_files import (
+    RunInfo,
+    answer_record,
+    file_stem,
+    header,
+    write_record,
+)
+from pytest_tokenbudget.report.shared_sentences import (
+    failed,
+    generated_now,
+    nothing_yet,
+    unfinished,
+)
 from pytest_tokenbudget.studies.context.analysis import (
     WHOLE_LIMIT,
     ContextReport,
     WindowPoint,
     analyse_context,
 )
+from pytest_tokenbudget.studies.context.statistics import shown_limit
 from pytest_tokenbudget.studies.context.study import ContextStudy
-from pytest_tokenbudget.studies.context.wording import shown_limit
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.stats.intervals import Estimate
     from pytest_tokenbudget.studies.context.conversations import Arm
     from pytest_tokenbudget.studies.context.statistics import Contrast
 
@@ -41,23 +55,16 @@ _WORDS = {"task": ("system prompt and question", "the system prompt is lost")}
 
 
 def write_context(study: ContextStudy, run: RunInfo, directory: Path) -> list[Path]:
-    """Write a context study below ``directory``, each file whole or not at all.
+    """Write what was found, every answer, and the figures.
 
-    Args:
-        study: The study; conversations that lack an answer are left out and counted.
-        run: The run that made it.
-        directory: The reports directory; files go to its ``results`` and ``figures``.
-
-    Returns:
-        The files: what was found, every answer, and the figures.
+    Conversations that lack an answer are left out and counted.
     """
     from pytest_tokenbudget.studies.context.figure import context_figures
 
-    results, stem = directory / "results", file_stem(study.whole)
-    written = [write_json(results / f"context_{stem}.json", context_record(study, run))]
+    stem = f"context_{file_stem(study.whole)}"
+    written = [write_record(directory, stem, context_record(study, run))]
     if study.complete:
-        answers = list(_answers(study))
-        written.append(write_json(results / f"context_{stem}_answers.json", answers))
+        written.append(write_record(directory, f"{stem}_answers", list(_answers(study))))
         written += context_figures(study, directory)
     return written
 
@@ -97,26 +104,19 @@ def _answers(study: ContextStudy) -> Iterator[dict[str, object]]:
                     "arm": arm,
                     "strategy": cell.strategy or None,
                     "limit": cell.limit,
-                    "turns": answer.posed.turns,
-                    "depth": answer.posed.depth,
+                    "turns": answer.case.turns,
+                    "depth": answer.case.depth,
                     "window": answer.facts.to_json(),
-                    "problem_id": answer.posed.problem.id,
+                    "problem_id": answer.case.problem.id,
                     **(answer_record(answer.judged) if answer.judged else {"correct": False}),
                 }
 
 
 def context_lines(study: ContextStudy, run: RunInfo, width: int = MAX_WIDTH) -> list[str]:
-    """What a context study found, as lines of at most 80 columns.
-
-    Args:
-        study: The study.
-        run: The run that made it.
-        width: Columns of the terminal. Sentences are wrapped to it.
-    """
+    """What a context study found, as lines for a terminal of ``width`` columns."""
     width = columns(width)
     tail = f", conversations in a window, n = {len(study.complete):,}"
     lines = [rule(study.alias, tail, width)]
-    sentences: list[str] = []
     if study.complete:
         report = analyse_context(study)
         if "all" in report.advice:
@@ -130,8 +130,8 @@ def context_lines(study: ContextStudy, run: RunInfo, width: int = MAX_WIDTH) -> 
             for sentence in _arm_sentences(study, report, arm):
                 lines += wrapped(sentence, width)
     else:
-        sentences.append("no conversation has all its answers yet: nothing to show")
-    for sentence in [*sentences, *_omissions(study, run)]:
+        lines += wrapped(nothing_yet(whole="conversation", part="answer"), width)
+    for sentence in _omissions(study, run):
         lines += wrapped(sentence, width)
     return lines
 
@@ -146,13 +146,10 @@ def _table(study: ContextStudy, report: ContextReport, arm: Arm, width: int) -> 
     kept = f" (% of windows with {_NEEDED.get(arm, 'all facts needed')})" if whole.kept else ""
     shown = max(1, (width - NAME_WIDTH) // CELL_WIDTH - 1)
     limits = [*report.limits[-1 - shown : -1], WHOLE_LIMIT]
-    lines = [
-        f"{name}, n = {whole.curve.problems:,}: % right{kept} by limit",
-        "".ljust(NAME_WIDTH) + "".join(shown_limit(limit).rjust(CELL_WIDTH) for limit in limits),
-    ]
+    table = Table("", *map(shown_limit, limits))
     for strategy in report.strategies:
-        cells = [_cell(report.at(arm, strategy, limit)) for limit in limits]
-        lines.append(strategy.ljust(NAME_WIDTH) + "".join(c.rjust(CELL_WIDTH) for c in cells))
+        table.add(strategy, *(_cell(report.at(arm, strategy, limit)) for limit in limits))
+    lines = [f"{name}, n = {whole.curve.problems:,}: % right{kept} by limit", *table.lines(width)]
     if hidden := report.limits[: -len(limits)]:
         names = ", ".join(map(shown_limit, hidden))
         lines += wrapped(f"too many limits to show: {names} are in the results only", width)
@@ -169,9 +166,9 @@ def _arm_sentences(study: ContextStudy, report: ContextReport, arm: Arm) -> list
     there, lost = _WORDS.get(arm, ("all facts needed and the question", "a fact is lost"))
     said = []
     if alone is not None:
-        said.append(f"right where the window holds {there}: {_rate(alone)}")
+        said.append(f"right where the window holds {there}: {rate(alone)}")
     if guessed is not None:
-        said.append(f"right where {lost} and the question is there: {_rate(guessed)}")
+        said.append(f"right where {lost} and the question is there: {rate(guessed)}")
     said += _cut_answers(study, report, arm)
     said += _cut_questions(report, arm)
     said += _no_windows(report, arm)
@@ -180,27 +177,26 @@ def _arm_sentences(study: ContextStudy, report: ContextReport, arm: Arm) -> list
     return said
 
 
-def _rate(estimate: Estimate) -> str:
-    low, high = percent(estimate.low), percent(estimate.high)
-    return f"{percent(estimate.value)} % [{low}, {high}]"
-
-
 def _cut_answers(study: ContextStudy, report: ContextReport, arm: Arm) -> list[str]:
     """How many answers had not ended: they are no evidence that something was forgotten."""
-    points = [report.at(arm, name, limit) for name in report.strategies for limit in report.limits]
-    worst = max(points, key=lambda point: point.curve.truncation.n and point.curve.truncation.value)
+    measured = [
+        report.at(arm, name, limit) for name in report.strategies for limit in report.limits
+    ]
+    worst = max(
+        measured, key=lambda point: point.curve.truncation.n and point.curve.truncation.value
+    )
     if not worst.curve.truncation.n or not worst.curve.truncation.value:
         return []
     whole = report.whole(arm).curve
     text = (
-        f"answers cut at {study.whole.reach:,} tokens: {percent(whole.truncation.value)} % with "
+        f"answers cut at {study.whole.reach:,} tokens: {share(whole.truncation.value)} with "
         f"the whole conversation"
     )
     if whole.completed is not None:
-        text += f", of the others {percent(whole.completed.value)} % are right"
+        text += f", of the others {share(whole.completed.value)} are right"
     if worst.limit != WHOLE_LIMIT:
         text += (
-            f"; at most {percent(worst.curve.truncation.value)} % ({worst.strategy} at "
+            f"; at most {share(worst.curve.truncation.value)} ({worst.strategy} at "
             f"{shown_limit(worst.limit)})"
         )
     return [f"{text}; see --answer-tokens"]
@@ -215,7 +211,7 @@ def _cut_questions(report: ContextReport, arm: Arm) -> list[str]:
             for limit in report.limits
             if (point := report.at(arm, strategy, limit)).question_whole is not None
         ]
-        worst = min(rates, key=lambda rate: rate[1], default=(WHOLE_LIMIT, 1.0))
+        worst = min(rates, key=lambda pair: pair[1], default=(WHOLE_LIMIT, 1.0))
         if worst[1] < 1:
             found.append(
                 f"{strategy} (in {100 * (1 - worst[1]):.0f} % of windows at "
@@ -245,7 +241,7 @@ def _best_contrast(contrasts: tuple[Contrast, ...]) -> str:
         return ""
     best = max(shown, key=lambda each: each.difference).strategy
     parts = [
-        f"{100 * each.difference:+.1f} points at {shown_limit(each.limit)}"
+        f"{points(each.difference)} points at {shown_limit(each.limit)}"
         for each in shown
         if each.strategy == best
     ]
@@ -260,19 +256,11 @@ def _omissions(study: ContextStudy, run: RunInfo) -> list[str]:
         f"{context_plan.answer_tokens:,}"
     ]
     if study.complete:
-        tokens = plural(run.generated_tokens, "token")
-        done = f"{tokens}" if run.generated_tokens else no_token(study.missing)
-        said.append(f"this run generated {done}")
+        said.append(generated_now(run.generated_tokens, study.missing))
     if context_plan.left_out:
-        left_out = plural(len(context_plan.left_out), "conversation")
-        said.append(f"{left_out} left out: longer than a prompt may be")
-    if study.missing:
-        said.append(
-            f"{study.missing:,} of {plural(len(study.posed), 'conversation')} lack answers and are "
-            "left out: run the same command again to go on"
-        )
-    elif not run.complete:
-        said.append("the run was interrupted")
+        too_long = plural(len(context_plan.left_out), "conversation")
+        said.append(f"{too_long} left out: longer than a prompt may be")
+    said += unfinished(study.missing, len(study.cases), run.complete, "conversation", "answer")
     if study.errors:
-        said.append(f"{plural(len(study.errors), 'answer')} ended in an error")
+        said.append(failed(len(study.errors), "answer", effect=""))
     return said

@@ -15,7 +15,7 @@ from pytest_tokenbudget.engines.planning import (
     make_plan,
     switched,
 )
-from pytest_tokenbudget.studies.context.plan import all_posed, arms_in_use, fit_context
+from pytest_tokenbudget.studies.context.plan import all_cases, arms_in_use, fit_context
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.context.window import Chat, ContextWindow, Conversation
@@ -62,7 +62,7 @@ def make_context(session: Session, spec: ModelSpec) -> ContextStudy:
         SetupError: If the eval cannot be made.
     """
     from pytest_tokenbudget.settings.context_limits import ContextError
-    from pytest_tokenbudget.studies.context.load import load_context
+    from pytest_tokenbudget.studies.context.study import load_context
     from pytest_tokenbudget.tasks.base import TaskError
 
     try:
@@ -100,16 +100,16 @@ class _Run:
     def gather(self) -> None:
         """Have the model answer every window that it has not answered yet."""
         from pytest_tokenbudget.context.window import Conversation
-        from pytest_tokenbudget.studies.context.load import load_context
+        from pytest_tokenbudget.studies.context.study import load_context
 
         study = load_context(self.store, self.plan, self.session.task)
         done = set() if self.session.settings.fresh else study.answered
-        posed = [
+        cases = [
             each
-            for each in all_posed(self.context_plan, self.session.task)
+            for each in all_cases(self.context_plan, self.session.task)
             if each.problem.id not in done
         ]
-        talks = [(each, Conversation(each.problem.messages, self.chat)) for each in posed]
+        talks = [(each, Conversation(each.problem.messages, self.chat)) for each in cases]
         wants: dict[str, Request] = {}
         kept: dict[str, dict[str, object]] = {}
         for place, facts, want in self._windows(talks, self._summaries(talks)):
@@ -149,10 +149,10 @@ class _Run:
         from pytest_tokenbudget.core.trace import StopReason
         from pytest_tokenbudget.settings.context_limits import ContextError
 
-        for posed, talk in talks:
+        for case, talk in talks:
             for cell in self.context_plan.cells:
-                key = self.plan.window_key(posed.problem, cell)
-                summary = summaries.get(WindowKey(posed.problem.id, cell))
+                key = self.plan.window_key(case.problem, cell)
+                summary = summaries.get(WindowKey(case.problem.id, cell))
                 if summary is not None and summary.stop_reason is StopReason.ERROR:
                     # Until there is one, its error stands for the answer's.
                     yield key, WindowFacts(key=self.plan.key(summary.prompt_ids)), None
@@ -163,7 +163,7 @@ class _Run:
                     whole = len(talk.whole.ids)
                     yield key, WindowFacts(original=whole, impossible=str(error)), None
                     continue
-                facts, want = self._kept(posed, talk, cell, window)
+                facts, want = self._kept(case, talk, cell, window)
                 if summary is not None:
                     facts = replace(facts, written=self.plan.key(summary.prompt_ids))
                 yield key, facts, want
@@ -176,7 +176,7 @@ class _Run:
         return strategy.window(talk, cell.context_limit.tokens_of(len(talk.whole.ids)))
 
     def _kept(
-        self, posed: ConversationCase, talk: Conversation, cell: Cell, window: ContextWindow
+        self, case: ConversationCase, talk: Conversation, cell: Cell, window: ContextWindow
     ) -> tuple[WindowFacts, Request | None]:
         from pytest_tokenbudget.core.context_plan import CUT_OVER_CHAT, window_facts
         from pytest_tokenbudget.core.engine import Request
@@ -187,10 +187,10 @@ class _Run:
         facts = window_facts(
             window,
             talk,
-            posed.needed,
+            case.needed,
             key=key,
             opens=form is not None and form.left_open(window.text or ""),
-            answer="" if posed.arm is Arm.TASK else posed.problem.answer,
+            answer="" if case.arm is Arm.TASK else case.problem.answer,
         )
         if not (window.messages or self.engine().continues):
             return replace(facts, key="", impossible=CUT_OVER_CHAT), None
@@ -200,7 +200,7 @@ class _Run:
             self.plan.cap,
             messages=window.messages,
             thinking=self.plan.thinking,
-            problem_id=posed.problem.id,
+            problem_id=case.problem.id,
             opens_thinking=facts.opens,
         )
         return facts, want
@@ -222,16 +222,16 @@ class _Run:
                 continue
             strategy = named_strategy(cell.strategy, lambda request: "")
             assert isinstance(strategy, Summary)
-            for posed, talk in talks:
+            for case, talk in talks:
                 try:
                     request = strategy.request(
                         talk, cell.context_limit.tokens_of(len(talk.whole.ids))
                     )
                 except ContextError:
                     continue
-                want = self._summary_want(posed, request) if request else None
+                want = self._summary_want(case, request) if request else None
                 if want is not None:
-                    wanted[WindowKey(posed.problem.id, cell)] = want
+                    wanted[WindowKey(case.problem.id, cell)] = want
         if not wanted:
             return {}
         wants = {want.key: want for want in wanted.values()}
@@ -249,7 +249,7 @@ class _Run:
             found |= {key: trace for (key, _), trace in traces.items()}
         return {place: found[want.key] for place, want in wanted.items() if want.key in found}
 
-    def _summary_want(self, posed: ConversationCase, request: SummaryRequest) -> Request | None:
+    def _summary_want(self, case: ConversationCase, request: SummaryRequest) -> Request | None:
         from pytest_tokenbudget.core.engine import Request
         from pytest_tokenbudget.settings.context_limits import generation_room
 
@@ -265,7 +265,7 @@ class _Run:
             cap,
             messages=messages,
             thinking=thinking,
-            problem_id=posed.problem.id,
+            problem_id=case.problem.id,
             opens_thinking=form is not None and form.left_open(prompt.text),
         )
 

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pytest_tokenbudget.common.text_layout import count, share
 from pytest_tokenbudget.core.saturation import BudgetComparison, Saturation, saturation_point
 from pytest_tokenbudget.stats.intervals import Estimate, Floats, clustered_rate
 from pytest_tokenbudget.stats.paired import losses_and_wins, mcnemar
 from pytest_tokenbudget.stats.resampling import holm
 
 ALLOWED_ERROR = 0.05
-Way = tuple[str, str]
+# A strategy and a limit.
+Truncation = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Candidate:
     accuracy: Estimate
     tokens: float
     comparison: BudgetComparison
+
+    @property
+    def shown(self) -> str:
+        """Strategy and limit for people."""
+        return f"{self.strategy} at {shown_limit(self.limit, ' tokens')}"
 
 
 @dataclass(frozen=True)
@@ -77,27 +84,27 @@ class Advice:
     def sentence(self) -> str:
         """What is known, for people."""
         points = f"{100 * self.margin:g} points"
+        whole = share(self.whole.value)
         several = f", corrected for {self.strategies} strategies" if self.strategies > 1 else ""
         level = f"one-sided 95 %{several}, n = {self.problems:,}"
         if not self.problems:
             return "no truncation is recommended: all answers to whole conversations failed"
         if not self.meaningful:
             return (
-                f"no truncation is recommended: with the whole conversation only "
-                f"{_percent(self.whole)} are right, so nothing can be lost (n = {self.problems:,})"
+                f"no truncation is recommended: with the whole conversation only {whole} are "
+                f"right, so nothing can be lost (n = {self.problems:,})"
             )
         if self.chosen is not None:
             kept = self.chosen
             return (
-                f"recommended: {kept.strategy} at {_limit(kept.limit)}: {_percent(kept.accuracy)} "
-                f"right with {kept.tokens:,.0f} tokens a prompt, {_percent(self.whole)} with all "
-                f"{self.whole_tokens:,.0f}; not worse by more than {points} ({level})"
+                f"recommended: {kept.shown}: {share(kept.accuracy.value)} right with "
+                f"{count(kept.tokens)} tokens a prompt, {whole} with all "
+                f"{count(self.whole_tokens)}; not worse by more than {points} ({level})"
             )
         close = self.closest
         text = (
             f"no truncation is shown to lose less than {points} ({level}); closest is "
-            f"{close.strategy} at {_limit(close.limit)} with {_percent(close.accuracy)} right "
-            f"against {_percent(self.whole)}"
+            f"{close.shown} with {share(close.accuracy.value)} right against {whole}"
         )
         if close.comparison.worse:
             return f"{text}, and that is worse"
@@ -136,9 +143,9 @@ def advise(
     *,
     strategies: Sequence[str],
     limits: Sequence[str],
-    correct: Mapping[Way, Floats],
+    correct: Mapping[Truncation, Floats],
     whole: Floats,
-    tokens: Mapping[Way, float],
+    tokens: Mapping[Truncation, float],
     whole_tokens: float,
     margin: float = 0.02,
 ) -> Advice:
@@ -199,15 +206,9 @@ def advise(
 
 
 def contrasts(
-    strategies: Sequence[str], limits: Sequence[str], correct: Mapping[Way, Floats]
+    strategies: Sequence[str], limits: Sequence[str], correct: Mapping[Truncation, Floats]
 ) -> tuple[Contrast, ...]:
-    """Every strategy against the first one, at every limit.
-
-    Args:
-        strategies: Names of the strategies; the first is the reference.
-        limits: Limits as they are written.
-        correct: As `advise` takes it.
-    """
+    """Every strategy against the first one, at every limit."""
     reference, *others = strategies
     pairs = [(limit, strategy) for limit in limits for strategy in others]
     differences = []
@@ -234,9 +235,6 @@ def contrasts(
     )
 
 
-def _percent(rate: Estimate) -> str:
-    return f"{100 * rate.value:.1f} %"
-
-
-def _limit(limit: str) -> str:
-    return limit.replace("%", " %") if limit.endswith("%") else f"{int(limit):,} tokens"
+def shown_limit(limit: str, unit: str = "") -> str:
+    """A limit for people: ``25 %``, ``1,024``, and ``1,024 tokens`` with the unit `` tokens``."""
+    return limit.replace("%", " %") if limit.endswith("%") else f"{int(limit):,}{unit}"

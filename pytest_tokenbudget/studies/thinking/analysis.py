@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.stats.intervals import Estimate
     from pytest_tokenbudget.stats.limits import Recommendations
     from pytest_tokenbudget.stats.tokens import TokenSpread
-    from pytest_tokenbudget.studies.thinking.statistics import Settling, Usefulness, WayComparison
-    from pytest_tokenbudget.studies.thinking.thinking_mode import ThinkingMode
+    from pytest_tokenbudget.studies.thinking.modes import ThinkingMode
+    from pytest_tokenbudget.studies.thinking.statistics import (
+        MethodComparison,
+        Settling,
+        Usefulness,
+    )
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,6 @@ class ThinkingPoint:
         in_thinking: Share truncated in the thinking.
         in_answer: Share truncated in the answer.
         thinking_tokens: Thinking tokens, tags among them.
-        answer_tokens: Answer tokens.
         tokens_per_correct: All tokens over the right answers; None where none is right.
         token_stats: Average, maximum, and how many were truncated.
         forced: Problems whose thinking was ended by force.
@@ -118,21 +121,33 @@ class ThinkingReport:
     points: tuple[ThinkingPoint, ...]
     settling: Settling
     usefulness: Usefulness
-    closers: tuple[WayComparison, ...]
-    enforcements: tuple[WayComparison, ...]
+    closers: tuple[MethodComparison, ...]
+    enforcements: tuple[MethodComparison, ...]
     limits: Recommendations
     thinking_limits: Recommendations
     off_limits: Recommendations | None
     signs: tuple[SignCount, ...]
     off: SwitchedOff | None
 
-    def of(self, enforcement: Enforcement, closer: str | None = None) -> list[ThinkingPoint]:
+    def points_of(self, enforcement: Enforcement, closer: str | None = None) -> list[ThinkingPoint]:
         """The points of an enforcement, of one closer if it is named, by rising budget."""
         return [
-            p
-            for p in self.points
-            if p.enforcement is enforcement and (closer is None or p.closer == closer)
+            point
+            for point in self.points
+            if point.enforcement is enforcement and closer in (None, point.closer)
         ]
+
+    @property
+    def thinking_off(self) -> ThinkingPoint | None:
+        """The answers with thinking switched off, without a limit; None where it cannot be."""
+        points = self.points_of(Enforcement.OFF)
+        return next((point for point in points if point.budget is None), None)
+
+    @property
+    def natural(self) -> ThinkingPoint:
+        """The answers without a limit."""
+        [point] = self.points_of(Enforcement.NATURAL)
+        return point
 
     def at(self, budget: int) -> list[ThinkingPoint]:
         """All points of a budget."""
@@ -145,9 +160,9 @@ class ThinkingReport:
     def in_mode(self, mode: ThinkingMode) -> ThinkingPoint:
         """The answers in a mode: thinking switched off, without a limit, or ended at a budget."""
         if not mode.thinking:
-            return next(p for p in self.of(Enforcement.OFF) if p.budget is None)
+            return next(p for p in self.points_of(Enforcement.OFF) if p.budget is None)
         if mode.thinking_budget is None:
-            return next(iter(self.of(Enforcement.NATURAL)))
+            return self.natural
         return self.forced(mode.thinking_budget)
 
     def gated(self, budget: int) -> Point:
@@ -171,7 +186,7 @@ def analyse_thinking(study: ThinkingStudy) -> ThinkingReport:
 
 def _analyse(study: ThinkingStudy, target: float, margin: float) -> ThinkingReport:
     from pytest_tokenbudget.studies.thinking.statistics import (
-        compare_ways,
+        compare_methods,
         settle,
         stops_being_useful,
     )
@@ -182,7 +197,6 @@ def _analyse(study: ThinkingStudy, target: float, margin: float) -> ThinkingRepo
             "is nothing to analyse"
         )
     natural = study.unlimited()
-    off = () if study.off is None else study.switched_off()
     lengths = [float("nan") if a.correct != a.correct else float(a.thinking) for a in natural]
     free = study.correct([natural])[:, 0]
     forced = study.forced_correct()
@@ -190,47 +204,36 @@ def _analyse(study: ThinkingStudy, target: float, margin: float) -> ThinkingRepo
     places = [study.budgets.index(b) for b in positive]
     closers = {name: study.forced_correct(name) for name in study.closers}
     hard = study.correct([study.hard(b) for b in positive]) if positive else None
+
+    def limits(
+        answers: Sequence[ThinkingAnswer], kind: str, of_thinking: bool = False
+    ) -> Recommendations:
+        tokens = [a.thinking if of_thinking else a.judged.cut.tokens_used for a in answers]
+        judged = [a.judged for a in answers]
+        return limits_of(
+            study.complete, judged, tokens, kind=kind, target=target, of_thinking=of_thinking
+        )
+
     return ThinkingReport(
         problems=len(study.complete),
-        points=tuple(point(*way) for way in ways(study)),
+        points=tuple(map(point, enforced_answers(study))),
         settling=settle(study.budgets, forced, free, lengths, capped=study.unended),
         usefulness=stops_being_useful(
-            study.budgets,
-            forced,
-            free,
-            lengths,
-            capped=study.unended,
-            margin=margin,
+            study.budgets, forced, free, lengths, capped=study.unended, margin=margin
         ),
-        closers=compare_ways(study.budgets, closers) if len(closers) > 1 else (),
+        closers=compare_methods(study.budgets, closers) if len(closers) > 1 else (),
         enforcements=(
             ()
             if hard is None
-            else compare_ways(positive, {"forced": forced[:, places], "hard": hard})
+            else compare_methods(positive, {"forced": forced[:, places], "hard": hard})
         ),
-        limits=_limits(
-            study,
-            natural,
-            "thinking",
-            [a.judged.cut.tokens_used for a in natural],
-            target=target,
+        limits=limits(natural, "thinking"),
+        thinking_limits=limits(natural, "thinking", of_thinking=True),
+        off_limits=None if study.off is None else limits(study.switched_off(), "standard"),
+        signs=truncation_signs(
+            [a.judged for a in column]
+            for column in (*(study.hard(budget) for budget in positive), natural)
         ),
-        thinking_limits=_limits(
-            study,
-            natural,
-            "thinking",
-            [a.thinking for a in natural],
-            target=target,
-            of_thinking=True,
-        ),
-        off_limits=(
-            None
-            if study.off is None
-            else _limits(
-                study, off, "standard", [a.judged.cut.tokens_used for a in off], target=target
-            )
-        ),
-        signs=_signs(study),
         off=_off(study),
     )
 
@@ -253,7 +256,7 @@ class EnforcedAnswers(NamedTuple):
     answers: Sequence[ThinkingAnswer]
 
 
-def ways(study: ThinkingStudy) -> list[EnforcedAnswers]:
+def enforced_answers(study: ThinkingStudy) -> list[EnforcedAnswers]:
     """Every enforcement at every budget."""
     natural, answer = study.natural.reach, study.forcing.answer_tokens
     found = [
@@ -284,28 +287,15 @@ def ways(study: ThinkingStudy) -> list[EnforcedAnswers]:
     return found
 
 
-def point(
-    enforcement: Enforcement,
-    closer: str | None,
-    budget: int | None,
-    most: int,
-    answers: Sequence[ThinkingAnswer],
-) -> ThinkingPoint:
-    """The point of one enforcement at one budget.
-
-    Args:
-        enforcement: What was done.
-        closer: What ended the thinking, or how often it was sent on.
-        budget: The budget, None for no limit.
-        most: Tokens that an answer could take at the most.
-        answers: One a problem.
-    """
+def point(enforced: EnforcedAnswers) -> ThinkingPoint:
+    """The point of one enforcement at one budget."""
     import numpy as np
 
     from pytest_tokenbudget.core.curve import build_curve
     from pytest_tokenbudget.stats.intervals import wilson
     from pytest_tokenbudget.stats.tokens import token_spread, token_stats, tokens_per_correct
 
+    answers = enforced.answers
     judged = [a.judged for a in answers]
     shape = (len(answers), 1, 1)
     tokens = np.array([a.tokens for a in answers])
@@ -323,11 +313,11 @@ def point(
     used = np.where(valid, tokens, np.nan)
     within = [j.cut.in_thinking for j in judged]
     return ThinkingPoint(
-        enforcement=enforcement,
-        closer=closer,
-        budget=budget,
+        enforcement=enforced.enforcement,
+        closer=enforced.closer,
+        budget=enforced.budget,
         curve=build_curve(
-            (most,), outcomes.reshape(shape), cut.reshape(shape), tokens.reshape(shape)
+            (enforced.most,), outcomes.reshape(shape), cut.reshape(shape), tokens.reshape(shape)
         ).points[0],
         in_thinking=share(Outcome.TRUNCATED_IN_THINKING),
         in_answer=share(Outcome.TRUNCATED_IN_ANSWER),
@@ -347,25 +337,6 @@ def point(
     )
 
 
-def _limits(
-    study: ThinkingStudy,
-    answers: Sequence[ThinkingAnswer],
-    kind: str,
-    tokens: Sequence[int],
-    *,
-    target: float,
-    of_thinking: bool = False,
-) -> Recommendations:
-    return limits_of(
-        study.complete,
-        [a.judged for a in answers],
-        tokens,
-        kind=kind,
-        target=target,
-        of_thinking=of_thinking,
-    )
-
-
 def _off(study: ThinkingStudy) -> SwitchedOff | None:
     if study.off is None:
         return None
@@ -377,8 +348,3 @@ def _off(study: ThinkingStudy) -> SwitchedOff | None:
         opened=sum(b.opened for _, b in blocks),
         most=max(thought, default=0),
     )
-
-
-def _signs(study: ThinkingStudy) -> tuple[SignCount, ...]:
-    columns = [study.hard(budget) for budget in study.positive]
-    return truncation_signs([a.judged for a in column] for column in (*columns, study.unlimited()))

@@ -22,15 +22,10 @@ from pytest_tokenbudget.report.cost import (
     saving,
     table_of,
 )
-from pytest_tokenbudget.report.cost_words import (
-    money,
-    requests_of,
-    saving_record,
-    saving_sentence,
-)
-from pytest_tokenbudget.report.files import to_plain
+from pytest_tokenbudget.report.cost_words import money, requests_of, saving_record, saving_sentence
+from pytest_tokenbudget.report.files import to_plain, to_record
 from pytest_tokenbudget.report.json_files import RunInfo
-from pytest_tokenbudget.studies.thinking.analysis import EnforcedAnswers, analyse_thinking, ways
+from pytest_tokenbudget.studies.thinking.analysis import analyse_thinking, enforced_answers
 from pytest_tokenbudget.studies.thinking.study import Enforcement, ThinkingAnswer, ThinkingStudy
 from pytest_tokenbudget.tasks.problem import Problem
 
@@ -72,21 +67,20 @@ class ThinkingCost:
 
 def thinking_costs(study: ThinkingStudy) -> tuple[ThinkingCost, ...]:
     """What each enforcement costs at each budget; computed once."""
-    return study.cached(_priced, study, study.natural.price)
+    return study.cached(_costs, study, study.natural.price)
 
 
-def _priced(study: ThinkingStudy, price: Price | None) -> tuple[ThinkingCost, ...]:
-    return tuple(_cost(study, way, price) for way in ways(study))
-
-
-def _cost(study: ThinkingStudy, way: EnforcedAnswers, price: Price | None) -> ThinkingCost:
-    off = way.enforcement is Enforcement.OFF
-    rows = [
-        _row(study, problem, answer, off)
-        for problem, answer in zip(study.complete, way.answers, strict=True)
-    ]
-    point = cost_point(way.most, table_of(rows, len(rows)), price)
-    return ThinkingCost(way.enforcement, way.closer, way.budget, point)
+def _costs(study: ThinkingStudy, price: Price | None) -> tuple[ThinkingCost, ...]:
+    costs = []
+    for enforcement, closer, budget, most, answers in enforced_answers(study):
+        off = enforcement is Enforcement.OFF
+        rows = [
+            _row(study, problem, answer, off)
+            for problem, answer in zip(study.complete, answers, strict=True)
+        ]
+        point = cost_point(most, table_of(rows, len(rows)), price)
+        costs.append(ThinkingCost(enforcement, closer, budget, point))
+    return tuple(costs)
 
 
 def _row(study: ThinkingStudy, problem: Problem, answer: ThinkingAnswer, off: bool) -> PaidAnswer:
@@ -113,7 +107,7 @@ def thinking_cost_record(study: ThinkingStudy, run: RunInfo) -> dict[str, object
                 "enforcement": each.enforcement.value,
                 "closer": each.closer,
                 "budget": each.budget,
-                **_plain_point(each.point),
+                **_point_record(each.point),
             }
             for each in thinking_costs(study)
         ],
@@ -123,9 +117,8 @@ def thinking_cost_record(study: ThinkingStudy, run: RunInfo) -> dict[str, object
     }
 
 
-def _plain_point(point: CostPoint) -> dict[str, object]:
-    plain = to_plain(point)
-    assert isinstance(plain, dict)
+def _point_record(point: CostPoint) -> dict[str, object]:
+    plain = to_record(point)
     plain["at_most_tokens"] = plain.pop("budget")
     return plain
 
@@ -135,7 +128,7 @@ def thinking_cost_sentences(study: ThinkingStudy, run: RunInfo) -> list[str]:
     said = []
     price = study.natural.price
     if price is not None:
-        said += _costs(study, price)
+        said += _cheapest(study, price)
     requests = requests_of(run)
     if requests is not None and study.natural.scored:
         said.append(saving_sentence(_saving(study), study.natural.reach, price, requests))
@@ -148,7 +141,7 @@ def _saving(study: ThinkingStudy) -> Saving | None:
     return None if limit is None or limit >= reach else saving(study.natural, limit, reach)
 
 
-def _costs(study: ThinkingStudy, price: Price) -> list[str]:
+def _cheapest(study: ThinkingStudy, price: Price) -> list[str]:
     paid = [(c, c.point.cost.correct) for c in thinking_costs(study) if c.point.cost is not None]
     right = [(each, correct) for each, correct in paid if correct is not None]
     if not right:

@@ -11,7 +11,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.core.trace import StopReason, Trace
-from pytest_tokenbudget.dry_run.parts import Book, Past, PlannedPart, Wanted, past_of, weakest
+from pytest_tokenbudget.dry_run.parts import (
+    DryRunPlanner,
+    Past,
+    PlannedPart,
+    Wanted,
+    past_of,
+    weakest,
+)
 from pytest_tokenbudget.dry_run.prompt_counts import LengthSource, PromptLength
 from pytest_tokenbudget.engines.planning import Kind
 from pytest_tokenbudget.stats.tokens import Forecast, sum_forecasts
@@ -40,31 +47,31 @@ if TYPE_CHECKING:
     Natural = Mapping[tuple[str, int], Trace]
 
 
-def thinking_parts(book: Book) -> list[PlannedPart]:
+def thinking_parts(planner: DryRunPlanner) -> list[PlannedPart]:
     """The parts of the thinking eval.
 
     Raises:
         NoThinkingError: If the model is not known to think, or cannot be gone on from.
         SetupError: If the eval cannot be made.
     """
-    spec, settings = book.spec, thinking_settings(book.session, book.spec)
-    if not book.goes_on:
+    spec, settings = planner.spec, thinking_settings(planner.session, planner.spec)
+    if not planner.goes_on:
         raise NoThinkingError(
             f"{spec.alias} takes chat messages and no token ids, so its thinking cannot be gone on "
             "from"
         )
-    closers = choose_closers(settings, spec)[: 1 if only_modes(book.session) else None]
+    closers = choose_closers(settings, spec)[: 1 if only_modes(planner.session) else None]
     assert spec.thinking is not None
-    problems = book.session.problems
-    plan = book.plan(Kind.THINKING, settings=settings)
-    rendered = book.rendered(plan, problems)
-    lengths = book.lengths(plan, problems, rendered)
+    problems = planner.session.problems
+    plan = planner.plan(Kind.THINKING, settings=settings)
+    rendered = planner.rendered(plan, problems)
+    lengths = planner.lengths(plan, problems, rendered)
     put_in = closing_texts(closers, settings.of_eval(ThinkingOptions).wait, spec.thinking)
-    ids = text_ids(book.store, plan, put_in, None)
+    ids = text_ids(planner.store, plan, put_in, None)
     inserts = [
         PromptLength(len(ids[text]), LengthSource.STORED)
         if text in ids
-        else book.counter.text(text)
+        else planner.counter.text(text)
         for text in put_in
     ]
     known = weakest([*lengths.values(), *inserts])
@@ -78,68 +85,66 @@ def thinking_parts(book: Book) -> list[PlannedPart]:
         insert=max(each.tokens for each in inserts) if sure else 1,
         longest=max(each.tokens for each in lengths.values()) if sure else 1,
         context=spec.context or 2**20,
-        largest_mode=largest_mode(book.session, spec),
+        largest_mode=largest_mode(planner.session, spec),
     )
-    wanted = book.wanted(plan, problems, rendered, lengths)
-    natural = book.part(plan, wanted, known=known, past=book.past(plan))
+    wanted = planner.wanted(plan, problems, rendered, lengths)
+    natural = planner.part(plan, wanted, known=known, past=planner.past(plan))
     parts = [natural]
-    if plan.thinking is not None and not only_modes(book.session):
-        parts.append(_off(book, plan, problems))
-    there = book.store.load(plan.names(problems, rendered), rendered, plan.cap)
-    usable = {} if settings.fresh else _usable(there, plan)
+    if plan.thinking is not None and not only_modes(planner.session):
+        parts.append(_off(planner, plan, problems))
+    stored_traces = planner.store.load(plan.names(problems, rendered), rendered, plan.cap)
+    usable = {
+        place: trace
+        for place, trace in stored_traces.items()
+        if trace.stop_reason is not StopReason.ERROR
+        and trace.covers(plan.cap)
+        and not settings.fresh
+    }
     # The closers' ids are needed to know the prompts of forced answers.
-    ids = text_ids(book.store, plan, plan_texts(plan), None)
+    ids = text_ids(planner.store, plan, plan_texts(plan), None)
     whole = len(ids) == len(set(plan_texts(plan)))
-    parts.append(_forced(book, natural, usable if whole else {}, ids))
+    parts.append(_forced(planner, natural, usable if whole else {}, ids))
     if settings.of_eval(ThinkingOptions).wait:
-        parts.append(_waits(book, natural))
+        parts.append(_waits(planner, natural))
     return parts
 
 
-def _usable(natural: Natural, plan: Plan) -> Natural:
-    return {
-        place: trace
-        for place, trace in natural.items()
-        if trace.stop_reason is not StopReason.ERROR and trace.covers(plan.cap)
-    }
-
-
-def _off(book: Book, natural: Plan, problems: Sequence[Problem]) -> PlannedPart:
-    plan = book.plan(Kind.OFF)
-    rendered = book.rendered(plan, problems)
-    lengths = book.lengths(plan, problems, rendered)
+def _off(planner: DryRunPlanner, natural: Plan, problems: Sequence[Problem]) -> PlannedPart:
+    plan = planner.plan(Kind.OFF)
+    rendered = planner.rendered(plan, problems)
+    lengths = planner.lengths(plan, problems, rendered)
     known = weakest(lengths.values())
     reach = natural.cap
-    if book.spec.context is not None and known is not LengthSource.ESTIMATED:
-        reach = min(reach, book.spec.context - max(each.tokens for each in lengths.values()))
+    if planner.spec.context is not None and known is not LengthSource.ESTIMATED:
+        reach = min(reach, planner.spec.context - max(each.tokens for each in lengths.values()))
     plan = replace(plan, budgets=(reach,), left_out=(), reach=reach)
-    wanted = book.wanted(plan, problems, rendered, lengths)
-    return book.part(plan, wanted, known=known, past=book.past(plan))
+    wanted = planner.wanted(plan, problems, rendered, lengths)
+    return planner.part(plan, wanted, known=known, past=planner.past(plan))
 
 
 def _forced(
-    book: Book, natural: PlannedPart, there: Natural, ids: Mapping[str, Ids]
+    planner: DryRunPlanner, natural: PlannedPart, stored_traces: Natural, ids: Mapping[str, Ids]
 ) -> PlannedPart:
     plan = natural.plan
     forcing = plan.forcing
     assert forcing is not None
-    problems = book.session.problems
+    problems = planner.session.problems
     answers = replace(
         plan, kind=Kind.FORCED.value, budgets=(forcing.answer_tokens,), reach=0, forcing=None
     )
-    goings = forced_answers(plan, problems, there, ids) if there else {}
+    goings = forced_answers(plan, problems, stored_traces, ids) if stored_traces else {}
     by_key = {going.key: going for going in goings.values()}
-    stored = load_continuations(book.store, by_key, opens=False)
+    stored = load_continuations(planner.store, by_key, opens=False)
     wanted = [
         Wanted(key, len(going.branch.prompt_ids), going.cap, stored.get(key))
         for key, going in by_key.items()
     ]
     past = past_of([t for t in stored.values() if t.stop_reason is not StopReason.ERROR], answers)
-    part = book.part(answers, wanted, known=natural.known, past=past)
-    lacking = [problem for problem in problems if (problem.id, 0) not in there]
+    part = planner.part(answers, wanted, known=natural.known, past=past)
+    lacking = [problem for problem in problems if (problem.id, 0) not in stored_traces]
     if not lacking:
         return part
-    unknown = _unknown_answers(natural, lacking, len(by_key), len(there), past)
+    unknown = _unknown_answers(natural, lacking, len(by_key), len(stored_traces), past)
     return replace(
         part,
         traces=part.traces + unknown.traces,
@@ -153,7 +158,7 @@ def _forced(
 
 
 def _unknown_answers(
-    natural: PlannedPart, lacking: Sequence[Problem], known: int, there: int, past: Past
+    natural: PlannedPart, lacking: Sequence[Problem], known: int, stored_traces: int, past: Past
 ) -> PlannedPart:
     """Forced answers to natural traces that are still to come."""
     forcing = natural.plan.forcing
@@ -162,8 +167,8 @@ def _unknown_answers(
     count = each * len(lacking)
     expected = None
     # As large a share as of the traces that are there goes on beyond the budgets.
-    share = known / (there * each) if there else 1.0
-    if there and past.lengths:
+    share = known / (stored_traces * each) if stored_traces else 1.0
+    if stored_traces and past.lengths:
         mean = sum(past.lengths) / len(past.lengths)
         tokens = share * count * mean
         expected = Forecast(tokens, 0.0, float(count * forcing.answer_tokens), len(past.lengths))
@@ -189,12 +194,12 @@ def _unknown_answers(
     )
 
 
-def _waits(book: Book, natural: PlannedPart) -> PlannedPart:
+def _waits(planner: DryRunPlanner, natural: PlannedPart) -> PlannedPart:
     """Rounds of "Wait": each has at most what the one before was allowed."""
     plan = natural.plan
     assert plan.forcing is not None
     rounds = plan.forcing.waits
-    problems = book.session.problems
+    problems = planner.session.problems
     count = rounds * len(problems)
     stage = replace(plan, kind=Kind.WAIT.value, forcing=None)
     return PlannedPart(

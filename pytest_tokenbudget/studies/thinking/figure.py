@@ -45,15 +45,7 @@ CLOSERS = (
 
 
 def thinking_figures(study: ThinkingStudy, directory: Path) -> list[Path]:
-    """Draw a thinking study below ``directory``, as PNG for print and as SVG.
-
-    Args:
-        study: The study; at least one problem has all its traces.
-        directory: The reports directory; files go to its ``figures``.
-
-    Returns:
-        The files.
-    """
+    """Draw a thinking study, of which at least one problem has all its traces, as PNG and SVG."""
     drawn: list[tuple[str, str, Callable[[], Figure]]] = [
         ("fig6_thinking_curve", "{}: accuracy against thinking", lambda: draw_curve(study)),
         ("fig7_thinking_tokens", "{}: thinking and answer tokens", lambda: draw_tokens(study)),
@@ -71,8 +63,7 @@ def draw_curve(study: ThinkingStudy) -> Figure:
     report = analyse_thinking(study)
     figure = new_figure((6.8, 5.6))
     axes = figure.subplots()
-    [natural] = report.of(Enforcement.NATURAL)
-    accuracy = natural.accuracy
+    accuracy = report.natural.accuracy
     axes.axhline(
         accuracy.value,
         color=style.GREY,
@@ -83,14 +74,14 @@ def draw_curve(study: ThinkingStudy) -> Figure:
     axes.axhspan(accuracy.low, accuracy.high, color=style.GREY, alpha=0.15, linewidth=0, zorder=1)
     lines = [
         _Line(
-            report.of(Enforcement.FORCED, closer),
+            report.points_of(Enforcement.FORCED, closer),
             look,
             f"ended by closer: {legend_name(closer, 20)}",
         )
         for closer, look in zip(study.closers, itertools.cycle(CLOSERS), strict=False)
     ]
-    off = [point for point in report.of(Enforcement.OFF) if point.budget is not None]
-    lines.append(_Line(report.of(Enforcement.HARD), HARD, "hard cut"))
+    off = [point for point in report.points_of(Enforcement.OFF) if point.budget is not None]
+    lines.append(_Line(report.points_of(Enforcement.HARD), HARD, "hard cut"))
     lines.append(_Line(off, OFF, "thinking off, hard cut"))
     lines = [line for line in lines if line.points]
     for number, line in enumerate(lines):
@@ -112,10 +103,11 @@ def draw_tokens(study: ThinkingStudy) -> Figure:
     figure = new_figure((6.8, 7.2))
     each, mean = figure.subplots(2, 1, gridspec_kw={"height_ratios": (1.3, 1.0)})
     _scatter(each, study)
-    [natural] = report.of(Enforcement.NATURAL)
-    columns = [(count(p.budget or 0), p) for p in _default(study, report)]
-    columns.append(("no\nlimit", natural))
-    columns += [("off", p) for p in report.of(Enforcement.OFF) if p.budget is None]
+    columns = [
+        (count(p.budget or 0), p) for p in report.points_of(Enforcement.FORCED, study.closers[0])
+    ]
+    columns.append(("no\nlimit", report.natural))
+    columns += [("off", off)] if (off := report.thinking_off) else []
     places = range(len(columns))
     thinking = [p.thinking_tokens.mean.value for _, p in columns]
     answer = [p.answer_tokens.mean.value for _, p in columns]
@@ -263,10 +255,6 @@ def _draw_settled(axes: Axes, study: ThinkingStudy, report: ThinkingReport) -> N
     percent_axis(axes, "share of problems")
 
 
-def _default(study: ThinkingStudy, report: ThinkingReport) -> list[ThinkingPoint]:
-    return report.of(Enforcement.FORCED, study.closers[0])
-
-
 class _Line(NamedTuple):
     """A line of `draw_curve`."""
 
@@ -275,12 +263,12 @@ class _Line(NamedTuple):
     label: str
 
 
-def _draw_line(axes: Axes, study: ThinkingStudy, line: _Line, number: int, of: int) -> None:
+def _draw_line(axes: Axes, study: ThinkingStudy, line: _Line, number: int, lines: int) -> None:
     """A line beside the others; ``number`` counts from 0."""
     # Without any thinking the answer is one of another kind: no line leads there.
     apart = [p for p in line.points if not p.budget]
     places = [_place(study, budget) for budget in study.budgets]
-    shifted = dict(zip(study.budgets, side_by_side(places, number, of), strict=True))
+    shifted = dict(zip(study.budgets, side_by_side(places, number, lines), strict=True))
     for group, label in (([p for p in line.points if p.budget], line.label), (apart, "")):
         if group:
             xs = [shifted[point.budget or 0] for point in group]

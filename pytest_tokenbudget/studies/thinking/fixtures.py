@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.studies.thinking.analysis import ThinkingReport
+    from pytest_tokenbudget.studies.thinking.modes import ThinkingMode
     from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
-    from pytest_tokenbudget.studies.thinking.thinking_mode import ThinkingMode
     from pytest_tokenbudget.tasks.base import Task
 
 

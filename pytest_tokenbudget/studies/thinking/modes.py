@@ -7,6 +7,7 @@ follows. ``disabled`` switches thinking off where the template can, and else is 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.collection.selection import NO_THINKING
@@ -14,14 +15,40 @@ from pytest_tokenbudget.common.names import DISABLED, EXPLICIT, OFF, ON
 from pytest_tokenbudget.engines.planning import Kind, Need
 from pytest_tokenbudget.settings.option_values import MODES
 from pytest_tokenbudget.studies.thinking.plan import NoThinkingError
-from pytest_tokenbudget.studies.thinking.thinking_mode import ThinkingMode
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.plan import Forcing
     from pytest_tokenbudget.core.study import Study
+    from pytest_tokenbudget.core.trace import Trace
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
     from pytest_tokenbudget.settings.options import Settings
+    from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
+    from pytest_tokenbudget.tasks.problem import Problem
+
+
+# The kind of a study of the answers in a mode.
+MODE_KIND = "mode"
+
+
+@dataclass(frozen=True)
+class ThinkingMode:
+    """A mode as it applies to one model.
+
+    Attributes:
+        name: One of ``--modes``, or ``explicit``.
+        thinking: Whether the model thinks, for the switch of its chat template.
+        thinking_budget: Tokens that it may think; None without a limit.
+        reason: How the budget came about, for people.
+    """
+
+    name: str
+    thinking: bool
+    thinking_budget: int | None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def modes_under_test(settings: Settings) -> tuple[str, ...]:
@@ -86,7 +113,6 @@ def study_in_mode(session: Session, spec: ModelSpec, mode: ThinkingMode) -> Stud
     Raises:
         SetupError: If it cannot be made.
     """
-    from pytest_tokenbudget.studies.thinking.mode_study import mode_study
     from pytest_tokenbudget.studies.thinking.run import thinking_study_of
 
     if session.recordings is not None:
@@ -99,6 +125,73 @@ def study_in_mode(session: Session, spec: ModelSpec, mode: ThinkingMode) -> Stud
     return mode_study(
         thinking_study_of(session, spec), mode.thinking_budget, tuple(sorted(budgets)), need.reach
     )
+
+
+def mode_study(
+    thinking: ThinkingStudy, thinking_budget: int, budgets: tuple[int, ...], reach: int
+) -> Study:
+    """The answers under a thinking budget, cut at budgets of all output tokens.
+
+    Thinking is ended at its budget by the default closer, and the answer has the room that forced
+    answers have. Both are counted, as in the thinking eval; the closer is not.
+
+    Args:
+        thinking: The thinking study, with forced answers at ``thinking_budget``.
+        thinking_budget: Tokens that the model may think.
+        budgets: Budgets in output tokens.
+        reach: Output tokens up to which answers are looked at, where that is beyond the budgets.
+    """
+    return thinking.cached(_mode_study, thinking, thinking_budget, budgets, reach)
+
+
+def _mode_study(
+    thinking: ThinkingStudy, thinking_budget: int, budgets: tuple[int, ...], reach: int
+) -> Study:
+    from pytest_tokenbudget.core.study import Study
+
+    natural = thinking.natural
+    found = {p.id: _ended_trace(thinking, p, thinking_budget) for p in natural.problems}
+    return Study(
+        alias=natural.alias,
+        identity=natural.identity,
+        task=natural.task,
+        problems=natural.problems,
+        traces={(pid, 0): trace for pid, trace in found.items() if trace is not None},
+        samples=1,
+        thinking=natural.thinking,
+        mode="thinking",
+        budgets=budgets,
+        margin=natural.margin,
+        decoding=natural.decoding,
+        reach=reach,
+        kind=MODE_KIND,
+        cliff_budgets=natural.cliff_budgets,
+        price=natural.price,
+    )
+
+
+def _ended_trace(thinking: ThinkingStudy, problem: Problem, budget: int) -> Trace | None:
+    """An answer as it ends where thinking is ended at a budget; None where traces are missing."""
+    from pytest_tokenbudget.studies.thinking.forced_answers import (
+        ForcedAnswerKey,
+        closing_text,
+        ended_trace,
+        ended_within,
+        forced_trace,
+    )
+
+    natural = thinking.natural.traces.get((problem.id, 0))
+    if natural is None or not natural.covers(thinking.natural.reach):
+        return None
+    place = ForcedAnswerKey(thinking.closers[0], budget, problem.id)
+    if place in thinking.wanted:
+        continuation = thinking.forced.get(place)
+        closing = closing_text(natural, budget, thinking.format, thinking.forcing.closers[0])
+        if continuation is None or closing is None:
+            return None
+        return forced_trace(natural, continuation.trace, *closing)
+    at = ended_within(natural, budget, thinking.format) or 0
+    return ended_trace(natural, min(at + thinking.forcing.answer_tokens, thinking.natural.reach))
 
 
 def _budget_mode(session: Session, spec: ModelSpec, name: str) -> ThinkingMode:

@@ -1,4 +1,7 @@
-"""The traces of the thinking eval, stage by stage: natural, thinking off, forced, sent on."""
+"""The traces of the thinking eval, stage by stage: natural, thinking off, forced, sent on.
+
+Its study is loaded from the store without a model, too.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,14 @@ from pytest_tokenbudget.studies.thinking.plan import (
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.engine import Engine, Request
     from pytest_tokenbudget.core.plan import Plan
-    from pytest_tokenbudget.core.store import StoredPrompt
+    from pytest_tokenbudget.core.store import StoredPrompt, TraceStore
     from pytest_tokenbudget.models.resolution import ModelSpec
     from pytest_tokenbudget.session import Session
+    from pytest_tokenbudget.studies.thinking import forced_answers
     from pytest_tokenbudget.studies.thinking.forced_answers import Continuation, Ids, Traces
-    from pytest_tokenbudget.studies.thinking.study import ThinkingStudy
+    from pytest_tokenbudget.studies.thinking.study import ContinuedTrace, ThinkingStudy
+    from pytest_tokenbudget.tasks.base import Task
+    from pytest_tokenbudget.tasks.problem import Problem
 
 
 class Planned(NamedTuple):
@@ -34,7 +40,6 @@ class Planned(NamedTuple):
     Attributes:
         spec: The model, with what its tokenizer says.
         plan: The plan of the natural traces.
-        prompts: Their prompts.
         engine: Gives the engine.
     """
 
@@ -112,7 +117,6 @@ def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
         plan_texts,
         text_ids,
     )
-    from pytest_tokenbudget.studies.thinking.load import load_thinking
 
     spec, plan, prompts, engine = plan_thinking(session, spec)
     store, problems = session.store, session.problems
@@ -121,12 +125,12 @@ def make_thinking(session: Session, spec: ModelSpec) -> ThinkingStudy:
     off = None if only_modes(session) else run.off(plan, spec)
     natural = store.load(plan.names(problems, prompts), prompts, plan.cap)
     ids = text_ids(store, plan, plan_texts(plan), engine)
-    forced = forced_answers(plan, problems, natural, ids)
+    answers_to = forced_answers(plan, problems, natural, ids)
     assert plan.forcing is not None
     answers = replace(
         plan, kind=Kind.FORCED.value, budgets=(plan.forcing.answer_tokens,), reach=0, forcing=None
     )
-    run.gather(answers, [going.want for going in forced.values()])
+    run.gather(answers, [each.want for each in answers_to.values()])
     run.waits(plan, natural, ids)
     return load_thinking(store, plan, off, session.task, problems)
 
@@ -169,13 +173,94 @@ class _Run:
         """Thinking that is sent on, round by round."""
         from pytest_tokenbudget.studies.thinking.forced_answers import wait_rounds
 
-        def one(goings: Mapping[str, Continuation]) -> None:
-            most = max((going.cap for going in goings.values()), default=1)
+        def gather_round(continuations: Mapping[str, Continuation]) -> None:
+            most = max((each.cap for each in continuations.values()), default=1)
             stage = replace(plan, kind=Kind.WAIT.value, budgets=(most,), reach=0, forcing=None)
-            if goings:
-                wants = [replace(going.want, opens_thinking=True) for going in goings.values()]
+            if continuations:
+                wants = [replace(each.want, opens_thinking=True) for each in continuations.values()]
                 self.gather(stage, wants)
 
         session = self.session
-        for _ in wait_rounds(session.store, plan, session.problems, natural, ids, gather=one):
+        for _ in wait_rounds(
+            session.store, plan, session.problems, natural, ids, gather=gather_round
+        ):
             pass
+
+
+def stored_thinking(
+    session: Session, spec: ModelSpec, plan: Plan, plans: Sequence[Plan]
+) -> tuple[ThinkingStudy, int]:
+    """The thinking study of a plan as it is stored, and the tokens that this run generated for it.
+
+    ``plan`` is that of the natural traces, ``plans`` are all of the run.
+    """
+    off = next((p for p in plans if (p.kind, p.alias) == (Kind.OFF, plan.alias)), None)
+    made: ThinkingStudy | None = session.cached_study(spec, Kind.THINKING)
+    study = made or load_thinking(session.store, plan, off, session.task, session.problems)
+    study.natural.price = spec.price
+    return study, study.tokens_in_run
+
+
+def load_thinking(
+    store: TraceStore, plan: Plan, off: Plan | None, task: Task, problems: Sequence[Problem]
+) -> ThinkingStudy:
+    """The thinking study of a plan with the traces that are there, all or not.
+
+    ``off`` is the plan of the traces with thinking switched off, where there is one.
+    """
+    from pytest_tokenbudget.core.study import load_study
+    from pytest_tokenbudget.studies.thinking import forced_answers
+    from pytest_tokenbudget.studies.thinking.study import ContinuedTrace, ThinkingStudy
+
+    assert plan.forcing is not None
+    natural = load_study(store, plan, task, problems)
+    ids = forced_answers.text_ids(store, plan, forced_answers.plan_texts(plan), None)
+    continuations: dict[forced_answers.ForcedAnswerKey, forced_answers.Continuation] = {}
+    waits: list[dict[str, ContinuedTrace]] = []
+    keys: set[str] = set()
+    answers: dict[forced_answers.ForcedAnswerKey, ContinuedTrace] = {}
+    if len(ids) == len(set(forced_answers.plan_texts(plan))):
+        continuations = forced_answers.forced_answers(plan, problems, natural.traces, ids)
+        by_key = {continuation.key: continuation for continuation in continuations.values()}
+        found = forced_answers.load_continuations(store, by_key, opens=False)
+        keys.update(by_key)
+        answers = {
+            place: ContinuedTrace(
+                forced_answers.with_problem(found[continuation.key], place.problem_id),
+                continuation.branch.kept,
+            )
+            for place, continuation in continuations.items()
+            if continuation.key in found
+        }
+        for by_problem in forced_answers.wait_rounds(store, plan, problems, natural.traces, ids):
+            keys.update(continuation.key for _, continuation in by_problem.values())
+            prompts = {p: len(natural.traces[p, 0].prompt_ids) for p in by_problem}
+            waits.append(
+                {
+                    pid: ContinuedTrace(
+                        trace, len(continuation.branch.prompt_ids) - prompts[pid], continuation.cap
+                    )
+                    for pid, (trace, continuation) in by_problem.items()
+                }
+            )
+    for each in (plan, off) if off else (plan,):
+        keys.update(own_keys(store, each, problems))
+    return ThinkingStudy(
+        natural=natural,
+        off=load_study(store, off, task, problems) if off else None,
+        forcing=plan.forcing,
+        wanted=frozenset(continuations),
+        forced=answers,
+        waits=tuple(waits),
+        tokens_in_run=store.generated(plan.model, keys)[1],
+        switchable=plan.thinking is not None,
+    )
+
+
+def own_keys(store: TraceStore, plan: Plan, problems: Sequence[Problem]) -> set[str]:
+    """Keys of a plan's own traces."""
+    renders = plan.renders(problems)
+    known = store.prompts(plan.model, list(dict.fromkeys(renders.values())))
+    return set(
+        plan.names(problems, {pid: known[key] for pid, key in renders.items() if key in known})
+    )

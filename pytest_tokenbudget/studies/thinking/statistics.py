@@ -17,6 +17,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pytest_tokenbudget.common.text_layout import point_change, rate
 from pytest_tokenbudget.core.saturation import BudgetComparison, Status, saturation_point
 from pytest_tokenbudget.stats.intervals import Estimate, Floats, mean_estimate, wilson
 from pytest_tokenbudget.stats.resampling import (
@@ -28,9 +29,6 @@ from pytest_tokenbudget.stats.resampling import (
 )
 
 Bools = NDArray[np.bool_]
-
-
-# --- where the answer settles -----------------------------------------------------------------
 
 
 class Course(StrEnum):
@@ -82,10 +80,10 @@ class Settling:
         if not self.problems:
             return "where answers settle is not known: no problem has all its forced answers"
         early, lost = self.shares[Course.EARLY], self.shares[Course.LOST]
-        text = f"{_rate(early)} were right before the thinking ended and stayed right"
+        text = f"{rate(early)} were right before the thinking ended and stayed right"
         if self.overthinking_share is not None:
-            text += f"; thinking after that point is {_rate(self.overthinking_share)} of it"
-        text += f"; {_rate(lost)} were right earlier and went wrong"
+            text += f"; thinking after that point is {rate(self.overthinking_share)} of it"
+        text += f"; {rate(lost)} were right earlier and went wrong"
         if self.lost_unended:
             text += f", {self.lost_unended:,} of them cut off while thinking"
         return f"{text} (n = {self.problems:,})"
@@ -114,8 +112,7 @@ def settle(
     Raises:
         ValueError: If shapes disagree, budgets do not rise, or scores are other than 0, 1 or NaN.
     """
-    ended, lengths = _ends(natural_tokens, capped)
-    table = _with_natural(budgets, correct, natural, lengths, ended)
+    table, lengths, ended = _with_natural(budgets, correct, natural, natural_tokens, capped)
     known = np.isfinite(table).all(axis=1) & np.isfinite(lengths)
     right = table[known] > 0.5
     lengths, ended = lengths[known], ended[known]
@@ -165,17 +162,20 @@ def settle(
     )
 
 
-def _ends(natural_tokens: ArrayLike, capped: ArrayLike | None) -> tuple[Bools, Floats]:
-    lengths = np.asarray(natural_tokens, np.float64)
-    stopped = np.zeros(lengths.shape, bool) if capped is None else np.asarray(capped, bool)
-    return ~stopped, lengths
-
-
 def _with_natural(
-    budgets: Sequence[int], correct: ArrayLike, natural: ArrayLike, lengths: Floats, ended: Bools
-) -> Floats:
-    """Problems x (budgets and the natural end); the natural answer where thinking had ended."""
+    budgets: Sequence[int],
+    correct: ArrayLike,
+    natural: ArrayLike,
+    natural_tokens: ArrayLike,
+    capped: ArrayLike | None,
+) -> tuple[Floats, Floats, Bools]:
+    """Problems x (budgets and the natural end), with the natural answer where thinking had ended.
+
+    Beside them the lengths of the natural thinking, and whether it ended by itself.
+    """
     check_budgets(budgets)
+    lengths = np.asarray(natural_tokens, np.float64)
+    ended = ~(np.zeros(lengths.shape, bool) if capped is None else np.asarray(capped, bool))
     forced, free = np.array(correct, np.float64), np.asarray(natural, np.float64)
     if forced.ndim != 2 or forced.shape[1] != len(budgets):
         raise ValueError(f"expected problems x {len(budgets)} budgets, got shape {forced.shape}")
@@ -186,20 +186,13 @@ def _with_natural(
     table = np.column_stack([np.where(over, free[:, None], forced), free])
     if not np.isin(table[np.isfinite(table)], (0.0, 1.0)).all():
         raise ValueError("scores must be 0, 1, or NaN where there is none")
-    return table
+    return table, lengths, ended
 
 
 def check_budgets(budgets: Sequence[int]) -> None:
-    """Check that thinking budgets rise from at least 0.
-
-    Raises:
-        ValueError: If they do not.
-    """
+    """Raise ValueError unless thinking budgets rise from at least 0."""
     if not len(budgets) or list(budgets) != sorted(set(budgets)) or budgets[0] < 0:
         raise ValueError(f"thinking budgets must rise from at least 0, not {list(budgets)}")
-
-
-# --- where the thinking stops being useful ----------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -273,8 +266,7 @@ def stops_being_useful(
     Raises:
         ValueError: As ``settle``, or if a number is out of its range.
     """
-    ended, lengths = _ends(natural_tokens, capped)
-    table = _with_natural(budgets, correct, natural, lengths, ended)
+    table, _, ended = _with_natural(budgets, correct, natural, natural_tokens, capped)
     # Places stand for budgets: a saturation point knows no budget of 0 and no end without one.
     found = saturation_point(range(1, table.shape[1] + 1), table[:, None, :], margin, confidence)
     return Usefulness(
@@ -292,16 +284,11 @@ def stops_being_useful(
     )
 
 
-# --- closers and enforcements -----------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class WayComparison:
-    """Two ways of ending the thinking, paired by problem.
+class MethodComparison:
+    """Two methods of ending the thinking, paired by problem.
 
     Attributes:
-        first: One way.
-        second: The other.
         budget: At which budget; None where each problem's right answers at several are added.
         budgets: The budgets that the comparison covers.
         problems: Problems that have both.
@@ -332,11 +319,13 @@ class WayComparison:
         pair = f"{self.first} against {self.second} {self._where()}"
         if not self.problems:
             return f"{pair}: no problem has both"
-        value, low, high = (100 * x for x in self.difference[:3])
-        text = f"{pair}: {value:+.1f} points [{low:+.1f}, {high:+.1f}], n = {self.problems:,}"
+        value, _, interval = point_change(self.difference).partition(" ")
+        text = f"{pair}: {value} points {interval}, n = {self.problems:,}"
         if not self.shown():
             return f"{text}: no difference is shown ({p_words(self.p_holm)})"
-        return f"{text}, {p_words(self.p_holm)}: {'better' if value > 0 else 'worse'}"
+        return (
+            f"{text}, {p_words(self.p_holm)}: {'better' if self.difference.value > 0 else 'worse'}"
+        )
 
     def _where(self) -> str:
         if self.budget == 0:
@@ -350,16 +339,16 @@ class WayComparison:
         )
 
 
-def compare_ways(
-    budgets: Sequence[int], ways: Mapping[str, ArrayLike], confidence: float = 0.95
-) -> tuple[WayComparison, ...]:
+def compare_methods(
+    budgets: Sequence[int], methods: Mapping[str, ArrayLike], confidence: float = 0.95
+) -> tuple[MethodComparison, ...]:
     """Compare closers, or enforcements, with each other at each budget and over those above 0.
 
     Budget 0 is another kind of answer, without any thinking, and is compared only by itself.
 
     Args:
         budgets: Budgets in rising order.
-        ways: For each way its right answers, problems x budgets: 1, 0, or NaN where there is none.
+        methods: Right answers of each method, problems x budgets: 1, 0, or NaN for none.
         confidence: Two-sided confidence of each difference.
 
     Returns:
@@ -370,7 +359,7 @@ def compare_ways(
         ValueError: If shapes disagree or budgets do not rise.
     """
     check_budgets(budgets)
-    tables = {name: np.asarray(values, np.float64) for name, values in ways.items()}
+    tables = {name: np.asarray(values, np.float64) for name, values in methods.items()}
     shapes = {table.shape for table in tables.values()}
     if len(shapes) > 1 or any(len(s) != 2 or s[1] != len(budgets) for s in shapes):
         raise ValueError(f"expected problems x {len(budgets)} budgets for all, got {shapes}")
@@ -397,9 +386,9 @@ def compare_ways(
 
 def _pair(
     names: tuple[str, str], budgets: tuple[int, ...], sums: Floats, confidence: float
-) -> WayComparison:
+) -> MethodComparison:
     p = sign_test(sums)
-    return WayComparison(
+    return MethodComparison(
         first=names[0],
         second=names[1],
         budget=None,
@@ -411,8 +400,3 @@ def _pair(
         p=p,
         p_holm=p,
     )
-
-
-def _rate(estimate: Estimate) -> str:
-    value, low, high = (100 * x for x in estimate[:3])
-    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"

@@ -6,12 +6,13 @@ have all their traces.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from pytest_tokenbudget.core.answers import Answers, AnswersByBudget
 from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.core.plan import Forcing
 from pytest_tokenbudget.core.scoring import JudgedCut, judge
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pytest_tokenbudget.studies.thinking.thinking_mode import ThinkingMode
+    from pytest_tokenbudget.models.resolution import ModelSpec
+    from pytest_tokenbudget.session import Session
+    from pytest_tokenbudget.studies.thinking.modes import ThinkingMode
 
 
 class Enforcement(StrEnum):
@@ -42,7 +45,6 @@ class ContinuedTrace(NamedTuple):
     """A trace that goes on from a natural one.
 
     Attributes:
-        trace: The trace.
         before: Output tokens before it: thinking that was kept, and what was put in to send it on.
         cap: Its output tokens allowed; 0 for those of a forced answer.
     """
@@ -191,10 +193,7 @@ class ThinkingStudy(StudyCache):
 
     def ended(self, budget: int, closer: str | None = None) -> tuple[ThinkingAnswer, ...]:
         """Answers after at most ``budget`` tokens of thinking; the default closer unless named."""
-        return self.cached(self._all_ended, budget, closer or self.closers[0])
-
-    def _all_ended(self, budget: int, closer: str) -> tuple[ThinkingAnswer, ...]:
-        return tuple(self._ended(problem, budget, closer) for problem in self.complete)
+        return self.cached(self._of_each, self._ended, budget, closer or self.closers[0])
 
     def in_mode(self, mode: ThinkingMode) -> tuple[ThinkingAnswer, ...]:
         """Answers in a mode: thinking switched off, without a limit, or ended at a budget."""
@@ -206,10 +205,12 @@ class ThinkingStudy(StudyCache):
 
     def sent_on(self, number: int) -> tuple[ThinkingAnswer, ...]:
         """Answers after thinking that was sent on so many times, or as often as it ended."""
-        return self.cached(self._all_sent_on, number)
+        return self.cached(self._of_each, self._sent_on, number)
 
-    def _all_sent_on(self, number: int) -> tuple[ThinkingAnswer, ...]:
-        return tuple(self._sent_on(problem, number) for problem in self.complete)
+    def _of_each(
+        self, answer: Callable[..., ThinkingAnswer], *given: object
+    ) -> tuple[ThinkingAnswer, ...]:
+        return tuple(answer(problem, *given) for problem in self.complete)
 
     def _cut(self, study: Study, budget: int) -> tuple[ThinkingAnswer, ...]:
         return tuple(
@@ -221,21 +222,21 @@ class ThinkingStudy(StudyCache):
         place = ForcedAnswerKey(closer, budget, problem.id)
         room = self.forcing.answer_tokens
         if place in self.wanted:
-            going = self.forced[place]
-            judged = judge(self.task, problem, going.trace.cut(room, self.format))
+            continuation = self.forced[place]
+            judged = judge(self.task, problem, continuation.trace.cut(room, self.format))
             cut = judged.cut
             return ThinkingAnswer(
                 judged,
-                going.before + cut.thinking_tokens,
+                continuation.before + cut.thinking_tokens,
                 cut.answer_tokens,
                 forced=True,
                 reopened=cut.opened,
                 spilled=cut.spilled or (cut.closed and not cut.opened),
             )
         trace = self.natural.traces[problem.id, 0]
-        at = ended_within(trace, budget, self.format) or 0
+        end = ended_within(trace, budget, self.format) or 0
         # An answer after thinking that ended by itself has no more room than a forced one.
-        limit = min(at + room, self.natural.reach)
+        limit = min(end + room, self.natural.reach)
         return _answer(judge(self.task, problem, trace.cut(limit, self.format)))
 
     def _sent_on(self, problem: Problem, number: int) -> ThinkingAnswer:
@@ -254,11 +255,11 @@ class ThinkingStudy(StudyCache):
 
     # Arrays for the analysis
 
-    def correct(self, ways: Sequence[tuple[ThinkingAnswer, ...]]) -> NDArray[np.float64]:
-        """Problems x ways: 1, 0, or NaN for an error."""
+    def correct(self, columns: Sequence[tuple[ThinkingAnswer, ...]]) -> NDArray[np.float64]:
+        """Problems x columns: 1, 0, or NaN for an error."""
         import numpy as np
 
-        return np.array([[a.correct for a in column] for column in ways]).T
+        return np.array([[a.correct for a in column] for column in columns]).T
 
     def forced_correct(self, closer: str | None = None) -> NDArray[np.float64]:
         """Problems x budgets, under force."""
@@ -283,3 +284,43 @@ def _answer(judged: JudgedCut, before: int = 0) -> ThinkingAnswer:
         reopened=cut.reopened,
         spilled=cut.spilled,
     )
+
+
+# The forced answers are judged if a gate names no mode.
+ENFORCEMENTS: Final = ("forced", "hard", "natural", "off")
+
+
+def thinking_answers(
+    session: Session, spec: ModelSpec, study: ThinkingStudy, mode: ThinkingMode | None
+) -> AnswersByBudget:
+    """The answers of a thinking study by enforcement, the forced ones first.
+
+    Those of the mode under test are the only ones where there is one.
+    """
+    most = study.natural.reach + study.forcing.answer_tokens
+
+    def answers_of(answers: Sequence[ThinkingAnswer]) -> Answers:
+        return Answers([a.judged for a in answers], 1, [a.tokens for a in answers], most)
+
+    if mode is not None:
+        chosen = mode
+        return AnswersByBudget(
+            study.budgets[-1], {"": lambda budget: answers_of(study.in_mode(chosen))}
+        )
+    by_enforcement: dict[str, Callable[[int], Sequence[ThinkingAnswer]]] = {
+        "forced": study.ended,
+        "hard": study.hard,
+        "natural": lambda budget: study.unlimited(),
+        "off": study.switched_off,
+    }
+
+    def source(name: str) -> Callable[[int], Answers]:
+        def answers_at(budget: int) -> Answers:
+            # Nothing can be cut at 0 tokens, and no limit is what an engine means by it.
+            known = budget or name in ("forced", "natural")
+            return answers_of(by_enforcement[name](budget) if known else ())
+
+        return answers_at
+
+    there = [name for name in ENFORCEMENTS if name != "off" or study.off is not None]
+    return AnswersByBudget(study.budgets[-1], {name: source(name) for name in there})

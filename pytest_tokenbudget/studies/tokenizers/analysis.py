@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from math import nan
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from pytest_tokenbudget.common.text_layout import plural
-from pytest_tokenbudget.stats.intervals import Estimate
+from pytest_tokenbudget.stats.intervals import Estimate, mean_estimate
 from pytest_tokenbudget.studies.tokenizers.samples import SAMPLES
-from pytest_tokenbudget.studies.tokenizers.token_rates import CharacterFit
 
 KIND = "tokenizers"
 # A model's own context stands among the limits under this name.
@@ -148,6 +150,22 @@ class TemplateCost:
 
 
 @dataclass(frozen=True)
+class CharacterFit:
+    """How many characters fit a number of tokens.
+
+    Attributes:
+        characters: The estimate for a long text, with its interval; NaN as its upper end where
+            nothing bounds it.
+        fewest: As many fit even if all is like the passage with the most tokens a character.
+        most: As many fit if all is like the passage with the fewest.
+    """
+
+    characters: Estimate
+    fewest: int
+    most: int
+
+
+@dataclass(frozen=True)
 class LimitFits:
     """How much text fits a limit.
 
@@ -237,12 +255,50 @@ class TokenizerReport:
         }
 
 
-def reports_of(records: Iterable[Mapping[str, Any]]) -> list[TokenizerReport]:
-    """The reports that tests' records make, one a model, in the order of their coming.
+def ratio_estimate(above: ArrayLike, below: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """The ratio of two sums over passages, with the linearised interval and the t quantile.
 
-    Args:
-        records: What tests recorded; each with ``tokenizers`` is a part of one.
+    The ratio is that of the sums, as in one long text, not the mean of ratios: short passages do
+    not count for more than they hold. Passages are drawn independently and are the pieces of
+    evidence: an interval says how the rate would differ in other texts of the same kind, as far as
+    a few passages can say that.
+
+    Raises:
+        ValueError: If there is nothing to divide by, or the lengths differ.
     """
+    over = np.asarray(above, dtype=np.float64).ravel()
+    under = np.asarray(below, dtype=np.float64).ravel()
+    if over.size != under.size or over.size == 0 or under.sum() <= 0:
+        raise ValueError(f"a ratio needs pairs with a sum above 0: {over.size} and {under.size}")
+    ratio = float(over.sum() / under.sum())
+    left = mean_estimate((over - ratio * under)[:, None], confidence)
+    half = (left.high - left.value) / float(under.mean())
+    return Estimate(ratio, max(ratio - half, 0.0), ratio + half, left.n)
+
+
+def characters_that_fit(
+    room: int, tokens: Sequence[int], characters: Sequence[int], confidence: float = 0.95
+) -> CharacterFit:
+    """How many characters of a kind of text fit ``room`` tokens, none where it is not above 0.
+
+    ``tokens`` and ``characters`` are those of each passage of that kind.
+    """
+    rate = ratio_estimate(tokens, characters, confidence)
+    room = max(room, 0)
+    rates = [t / c for t, c in zip(tokens, characters, strict=True)]
+    found = Estimate(
+        math.floor(room / rate.value),
+        math.floor(room / rate.high) if math.isfinite(rate.high) else math.nan,
+        math.floor(room / rate.low) if rate.low > 0 else math.nan,
+        rate.n,
+    )
+    least = min(rates)
+    most = math.floor(room / least) if least > 0 else math.floor(room / rate.value)
+    return CharacterFit(found, math.floor(room / max(rates)), most)
+
+
+def reports_of(records: Iterable[Mapping[str, Any]]) -> list[TokenizerReport]:
+    """The reports that tests' records make, one a model, in the order of their coming."""
     parts: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         if (part := record.get(KIND)) is not None:
@@ -283,14 +339,11 @@ def _report(parts: list[Mapping[str, Any]]) -> TokenizerReport:
 
 
 def _text_from(record: Mapping[str, Any]) -> TextRates:
-    return TextRates(
-        **{
-            **_known(TextRates, record),
-            "per_character": _estimate(record["per_character"]),
-            "per_word": _estimate_or_none(record["per_word"]),
-            "against": _estimate_or_none(record["against"]),
-        }
-    )
+    rates = {
+        name: None if record[name] is None else _estimate(record[name])
+        for name in ("per_character", "per_word", "against")
+    }
+    return TextRates(**_known(TextRates, record) | rates)
 
 
 def _fits_from(record: Mapping[str, Any]) -> LimitFits:
@@ -298,25 +351,19 @@ def _fits_from(record: Mapping[str, Any]) -> LimitFits:
         name: CharacterFit(_estimate(fit["characters"]), fit["fewest"], fit["most"])
         for name, fit in record["texts"].items()
     }
-    return LimitFits(**{**_known(LimitFits, record), "texts": texts})
+    return LimitFits(**_known(LimitFits, record) | {"texts": texts})
 
 
 def _server_from(record: Mapping[str, Any]) -> ServerCounts:
-    known = _known(ServerCounts, record)
-    return ServerCounts(
-        **{**known, "ours": tuple(record["ours"]), "theirs": tuple(record["theirs"])}
-    )
+    counts = {name: tuple(record[name]) for name in ("ours", "theirs")}
+    return ServerCounts(**_known(ServerCounts, record) | counts)
 
 
 def _estimate(record: Mapping[str, Any]) -> Estimate:
     value, low, high = (
-        nan if record[name] is None else record[name] for name in ("value", "low", "high")
+        math.nan if record[name] is None else record[name] for name in ("value", "low", "high")
     )
     return Estimate(value, low, high, record["n"])
-
-
-def _estimate_or_none(record: Mapping[str, Any] | None) -> Estimate | None:
-    return None if record is None else _estimate(record)
 
 
 def _known(kind: type, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,15 +29,7 @@ _DRAWN = 2048
 
 
 def tokenizers_figure(report: TokenizerReport, path: Path) -> list[Path]:
-    """Draw one model's rates and what fits a limit, as PNG for print and as SVG.
-
-    Args:
-        report: What was measured; the rate of a text at least.
-        path: Where to, without a suffix.
-
-    Returns:
-        The two files.
-    """
+    """Draw one model's rates and what fits a limit, as PNG for print and as SVG."""
     title = f"{printable(report.alias)}: tokens a character"
     return save_figure(lambda: draw_tokenizers(report), path, title)
 

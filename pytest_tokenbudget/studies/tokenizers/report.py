@@ -7,9 +7,18 @@ from itertools import combinations
 from pathlib import Path
 
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.common.text_layout import MAX_WIDTH, columns, plural, rule, shorten, wrapped
-from pytest_tokenbudget.report.files import safe_name, to_record, write_json
-from pytest_tokenbudget.report.json_files import RunInfo, recorded_header
+from pytest_tokenbudget.common.text_layout import (
+    MAX_WIDTH,
+    Table,
+    columns,
+    count,
+    plural,
+    rule,
+    shorten,
+    wrapped,
+)
+from pytest_tokenbudget.report.files import safe_name, to_record
+from pytest_tokenbudget.report.json_files import RunInfo, recorded_header, write_record
 from pytest_tokenbudget.stats.intervals import Estimate
 from pytest_tokenbudget.studies.tokenizers.analysis import TextRates, TokenizerReport
 from pytest_tokenbudget.studies.tokenizers.samples import REFERENCE, SAMPLES
@@ -22,21 +31,11 @@ _LABEL, _MODEL = 12, 22
 
 
 def write_tokenizers(report: TokenizerReport, run: RunInfo, directory: Path) -> list[Path]:
-    """Write what was measured below ``directory``, each file whole or not at all.
-
-    Args:
-        report: What was measured.
-        run: The run that measured it.
-        directory: The reports directory; files go to its ``results`` and ``figures``.
-
-    Returns:
-        The result file, and where rates were measured the figure.
-    """
+    """Write the result file, and where rates were measured the figure."""
     from pytest_tokenbudget.studies.tokenizers.figure import tokenizers_figure
 
     stem = f"tokenizers_{safe_name(report.alias)}"
-    record = tokenizers_record(report, run)
-    written = [write_json(directory / "results" / f"{stem}.json", record)]
+    written = [write_record(directory, stem, tokenizers_record(report, run))]
     if report.texts:
         written += tokenizers_figure(report, directory / "figures" / stem)
     return written
@@ -68,37 +67,33 @@ def _text_record(report: TokenizerReport, text: TextRates) -> dict[str, object]:
 
 
 def tokenizers_lines(report: TokenizerReport, run: RunInfo, width: int = MAX_WIDTH) -> list[str]:
-    """What was measured, as lines of at most 80 columns.
-
-    Args:
-        report: What was measured.
-        run: The run that measured it.
-        width: Columns of the terminal. Sentences are wrapped to it; the table needs 80.
-    """
+    """What was measured, as lines for a terminal of ``width`` columns."""
     width = columns(width)
     lines = [rule(report.alias, ": tokens of texts and template", width)]
     first, *others = list(_sentences(report)) or ["nothing was measured"]
-    lines += [*wrapped(printable(first), width), *_table(report)]
+    lines += [*wrapped(printable(first), width), *_table(report).lines(width)]
     for sentence in others:
         lines += wrapped(printable(sentence), width)
     return lines
 
 
-def _table(report: TokenizerReport) -> list[str]:
-    if not report.texts:
-        return []
+def _table(report: TokenizerReport) -> Table:
     fits = report.fits[-_LIMITS:]
-    head = f"{'text':{_LABEL}}  {'tokens a character':20} a word   same"
-    over = " " * len(head)
-    if fits:
-        over += "characters that fit".rjust(max(8 * len(fits), 21))[-(MAX_WIDTH - len(over)) :]
-        head += "".join(f"{fit.limit:8,}" for fit in fits)
-    lines = [over.rstrip(), head] if fits else [head]
+    table = Table(
+        "text", "tokens a character", "a word", "same", *(count(fit.limit) for fit in fits),
+        left=(0, 1), span="characters that fit" if fits else "",
+    )  # fmt: skip
     for name, text in report.texts.items():
-        row = f"{SAMPLES[name].label:{_LABEL}}  {shown_rate(text.per_character):20}"
-        row += f"{_short(text.per_word):>7}{_short(text.against):>7}"
-        lines.append(row + "".join(f"{_compact(f.texts[name].characters):>8}" for f in fits))
-    return lines
+        table.add(
+            SAMPLES[name].label,
+            shown_rate(text.per_character),
+            *(
+                "-" if rate is None else f"{rate.value:.2f}"
+                for rate in (text.per_word, text.against)
+            ),
+            *(_compact(fit.texts[name].characters.value) for fit in fits),
+        )
+    return table
 
 
 def shown_rate(rate: Estimate) -> str:
@@ -106,22 +101,16 @@ def shown_rate(rate: Estimate) -> str:
     return f"{rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}]"
 
 
-def _short(rate: Estimate | None) -> str:
-    return "-" if rate is None else f"{rate.value:.2f}"
-
-
-def _compact(characters: Estimate) -> str:
-    value = characters.value
-    return f"{value:,.0f}" if value < 1e6 else f"{value / 1e6:.2f}M"
+def _compact(number: float) -> str:
+    return count(number) if number < 1e6 else f"{number / 1e6:.2f}M"
 
 
 def _sentences(report: TokenizerReport) -> Iterator[str]:
-    rates = [each for each in report.texts.values() if each.against is not None]
+    rates = [(each, each.against.value) for each in report.texts.values() if each.against]
     if len(rates) > 1:
-        most = max(rates, key=lambda each: each.against.value if each.against else 0.0)
-        assert most.against is not None
+        most, times = max(rates, key=lambda pair: pair[1])
         yield (
-            f"the same text takes {most.against.value:.1f} times as many tokens in "
+            f"the same text takes {times:.1f} times as many tokens in "
             f"{SAMPLES[most.name].label} as in {SAMPLES[REFERENCE].label} (column same)"
         )
     if report.template is not None:
@@ -132,23 +121,19 @@ def _sentences(report: TokenizerReport) -> Iterator[str]:
     elif report.no_template:
         yield report.no_template
     if report.round_trips:
-        yield _round_trip_sentence(report)
+        if lossy := report.lossy:
+            names = ", ".join(f"{SAMPLES[t.name].label} {t.same} of {t.passages}" for t in lossy)
+            yield f"not every passage comes back as it was: {names}; {lossy[0].change}"
+        else:
+            kinds = plural(len(report.round_trips), "kind of text comes", "kinds of text come")
+            yield f"{kinds} back unchanged"
     if report.server is not None and report.server.said:
         yield report.server.sentence()
     if report.missing:
-        count = plural(len(report.missing), "part")
-        yield f"{count} not measured in this run: {report.missing[0]}" + (
+        parts = plural(len(report.missing), "part")
+        yield f"{parts} not measured in this run: {report.missing[0]}" + (
             ", ..." if len(report.missing) > 1 else ""
         )
-
-
-def _round_trip_sentence(report: TokenizerReport) -> str:
-    lossy = report.lossy
-    if not lossy:
-        kinds = plural(len(report.round_trips), "kind of text comes", "kinds of text come")
-        return f"{kinds} back unchanged"
-    names = ", ".join(f"{SAMPLES[t.name].label} {t.same} of {t.passages}" for t in lossy)
-    return f"not every passage comes back as it was: {names}; {lossy[0].change}"
 
 
 def compared(reports: Sequence[TokenizerReport]) -> Sequence[TokenizerReport] | None:
@@ -158,24 +143,16 @@ def compared(reports: Sequence[TokenizerReport]) -> Sequence[TokenizerReport] | 
 
 
 def write_comparison(reports: Sequence[TokenizerReport], directory: Path) -> list[Path]:
-    """Write several models' rates side by side.
-
-    Args:
-        reports: What was measured of each.
-        directory: The reports directory; files go to its ``results`` and ``figures``.
-
-    Returns:
-        The file and the figure, or none where there are fewer than two models.
-    """
+    """Write several models' rates side by side, and their figure; nothing for one model."""
     from pytest_tokenbudget.studies.tokenizers.figure import comparison_figure
 
-    measured = [report for report in reports if report.texts]
-    if len(measured) < 2:
+    measured = compared(reports)
+    if measured is None:
         return []
-    record = comparison_record(measured)
-    path = directory / "results" / f"{COMPARISON}.json"
-    figure = directory / "figures" / COMPARISON
-    return [write_json(path, record), *comparison_figure(measured, figure)]
+    return [
+        write_record(directory, COMPARISON, comparison_record(measured)),
+        *comparison_figure(measured, directory / "figures" / COMPARISON),
+    ]
 
 
 def comparison_record(reports: Sequence[TokenizerReport]) -> dict[str, object]:
@@ -210,20 +187,19 @@ def comparison_lines(
     reports: Sequence[TokenizerReport], width: int = MAX_WIDTH, verbose: bool = False
 ) -> list[str]:
     """Several models' rates side by side, as lines of at most 80 columns; none for one model."""
-    measured = [report for report in reports if report.texts]
-    if len(measured) < 2:
+    measured = compared(reports)
+    if measured is None:
         return []
     width = columns(width)
     shown = measured[:_MODELS]
     room = min((MAX_WIDTH - _LABEL) // len(shown), _MODEL)
-    lines = [rule(f"{len(measured)} models", ": tokens a character", width)]
-    names = "".join(shorten(printable(r.alias), room - 2).rjust(room) for r in shown)
-    lines.append(f"{'text':{_LABEL}}{names}")
+    table = Table("text", *(shorten(printable(report.alias), room - 2) for report in shown))
     for name, sample in SAMPLES.items():
         rates = [r.texts[name].per_character.value if name in r.texts else None for r in shown]
         if any(rate is not None for rate in rates):
-            row = "".join(("-" if rate is None else f"{rate:.3f}").rjust(room) for rate in rates)
-            lines.append(f"{sample.label:{_LABEL}}{row}")
+            table.add(sample.label, *("-" if rate is None else f"{rate:.3f}" for rate in rates))
+    title = rule(f"{len(measured)} models", ": tokens a character", width)
+    lines = [title, *table.lines(width)]
     for one, other in combinations(measured, 2):
         if one.same_ids(other):
             lines += wrapped(

@@ -65,9 +65,8 @@ class Tokenization:
 
     def text(self, name: str) -> TextRates:
         """Tokens a character and a word of a kind of text; ``name`` is a key of ``SAMPLES``."""
-        from pytest_tokenbudget.studies.tokenizers.analysis import TextRates
+        from pytest_tokenbudget.studies.tokenizers.analysis import TextRates, ratio_estimate
         from pytest_tokenbudget.studies.tokenizers.samples import REFERENCE, SAMPLES, count_words
-        from pytest_tokenbudget.studies.tokenizers.token_rates import ratio_estimate
 
         sample = SAMPLES[name]
         tokens, characters = self._tokens(name), [len(text) for text in sample.passages]
@@ -147,9 +146,8 @@ class Tokenization:
 
     def fits(self, name: int | str) -> LimitFits:
         """How many characters of each kind of text fit a limit, as one question."""
-        from pytest_tokenbudget.studies.tokenizers.analysis import LimitFits
+        from pytest_tokenbudget.studies.tokenizers.analysis import LimitFits, characters_that_fit
         from pytest_tokenbudget.studies.tokenizers.samples import SAMPLES
-        from pytest_tokenbudget.studies.tokenizers.token_rates import characters_that_fit
 
         limit = self.limit(name)
         overhead = 0 if self.why_no_template() else self.template.question

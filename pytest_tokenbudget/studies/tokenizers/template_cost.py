@@ -49,11 +49,7 @@ def template_cost(counter: TokenCounter) -> TemplateCost:
 
 
 class _Measured:
-    """One measurement; what the template refuses is collected.
-
-    Args:
-        counter: Counts the model's tokens.
-    """
+    """One measurement; what the template refuses is collected."""
 
     def __init__(self, counter: TokenCounter) -> None:
         self._counter = counter
@@ -67,9 +63,13 @@ class _Measured:
             conversation(QUESTION, system=SYSTEM),
         )
         first = counter.render(asked)
-        question = len(first.ids) - self._said(asked)
-        turn = _less(self._whole("an answer in the history", after), question, self._said(after))
-        ruled = _less(self._whole("a system message", system), question, self._said(system))
+        question = len(first.ids) - self._content_tokens(asked)
+        turn = _less(
+            self._whole("an answer in the history", after), question, self._content_tokens(after)
+        )
+        ruled = _less(
+            self._whole("a system message", system), question, self._content_tokens(system)
+        )
         generation, user, opening = self._parts(asked, after, len(first.ids))
         checked, exact, largest = self._sums(question, turn, ruled)
         return TemplateCost(
@@ -90,20 +90,20 @@ class _Measured:
             refused=self._refused,
         )
 
-    def _said(self, messages: Sequence[Message]) -> int:
+    def _content_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of what the messages say, each for itself."""
         return sum(self._counter.count_text(message["content"]) for message in messages)
 
-    def _whole(self, what: str, messages: Sequence[Message]) -> int | None:
+    def _whole(self, part: str, messages: Sequence[Message]) -> int | None:
         """Tokens of a prompt; None where the template refuses it, or writes nothing of it."""
         try:
             prompt = self._counter.render(messages)
         except EngineError as error:
-            self._refused[what] = str(error)
+            self._refused[part] = str(error)
             return None
         lost = [m["content"] for m in messages if m["content"] not in prompt.text]
         if lost:
-            self._refused[what] = f"the template leaves {lost[0]!r} out"
+            self._refused[part] = f"the template leaves {lost[0]!r} out"
             return None
         return len(prompt.ids)
 
@@ -121,7 +121,7 @@ class _Measured:
             self._refused["a prompt that asks for no answer"] = "its server adds it all the same"
             return None, None, None
         user = self._user(plain, after)
-        return generation, user, _less(len(plain.ids), user, self._said(asked))
+        return generation, user, _less(len(plain.ids), user, self._content_tokens(asked))
 
     def _plain(self, messages: Sequence[Message]) -> Prompt:
         return self._counter.render(messages, variables=_NOT_ASKED)
@@ -129,7 +129,7 @@ class _Measured:
     def _user(self, plain: Prompt, after: list[Message]) -> int | None:
         """A user message: what it adds to what came before, if that stays as it was."""
         question, answer, further = after
-        said = self._said([further])
+        said = self._content_tokens([further])
         for before in ([question], [question, answer]):
             # Two questions in a row are refused by some templates, and an answer at the end is
             # written otherwise than in the history by others.
@@ -145,7 +145,7 @@ class _Measured:
         form = self._counter.spec.thinking
         if form is None or form.switch is None:
             return {}
-        said = self._said(asked)
+        said = self._content_tokens(asked)
         return {
             word: self._counter.count(asked, thinking) - said
             for word, thinking in (("on", True), ("off", False))
@@ -165,7 +165,9 @@ class _Measured:
             if turn is None or (ruled and system is None):
                 continue
             turns = sum(message["role"] == "user" for message in messages) - 1
-            expected = question + turns * turn + (system or 0) * ruled + self._said(messages)
+            expected = (
+                question + turns * turn + (system or 0) * ruled + self._content_tokens(messages)
+            )
             differences.append(self._counter.count(messages) - expected)
         exact = sum(difference == 0 for difference in differences)
         return len(differences), exact, max(differences, key=abs, default=0)

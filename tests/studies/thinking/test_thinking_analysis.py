@@ -14,7 +14,7 @@ from pytest_tokenbudget.stats.resampling import bootstrap_mean, mean_intervals
 from pytest_tokenbudget.stats.tokens import token_spread, token_stats, tokens_per_correct
 from pytest_tokenbudget.studies.thinking.statistics import (
     Course,
-    compare_ways,
+    compare_methods,
     settle,
     stops_being_useful,
 )
@@ -264,7 +264,7 @@ def test_single_comparisons_are_mcnemar_with_holm():
     from statsmodels.stats.multitest import multipletests
 
     tables = ways()
-    rows = [each for each in compare_ways(BUDGETS, tables) if each.budget is not None]
+    rows = [each for each in compare_methods(BUDGETS, tables) if each.budget is not None]
     assert len(rows) == 3 * 4
     plain = []
     for row in rows:
@@ -282,7 +282,7 @@ def test_single_comparisons_are_mcnemar_with_holm():
 
 def test_the_comparison_over_all_budgets_changes_signs_of_problems():
     tables = {name: table[:9] for name, table in ways(5).items()}
-    whole = [each for each in compare_ways(BUDGETS, tables) if each.budget is None]
+    whole = [each for each in compare_methods(BUDGETS, tables) if each.budget is None]
     positive = [b for b, budget in enumerate(BUDGETS) if budget]
     assert [(each.first, each.second) for each in whole] == list(itertools.combinations(tables, 2))
     for each in whole:
@@ -297,22 +297,22 @@ def test_the_comparison_over_all_budgets_changes_signs_of_problems():
 def test_missing_answers_leave_their_pair_out():
     first, second = np.ones((30, 1)), np.zeros((30, 1))
     second[:10] = math.nan
-    whole, single = compare_ways((64,), {"a": first, "b": second})
+    whole, single = compare_methods((64,), {"a": first, "b": second})
     assert (whole.problems, single.problems, single.first_only) == (20, 20, 20)
     assert single.shown()
     assert single.sentence().endswith("better")
-    nothing = compare_ways((64,), {"a": first, "b": np.full((30, 1), math.nan)})[1]
+    nothing = compare_methods((64,), {"a": first, "b": np.full((30, 1), math.nan)})[1]
     assert nothing.problems == 0
     assert not nothing.shown()
     assert "no problem has both" in nothing.sentence()
     with pytest.raises(ValueError, match="problems x 1"):
-        compare_ways((64,), {"a": first, "b": np.ones((29, 1))})
+        compare_methods((64,), {"a": first, "b": np.ones((29, 1))})
 
 
 def test_budget_zero_is_compared_by_itself_and_the_sentence_says_what_is_covered():
     first, second = np.ones((40, 4)), np.ones((40, 4))
     second[4:, 0] = 0
-    pooled, zero, *rest = compare_ways((0, 32, 64, 512), {"bare": first, "sentence": second})
+    pooled, zero, *rest = compare_methods((0, 32, 64, 512), {"bare": first, "sentence": second})
     assert (pooled.budgets, pooled.difference.value) == ((32, 64, 512), 0.0)
     assert pooled.sentence().startswith(
         "bare against sentence over the 3 budgets from 32 to 512: +0.0 points"
@@ -325,10 +325,10 @@ def test_budget_zero_is_compared_by_itself_and_the_sentence_says_what_is_covered
 
 
 def test_budget_zero_alone_has_no_comparison_over_budgets():
-    [only] = compare_ways((0,), {"bare": np.ones((9, 1)), "sentence": np.zeros((9, 1))})
+    [only] = compare_methods((0,), {"bare": np.ones((9, 1)), "sentence": np.zeros((9, 1))})
     assert only.budget == 0
 
 
 def test_a_single_budget_above_zero_is_named():
-    pooled, *_ = compare_ways((0, 64), {"bare": np.ones((9, 2)), "sentence": np.ones((9, 2))})
+    pooled, *_ = compare_methods((0, 64), {"bare": np.ones((9, 2)), "sentence": np.ones((9, 2))})
     assert "at 64, the only budget above 0:" in pooled.sentence()

@@ -157,13 +157,13 @@ def test_each_enforcement_is_judged_and_counted():
     assert not late.forced
     assert (late.judged.outcome, late.thinking, late.answer) == ("correct", 8, 4)
     report = analyse_thinking(study)
-    assert [p.budget for p in report.of(Enforcement.HARD)] == [4, 16]
+    assert [p.budget for p in report.points_of(Enforcement.HARD)] == [4, 16]
     assert report.forced(4).token_stats == {
         "avg_tokens": 12.0,
         "max_tokens": 12,
         "truncated_responses": 0,
     }
-    assert report.of(Enforcement.OFF) == []
+    assert report.points_of(Enforcement.OFF) == []
     assert report.off is None
 
 
@@ -364,7 +364,9 @@ def test_the_first_line_and_the_table_say_what_was_forced():
     assert "(thinking included)" in " ".join(lines[1:3])
     assert "ended" in lines[3] or "ended" in lines[2]
     closers = [line for line in lines if line.startswith("closer ")]
-    for line, point in zip(closers, report.of(Enforcement.FORCED, study.closers[0]), strict=True):
+    for line, point in zip(
+        closers, report.points_of(Enforcement.FORCED, study.closers[0]), strict=True
+    ):
         assert f" {100 * point.forced / point.curve.problems:.1f} % " in line
     assert all(line.split("]")[1].split()[0] == "-" for line in lines if line.startswith("the cut"))
 

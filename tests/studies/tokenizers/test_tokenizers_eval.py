@@ -31,7 +31,12 @@ from pytest_tokenbudget.models.resolution import (
 from pytest_tokenbudget.report.files import write_bytes
 from pytest_tokenbudget.report.json_files import RunInfo
 from pytest_tokenbudget.settings.endpoints import Endpoint, Facts
-from pytest_tokenbudget.studies.tokenizers.analysis import LIMITS, reports_of
+from pytest_tokenbudget.studies.tokenizers.analysis import (
+    LIMITS,
+    characters_that_fit,
+    ratio_estimate,
+    reports_of,
+)
 from pytest_tokenbudget.studies.tokenizers.report import tokenizers_record
 from pytest_tokenbudget.studies.tokenizers.run import Tokenization, shown_change
 from pytest_tokenbudget.studies.tokenizers.samples import SAMPLES, count_words
@@ -40,7 +45,6 @@ from pytest_tokenbudget.studies.tokenizers.template_cost import (
     conversations,
     template_cost,
 )
-from pytest_tokenbudget.studies.tokenizers.token_rates import characters_that_fit, ratio_estimate
 
 pytest_plugins = ["run_fixtures", "servers"]
 
@@ -318,9 +322,9 @@ def test_the_eval_of_the_embedded_model(measure, pytester):
         [
             "*- nano-reasoner: tokens of texts and template -*",
             "*characters that fit",
-            "text * a word   same     512   2,048",
+            "text * a word  same    512  2,048",
             "English * 1.00 *",
-            "Chinese *-   2.* *",
+            "Chinese *-  2.* *",
             "one question costs 12 tokens beside its text, 7 of them *",
             "the parts add up exactly in 8 conversations",
             "22 kinds of text come back unchanged",
