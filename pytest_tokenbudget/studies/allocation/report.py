@@ -146,9 +146,7 @@ def allocation_lines(study: ThinkingStudy, run: RunInfo, width: int = MAX_WIDTH)
 
 
 def _mode_table(report: AllocationReport) -> Table:
-    table = Table(
-        "mode", "table", "here", "accuracy [95 %]", "forced", "truncated", "tokens", left=(0, 3)
-    )
+    table = Table("mode", "table", "here", "accuracy [95 %]", "forced", "truncated", "tokens")
     for each in report.modes:
         given = each.table.tokens if each.table is not None else None
         budgets = ("-" if tokens is None else count(tokens) for tokens in (given, each.tokens))
@@ -159,7 +157,7 @@ def _mode_table(report: AllocationReport) -> Table:
         table.add(
             each.mode,
             *budgets,
-            rate(curve.accuracy, 5),
+            rate(curve.accuracy),
             forced_share(each.measured),
             share(curve.truncation.value),
             decimal(curve.mean_tokens.value),
@@ -176,12 +174,12 @@ def _mode_sentences(report: AllocationReport) -> Iterator[str]:
 
 
 def _policy_table(report: AllocationReport, policy_study: PolicyStudy) -> Table:
-    table = Table("policy", "accuracy [95 %]", "tokens", "E3", "regret", left=(0, 1))
+    table = Table("policy", "accuracy [95 %]", "tokens", "E3", "regret")
 
     def add(name: str, point: PolicyPoint, regret: str | None = None) -> None:
         table.add(
             name,
-            rate(point.accuracy, 5),
+            rate(point.accuracy),
             decimal(point.mean_tokens.value),
             f"{1e4 * point.e3:.1f}",
             percent(point.regret) if regret is None else regret,

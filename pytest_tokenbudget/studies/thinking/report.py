@@ -191,7 +191,6 @@ def _answer(study: ThinkingStudy, report: ThinkingReport) -> str:
 def _table(study: ThinkingStudy, report: ThinkingReport) -> Table:
     table = Table(
         "ended", "budget", "accuracy [95 %]", "ended", "cut in", "cut in", "thinking", "tokens",
-        left=(0, 2),
     )  # fmt: skip
     table.add("by", "", "", "by force", "thinking", "answer", "tokens", "a right")
     for point in (
@@ -211,7 +210,7 @@ def _table(study: ThinkingStudy, report: ThinkingReport) -> Table:
         table.add(
             names[point.enforcement],
             "-" if point.budget is None else count(point.budget),
-            rate(point.accuracy, 5),
+            rate(point.accuracy),
             forced_share(point),
             share(point.in_thinking.value),
             share(point.in_answer.value),
