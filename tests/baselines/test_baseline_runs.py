@@ -38,9 +38,7 @@ def whole_lines(monkeypatch):
 def quick(quick_figures, monkeypatch):
     from pytest_tokenbudget.report import drawing
 
-    monkeypatch.setattr(
-        "pytest_tokenbudget.baselines.figure.save_figure", drawing.save_figure
-    )
+    monkeypatch.setattr("pytest_tokenbudget.baselines.figure.save_figure", drawing.save_figure)
 
 
 def saved(pytester):

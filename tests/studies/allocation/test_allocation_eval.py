@@ -4,11 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from allocation_studies import (
-    THINK,
-    make,
-    pieces,
-)
+from allocation_studies import THINK, make, pieces
 from runs import NO_ENGINE, QUIET, Engines, RealEngines, read
 from studies import trace_of
 from text_snapshots import TextFile, text_of

@@ -15,11 +15,7 @@ from pytest_tokenbudget.stats.intervals import wilson
 from pytest_tokenbudget.studies.errors.analysis import Evolution, analyse_errors
 from pytest_tokenbudget.studies.errors.annotation_tables import read_sheet, sheet_bytes, table_path
 from pytest_tokenbudget.studies.errors.annotations import prepare
-from pytest_tokenbudget.studies.errors.report import (
-    errors_lines,
-    evolution_lines,
-    write_errors,
-)
+from pytest_tokenbudget.studies.errors.report import errors_lines, evolution_lines, write_errors
 from pytest_tokenbudget.studies.errors.statistics import (
     NOT_ANNOTATED,
     SOLVED,

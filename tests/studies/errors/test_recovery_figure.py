@@ -10,11 +10,7 @@ from studies import make_study
 
 from pytest_tokenbudget.report.style import figure_style
 from pytest_tokenbudget.studies.errors.analysis import analyse_errors
-from pytest_tokenbudget.studies.errors.figure import (
-    VERDICTS,
-    draw_recovery,
-    recovery_figure,
-)
+from pytest_tokenbudget.studies.errors.figure import VERDICTS, draw_recovery, recovery_figure
 
 BUDGETS = (64, 128, 256, 512)
 

@@ -34,10 +34,7 @@ from pytest_tokenbudget.studies.stochastic.repeats import (
     majority_votes,
     pass_at_k,
 )
-from pytest_tokenbudget.studies.stochastic.report import (
-    stochastic_lines,
-    write_stochastic,
-)
+from pytest_tokenbudget.studies.stochastic.report import stochastic_lines, write_stochastic
 
 
 def drawn(seed=0, problems=40, samples=5, missing=0.0):
