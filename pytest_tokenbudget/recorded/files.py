@@ -1,7 +1,7 @@
 """Recorded generations: what a model wrote in an earlier run, of this suite or of another tool.
 
 Files are read into records, and records into recordings: what one model wrote for one task, at one
-budget or at several. Nothing is judged or counted here; see `recorded_traces` for the counting.
+budget or at several. Nothing is judged or counted here; see `traces` for the counting.
 """
 
 from __future__ import annotations
