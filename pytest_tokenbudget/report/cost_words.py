@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common.text_layout import count, percent
+from pytest_tokenbudget.common.text_layout import count, decimal, percent, share
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.report.cost import RECOMMENDED, THOUSAND, CostReport, cost_report
 from pytest_tokenbudget.report.files import to_plain
@@ -141,7 +141,7 @@ def _times(report: CostReport) -> str:
     company = ""
     if timing.at_once is not None and point.run_tokens_per_second is not None:
         company = (
-            f"; about {timing.at_once:,.1f} at a time, "
+            f"; about {decimal(timing.at_once)} at a time, "
             f"{_rate(point.run_tokens_per_second)} together"
         )
     return (
@@ -170,8 +170,8 @@ def saving_sentence(saving: Saving | None, largest: int, price: Price | None, re
             f"at {day}: no limit below {count(largest)} can be promised yet, so nothing is "
             "said to be saved"
         )
-    share = saving.tokens.value / saving.spent if saving.spent else 0.0
-    parts = [f"{count(requests * saving.tokens.value)} tokens ({percent(share)} %)"]
+    saved = saving.tokens.value / saving.spent if saving.spent else 0.0
+    parts = [f"{count(requests * saving.tokens.value)} tokens ({share(saved)})"]
     if saving.money is not None and price is not None:
         parts.append(money(requests * saving.money.value, price.currency))
     if saving.seconds is not None:

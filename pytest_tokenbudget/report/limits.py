@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common.text_layout import percent, plural
+from pytest_tokenbudget.common.text_layout import plural, share
 from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.core.trace import Outcome
@@ -78,15 +78,15 @@ def recommendation_sentence(
         return "no limit can be recommended: there is no trace to judge by"
     right = "accuracy there not known, "
     if accuracy is not None and math.isfinite(accuracy):
-        right = f"{percent(accuracy)} % accuracy, "
+        right = f"{share(accuracy)} accuracy, "
     limit = f"{named.limit:,} tokens{purpose}"
     if recommendation.promise == "cap too low":
-        share = (named.truncated + named.unknown) / recommendation.needs.traces
+        cut = (named.truncated + named.unknown) / recommendation.needs.traces
         return (
             f"no limit up to {limit} can be recommended: at {named.limit:,} {right}"
-            f"{percent(share)} % truncated"
+            f"{share(cut)} truncated"
         )
-    bound = f"at most {percent(named.upper)} % truncated"
+    bound = f"at most {share(named.upper)} truncated"
     if not is_recommended(recommendation):
         few = plural(recommendation.needs.problems, "problem")
         return f"no limit can be recommended from {few}: at {limit} {right}{bound}"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pytest_tokenbudget.common.text_layout import count
 from pytest_tokenbudget.core.cliff import BudgetStep, Cliff, cliff_budgets, study_cliff
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Outcome
@@ -95,8 +96,8 @@ class AnswerPlace:
         if middle is None:
             return text
         return (
-            f"{text}; half of the right answers came by token {middle.value:,.0f} "
-            f"[{middle.low:,.0f}, {middle.high:,.0f}]"
+            f"{text}; half of the right answers came by token {count(middle.value)} "
+            f"[{count(middle.low)}, {count(middle.high)}]"
         )
 
 

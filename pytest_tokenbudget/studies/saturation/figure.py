@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common.outside_text import printable
-from pytest_tokenbudget.common.text_layout import count, percent, shorten
+from pytest_tokenbudget.common.text_layout import count, share, shorten
 from pytest_tokenbudget.core.study import PLAIN, Study
 from pytest_tokenbudget.report import style
 from pytest_tokenbudget.report.drawing import (
@@ -149,7 +149,7 @@ def _mark_limit(study: Study, target: float, panels: Sequence[Axes]) -> str:
             color=_LIMIT.colour,
             linestyle=_LIMIT.line,
             linewidth=1.5,
-            label=f"{name}: {count(limit)}, cuts at most {percent(named.upper)} %",
+            label=f"{name}: {count(limit)}, cuts at most {share(named.upper)}",
             zorder=6,
             clip_on=False,
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_tokenbudget.common.text_layout import count
+from pytest_tokenbudget.common.text_layout import count, share
 from pytest_tokenbudget.core.scoring import JudgedCut
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Outcome
@@ -191,11 +191,16 @@ def _draw_replay(axes: Axes, replay: ScenarioReplay) -> None:
             zorder=3,
         )
         found = replay.outcome(method)
-        share = found.truncation
+        truncation = found.truncation
         axes.vlines(
-            found.allowed.value, share.low, share.high, color=look.colour, alpha=0.6, zorder=4
+            found.allowed.value,
+            truncation.low,
+            truncation.high,
+            color=look.colour,
+            alpha=0.6,
+            zorder=4,
         )
-        nested_marker(axes, (found.allowed.value, share.value), look, number, method)
+        nested_marker(axes, (found.allowed.value, truncation.value), look, number, method)
     axes.axhline(replay.target, color=style.GREY, linewidth=0.9, linestyle=":", zorder=2)
     axes.set_ylim(0, None)
     percent_ticks(axes.yaxis)
@@ -232,8 +237,8 @@ def draw_choices(study: Study, report: ScenarioReport) -> Figure:
     answers = report.overall.answers
     assert answers is not None
     sentences = (
-        f"valid JSON in {100 * answers.valid_json.value:.1f} %, a legal choice in "
-        f"{100 * answers.legal.value:.1f} % of the answers",
+        f"valid JSON in {share(answers.valid_json.value)}, a legal choice in "
+        f"{share(answers.legal.value)} of the answers",
         "options by their place in the list; named where they are always the same",
     )
     study_texts(figure, bars, study, "Choices by game", sentences, columns=4)

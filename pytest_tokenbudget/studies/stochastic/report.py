@@ -9,6 +9,7 @@ from pytest_tokenbudget.common.text_layout import (
     Table,
     columns,
     count,
+    percent,
     plural,
     rate,
     share,
@@ -118,7 +119,7 @@ def _table(result: Stochastic) -> Table:
         table.add(
             count(point.budget),
             rate(point.mean_success, 5),
-            "-" if deviation is None else f"{100 * deviation:.1f} points",
+            "-" if deviation is None else f"{percent(deviation)} points",
             share(point.pass_at[-1].rate.value),
             share(None if majority is None else majority.value),
         )

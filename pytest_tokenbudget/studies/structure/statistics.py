@@ -25,7 +25,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_tokenbudget.common.text_layout import points
+from pytest_tokenbudget.common.text_layout import percent, points
 from pytest_tokenbudget.stats.intervals import Estimate, Floats, clustered_rate
 from pytest_tokenbudget.studies.structure.rules import KINDS, PARTS, SegmentKind
 from pytest_tokenbudget.studies.structure.segments import Structure
@@ -150,7 +150,7 @@ class VerificationComparison:
         direction = "more" if value >= 0 else "less"
         unresolved = "" if low > 0 or high < 0 else "; not resolved whether there is a difference"
         return (
-            f"answers with verification are right {abs(100 * value):.1f} points {direction} often "
+            f"answers with verification are right {percent(abs(value))} points {direction} often "
             f"than answers without [{points(low)}, {points(high)}], {matched} "
             f"(n = {n:,} problems){unresolved}: an association, not an effect"
         )
