@@ -94,13 +94,6 @@ def decimal(number: float) -> str:
     return f"{number:,.1f}" if math.isfinite(number) else "-"
 
 
-def no_token(missing: int) -> str:
-    """What a run that generated nothing says of its tokens, with problems that are not complete."""
-    if missing:
-        return "no token: what is shown was stored before, the rest is missing"
-    return "no token: all were stored"
-
-
 def plural(number: int, one: str, many: str | None = None) -> str:
     """``1 problem``, ``1,319 problems``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
