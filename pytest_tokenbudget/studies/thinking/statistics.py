@@ -45,7 +45,6 @@ class Settling:
     """Where answers become right for good, and what the thinking after that costs.
 
     Attributes:
-        budgets: The budgets, rising.
         problems: Problems that could be judged: the natural answer and every forced one is there.
         missing: Problems that could not.
         courses: One for each problem; None where missing.
@@ -291,7 +290,6 @@ class MethodComparison:
     Attributes:
         budget: At which budget; None where each problem's right answers at several are added.
         budgets: The budgets that the comparison covers.
-        problems: Problems that have both.
         difference: Accuracy of the first less that of the second, with a bootstrap interval.
         first_only: Problems in which the first does better.
         second_only: Problems in which the second does.
@@ -364,15 +362,14 @@ def compare_methods(
     if len(shapes) > 1 or any(len(s) != 2 or s[1] != len(budgets) for s in shapes):
         raise ValueError(f"expected problems x {len(budgets)} budgets for all, got {shapes}")
     positive = [b for b, budget in enumerate(budgets) if budget > 0]
+    above_0 = tuple(budgets[b] for b in positive)
     over_all, single = [], []
     for first, second in itertools.combinations(tables, 2):
         gaps = tables[first] - tables[second]
         if positive:
             several = gaps[:, positive]
             sums = several[np.isfinite(several).all(axis=1)].sum(axis=1)
-            over_all.append(
-                _pair((first, second), tuple(budgets[b] for b in positive), sums, confidence)
-            )
+            over_all.append(_pair((first, second), above_0, sums, confidence))
         for b, budget in enumerate(budgets):
             column = gaps[np.isfinite(gaps[:, b]), b]
             at_one = _pair((first, second), (budget,), column, confidence)
