@@ -223,10 +223,12 @@ def test_a_model_that_thinks_all_the_same_is_found_out():
 def test_sentences_on_thinking_switched_off(snapshot):
     off, stubborn, never = make(off=40), make(off=40), make()
     for study in (off, stubborn):
-        attach_model(study, qwen())
+        attach_model(None, qwen(), study)
     problem = stubborn.problems[3]
     stubborn.off.traces[problem.id, 0] = trace_of(problem.id, pieces(problem, 20), 94)
-    attach_model(never, ModelSpec(alias="m", source="deepseek-ai/DeepSeek-R1", thinking=THINK))
+    attach_model(
+        None, ModelSpec(alias="m", source="deepseek-ai/DeepSeek-R1", thinking=THINK), never
+    )
     studies = {
         "disabled is off": off,
         "a model that thinks all the same": stubborn,
