@@ -20,6 +20,7 @@ from pytest_tokenbudget.engines.memory_estimate import (
     DTYPES,
     RESERVE,
     MemoryEstimate,
+    estimate_config,
     estimate_memory,
     suggested_rows,
 )
@@ -41,23 +42,21 @@ def size(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: If it is none.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?)b?\s*", text, re.IGNORECASE)
-    unit = found.group(2).lower() if found else None
-    if found is None or unit not in _UNITS:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?)b?\s*", text, re.IGNORECASE)
+    unit = match[2].lower() if match else None
+    if match is None or unit not in _UNITS:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write 24GB or 80GiB")
-    return int(float(found.group(1)) * _UNITS[unit])
+    return int(float(match[1]) * _UNITS[unit])
 
 
 def table(estimates: Sequence[MemoryEstimate], memory: int | None) -> str:
-    headings = ("budget", "batch", "weights", "cache", "working", "total")
-    rows = Table(*headings, *(("fits", "rule of thumb") if memory else ()), left=())
-    for each in estimates:
-        line = [f"{each.budget:,}", str(each.rows)]
-        line += [_show(part) for part in (each.weights, each.cache, each.working, each.total)]
-        if memory:
-            line += [str(each.largest_batch(memory)), str(suggested_rows(each.budget))]
-        rows.add(*line)
-    return "\n".join(rows.lines())
+    headings = ["budget", "batch", "weights", "cache", "working", "total"]
+    needs = Table(*headings, *(["fits", "rule of thumb"] if memory else []), left=())
+    for need in estimates:
+        sizes = map(_show, (need.weights, need.cache, need.working, need.total))
+        fits = (need.largest_batch(memory), suggested_rows(need.budget)) if memory else ()
+        needs.add(f"{need.budget:,}", str(need.rows), *sizes, *map(str, fits))
+    return "\n".join(needs.lines())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,8 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         spec = resolve_model(given.model, load_catalogue(Path.cwd()))
-        from pytest_tokenbudget.engines.estimate_config import estimate_config
-
         config, source = estimate_config(spec)
         estimates = [
             estimate_memory(
@@ -97,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return UNUSABLE
     if given.json:
-        plain = [_plain(each, given.memory) | {"sizes_from": source} for each in estimates]
+        plain = [_plain(need, given.memory) | {"sizes_from": source} for need in estimates]
         print_text(json.dumps(plain, indent=2))
         return 0
     lines = [
@@ -111,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"rule of thumb: 4, 2 above 4,096 tokens, 1 above 16,384"
         )
     notes = dict.fromkeys([source] if source else [])
-    notes |= dict.fromkeys(note for each in estimates for note in each.notes)
+    notes |= dict.fromkeys(note for need in estimates for note in need.notes)
     print_text("\n".join([*lines, *(f"note: {note}" for note in notes)]))
     return 0
 

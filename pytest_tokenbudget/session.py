@@ -28,8 +28,8 @@ from pytest_tokenbudget.engines.planning import (
     fit,
     gpus_of,
     make_plan,
-    placed,
-    switched,
+    placement_of,
+    thinking_switch,
 )
 from pytest_tokenbudget.models.catalogue import own_formats, settings_of
 from pytest_tokenbudget.models.choice import choose_models
@@ -290,7 +290,7 @@ class Session:
         Raises:
             EngineError: If they cannot be used, and were not before.
         """
-        from pytest_tokenbudget.engines.server.described_models import ask_servers, with_facts
+        from pytest_tokenbudget.engines.server.server_facts import ask_servers, with_facts
 
         assert spec.endpoint is not None
         endpoint = spec.endpoint
@@ -326,7 +326,7 @@ class Session:
 
         if self.recordings is None:
             spec = self.looked_up(spec)
-        thinking = switched(self.settings_of(spec), spec, Kind.MAIN)
+        thinking = thinking_switch(self.settings_of(spec), spec, Kind.MAIN)
         return TokenCounter(spec, thinking, self.settings.request_timeout)
 
     def engine_for(self, spec: ModelSpec) -> tuple[Engine, ModelSpec]:
@@ -357,7 +357,7 @@ class Session:
         def engine() -> Engine:
             if self._engine is None or self._engine[0] != plan.model:
                 self.free_engine()
-                placement = placed(self.settings, spec, plan.identity, self.run)
+                placement = placement_of(self.settings, spec, plan.identity, self.run)
                 made = self.make_engine(spec, self.settings, placement, self.log)
                 self._engine = (plan.model, made)
             return self._engine[1]

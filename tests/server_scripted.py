@@ -6,7 +6,7 @@ from engine_helpers import SPEC
 from loopback import Listener, chunk, fields, message, respond
 
 from pytest_tokenbudget.core.engine import Decoding
-from pytest_tokenbudget.engines.server.pool import ServerTiming
+from pytest_tokenbudget.engines.server.server_state import ServerTiming
 from pytest_tokenbudget.models.resolution import complete
 
 NANO = complete(SPEC)

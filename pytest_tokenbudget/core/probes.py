@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from pytest_tokenbudget.core.engine import Engine, EngineError
 
@@ -117,3 +117,17 @@ class Askable(Protocol):
 
 class Probed(Askable, Engine, Protocol):
     """An engine that renders prompts and can be probed."""
+
+
+def probed(engine: Engine) -> Probed:
+    """An engine as one that can be probed.
+
+    Raises:
+        EngineError: If it cannot be.
+    """
+    if not isinstance(engine, Askable):
+        raise EngineError(
+            f"the engine {type(engine).__name__} cannot be asked for conformance; serve the model "
+            "and give the server's address as --model"
+        )
+    return cast(Probed, engine)

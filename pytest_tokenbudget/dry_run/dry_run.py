@@ -139,7 +139,7 @@ def llm_note(planner: DryRunPlanner) -> str:
 
 def _asked(session: Session, spec: ModelSpec) -> ModelSpec:
     """The spec with what its servers say, or said when they could last be asked."""
-    from pytest_tokenbudget.engines.server.described_models import ask_servers, with_facts
+    from pytest_tokenbudget.engines.server.server_facts import ask_servers, with_facts
 
     if spec.endpoint is None:
         return spec

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from concurrent.futures import TimeoutError as NotYet
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -30,7 +30,7 @@ class _Job(Generic[T]):
         self,
         loop: asyncio.AbstractEventLoop,
         coroutine: Coroutine[Any, Any, T],
-        ended: Callable[[], None] | None = None,
+        ended: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._task: asyncio.Task[T] | None = None
@@ -49,8 +49,7 @@ class _Job(Generic[T]):
             self.future.set_exception(error)
         else:
             self.future.set_result(task.result())
-        if self._ended:
-            self._ended()
+        self._ended()
 
     def _cancel(self) -> None:
         # Callbacks run in the order they were asked for: the task exists by now.
@@ -64,11 +63,11 @@ class _Job(Generic[T]):
             if self.future.done():  # the coroutine's own TimeoutError
                 return self.future.result()
 
-    def stop(self, patience: float) -> None:
-        """Cancel it and wait until it has ended, ``patience`` seconds at most."""
+    def stop(self, seconds: float) -> None:
+        """Cancel it and wait until it has ended, so many seconds at most."""
         if not self.future.done():
             self._loop.call_soon_threadsafe(self._cancel)
-            wait([self.future], patience)
+            wait([self.future], seconds)
 
 
 class Background:
@@ -76,12 +75,12 @@ class Background:
 
     Args:
         name: Name of the thread.
-        patience: Seconds that cancelled work may take to end.
+        grace: Seconds that cancelled work may take to end.
     """
 
-    def __init__(self, name: str = "tokenbudget-loop", patience: float = 10.0) -> None:
+    def __init__(self, name: str = "tokenbudget-loop", grace: float = 10.0) -> None:
         self._name = name
-        self._patience = patience
+        self._grace = grace
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -89,15 +88,15 @@ class Background:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end and give what it returns, or raise what it raises."""
-        job = self._start(coroutine)
+        job = self._start(coroutine, lambda: None)
         try:
             return job.result()
         except BaseException:
-            job.stop(self._patience)
+            job.stop(self._grace)
             raise
 
-    def stream(self, items: AsyncIterator[T]) -> Iterator[T]:
-        """Give what an asynchronous iterator gives, as it comes.
+    def stream(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
+        """Give what an asynchronous generator gives, as it comes.
 
         It starts with the first item that is asked for and does not wait for the caller between
         items. What it raises is raised after the items before.
@@ -105,13 +104,9 @@ class Background:
         arrived: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
 
         async def pump() -> None:
-            try:
+            async with aclosing(items):
                 async for item in items:
                     arrived.put((item,))
-            finally:
-                close = getattr(items, "aclose", None)
-                if close is not None:
-                    await close()
 
         job = self._start(pump(), lambda: arrived.put(None))
         try:
@@ -125,7 +120,7 @@ class Background:
                 yield item[0]
             job.result()
         finally:
-            job.stop(self._patience)
+            job.stop(self._grace)
 
     def close(self) -> None:
         """Cancel what runs, stop the loop and end its thread."""
@@ -136,7 +131,7 @@ class Background:
         if loop is None or thread is None:
             return
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(self._patience)
+        thread.join(self._grace)
 
     def __enter__(self) -> Background:
         return self
@@ -149,9 +144,7 @@ class Background:
     ) -> None:
         self.close()
 
-    def _start(
-        self, coroutine: Coroutine[Any, Any, T], ended: Callable[[], None] | None = None
-    ) -> _Job[T]:
+    def _start(self, coroutine: Coroutine[Any, Any, T], ended: Callable[[], None]) -> _Job[T]:
         with self._lock:
             if self._closed or threading.current_thread() is self._thread:
                 coroutine.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,35 +61,24 @@ def where(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
 
 
 def load_config(spec: ModelSpec) -> Config:
-    """The model's configuration.
-
-    Raises:
-        EngineError: If it cannot be loaded.
-    """
+    """The model's configuration; raises EngineError if it cannot be loaded."""
     from transformers import AutoConfig
 
     source, options = where(spec)
     with explained(spec, "configuration"), quiet(), hub.access(spec.kind == "hub"):
         config: Config = AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
         if spec.kind == "gguf":
-            _mend_head_size(config, read_gguf_header(Path(spec.source)))
+            header = read_gguf_header(Path(spec.source))
+            size = header.get(f"{header.get('general.architecture')}.attention.key_length")
+            text = config.get_text_config()
+            # Transformers does not read the size of attention heads for some architectures.
+            if isinstance(size, int) and getattr(text, "head_dim", None) is not None:
+                text.head_dim = size
     return config
 
 
-def _mend_head_size(config: Config, header: Mapping[str, object]) -> None:
-    """Set the size of attention heads, which Transformers does not read for some architectures."""
-    size = header.get(f"{header.get('general.architecture')}.attention.key_length")
-    text = config.get_text_config()
-    if isinstance(size, int) and getattr(text, "head_dim", None) is not None:
-        text.head_dim = size
-
-
 def load_tokenizer(spec: ModelSpec) -> Tokenizer:
-    """The model's tokenizer.
-
-    Raises:
-        EngineError: If it cannot be loaded.
-    """
+    """The model's tokenizer; raises EngineError if it cannot be loaded."""
     from transformers import AutoTokenizer
 
     source, options = where(spec)
@@ -118,12 +107,12 @@ def _gguf_tokenizer(spec: ModelSpec) -> Tokenizer:
     )
 
 
-def load_generation_config(spec: ModelSpec) -> Config | None:
+def _generation_config(spec: ModelSpec) -> Config | None:
     """The model's generation configuration; None where it has none."""
-    from transformers import GenerationConfig
-
     if spec.kind == "gguf":
         return None
+    from transformers import GenerationConfig
+
     source, options = where(spec)
     with (
         explained(spec, "generation configuration"),
@@ -137,14 +126,9 @@ def load_generation_config(spec: ModelSpec) -> Config | None:
 
 def end_ids(spec: ModelSpec, config: Config, tokenizer: Tokenizer) -> frozenset[int]:
     """Every id that ends a sequence or a turn, from all places that name one."""
-    generation = load_generation_config(spec)
-    named = [
-        getattr(generation, "eos_token_id", None),
-        getattr(config.get_text_config(), "eos_token_id", None),
-        tokenizer.eos_token_id,
-    ]
     ids: set[int] = set()
-    for value in named:
+    for place in (_generation_config(spec), config.get_text_config(), tokenizer):
+        value = getattr(place, "eos_token_id", None)
         if value is not None:
             ids.update(value if isinstance(value, list | tuple) else [value])
     added = tokenizer.get_added_vocab()
@@ -177,7 +161,11 @@ def explained(spec: ModelSpec, part: str, device: str = "cpu") -> Iterator[None]
 def _explanation(spec: ModelSpec, part: str, error: Exception) -> str:
     from huggingface_hub import errors
 
-    causes = list(_chain(error))
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
     words = " ".join(str(cause) for cause in causes).lower()
     page = f"https://huggingface.co/{spec.source}"
     revision = spec.revision or "main"
@@ -213,14 +201,7 @@ def _explanation(spec: ModelSpec, part: str, error: Exception) -> str:
     return f"its {part} cannot be loaded from {spec.source}: {first_line(error)}"
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__ or current.__context__
-
-
 def first_line(error: BaseException) -> str:
     """An exception's kind and the first line of what it says."""
-    said = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

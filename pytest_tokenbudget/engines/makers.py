@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.common import xdist
 from pytest_tokenbudget.common.extensions import ENGINES
+from pytest_tokenbudget.core.engine import Engine
 from pytest_tokenbudget.engines.planning import Placement
 from pytest_tokenbudget.models.choice import engine_of
+from pytest_tokenbudget.models.resolution import ModelSpec
 from pytest_tokenbudget.settings.options import Settings
 
-if TYPE_CHECKING:
-    from pytest_tokenbudget.core.engine import Engine
-    from pytest_tokenbudget.models.resolution import ModelSpec
-
-EngineMaker = Callable[["ModelSpec", Settings, Placement, Callable[[str], None]], "Engine"]
+Say = Callable[[str], None]
+EngineMaker = Callable[[ModelSpec, Settings, Placement, Say], Engine]
 
 
-def make_engine(
-    spec: ModelSpec, settings: Settings, placement: Placement, say: Callable[[str], None]
-) -> Engine:
-    """The engine of a model: the server where it is served, else the one that was asked for.
+def make_engine(spec: ModelSpec, settings: Settings, placement: Placement, say: Say) -> Engine:
+    """The engine of a model: the server where it is served, else the one that is configured.
 
-    Args:
-        spec: The model; one that is served was asked already what it is.
-        settings: What was asked for.
-        placement: Where and in which form it runs in this process.
-        say: Takes lines for the terminal.
+    ``placement`` is where and in which form it runs in this process; ``say`` takes lines for the
+    terminal.
     """
     make: EngineMaker = ENGINES.load(engine_of(settings, spec))
     return make(spec, settings, placement, say)
 
 
 def make_transformers_engine(
-    spec: ModelSpec, settings: Settings, placement: Placement, say: Callable[[str], None]
+    spec: ModelSpec, settings: Settings, placement: Placement, say: Say
 ) -> Engine:
     """The engine that runs models in this process."""
     xdist.divide_threads()
@@ -51,9 +44,7 @@ def make_transformers_engine(
     )
 
 
-def make_vllm_engine(
-    spec: ModelSpec, settings: Settings, placement: Placement, say: Callable[[str], None]
-) -> Engine:
+def make_vllm_engine(spec: ModelSpec, settings: Settings, placement: Placement, say: Say) -> Engine:
     """The engine that runs vLLM in this process."""
     xdist.divide_threads()
     from pytest_tokenbudget.engines.vllm.engine import VllmEngine
@@ -70,7 +61,7 @@ def make_vllm_engine(
 
 
 def make_server_engine(
-    spec: ModelSpec, settings: Settings, placement: Placement, say: Callable[[str], None]
+    spec: ModelSpec, settings: Settings, placement: Placement, say: Say
 ) -> Engine:
     """The engine that asks servers."""
     from pytest_tokenbudget.engines.server.engine import ServerEngine

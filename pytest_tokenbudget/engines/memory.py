@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.engines import Config
+
 if TYPE_CHECKING:
     import torch
-
-    from pytest_tokenbudget.engines import Config
 
 # More rows hardly raise the rate any more, and an interrupted batch loses all of its rows.
 MOST_ROWS_CPU = 64
@@ -51,14 +52,12 @@ def free_bytes(device: str) -> int:
     import psutil
 
     free = int(psutil.virtual_memory().available)
-    try:
+    # Without a limit there is no number there.
+    with suppress(OSError, ValueError):
         group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            used = int((group / "memory.current").read_text())
-            free = min(free, max(0, int(limit) - used))
-    except (OSError, ValueError):
-        pass
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        free = min(free, max(0, limit - used))
     return free
 
 
@@ -95,11 +94,7 @@ def inner_size(config: Config) -> int:
 def row_bytes(config: Config, dtype: torch.dtype, prompt: int, total: int) -> int:
     """Bytes that one row needs at its worst moment.
 
-    Args:
-        config: The text model's configuration.
-        dtype: Type of weights and cache.
-        prompt: Tokens that are prefilled at once.
-        total: Tokens of prompt and output together.
+    ``prompt`` tokens are prefilled at once, ``total`` are those of prompt and output together.
     """
     cache = cache_bytes_a_token(config, dtype) * total
     # While a layer's cache grows by one token, the old and the new copy stand side by side.

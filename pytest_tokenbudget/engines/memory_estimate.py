@@ -10,21 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_tokenbudget.core.engine import EngineError
-from pytest_tokenbudget.engines.memory import (
-    inner_size,
-    layer_cache_bytes,
-    layer_configs,
-    widths,
-)
+from pytest_tokenbudget.engines import Config, Model
+from pytest_tokenbudget.engines.loading import first_line, load_config, quiet
+from pytest_tokenbudget.engines.memory import inner_size, layer_cache_bytes, layer_configs, widths
 from pytest_tokenbudget.models.resolution import Quantization
+from pytest_tokenbudget.models.spec import ModelSpec
+from pytest_tokenbudget.models.thinking_formats import models_file
 
 if TYPE_CHECKING:
     import torch
-
-    from pytest_tokenbudget.engines import Config, Model
 
 DTYPES: Final = ("float32", "bfloat16", "float16")
 # Left to the CUDA context, the allocator's gaps, and other programs.
@@ -78,12 +75,7 @@ class MemoryEstimate:
         return self.weights + self.cache + self.working
 
     def largest_batch(self, memory: int, reserve: float = RESERVE) -> int:
-        """How many rows of this size a device's memory holds; 0 if not even one.
-
-        Args:
-            memory: Bytes of the device.
-            reserve: Share of it that is left free.
-        """
+        """How many rows a device's bytes hold, ``reserve`` of them left free; 0 if not even one."""
         left = int(memory * (1 - reserve)) - self.weights
         return max(0, left // (self.cache_row + self.working_row))
 
@@ -129,16 +121,44 @@ def estimate_memory(
     )
 
 
+def estimate_config(spec: ModelSpec) -> tuple[Config, str]:
+    """A configuration to estimate memory with, and a note that is empty where it is the model's.
+
+    A model's own files come first: those on disk, and those in the hub's cache. Without them the
+    sizes that this package knows are used, and nothing is downloaded. Other hub models are looked
+    up on the hub.
+
+    Raises:
+        EngineError: If there is no configuration.
+    """
+    shape = known_shapes().get(spec.source) if spec.kind == "hub" else None
+    if shape is None:
+        return load_config(spec), ""
+    import transformers
+    from huggingface_hub import try_to_load_from_cache
+
+    revision = spec.revision or "main"
+    if isinstance(try_to_load_from_cache(spec.source, "config.json", revision=revision), str):
+        return load_config(spec), ""
+
+    factory: Any = transformers.AutoConfig
+    return factory.for_model(**shape), (
+        f"sizes of {spec.source} from this package's catalogue: the model's own files are not in "
+        "the hub's cache"
+    )
+
+
+def known_shapes() -> Mapping[str, Mapping[str, Any]]:
+    """The sizes that this package knows, by hub id, as keys of config.json."""
+    return cast(Mapping[str, Mapping[str, Any]], models_file()["shapes"])
+
+
 def row_memory(
     config: Config, dtype: torch.dtype, *, prompt: int, budget: int
 ) -> tuple[int, int, list[str]]:
     """Bytes of one row's cache at its full length, what it needs besides, and notes.
 
-    Args:
-        config: The text model's configuration.
-        dtype: Type of cache and activations; only the size of its numbers is looked at.
-        prompt: Tokens of the prompt, prefilled at once.
-        budget: Output tokens.
+    ``config`` is the text model's; of ``dtype`` only the size of its numbers is looked at.
     """
     # The last token is written and never read again, so it has no place in the cache.
     cache, notes = cache_bytes(config, dtype, prompt + budget - 1)
@@ -153,12 +173,7 @@ def cache_bytes(config: Config, dtype: torch.dtype, tokens: int) -> tuple[int, l
     """Bytes that Transformers' dynamic cache has for one row, and what was taken into account.
 
     Layers with a sliding window keep the window only. Multi-head latent attention is kept unfolded
-    by Transformers; vLLM and SGLang keep the latent, which is said beside it.
-
-    Args:
-        config: The text model's configuration.
-        dtype: Type of the cache.
-        tokens: Tokens of prompt and output.
+    by Transformers; vLLM and SGLang keep the latent, which a note says.
     """
     layers: int = config.num_hidden_layers
     latent = getattr(config, "kv_lora_rank", None)
@@ -168,8 +183,8 @@ def cache_bytes(config: Config, dtype: torch.dtype, tokens: int) -> tuple[int, l
         width = config.num_attention_heads * (config.qk_nope_head_dim + rope + value_dim)
         folded = layers * (latent + rope) * dtype.itemsize * tokens
         note = (
-            f"latent attention: {_mebi(folded)} a row in engines that keep the latent (vLLM, "
-            f"SGLang), which Transformers unfolds"
+            f"latent attention: {folded / 2**20:,.0f} MiB a row in engines that keep the latent "
+            f"(vLLM, SGLang), which Transformers unfolds"
         )
         return layers * width * dtype.itemsize * tokens, [note]
     kinds = list(getattr(config, "layer_types", None) or ())
@@ -214,11 +229,7 @@ def _prefill_bytes(config: Config, dtype: torch.dtype, prompt: int) -> int:
 
 
 def suggested_rows(tokens: int) -> int:
-    """The rule of thumb that the estimate replaces: 4, 2 at high limits, 1 at very long ones.
-
-    Args:
-        tokens: Output tokens.
-    """
+    """The rule of thumb for output tokens that the estimate replaces: 4, 2 or 1 rows."""
     return 4 if tokens <= 4096 else 2 if tokens <= 16_384 else 1
 
 
@@ -273,20 +284,14 @@ def _packed(weight: torch.Tensor, quantization: Quantization) -> int:
 
 def _empty_model(config: Config) -> Model:
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    from pytest_tokenbudget.engines.loading import first_line, quiet
-
+    factory: Any = transformers.AutoModelForCausalLM
     try:
         with quiet(), torch.device("meta"):
-            factory: Any = AutoModelForCausalLM
             return factory.from_config(config, trust_remote_code=False)
     except Exception as error:
         raise EngineError(
             f"Transformers cannot build a model of type {getattr(config, 'model_type', '?')!r} "
             f"from its configuration ({first_line(error)})"
         ) from error
-
-
-def _mebi(bytes_: int) -> str:
-    return f"{bytes_ / 2**20:,.0f} MiB"

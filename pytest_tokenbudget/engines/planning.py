@@ -98,15 +98,15 @@ class Need:
 
 def budgets_of(settings: Settings, spec: ModelSpec, kind: Kind) -> tuple[int, ...]:
     """Budgets of a kind of study that the model's context could have room for, rising."""
-    asked = _asked(settings, kind)
-    return tuple(b for b in asked if spec.context is None or b < spec.context)
+    budgets = _configured_budgets(settings, kind)
+    return tuple(b for b in budgets if spec.context is None or b < spec.context)
 
 
-def _asked(settings: Settings, kind: Kind) -> tuple[int, ...]:
+def _configured_budgets(settings: Settings, kind: Kind) -> tuple[int, ...]:
     return settings.sample_budgets if kind is Kind.STOCHASTIC else settings.budgets
 
 
-def switched(settings: Settings, spec: ModelSpec, kind: Kind) -> bool | None:
+def thinking_switch(settings: Settings, spec: ModelSpec, kind: Kind) -> bool | None:
     """What a kind of study asks of the chat template; None leaves it to the template."""
     if spec.thinking is None or spec.thinking.switch is None:
         return None
@@ -132,12 +132,7 @@ def decoding_of(settings: Settings, kind: Kind) -> Decoding:
 
 
 def sampling_of(settings: Settings, *, several: bool) -> Decoding:
-    """Temperature, nucleus and seed as the settings say.
-
-    Args:
-        settings: What was asked for.
-        several: Whether several samples of one prompt are drawn: defaults then add noise.
-    """
+    """Temperature, nucleus and seed of the settings; ``several`` samples have noise by default."""
     from pytest_tokenbudget.core.engine import Decoding
 
     temperature, top_p = settings.temperature, settings.top_p
@@ -153,18 +148,13 @@ def make_plan(
 ) -> Plan:
     """Plan what one model has to generate for one kind of study.
 
-    Args:
-        settings: What was asked for.
-        spec: The model.
-        kind: What the study is made for.
-        need: What the selected tests need of it.
-        store: Remembers the hashes of large files.
-        run: Identifier of this pytest session, for the choice of the GPU.
+    ``store`` remembers the hashes of large files; ``run`` identifies this pytest session, for the
+    choice of the GPU.
     """
     from pytest_tokenbudget.core.plan import Plan
     from pytest_tokenbudget.models.resolution import identity_hash
 
-    which, where = _who_and_where(settings, spec, store, run)
+    which, where = _identity_and_place(settings, spec, store, run)
     possible = budgets_of(settings, spec, kind)
     return Plan(
         kind=kind,
@@ -176,25 +166,25 @@ def make_plan(
         task=settings.task,
         limit=settings.num_samples,
         samples=settings.samples if kind is Kind.STOCHASTIC else 1,
-        thinking=switched(settings, spec, kind),
+        thinking=thinking_switch(settings, spec, kind),
         format=spec.thinking,
         decoding=decoding_of(settings, kind),
         budgets=tuple(sorted({*(possible if need.all_budgets else ()), *need.budgets})),
         reach=need.reach,
-        left_out=tuple(b for b in _asked(settings, kind) if b not in possible),
+        left_out=tuple(b for b in _configured_budgets(settings, kind) if b not in possible),
         margin=settings.margin,
         from_model_entry=settings.from_model_entry,
     )
 
 
-def _who_and_where(
+def _identity_and_place(
     settings: Settings, spec: ModelSpec, store: TraceStore, run: str
 ) -> tuple[dict[str, str], str]:
     """What identifies a model's outputs, and where it runs, for people."""
     from pytest_tokenbudget.models.resolution import choose_quantization, identity
 
     if spec.endpoint is not None:
-        from pytest_tokenbudget.engines.server.described_models import describe
+        from pytest_tokenbudget.engines.server.server_facts import describe
 
         return describe(spec, store)
     engine = engine_of(settings, spec)
@@ -209,14 +199,12 @@ def _who_and_where(
     return which, f"{where}, {dtype} on {device}{by}"
 
 
-def placed(settings: Settings, spec: ModelSpec, which: Mapping[str, str], run: str) -> Placement:
-    """Where and in which form this process runs a model.
+def placement_of(
+    settings: Settings, spec: ModelSpec, which: Mapping[str, str], run: str
+) -> Placement:
+    """Where and in which form this process runs the model whose identity is ``which``.
 
-    Args:
-        settings: What was asked for.
-        spec: The model.
-        which: Its identity.
-        run: Identifier of this pytest session, for the choice of the GPU.
+    ``run`` identifies this pytest session, for the choice of the GPU.
     """
     if spec.endpoint is not None:
         return Placement("none", "none", "none")
@@ -226,10 +214,7 @@ def placed(settings: Settings, spec: ModelSpec, which: Mapping[str, str], run: s
 
 
 def fit(
-    plan: Plan,
-    spec: ModelSpec,
-    prompts: Mapping[str, StoredPrompt],
-    engine: Callable[[], Engine],
+    plan: Plan, spec: ModelSpec, prompts: Mapping[str, StoredPrompt], engine: Callable[[], Engine]
 ) -> Plan:
     """Leave out budgets for which the context has no room after the longest prompt.
 
@@ -241,19 +226,15 @@ def fit(
     room = generation_room(context, longest)
     fitting = tuple(b for b in plan.budgets if b <= room)
     if not fitting:
-        asked = sorted({*plan.budgets, *plan.left_out})
+        budgets = ", ".join(map(str, sorted({*plan.budgets, *plan.left_out})))
         raise SetupError(
-            f"{plan.alias}: no budget of {', '.join(map(str, asked))} fits: its context "
-            f"of {context:,} tokens leaves {max(room, 0):,} after the longest prompt of "
-            f"{longest:,}. Choose smaller "
+            f"{plan.alias}: no budget of {budgets} fits: its context of {context:,} tokens leaves "
+            f"{max(room, 0):,} after the longest prompt of {longest:,}. Choose smaller "
             f"{OPTIONS[Kind(plan.kind)]}, or a task with shorter prompts."
         )
-    over = set(plan.budgets) - set(fitting)
+    left_out = {*plan.left_out, *plan.budgets} - set(fitting)
     return replace(
-        plan,
-        budgets=fitting,
-        reach=min(plan.reach, room),
-        left_out=tuple(sorted({*plan.left_out, *over})),
+        plan, budgets=fitting, reach=min(plan.reach, room), left_out=tuple(sorted(left_out))
     )
 
 
@@ -266,18 +247,18 @@ def gpus_of(settings: Settings) -> int:
 
 def choose_device(settings: Settings, run: str) -> str:
     """``auto`` is CUDA where a GPU is visible, else the CPU; a worker gets GPUs of its own."""
-    asked = settings.device
-    if asked == "auto":
-        asked = "cuda" if xdist.visible_gpus() else "cpu"
-    if asked == "cuda":
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if xdist.visible_gpus() else "cpu"
+    if device == "cuda":
         xdist.claim_gpus(run, gpus_of(settings))
-    return asked
+    return device
 
 
-def choose_dtype(asked: str, device: str) -> str:
+def choose_dtype(dtype: str, device: str) -> str:
     """``auto`` is float32 on a CPU, bfloat16 on a GPU that has it, else float16."""
-    if asked != "auto":
-        return asked
+    if dtype != "auto":
+        return dtype
     if device == "cpu":
         return "float32"
     if device.startswith("cuda"):

@@ -15,7 +15,7 @@ class BatchRow:
     """One request while it is being generated.
 
     Attributes:
-        request: What was asked for.
+        request: The request.
         output: Output ids so far, the request's prefix included.
         stop_reason: Why the row ended; None while it goes on.
     """
@@ -60,14 +60,7 @@ class BatchRow:
 
 
 def generated(row: BatchRow, seconds: float, engine_reason: str = "", error: str = "") -> Generated:
-    """What became of a row that has ended; an error where it did not end and should have.
-
-    Args:
-        row: The row.
-        seconds: Wall time that it took.
-        engine_reason: The engine's own word, where it has one.
-        error: What went wrong, where the row has not ended.
-    """
+    """The result of a row: an error where the row has not ended."""
     if row.stop_reason is None and not error:
         raise ValueError(f"request {row.request.key} has not ended")
     reason = row.stop_reason or StopReason.ERROR
@@ -84,20 +77,12 @@ def generated(row: BatchRow, seconds: float, engine_reason: str = "", error: str
 def failed(request: Request, message: str) -> Generated:
     """An error result for what was not generated any further."""
     return Generated(
-        request=request,
-        output_ids=request.prefix_ids,
-        stop_reason=StopReason.ERROR,
-        error=message,
+        request=request, output_ids=request.prefix_ids, stop_reason=StopReason.ERROR, error=message
     )
 
 
 def impossible(request: Request, alias: str, context: int) -> Generated | None:
     """An error result for what cannot be generated at all, None for all else.
-
-    Args:
-        request: What was asked for.
-        alias: Name of the model.
-        context: Tokens that prompt and output may have together.
 
     Raises:
         ValueError: If the cap reaches beyond the context.

@@ -27,26 +27,17 @@ def _digest(seed: int, ids: Sequence[int], sample: int) -> bytes:
     return hashlib.blake2b(content.encode(), digest_size=16).digest()
 
 
-def seed_of(seed: int, ids: Sequence[int], sample: int) -> int:
+def request_seed(seed: int, ids: Sequence[int], sample: int) -> int:
     """A seed for one request to an engine that draws its own noise: 31 bits, which all take.
 
-    Args:
-        seed: Seed of the decoding.
-        ids: Prompt and what of the output is there already. Such an engine begins its noise anew
-            where it goes on, so that the same seed would draw the same numbers again.
-        sample: Number of the sample.
+    ``ids`` are prompt and output so far. Such an engine begins its noise anew where it goes on, so
+    that the seed of the prompt alone would draw the same numbers again.
     """
     return int.from_bytes(_digest(seed, ids, sample)[:4], "little") >> 1
 
 
 class Noise:
-    """Exponential noise of one row, one independent vector a step.
-
-    Args:
-        seed: Seed of the decoding.
-        prompt_ids: Token ids of the prompt.
-        sample: Number of the sample.
-    """
+    """Exponential noise of one row, one independent vector a step."""
 
     def __init__(self, seed: int, prompt_ids: Sequence[int], sample: int) -> None:
         digest = _digest(seed, prompt_ids, sample)
@@ -80,13 +71,9 @@ def nucleus(scores: torch.Tensor, top_p: float) -> torch.Tensor:
 def choose(
     logits: torch.Tensor, decoding: Decoding, noises: Sequence[Noise], steps: Sequence[int]
 ) -> list[int]:
-    """Choose one token a row.
+    """Choose one token for each row of logits; at temperature 0 the best one, without noise.
 
-    Args:
-        logits: Scores of the vocabulary, one row each.
-        decoding: Temperature and nucleus; at temperature 0 the best token is taken.
-        noises: The rows' noise; not used at temperature 0.
-        steps: How many output tokens each row has already.
+    ``steps`` are how many output tokens the rows have already.
     """
     import numpy as np
     import torch

@@ -1,14 +1,16 @@
-"""Between text and token ids: what every engine that has the model's own tokenizer does alike."""
+"""A model's own tokenizer and chat template, alone or in an engine that runs the model here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from pytest_tokenbudget.core.engine import EngineError, Prompt
+from pytest_tokenbudget.core.engine import Decoding, Engine, EngineError, Generated, Prompt, Request
 from pytest_tokenbudget.engines import Config, Tokenizer, loading
+from pytest_tokenbudget.engines.rows import BatchRow, generated, impossible
 from pytest_tokenbudget.models.resolution import ModelSpec
+from pytest_tokenbudget.texts.token_texts import Pieces
 
 
 class ModelText:
@@ -52,8 +54,8 @@ class ModelText:
     @property
     def bos_id(self) -> int | None:
         """The id that begins a sequence, where the tokenizer has one."""
-        found: int | None = self.tokenizer.bos_token_id
-        return found
+        token_id: int | None = self.tokenizer.bos_token_id
+        return token_id
 
     @cached_property
     def _unwritten(self) -> frozenset[int]:
@@ -84,10 +86,7 @@ class ModelText:
                 f"cannot be posed to it; use the instruction-tuned variant, or a local copy with a "
                 f"chat_template.jinja"
             )
-        switch = self.spec.thinking.switch if self.spec.thinking else None
-        options: dict[str, Any] = {"add_generation_prompt": True}
-        if switch and thinking is not None:
-            options[switch] = thinking
+        options = {"add_generation_prompt": True, **thinking_variables(self.spec, thinking)}
         try:
             text = self.tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
@@ -120,3 +119,39 @@ class ModelText:
             ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return text
+
+
+def thinking_variables(spec: ModelSpec, thinking: bool | None) -> dict[str, Any]:
+    """The variables for the chat template that turn thinking on or off."""
+    switch = spec.thinking.switch if spec.thinking else None
+    return {switch: thinking} if switch and thinking is not None else {}
+
+
+class InProcessEngine(ModelText, Engine):
+    """An engine whose tokenizer and chat template are on this machine."""
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        return Pieces(self.decode)
+
+    def count(self, text: str) -> int:
+        return len(self.encode(text))
+
+    def begin(
+        self, requests: Sequence[Request], decoding: Decoding, rows: list[BatchRow]
+    ) -> Iterator[Generated]:
+        """Yield what is there without generating, and add the others to ``rows``.
+
+        Raises:
+            ValueError: If a cap reaches beyond the context.
+        """
+        for request in requests:
+            result = impossible(request, self.spec.alias, self.context)
+            if result is not None:
+                yield result
+                continue
+            row = BatchRow(request, decoding, self.eos_ids, self.decode)
+            if row.stop_reason is None:
+                rows.append(row)
+            else:
+                yield generated(row, 0.0)

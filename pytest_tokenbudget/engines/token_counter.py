@@ -10,12 +10,12 @@ the prompt and no estimate. No weights are loaded. Outside of pytest:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pytest_tokenbudget.core.engine import EngineError, Prompt
 from pytest_tokenbudget.engines.server.tokens import PromptTokens, ServerText, choose_tokens
@@ -31,6 +31,8 @@ from pytest_tokenbudget.models.resolution import (
 from pytest_tokenbudget.settings.endpoints import Endpoint, is_address, read_address
 
 Message = Mapping[str, str]
+A = TypeVar("A")
+B = TypeVar("B")
 
 # Requests to a server that tokenizes, on their way at the same time.
 AT_ONCE = 8
@@ -54,10 +56,13 @@ AS_CHOSEN: Final = _AsChosen()
 class TokenCounter:
     """Counts the tokens of prompts for one model. Calling it is `count`.
 
+    Where a method takes ``thinking``, it is whether the model shall think; None leaves that to the
+    chat template. All methods raise an `EngineError` where the template refuses the messages, or
+    the server does not answer.
+
     Args:
         spec: The model, its servers asked already if it has some.
-        thinking: What is asked of the chat template unless a call says otherwise; None leaves it
-            to the template.
+        thinking: What is asked of the chat template unless a call says otherwise.
         timeout: Seconds without a byte after which a server counts as silent.
 
     Raises:
@@ -92,11 +97,7 @@ class TokenCounter:
 
     @property
     def context(self) -> int:
-        """Tokens that prompt and output may have together.
-
-        Raises:
-            EngineError: If neither the model nor its server says it.
-        """
+        """Tokens that prompt and output may have together."""
         return self.spec.context or self.tokens.context
 
     def render(
@@ -105,31 +106,17 @@ class TokenCounter:
         thinking: bool | _AsChosen | None = AS_CHOSEN,
         variables: Mapping[str, Any] | None = None,
     ) -> Prompt:
-        """The prompt that messages make, as an engine would send it.
+        """The prompt of messages (``role``, ``content``) as an engine would send it.
 
-        Args:
-            messages: Chat messages with ``role`` and ``content``.
-            thinking: Whether the model shall think; None leaves it to the chat template.
-            variables: Further variables for the chat template.
-
-        Raises:
-            EngineError: If the template refuses the messages, or the server does not answer.
+        ``variables`` are further ones for the chat template.
         """
-        asked = self.thinking if isinstance(thinking, _AsChosen) else thinking
-        return self.tokens.render(messages, asked, variables)
+        chosen = self.thinking if isinstance(thinking, _AsChosen) else thinking
+        return self.tokens.render(messages, chosen, variables)
 
     def count(
         self, messages: Sequence[Message], thinking: bool | _AsChosen | None = AS_CHOSEN
     ) -> int:
-        """Tokens of the prompt that messages make, special tokens and generation prompt included.
-
-        Args:
-            messages: Chat messages with ``role`` and ``content``.
-            thinking: Whether the model shall think; None leaves it to the chat template.
-
-        Raises:
-            EngineError: If the template refuses the messages, or the server does not answer.
-        """
+        """Tokens of the prompt of messages, special tokens and generation prompt included."""
         return len(self.render(messages, thinking).ids)
 
     __call__ = count
@@ -146,17 +133,17 @@ class TokenCounter:
 
     def encode_all(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Ids of several texts; a server is asked for some of them at the same time."""
-        if not self.remote or len(texts) < 2:
-            return [self.tokens.encode(text) for text in texts]
-        with ThreadPoolExecutor(min(AT_ONCE, len(texts))) as threads:
-            return list(threads.map(self.tokens.encode, texts))
+        return self._map(self.tokens.encode, texts)
 
     def decode_all(self, sequences: Sequence[Sequence[int]]) -> list[str]:
         """Texts of several sequences of ids, with the text of special tokens."""
-        if not self.remote or len(sequences) < 2:
-            return [self.tokens.decode_prompt(ids) for ids in sequences]
-        with ThreadPoolExecutor(min(AT_ONCE, len(sequences))) as threads:
-            return list(threads.map(self.tokens.decode_prompt, sequences))
+        return self._map(self.tokens.decode_prompt, sequences)
+
+    def _map(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
+        if not self.remote:
+            return list(map(function, items))
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            return list(threads.map(function, items))
 
     def close(self) -> None:
         """End the thread that talks to a server, where there is one."""
@@ -190,11 +177,11 @@ def count_tokens(
         ModelError: If the name means nothing.
         EngineError: If there is no tokenizer, or the template refuses the messages.
     """
-    return _kept(model).count(messages, thinking)
+    return _cached_counter(model).count(messages, thinking)
 
 
 @lru_cache(8)
-def _kept(model: str) -> TokenCounter:
+def _cached_counter(model: str) -> TokenCounter:
     return open_counter(model)
 
 
@@ -223,8 +210,7 @@ def open_counter(
     else:
         spec = resolve_model(model, load_catalogue(rootdir))
     if spec.endpoint is not None:
-        from pytest_tokenbudget.engines.server.described_models import with_facts
-        from pytest_tokenbudget.engines.server.server_facts import probe
+        from pytest_tokenbudget.engines.server.server_facts import probe, with_facts
 
         return TokenCounter(with_facts(spec, probe(spec.endpoint)), thinking)
     if spec.kind == "hub":

@@ -87,8 +87,8 @@ def problem_of(prompt: object) -> Problem:
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     allowed = "a text, or a list of chat messages with role and content"
     if not isinstance(messages, Sequence) or isinstance(messages, bytes) or not messages:
-        found = "an empty list" if messages in ([], ()) else described(messages)
-        raise LanguageModelError(f"the prompt must be {allowed}, not {found}")
+        actual = "an empty list" if messages in ([], ()) else described(messages)
+        raise LanguageModelError(f"the prompt must be {allowed}, not {actual}")
     for place, message in enumerate(messages, 1):
         where = f"message {place} of the prompt"
         if not isinstance(message, Mapping):
@@ -103,8 +103,8 @@ def problem_of(prompt: object) -> Problem:
             raise LanguageModelError(
                 f"{where}: role must be one of {', '.join(ROLES)}, not {described(message['role'])}"
             )
-    posed = tuple(dict(message) for message in messages)
-    return Problem(content_id("prompt", posed, ""), posed[-1]["content"], "", "", posed)
+    chat = tuple(dict(message) for message in messages)
+    return Problem(content_id("prompt", chat, ""), chat[-1]["content"], "", "", chat)
 
 
 def question_of(prompt: object) -> Problem:
@@ -127,9 +127,9 @@ def stop_texts(stop: object) -> tuple[str, ...]:
     given = (stop,) if isinstance(stop, str) else stop
     if not isinstance(given, Sequence) or isinstance(given, bytes):
         raise LanguageModelError(f"stop must be a text or a list of texts, not {described(stop)}")
-    for each in given:
-        if not isinstance(each, str) or not each:
+    for text in given:
+        if not isinstance(text, str) or not text:
             raise LanguageModelError(
-                f"stop: each text must have at least one character, not {described(each)}"
+                f"stop: each text must have at least one character, not {described(text)}"
             )
     return tuple(given)

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from pytest_tokenbudget.common.messages import described, real_number, whole_number
-from pytest_tokenbudget.engines.planning import Kind, SetupError, placed, sampling_of
+from pytest_tokenbudget.engines.planning import Kind, SetupError, placement_of, sampling_of
 from pytest_tokenbudget.llm.generation import (
     Conversation,
     Generation,
@@ -48,7 +48,7 @@ class LanguageModel:
     """
 
     def __init__(self, session: Session, spec: ModelSpec) -> None:
-        self._session, self._given = session, spec
+        self._session, self._named_spec = session, spec
         self._failure = ""
 
     def __repr__(self) -> str:
@@ -57,7 +57,7 @@ class LanguageModel:
     @property
     def alias(self) -> str:
         """The model's name as it is shown."""
-        return self._given.alias
+        return self._named_spec.alias
 
     @property
     def context(self) -> int:
@@ -67,10 +67,10 @@ class LanguageModel:
     @property
     def device(self) -> str:
         """Where it runs: ``cpu``, ``cuda``, ``mps`` ..., or ``server``."""
-        if self._given.endpoint is not None:
+        if self._named_spec.endpoint is not None:
             return "server"
         session = self._session
-        return placed(session.settings, self._spec, self._plan.identity, session.run).device
+        return placement_of(session.settings, self._spec, self._plan.identity, session.run).device
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -100,7 +100,7 @@ class LanguageModel:
         __tracebackhide__ = True
         from pytest_tokenbudget.models.choice import engine_of
 
-        runs_by = engine_of(self._session.settings, self._given)
+        runs_by = engine_of(self._session.settings, self._named_spec)
         if runs_by == "server":
             raise LanguageModelError(
                 f"llm.model: {self.alias} runs on a server and is not in this process; only "
@@ -251,33 +251,31 @@ class LanguageModel:
             )
         return [tuple(found[p.id, sample] for sample in range(samples)) for p in problems]
 
-    # What is looked up once
+    # What is found once
 
     @cached_property
-    def _looked_up(self) -> tuple[ModelSpec, Plan]:
-        return self._guarded(lambda: self._session.plan_for(self._given, Kind.LLM), final=True)
+    def _spec_and_plan(self) -> tuple[ModelSpec, Plan]:
+        return self._guarded(lambda: self._session.plan_for(self._named_spec, Kind.LLM), final=True)
 
     @property
     def _spec(self) -> ModelSpec:
-        return self._looked_up[0]
+        return self._spec_and_plan[0]
 
     @property
     def _plan(self) -> Plan:
-        return self._looked_up[1]
+        return self._spec_and_plan[1]
 
     @property
     def _engine(self) -> Engine:
         """The session's engine, which another model may have taken the place of meanwhile."""
-        spec, plan = self._looked_up
+        spec, plan = self._spec_and_plan
         return self._guarded(self._session.engine_maker(spec, plan), final=True)
 
     def _guarded(self, make: Callable[[], T], *, final: bool = False) -> T:
         """What a function gives, with what goes wrong in one sentence.
 
-        Args:
-            make: The function.
-            final: Whether a failure is that of every later call: what does not start once is not
-                tried again by each test.
+        A ``final`` failure is that of every later call: what does not start once is not tried again
+        by each test.
         """
         __tracebackhide__ = True
         from pytest_tokenbudget.core.engine import EngineError

@@ -16,12 +16,11 @@ from pytest_tokenbudget.models.allocation_table import EXPLICIT
 from pytest_tokenbudget.models.catalogue import not_among
 from pytest_tokenbudget.models.resolution import ModelError, load_catalogue
 from pytest_tokenbudget.models.template_switches import TemplateError
-from pytest_tokenbudget.recipes.chat_template import find_template
 from pytest_tokenbudget.recipes.engines import WRITERS as ENGINES
 from pytest_tokenbudget.recipes.engines import Writer
 from pytest_tokenbudget.recipes.legacy_formats import chat_template_settings, yaml_settings
 from pytest_tokenbudget.recipes.recipe import RecipeError, Serving, read_recipe, resolve_recipe
-from pytest_tokenbudget.recipes.settings import EngineSettings
+from pytest_tokenbudget.recipes.settings import EngineSettings, find_template
 from pytest_tokenbudget.settings.config_file import ConfigError
 
 WRITERS: Final[Mapping[str, Writer]] = {
@@ -46,30 +45,30 @@ def write_settings(serving: Serving, engine: str) -> tuple[EngineSettings, ...]:
     """
     if engine not in (*WRITERS, "all"):
         raise RecipeError(not_among("engine", str(engine), (*WRITERS, "all")))
-    at_hand = find_template(serving)
+    template = find_template(serving)
     names = list(WRITERS) if engine == "all" else [engine]
-    return tuple(WRITERS[name](serving, at_hand) for name in names)
+    return tuple(WRITERS[name](serving, template) for name in names)
 
 
 def _head(serving: Serving) -> list[str]:
     """What is said before the settings of any engine."""
-    recipe, found = serving.recipe, serving.allocation
-    source = "the recipe" if found.mode == EXPLICIT else "a table"
+    recipe, allocation = serving.recipe, serving.allocation
+    source = "the recipe" if allocation.mode == EXPLICIT else "a table"
     lines = [
         f"# evidence: {' '.join(recipe.evidence.split())}"
         if recipe.evidence
         else f"# NO EVIDENCE stands behind these settings: the budget is not measured, but taken "
         f"from {source}",
         f"# {recipe.name}: {recipe.model_path} = {serving.model}",
-        f"# thinking budget: {serving.tokens:,} tokens ({found.mode}; {found.reason})",
+        f"# thinking budget: {serving.tokens:,} tokens ({allocation.mode}; {allocation.reason})",
     ]
     needed = serving.tokens + recipe.answer_tokens
-    if found.context is not None and needed >= found.context:
+    if allocation.context is not None and needed >= allocation.context:
         lines.append(
             f"# beware: thinking and an answer of {recipe.answer_tokens:,} tokens need {needed:,}, "
-            f"and prompt and output together may have {found.context:,}"
+            f"and prompt and output together may have {allocation.context:,}"
         )
-    elif found.context is None and serving.tokens:
+    elif allocation.context is None and serving.tokens:
         lines.append(
             f"# beware: the context of {serving.model} is not known here: see that it holds the "
             f"prompt and {needed:,} tokens"

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from pytest_tokenbudget.models.thinking_off import OffVerdict, shows_thinking, thinking_disabled
-from pytest_tokenbudget.recipes.chat_template import TemplateAtHand
 from pytest_tokenbudget.recipes.recipe import RecipeError, Serving
-from pytest_tokenbudget.recipes.settings import EngineSettings, Keeping
+from pytest_tokenbudget.recipes.settings import ChatTemplate, EngineSettings, Keeping
 from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
 
 VLLM_DOCS: Final = "https://docs.vllm.ai/en/latest/features/reasoning_outputs/"
@@ -33,21 +32,23 @@ LLAMA_BUDGET: Final = "https://github.com/ggml-org/llama.cpp/pull/20297 (March 2
 LLAMA_REQUEST: Final = "https://github.com/ggml-org/llama.cpp/pull/23673"
 HARMONY: Final = "https://github.com/kekzl/imp/pull/800"
 
+TEMPLATE_BUDGETS: Final = ("max_thinking_tokens", "thinking_budget", "reasoning_budget")
 _ZERO: Final = "budget 0 was unbounded, or leaked a tag into the answer, in some versions; prove it"
 
 
-def vllm_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSettings:
+def vllm_settings(serving: Serving, template: ChatTemplate | None) -> EngineSettings:
     """The ``vllm serve`` command line and the fields of each request."""
     family, thinking, tokens = serving.family, serving.thinking, serving.tokens
-    parser = _usual_parser(thinking)
     command = ["vllm", "serve", serving.model, "--served-model-name", serving.recipe.id]
     if thinking is None:
         return _nothing_known("vllm", serving, command, "refuses thinking_token_budget (HTTP 400)")
     if family is not None and family.vllm_parser:
         command += ["--reasoning-parser", family.vllm_parser]
-    marks = {"reasoning_start_str": thinking.open, "reasoning_end_str": forced_end(thinking)}
+    # What ends thinking for good: the close tag, with a header if any.
+    end = thinking.closer("bare").text.strip()
+    marks = {"reasoning_start_str": thinking.open, "reasoning_end_str": end}
     command += ["--reasoning-config", json.dumps(marks, ensure_ascii=False)]
-    off, fields = _off(serving, at_hand)
+    off, fields = _off(serving, template)
     request = {"model": serving.recipe.id, "thinking_token_budget": tokens, **fields}
     warnings = [
         "the field stands at the top level of the body (with the openai client: in extra_body); in "
@@ -55,24 +56,24 @@ def vllm_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSet
         "older versions whose model runner V2 refuses the field (HTTP 400) need "
         "VLLM_USE_V2_MODEL_RUNNER=0; before 0.19 the field does not exist; with MTP speculative "
         "decoding, model runner V2 was seen to ignore it",
-    ]
-    warnings.append(
         "put no closing sentence into reasoning_end_str: vLLM's model runner V1 then does not see "
         "that the model closed its thinking itself, goes on counting, and writes the sentence into "
-        "the answer (0.32 still does)"
-    )
+        "the answer (0.32 still does)",
+    ]
     if family is None:
+        parser = _usual_parser(thinking)
         warnings.append(
             "no --reasoning-parser is known for this model: thinking stays part of the content"
             + (f"; {parser} splits off what stands in <think>" if parser else "")
         )
     if tokens == 0:
         warnings.append(_ZERO)
-    keeping, because = (
-        Keeping.ENFORCED,
-        (f"after {tokens:,} thinking tokens the closing tag is the only token that may come"),
-    )
-    if _harmony(serving):
+    keeping = Keeping.ENFORCED
+    because = f"after {tokens:,} thinking tokens the closing tag is the only token that may come"
+    sources = [VLLM_DOCS, VLLM_BUDGET, VLLM_END, VLLM_RUNNER, VLLM_RUNNER_MENDED, VLLM_MTP]
+    sources.append(VLLM_EXTRA)
+    if _is_harmony(serving):
+        sources.append(HARMONY)
         keeping = Keeping.UNPROVEN
         because = (
             "vLLM documents no budget for harmony channels; the end that is written here opens the "
@@ -85,40 +86,38 @@ def vllm_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSet
         command=tuple(command),
         request=request,
         warnings=tuple(warnings),
-        sources=(
-            *(VLLM_DOCS, VLLM_BUDGET, VLLM_END, VLLM_RUNNER, VLLM_RUNNER_MENDED, VLLM_MTP),
-            VLLM_EXTRA,
-        )
-        + ((HARMONY,) if _harmony(serving) else ()),
+        sources=tuple(sources),
     )
 
 
-def sglang_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSettings:
+def sglang_settings(serving: Serving, template: ChatTemplate | None) -> EngineSettings:
     """The SGLang server's command line and the fields of each request."""
     family, tokens = serving.family, serving.tokens
     command = ["python", "-m", "sglang.launch_server", "--model-path", serving.model]
     command += ["--served-model-name", serving.recipe.id]
     if serving.thinking is None:
         return _nothing_known("sglang", serving, command, "drops thinking_budget")
-    off, fields = _off(serving, at_hand)
-    hints = dict(_hints(serving, at_hand))
+    off, fields = _off(serving, template)
     request: dict[str, object] = {"model": serving.recipe.id, **fields}
+    # Template variables that tell the model its budget, where the template reads one; the switch
+    # for thinking is needed with a budget of 0 only, so there are never both.
+    switches = template.switches if template and tokens else ()
+    hints = {s.name: tokens for s in switches if s.name in TEMPLATE_BUDGETS and s.works}
     if hints:
-        kwargs = request.get("chat_template_kwargs", {})
-        request["chat_template_kwargs"] = {**hints, **(kwargs if isinstance(kwargs, dict) else {})}
+        request["chat_template_kwargs"] = hints
     if family is None or family.sglang_parser is None:
-        soft = Keeping.SOFT if hints else Keeping.IGNORED
+        told = (
+            f"the template is told the budget ({', '.join(hints)}), and nothing enforces it"
+            if hints
+            else "and its template reads no budget"
+        )
         because = (
             "SGLang has no reasoning parser for this model, so strict thinking cannot be used; "
-            + (
-                f"the template is told the budget ({', '.join(hints)}), and nothing enforces it"
-                if hints
-                else "and its template reads no budget"
-            )
+            + told
         )
         return EngineSettings(
             "sglang",
-            soft,
+            Keeping.SOFT if hints else Keeping.IGNORED,
             _with_off(because, off),
             command=tuple(command),
             request=request,
@@ -130,9 +129,9 @@ def sglang_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineS
     because = f"strict thinking: after {tokens:,} tokens only the closing tag may come"
     warnings = [
         "without --enable-strict-thinking, or with --grammar-backend none, the budget is dropped; "
-        "send it with each request: as a server-wide preferred sampling parameter it was not kept",
+        "send it with each request: as a server-wide preferred sampling parameter it was not kept"
     ]
-    if _harmony(serving):
+    if _is_harmony(serving):
         keeping = Keeping.SOFT
         because = (
             "strict thinking forces <|end|>, which closes one analysis message; the model may open "
@@ -147,11 +146,11 @@ def sglang_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineS
         command=tuple(command),
         request=request,
         warnings=tuple(warnings),
-        sources=(SGLANG_DOCS, SGLANG_BUG) + ((HARMONY,) if _harmony(serving) else ()),
+        sources=(SGLANG_DOCS, SGLANG_BUG) + ((HARMONY,) if _is_harmony(serving) else ()),
     )
 
 
-def llama_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSettings:
+def llama_settings(serving: Serving, template: ChatTemplate | None) -> EngineSettings:
     """The llama.cpp server's command line and the fields of each request."""
     family, tokens = serving.family, serving.tokens
     warnings = []
@@ -166,7 +165,7 @@ def llama_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSe
                 f"{model}, or name one as model_path"
             )
     command = ["llama-server", *where, "--alias", serving.recipe.id, "--jinja"]
-    off, fields = _off(serving, at_hand)
+    off, fields = _off(serving, template)
     command += ["--reasoning", "off" if tokens == 0 else "on", "--reasoning-budget", str(tokens)]
     if family is not None and family.message and tokens:
         command += ["--reasoning-budget-message", family.message]
@@ -183,16 +182,22 @@ def llama_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSe
         )
     if tokens == 0:
         warnings.append(_ZERO)
+    marks = serving.thinking or ThinkingFormat()
     if serving.thinking is None:
         keeping = Keeping.UNPROVEN
         because = "nobody knows how this model marks its thinking; llama.cpp reads its template"
-    elif _harmony(serving):
+    elif _is_harmony(serving):
         keeping = Keeping.UNPROVEN
         because = "llama.cpp documents no budget for harmony channels"
-    elif tokens and at_hand is not None and at_hand.own and not _shows(serving, at_hand):
+    elif (
+        tokens
+        and template is not None
+        and template.own
+        and not shows_thinking(template.render, marks.open, marks.close)
+    ):
         keeping = Keeping.IGNORED
         because = (
-            f"{at_hand.whose} neither opens a thinking block nor renders reasoning_content, so "
+            f"{template.label} neither opens a thinking block nor renders reasoning_content, so "
             f"llama.cpp does not know the tags and drops the budget; --chat-template-file with a "
             f"template that renders it helps"
         )
@@ -213,22 +218,19 @@ def llama_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSe
     )
 
 
-def transformers_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSettings:
+def transformers_settings(serving: Serving, template: ChatTemplate | None) -> EngineSettings:
     """Two passes, as this suite's own thinking eval makes them."""
     tokens, thinking = serving.tokens, serving.thinking or ThinkingFormat()
-    off, _ = _off(serving, at_hand)
+    off, _ = _off(serving, template)
     answer = serving.recipe.answer_tokens
     sentence = serving.family.sentence if serving.family else None
     # The user's own format of a known model need not have the family's words.
     known = sentence in [closer.name for closer in thinking.closers]
     closer = thinking.closer(sentence if known else None).text
-    first = (
+    steps = [
         f"1. generate with thinking on and max_new_tokens={tokens}"
         if tokens
-        else "1. no first pass: the budget is 0"
-    )
-    steps = [
-        first,
+        else "1. no first pass: the budget is 0",
         "2. if thinking is still open there, append the closer " + json.dumps(closer),
         f"3. generate the answer with max_new_tokens={answer}",
         f"measured: pytest evals -m thinking --model {serving.recipe.model_path} "
@@ -248,7 +250,7 @@ def transformers_settings(serving: Serving, at_hand: TemplateAtHand | None) -> E
     )
 
 
-Writer = Callable[[Serving, TemplateAtHand | None], EngineSettings]
+Writer = Callable[[Serving, ChatTemplate | None], EngineSettings]
 WRITERS: Final[Mapping[str, Writer]] = {
     "vllm": vllm_settings,
     "sglang": sglang_settings,
@@ -257,39 +259,28 @@ WRITERS: Final[Mapping[str, Writer]] = {
 }
 
 
-def off_verdict(serving: Serving, at_hand: TemplateAtHand | None) -> OffVerdict | None:
+def off_verdict(serving: Serving, template: ChatTemplate | None) -> OffVerdict | None:
     """Whether the model's template can switch thinking off; None where none is at hand."""
-    if at_hand is None:
+    if template is None:
         return None
     thinking = serving.thinking or ThinkingFormat()
-    return thinking_disabled(at_hand.render, thinking.open, thinking.close)
+    return thinking_disabled(template.render, thinking.open, thinking.close)
 
 
-def forced_end(thinking: ThinkingFormat) -> str:
-    """What an engine must write to end thinking for good: the close tag, with a header if any."""
-    return thinking.closer("bare").text.strip()
-
-
-def _harmony(serving: Serving) -> bool:
+def _is_harmony(serving: Serving) -> bool:
     """Whether the answer needs a header of its own, so that closing alone ends nothing."""
     return bool(serving.thinking and serving.thinking.answer)
 
 
-def _off(serving: Serving, at_hand: TemplateAtHand | None) -> tuple[str, Mapping[str, object]]:
+def _off(serving: Serving, template: ChatTemplate | None) -> tuple[str, Mapping[str, object]]:
     """For a budget of 0: what the template says to it, and the switch as a request's field."""
     if serving.tokens:
         return "", {}
-    verdict = off_verdict(serving, at_hand)
-    if verdict is None or at_hand is None:
+    verdict = off_verdict(serving, template)
+    if verdict is None or template is None:
         return "no chat template at hand says whether the prompt can be without thinking", {}
     fields = {"chat_template_kwargs": verdict.variables} if verdict.variables else {}
-    return f"{at_hand.whose}: {verdict.sentence()}", fields
-
-
-def _shows(serving: Serving, at_hand: TemplateAtHand) -> bool:
-    """Whether the template tells an engine how thinking is marked."""
-    thinking = serving.thinking or ThinkingFormat()
-    return shows_thinking(at_hand.render, thinking.open, thinking.close)
+    return f"{template.label}: {verdict.sentence()}", fields
 
 
 def _usual_parser(thinking: ThinkingFormat | None) -> str:
@@ -298,13 +289,6 @@ def _usual_parser(thinking: ThinkingFormat | None) -> str:
     if thinking is None or (thinking.open, thinking.close) != (usual.open, usual.close):
         return ""
     return f"--reasoning-parser {'deepseek_r1' if thinking.prompt_opens else 'qwen3'}"
-
-
-def _hints(serving: Serving, at_hand: TemplateAtHand | None) -> Mapping[str, object]:
-    """Template variables that tell the model its budget, where the template reads one."""
-    if at_hand is None or not serving.tokens:
-        return {}
-    return dict.fromkeys(at_hand.budget_switches(), serving.tokens)
 
 
 def _with_off(because: str, off: str) -> str:

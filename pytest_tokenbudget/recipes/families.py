@@ -52,7 +52,7 @@ class ModelFamily:
 _ELSEWHERE: Final = {
     "seed-oss": ThinkingFormat(
         "<seed:think>", "</seed:think>", switch=None, hints=("thinking_budget",)
-    ),
+    )
 }
 
 # Parsers: vllm/reasoning/__init__.py and docs/features/reasoning_outputs.md of vLLM, DetectorMap in

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from pytest_tokenbudget.recipes.chat_template import TemplateAtHand
 from pytest_tokenbudget.recipes.engines import VLLM_DOCS, off_verdict
 from pytest_tokenbudget.recipes.recipe import Serving
-from pytest_tokenbudget.recipes.settings import EngineSettings, Keeping
+from pytest_tokenbudget.recipes.settings import ChatTemplate, EngineSettings, Keeping
 from pytest_tokenbudget.settings.generation_config import generation_config_text
 
 PUBLISHED: Final = (
@@ -16,7 +15,7 @@ PUBLISHED: Final = (
 )
 
 
-def yaml_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSettings:
+def yaml_settings(serving: Serving, template: ChatTemplate | None) -> EngineSettings:
     """A ``generation_config`` in YAML: one cap for thinking and answer together."""
     recipe, family, tokens = serving.recipe, serving.family, serving.tokens
     card = (family.sampling_off if tokens == 0 else None) or family.sampling if family else None
@@ -31,24 +30,14 @@ def yaml_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSet
         value = own if own is not None else known
         if value is not None:
             config[key] = value
-    keeping, because = (
-        Keeping.IGNORED,
-        (
-            f"max_new_tokens caps thinking ({tokens:,}) and answer ({recipe.answer_tokens:,}) "
-            f"together: a model that thinks longer takes it from its answer"
-        ),
+    keeping = Keeping.IGNORED
+    because = (
+        f"max_new_tokens caps thinking ({tokens:,}) and answer ({recipe.answer_tokens:,}) "
+        f"together: a model that thinks longer takes it from its answer"
     )
     if tokens == 0:
-        verdict = off_verdict(serving, at_hand)
-        reads = (
-            verdict is not None
-            and verdict.is_off
-            and not verdict.message
-            and verdict.variables in ({}, {"enable_thinking": False})
-        )
-        keeping = Keeping.ENFORCED if reads else Keeping.IGNORED
-        said = f"{at_hand.whose}: {verdict.sentence()}" if verdict and at_hand else "no template"
-        because = f"enable_thinking is the template's to read. {said}"
+        keeping, effect = _switched_off(serving, template)
+        because = f"enable_thinking is the template's to read. {effect}"
     warnings = [] if card or recipe.temperature is not None else ["no sampling is known: set it"]
     text = generation_config_text(config)
     return EngineSettings(
@@ -56,7 +45,7 @@ def yaml_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSet
     )
 
 
-def chat_template_settings(serving: Serving, at_hand: TemplateAtHand | None) -> EngineSettings:
+def chat_template_settings(serving: Serving, template: ChatTemplate | None) -> EngineSettings:
     """The published recipe: the budget as a variable of the chat template, on vLLM."""
     tokens = serving.tokens
     name = "max_thinking_tokens"
@@ -65,25 +54,16 @@ def chat_template_settings(serving: Serving, at_hand: TemplateAtHand | None) -> 
     if serving.family is not None and serving.family.vllm_parser:
         command += ["--reasoning-parser", serving.family.vllm_parser]
     command += ["--default-chat-template-kwargs", json.dumps(kwargs)]
-    if at_hand is None:
+    if template is None:
         keeping = Keeping.UNPROVEN
         because = "no chat template of this model is at hand to see whether it reads the variable"
     elif tokens == 0:
-        verdict = off_verdict(serving, at_hand)
-        switched = (
-            verdict is not None
-            and verdict.is_off
-            and not verdict.message
-            and verdict.variables in ({}, {"enable_thinking": False})
-        )
-        keeping = Keeping.ENFORCED if switched else Keeping.IGNORED
-        because = f"{at_hand.whose}: {verdict.sentence() if verdict else ''}"
+        keeping, because = _switched_off(serving, template)
     else:
-        effect = next(each for each in at_hand.switches if each.name == name)
-        keeping = Keeping.SOFT if effect.works else Keeping.IGNORED
-        because = f"{at_hand.whose}: {effect.sentence()}"
-        read = [each.name for each in at_hand.switches if each.works]
-        because += f". It reads {', '.join(read) if read else 'no switch at all'}"
+        switch = next(switch for switch in template.switches if switch.name == name)
+        keeping = Keeping.SOFT if switch.works else Keeping.IGNORED
+        read = ", ".join(s.name for s in template.switches if s.works) or "no switch at all"
+        because = f"{template.label}: {switch.sentence()}. It reads {read}"
     return EngineSettings(
         "chat-template",
         keeping,
@@ -95,3 +75,14 @@ def chat_template_settings(serving: Serving, at_hand: TemplateAtHand | None) -> 
         ),
         sources=(PUBLISHED, VLLM_DOCS),
     )
+
+
+def _switched_off(serving: Serving, template: ChatTemplate | None) -> tuple[Keeping, str]:
+    """What comes of ``enable_thinking: false``, and why."""
+    verdict = off_verdict(serving, template)
+    if verdict is None or template is None:
+        return Keeping.IGNORED, "no template"
+    reads = verdict.is_off and not verdict.message
+    reads = reads and verdict.variables in ({}, {"enable_thinking": False})
+    keeping = Keeping.ENFORCED if reads else Keeping.IGNORED
+    return keeping, f"{template.label}: {verdict.sentence()}"

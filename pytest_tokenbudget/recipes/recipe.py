@@ -25,13 +25,15 @@ from pytest_tokenbudget.models.resolution import (
     resolve_model,
 )
 from pytest_tokenbudget.recipes.families import ModelFamily, find_family
-from pytest_tokenbudget.recipes.measured import is_settings, recipe_keys
 from pytest_tokenbudget.settings.config_file import ConfigError, read_toml
 from pytest_tokenbudget.texts.thinking_blocks import ThinkingFormat
 
 BACKENDS: Final = ("vllm", "sglang", "llama.cpp", "transformers")
 DEFAULT_ANSWER_TOKENS: Final = 4096
 _TABLE: Final = "recipe"
+SCHEMA: Final = "tokenbudget-allocation-settings/"
+NO_EVIDENCE: Final = "NONE"
+"""How the ``evidence`` of settings begins that nothing stands behind."""
 
 
 class RecipeError(PrintableError, ValueError):
@@ -119,11 +121,7 @@ class Serving:
 
     @property
     def tokens(self) -> int:
-        """The thinking budget.
-
-        Raises:
-            RecipeError: If the table knows none.
-        """
+        """The thinking budget; raises RecipeError if the table knows none."""
         if self.allocation.tokens is None:
             raise RecipeError(
                 f"recipe {self.recipe.id!r}: {self.allocation.reason}: there is nothing to set"
@@ -142,25 +140,56 @@ def read_recipe(path: Path) -> Recipe:
     kind = path.suffix.lower()
     if kind == ".toml":
         try:
-            found: object = read_toml(path)
+            content: object = read_toml(path)
         except ConfigError as error:
             raise RecipeError(str(error)) from error
     elif kind == ".json":
-        found = _read_json(path)
+        content = _read_json(path)
     else:
         raise RecipeError(
             f"{path}: a recipe is a .toml or .json file, not {kind or 'without type'}"
         )
-    if isinstance(found, Mapping) and isinstance(found.get(_TABLE), Mapping):
-        found = found[_TABLE]
-    if not isinstance(found, Mapping):
-        raise RecipeError(f"{path} must hold the keys of one recipe, not {kind_of(found)}")
-    if is_settings(found):
+    if isinstance(content, Mapping) and isinstance(content.get(_TABLE), Mapping):
+        content = content[_TABLE]
+    if not isinstance(content, Mapping):
+        raise RecipeError(f"{path} must hold the keys of one recipe, not {kind_of(content)}")
+    if str(content.get("schema", "")).startswith(SCHEMA):
         try:
-            found = recipe_keys(found)
+            content = _measured_keys(content)
         except (ValueError, TypeError) as error:
             raise RecipeError(f"{path}: {error}") from error
-    return parse_recipe(found, str(path))
+    return parse_recipe(content, str(path))
+
+
+def _measured_keys(settings: Mapping[str, Any]) -> dict[str, object]:
+    """The keys of a recipe for the policy that ``allocation_settings_*.json`` recommends.
+
+    A recipe has one thinking budget: where groups have limits of their own, it is the largest,
+    which is also the one that the settings' command lines set.
+
+    Raises:
+        ValueError: If the settings have no limit, or lack what a recipe needs; the message says so.
+    """
+    limits = settings.get("thinking_token_limits")
+    lacking = [key for key in ("model", "model_id", "answer_tokens") if key not in settings]
+    if lacking or not isinstance(limits, Mapping):
+        lacking += [] if isinstance(limits, Mapping) else ["thinking_token_limits"]
+        raise ValueError(f"the settings lack {', '.join(lacking)}: run the allocation eval again")
+    if not limits:
+        raise ValueError(
+            f"the policy {settings.get('policy')!r} has no thinking limit that an engine could be "
+            "given: write a recipe with max_thinking_tokens"
+        )
+    name, evidence = str(settings["model"]), str(settings.get("evidence") or NO_EVIDENCE)
+    groups = len(limits)
+    return {
+        "id": name,
+        "name": name if groups == 1 else f"{name} (the largest of {groups} limits)",
+        "model_path": settings["model_id"],
+        "max_thinking_tokens": max(limits.values()),
+        "answer_tokens": settings["answer_tokens"],
+        **({} if evidence.startswith(NO_EVIDENCE) else {"evidence": evidence}),
+    }
 
 
 def parse_recipe(table: Mapping[str, object], where: str) -> Recipe:
@@ -182,12 +211,12 @@ def parse_recipe(table: Mapping[str, object], where: str) -> Recipe:
                 f"{where}: unknown key {key!r}{hint}; a recipe has {', '.join(known)}"
             )
     # JSON writes null for what is left out.
-    said: dict[str, Any] = {key: value for key, value in table.items() if value is not None}
+    values: dict[str, Any] = {key: value for key, value in table.items() if value is not None}
     for key in ("id", "model_path"):
-        if key not in said:
+        if key not in values:
             raise RecipeError(f"{where}: {key} is missing; a recipe needs id and model_path")
     try:
-        return Recipe(**said)
+        return Recipe(**values)
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from None
 
@@ -213,10 +242,7 @@ def resolve_recipe(recipe: Recipe, catalogue: Mapping[str, ModelSpec] | None = N
     model = spec.source if spec else recipe.model_path
     try:
         allocation = allocate(
-            model,
-            recipe.thinking_mode,
-            recipe.max_thinking_tokens,
-            spec.context if spec else None,
+            model, recipe.thinking_mode, recipe.max_thinking_tokens, spec.context if spec else None
         )
     except AllocationError as error:
         raise RecipeError(f"recipe {recipe.id!r}: {error}") from error

@@ -1,4 +1,4 @@
-"""What settings for an engine are made of, and how they are shown."""
+"""What settings for an engine are made of: their form, and the model's chat template."""
 
 from __future__ import annotations
 
@@ -6,7 +6,23 @@ import enum
 import json
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
+
+from pytest_tokenbudget.core.engine import EngineError
+from pytest_tokenbudget.models.files import find_snapshot
+from pytest_tokenbudget.models.resolution import ModelSpec, resolve_commit
+from pytest_tokenbudget.models.template_switches import (
+    Render,
+    SwitchEffect,
+    TemplateError,
+    renderer,
+    template_switches,
+    template_text,
+)
+from pytest_tokenbudget.recipes.families import packaged_template
+from pytest_tokenbudget.recipes.recipe import Serving
 
 
 class Keeping(enum.StrEnum):
@@ -73,3 +89,51 @@ class EngineSettings:
         parts += [f"# beware: {warning}" for warning in self.warnings]
         parts += [f"# source: {source}" for source in self.sources]
         return "\n".join(parts)
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A chat template, and whose it is.
+
+    Attributes:
+        text: The template.
+        label: Its name in messages.
+        own: Whether it is the model's own, not the packaged one of its family.
+    """
+
+    text: str
+    label: str
+    own: bool
+
+    @cached_property
+    def render(self) -> Render:
+        """Renders messages with it."""
+        return renderer(self.text)
+
+    @cached_property
+    def switches(self) -> tuple[SwitchEffect, ...]:
+        """What its switches do."""
+        return template_switches(self.text)
+
+
+def find_template(serving: Serving) -> ChatTemplate | None:
+    """The model's own template if its files are on this machine, else its family's.
+
+    Nothing is downloaded.
+    """
+    spec = serving.spec
+    if spec is not None and (spec.kind != "hub" or _has_snapshot(spec)):
+        from pytest_tokenbudget.engines.loading import load_tokenizer
+
+        with suppress(EngineError, TemplateError):
+            text = template_text(load_tokenizer(spec))
+            return ChatTemplate(text, f"the template of {spec.alias}", own=True)
+    if serving.family is None:
+        return None
+    name = f"this project's model of the {serving.family.name} template"
+    return ChatTemplate(packaged_template(serving.family.template), name, own=False)
+
+
+def _has_snapshot(spec: ModelSpec) -> bool:
+    commit = resolve_commit(spec)
+    return commit is not None and find_snapshot(spec.source, commit) is not None

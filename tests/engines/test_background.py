@@ -14,7 +14,7 @@ from pytest_tokenbudget.engines.background import Background
 
 @pytest.fixture
 def loop():
-    with Background(patience=5) as background:
+    with Background(grace=5) as background:
         yield background
 
 

@@ -19,13 +19,13 @@ from pytest_tokenbudget.core.engine import Decoding, Generated, Request
 from pytest_tokenbudget.engines import memory
 from pytest_tokenbudget.engines.rows import BatchRow
 from pytest_tokenbudget.engines.transformers.batches import Batch
-from pytest_tokenbudget.engines.transformers.branches import (
+from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
+from pytest_tokenbudget.engines.transformers.shared_prefixes import (
     LEAST_SAVED,
     can_branch,
-    in_families,
+    family_order,
     share,
 )
-from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
 from pytest_tokenbudget.tasks.registry import load_task
 
 BUDGETS = (0, 1, 8, 20, 32, 50, 70)
@@ -200,7 +200,7 @@ def test_the_cache_holds_no_more_than_rows_prefilled_anew_would():
 
     on_forward(engine, note)
     collect(engine, forced(2))
-    a_token = memory.cache_bytes_a_token(engine._config, torch.float32)
+    a_token = memory.cache_bytes_a_token(engine.config, torch.float32)
     assert held[0] == (0, 0)
     assert held[1][1] > 0
     assert all(size <= 28 * width * a_token for size, width in held)
@@ -242,11 +242,11 @@ def test_the_longest_closer_is_the_tail():
 
 def test_rows_of_a_problem_stay_together_and_the_longest_problem_is_first():
     rows = tree(40, (0, 32, 64), (3, 20), 0) + tree(60, (0, 64), (3, 20), 1000)
-    order = in_families(rows)
+    order = family_order(rows)
     assert sorted(order) == list(range(10))
     assert [i > 5 for i in order] == [True] * 4 + [False] * 6
     assert [len(rows[i]) for i in order[4:]] == sorted(map(len, rows[:6]), reverse=True)
-    assert in_families([(1,), (2, 3, 4), (5, 6)]) == [1, 2, 0]
+    assert family_order([(1,), (2, 3, 4), (5, 6)]) == [1, 2, 0]
 
 
 def test_sharing_must_spare_a_quarter():

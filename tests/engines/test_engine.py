@@ -277,7 +277,7 @@ def test_the_cache_needs_what_is_said(engine):
     collect(engine, [request])
     tokens = len(request.prompt_ids) + 9
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache[0].layers)
-    assert held == tokens * memory.cache_bytes_a_token(engine._config, torch.float32)
+    assert held == tokens * memory.cache_bytes_a_token(engine.config, torch.float32)
 
 
 def test_fewer_rows_fit_where_memory_is_short(monkeypatch):

@@ -7,8 +7,11 @@ import socket
 
 import pytest
 
-from pytest_tokenbudget.engines.estimate_config import estimate_config, known_shapes
-from pytest_tokenbudget.engines.memory_estimate import estimate_memory
+from pytest_tokenbudget.engines.memory_estimate import (
+    estimate_config,
+    estimate_memory,
+    known_shapes,
+)
 from pytest_tokenbudget.estimate import main
 from pytest_tokenbudget.models.resolution import load_catalogue, resolve_model
 

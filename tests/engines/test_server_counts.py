@@ -11,8 +11,8 @@ from test_server_engine import IDS, OPENAI, PROMPT, REQUEST, THINK, run
 from pytest_tokenbudget.core.scoring import judge
 from pytest_tokenbudget.core.study import Study
 from pytest_tokenbudget.core.trace import Outcome, StopReason, Trace
-from pytest_tokenbudget.engines.server.chat import as_written, hidden_tokens
-from pytest_tokenbudget.engines.server.heard import End, Heard
+from pytest_tokenbudget.engines.server.chat import hidden_tokens, restore_output
+from pytest_tokenbudget.engines.server.output import End, ServerOutput
 from pytest_tokenbudget.report.limits import limit_answer, recommended_limits
 from pytest_tokenbudget.tasks.problem import Problem
 from pytest_tokenbudget.tasks.ruled import NUMBER, GivenTask
@@ -123,13 +123,13 @@ def test_reasoning_in_the_content_is_not_counted_twice():
     opened = "<|im_start|>assistant\n<think>\n"
     usage = {"completion_tokens": 9, "reasoning_tokens": 5}
     for content in ("a b c d e </think> f g", "a b c d e f g h"):
-        heard = Heard(content=content, usage=dict(usage), end=End.EOS)
+        heard = ServerOutput(content=content, usage=dict(usage), end=End.EOS)
         assert hidden_tokens(heard, count) == 0
-        written = as_written(heard, THINK, opened, hidden=hidden_tokens(heard, count))
+        written = restore_output(heard, THINK, opened, hidden=hidden_tokens(heard, count))
         assert (written.text, written.hidden_at) == (content, 0)
     # Without a total it is the tag that tells.
-    heard = Heard(content="a b </think> f", usage={"reasoning_tokens": 5}, end=End.EOS)
-    written = as_written(heard, THINK, opened, hidden=hidden_tokens(heard, count))
+    heard = ServerOutput(content="a b </think> f", usage={"reasoning_tokens": 5}, end=End.EOS)
+    written = restore_output(heard, THINK, opened, hidden=hidden_tokens(heard, count))
     assert written.text == "a b </think> f"
 
 

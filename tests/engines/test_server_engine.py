@@ -14,18 +14,17 @@ from pytest_tokenbudget.core.engine import Decoding, EngineError, Request
 from pytest_tokenbudget.core.probes import Ask, Askable
 from pytest_tokenbudget.core.store import TraceStore
 from pytest_tokenbudget.core.trace import StopReason, Trace
-from pytest_tokenbudget.engines.server.chat import as_written, stop_of
-from pytest_tokenbudget.engines.server.described_models import ask_servers
+from pytest_tokenbudget.engines.server.chat import restore_output, stop_reason_of
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
+from pytest_tokenbudget.engines.server.dialects_base import chosen_model
 from pytest_tokenbudget.engines.server.engine import ServerEngine
-from pytest_tokenbudget.engines.server.heard import End, Heard, NoIdsError, read_usage
-from pytest_tokenbudget.engines.server.listed_models import choose_served
-from pytest_tokenbudget.engines.server.server_facts import agreed, probe
+from pytest_tokenbudget.engines.server.output import End, NoIdsError, ServerOutput, read_usage
+from pytest_tokenbudget.engines.server.server_facts import agreed, ask_servers, probe
 from pytest_tokenbudget.engines.server.tokens import (
     UNKNOWN_ID,
     choose_tokens,
     count_tokens,
-    put_in,
+    insert_hidden,
 )
 from pytest_tokenbudget.settings.endpoints import Endpoint, Facts
 from pytest_tokenbudget.texts.detokenizer import text_and_offsets
@@ -37,16 +36,16 @@ IDS = (1022, 201, 425, 309, 223, 21, 261, 699, 609, 16, EOS)
 VLLM = Facts("vllm", "0.32.0", "m", 2048, "somewhere", ids=True, tokenizes=True)
 
 
-def heard_of(kind: str, lines: str) -> Heard:
+def heard_of(kind: str, lines: str) -> ServerOutput:
     """What a dialect hears in the recorded data lines of an ids stream."""
-    heard = Heard()
+    heard = ServerOutput()
     for line in lines.strip().splitlines():
         DIALECTS[kind].read_ids(json.loads(line), heard)
     return heard
 
 
-def chat_of(kind: str, lines: str) -> Heard:
-    heard = Heard()
+def chat_of(kind: str, lines: str) -> ServerOutput:
+    heard = ServerOutput()
     for line in lines.strip().splitlines():
         DIALECTS[kind].read_chat(json.loads(line), heard)
     return heard
@@ -110,7 +109,7 @@ SGLANG_WORD = sglang([5, 6], 2, type="stop", matched="re 3")
 )
 def test_ids_and_ends_of_recorded_streams(kind, lines, ids, end, word):
     heard = heard_of(kind, lines)
-    assert (heard.ids, heard.end, heard.word) == (ids, end, word)
+    assert (heard.ids, heard.end, heard.finish_reason) == (ids, end, word)
 
 
 def test_counts_of_recorded_streams():
@@ -133,7 +132,7 @@ def test_counts_of_recorded_streams():
 )
 def test_text_without_ids_is_noticed(kind, event):
     with pytest.raises(NoIdsError):
-        DIALECTS[kind].read_ids(event, Heard())
+        DIALECTS[kind].read_ids(event, ServerOutput())
 
 
 # transformers serve: no [DONE], the end-of-sequence's text, reasoning without tags
@@ -156,47 +155,47 @@ VLLM_REASONING = """
 def test_reasoning_that_comes_apart_is_put_back():
     heard = chat_of("vllm", VLLM_REASONING)
     assert (heard.reasoning, heard.content, heard.end) == ("\nThere", "\n\n7", End.EOS)
-    assert as_written(heard, THINK, "").text == "<think>\nThere</think>\n\n7"
-    opened = as_written(heard, THINK, "<|im_start|>assistant\n<think>\n")
+    assert restore_output(heard, THINK, "").text == "<think>\nThere</think>\n\n7"
+    opened = restore_output(heard, THINK, "<|im_start|>assistant\n<think>\n")
     assert opened.text == "\nThere</think>\n\n7"
 
 
 def test_end_of_sequence_in_the_text_is_an_end_even_if_called_length():
     heard = chat_of("serve", SERVE_OPEN)
-    written = as_written(heard, THINK, "", ["<|im_end|>", "<|endoftext|>"])
+    written = restore_output(heard, THINK, "", ["<|im_end|>", "<|endoftext|>"])
     assert written.text == "<think>\nThere."
-    assert (heard.word, stop_of(heard, written, 64)) == ("length", StopReason.EOS)
+    assert (heard.finish_reason, stop_reason_of(heard, written, 64)) == ("length", StopReason.EOS)
 
 
 def test_reasoning_after_a_prompt_that_has_closed_it_is_the_answer():
     """As the parser of DeepSeek-R1's format in vLLM 0.32 gives it."""
-    heard = Heard(reasoning="There are 2 pens.", end=End.EOS)
-    assert as_written(heard, THINK, "<think>\n\n</think>\n\n").text == "There are 2 pens."
+    heard = ServerOutput(reasoning="There are 2 pens.", end=End.EOS)
+    assert restore_output(heard, THINK, "<think>\n\n</think>\n\n").text == "There are 2 pens."
 
 
 def test_prompt_that_comes_as_output_is_no_output():
     """As transformers serve 5.23 streams it after a prompt that has closed thinking."""
-    heard = Heard(content="\n\n sold", reasoning="\n\n", end=End.EOS)
-    assert as_written(heard, THINK, "<think>\n\n</think>\n\n").text == " sold"
+    heard = ServerOutput(content="\n\n sold", reasoning="\n\n", end=End.EOS)
+    assert restore_output(heard, THINK, "<think>\n\n</think>\n\n").text == " sold"
     # Thinking of the model's own stays.
     heard.reasoning = "\nso"
     text = "<think>\nso</think>\n\n sold"
-    assert as_written(heard, THINK, "<think>\n\n</think>\n\n").text == text
-    assert as_written(heard, THINK, "").text == text
+    assert restore_output(heard, THINK, "<think>\n\n</think>\n\n").text == text
+    assert restore_output(heard, THINK, "").text == text
 
 
 def test_both_names_of_reasoning_are_one_text():
-    heard = Heard()
+    heard = ServerOutput()
     heard.add({"reasoning": "a", "reasoning_content": "a", "content": None})
     assert (heard.reasoning, heard.content) == ("a", "")
 
 
 def test_hidden_reasoning_keeps_its_place():
-    heard = Heard(content="7", usage={"reasoning_tokens": 40}, end=End.EOS)
-    written = as_written(heard, THINK, "", hidden=40)
+    heard = ServerOutput(content="7", usage={"reasoning_tokens": 40}, end=End.EOS)
+    written = restore_output(heard, THINK, "", hidden=40)
     assert (written.text, written.hidden_at) == ("<think></think>7", len("<think>"))
-    cut = Heard(usage={"reasoning_tokens": 40}, end=End.LENGTH)
-    assert as_written(cut, THINK, "", hidden=40).text == "<think>"
+    cut = ServerOutput(usage={"reasoning_tokens": 40}, end=End.LENGTH)
+    assert restore_output(cut, THINK, "", hidden=40).text == "<think>"
 
 
 # Counting
@@ -225,9 +224,9 @@ def test_counted_text_never_has_more_tokens_than_the_cap(tokens):
 
 
 def test_hidden_tokens_stand_between_the_tags(tokens):
-    written = as_written(Heard(content="7"), THINK, "", hidden=3)
+    written = restore_output(ServerOutput(content="7"), THINK, "", hidden=3)
     counted = count_tokens(written.text, tokens, most=9, ended=True)
-    counted = put_in(counted, written.hidden_at, 3, 9)
+    counted = insert_hidden(counted, written.hidden_at, 3, 9)
     reason = StopReason.EOS
     trace = Trace(
         "p", 0, (), counted.ids, reason, 9, counted.text, counted.offsets, False, counted=True
@@ -261,7 +260,7 @@ def test_facts_survive_json():
 )
 def test_model_that_is_not_there_or_not_chosen(listed, wanted, says):
     with pytest.raises(EngineError) as error:
-        choose_served(listed, wanted, "http://h/v1")
+        chosen_model([{"id": name} for name in listed], wanted, "http://h/v1")
     assert says in str(error.value)
 
 
@@ -642,7 +641,7 @@ def test_reply_of_vllm():
     )
     (heard,) = DIALECTS["vllm"].read_reply(body)
     assert (heard.ids, heard.prompt_ids) == ([1022, 201, 425, 2], (1, 442))
-    assert (heard.content, heard.reasoning, heard.word) == ("", "\nThere", "stop")
+    assert (heard.content, heard.reasoning, heard.finish_reason) == ("", "\nThere", "stop")
 
 
 def test_gap_in_a_stream_of_llamacpp_shows():
@@ -651,7 +650,7 @@ def test_gap_in_a_stream_of_llamacpp_shows():
 {"content":"\\u06d1","tokens":[242],"stop":false,"tokens_predicted":3}
 """
     heard = heard_of("llamacpp", lines)
-    assert (heard.given, len(heard.ids)) == (3, 2)
+    assert (heard.id_count, len(heard.ids)) == (3, 2)
 
 
 def test_reply_of_llamacpp():

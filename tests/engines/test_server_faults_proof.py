@@ -16,7 +16,7 @@ from test_server_engine import VLLM
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.engine import ServerEngine
-from pytest_tokenbudget.engines.server.pool import ServerTiming
+from pytest_tokenbudget.engines.server.server_state import ServerTiming
 from pytest_tokenbudget.settings.endpoints import Endpoint
 from pytest_tokenbudget.texts.detokenizer import text_and_offsets
 

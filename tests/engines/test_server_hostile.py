@@ -19,7 +19,7 @@ from pytest_tokenbudget.core.engine import Decoding, EngineError
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.faults import error_in, error_text, refused_parameter
-from pytest_tokenbudget.engines.server.heard import Heard, MalformedError, NoIdsError
+from pytest_tokenbudget.engines.server.output import MalformedError, NoIdsError, ServerOutput
 from pytest_tokenbudget.engines.server.payload import MOST_NESTED, Joiner, parsed, whole
 from pytest_tokenbudget.engines.server.request_parameters import RequestParameters
 from pytest_tokenbudget.engines.server.server_facts import probe
@@ -153,10 +153,10 @@ def test_halves_in_the_text_beside_ids_are_not_shown(kind):
         "llamacpp": lambda text: {"content": text, "tokens": [5], "stop": False},
         "sglang": lambda text: {"text": text, "output_ids": [5], "meta_info": {}},
     }
-    heard, added = Heard(), []
+    heard, added = ServerOutput(), []
     for text in (f"a{HIGH}", f"{LOW}b", f"c{HIGH}", "d"):
         DIALECTS[kind].read_ids(events[kind](text), heard)
-        added.append(heard.added)
+        added.append(heard.new_text)
     assert "".join(added) == f"a{FACE}bc{LOST}d"
 
 
@@ -308,7 +308,7 @@ def test_a_wrong_type_at_any_place_of_an_event_is_read_or_malformed(kind):
             for name in path[:-1]:
                 inner = inner[name]
             inner[path[-1]] = value
-            heard = Heard()
+            heard = ServerOutput()
             with suppress(MalformedError, NoIdsError):
                 read(event, heard)
                 read(event, heard)

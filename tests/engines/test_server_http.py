@@ -92,15 +92,15 @@ def test_json_and_events(tiny):
     ],
 )
 def test_addresses(url, base, root):
-    address = Address.of(url)
+    address = Address.parse(url)
     assert (address.base, address.root, address.query) == (base, root, "")
-    assert address.of_path("models") == base + "/models"
-    assert address.of_path("/health") == root + "/health"
+    assert address.url_of("models") == base + "/models"
+    assert address.url_of("/health") == root + "/health"
 
 
 def test_a_query_follows_every_path_and_is_not_shown():
-    address = Address.of("https://h/v1?api-version=2025-01-01")
-    assert address.of_path("models") == "https://h/v1/models?api-version=2025-01-01"
+    address = Address.parse("https://h/v1?api-version=2025-01-01")
+    assert address.url_of("models") == "https://h/v1/models?api-version=2025-01-01"
     assert Server("https://h/v1?api-version=2025-01-01").url == "https://h/v1"
 
 
@@ -109,7 +109,7 @@ def test_a_query_follows_every_path_and_is_not_shown():
 )
 def test_no_url(url):
     with pytest.raises(EngineError, match="no address of a server"):
-        Address.of(url)
+        Address.parse(url)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_ipv6():
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "0.0.0.0"])
 def test_loopback_is_known(host):
-    assert Address.of(f"http://{host}:8000/v1").loopback
-    assert not Address.of("http://192.0.2.1:8000/v1").loopback
+    assert Address.parse(f"http://{host}:8000/v1").loopback
+    assert not Address.parse("http://192.0.2.1:8000/v1").loopback
 
 
 def test_proxies_of_the_environment_are_not_for_loopback(tiny, monkeypatch):

@@ -23,8 +23,8 @@ from pytest_tokenbudget.core.probes import NoAnswerError, Reply
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.server.address import Key
 from pytest_tokenbudget.engines.server.faults import FaultKind, error_text, kind_of, without_queries
-from pytest_tokenbudget.engines.server.limits import allowance
-from pytest_tokenbudget.engines.server.server_facts import NoWordError, probe
+from pytest_tokenbudget.engines.server.reading import allowance
+from pytest_tokenbudget.engines.server.server_facts import SilentServersError, probe
 from pytest_tokenbudget.settings.endpoints import Endpoint
 from pytest_tokenbudget.studies.conformance.analysis import LimitFinding
 from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
@@ -408,7 +408,7 @@ def test_a_server_that_loses_some_answers_is_recognised_all_the_same(path, times
 @pytest.mark.parametrize("served", ["/models/m", None])
 def test_a_server_that_loses_all_answers_cannot_be_used(path, served):
     with Serving({path: 10**6}) as server:
-        with pytest.raises(NoWordError, match="dropped the connection before it answered"):
+        with pytest.raises(SilentServersError, match="dropped the connection before it answered"):
             probe(Endpoint((server.url,), served))
         assert len(server.asked) < 20
 

@@ -12,8 +12,8 @@ from faulty_proxy import FaultyProxy, Mischief, always, at_random, every, first,
 from tiny_server import TinyServer
 
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Key
-from pytest_tokenbudget.engines.server.pool import Load, Pool, ServerTiming
-from pytest_tokenbudget.engines.server.throttle import FIRST, MOST, Throttle
+from pytest_tokenbudget.engines.server.pool import Pool
+from pytest_tokenbudget.engines.server.server_state import FIRST, MOST, ServerTiming, Throttle
 
 QUICK = ServerTiming(
     first=0.01,
@@ -46,8 +46,11 @@ def pooled(urls, use, **options):
     options = {"timeout": 1.0, "timing": QUICK} | options
 
     async def run():
-        async with Pool([urls] if isinstance(urls, str) else urls, **options) as pool:
+        pool = Pool([urls] if isinstance(urls, str) else urls, **options)
+        try:
             return await asyncio.wait_for(use(pool), 25)
+        finally:
+            await pool.close()
 
     return asyncio.run(run())
 
@@ -358,15 +361,15 @@ def test_one_of_two_is_killed_in_the_middle(two):
         before = Counter(two[0].counts)
         await many(range(40, 60))
         assert two[0].counts["passed"] > before["passed"], "not used again"
-        return done, pool.loads
+        return done, pool.states
 
-    done, loads = pooled(urls, use, in_flight=4, say=told.append)
+    done, states = pooled(urls, use, in_flight=4, say=told.append)
     assert [words for _, words in done] == [[f"w{i}" for i in range(20)]] * 40
     assert {url for url, _ in done} == set(urls)
-    assert loads[urls[0]].faults
-    assert set(loads[urls[0]].faults) <= {"connection", "stream cut"}
-    assert not loads[urls[1]].faults
-    assert sum(load.done for load in loads.values()) == 60
+    assert states[urls[0]].faults
+    assert set(states[urls[0]].faults) <= {"connection", "stream cut"}
+    assert not states[urls[1]].faults
+    assert sum(state.done for state in states.values()) == 60
     assert "its requests go to the others" in told[0]
     assert "answers again" in told[1]
 
@@ -418,14 +421,14 @@ def test_faults_at_random_lose_nothing(two):
 
     async def use(pool):
         done = await asyncio.gather(*(asking(pool, f"p{n}", sticky=n, tries=10) for n in range(80)))
-        return done, pool.loads
+        return done, pool.states
 
-    done, loads = pooled([proxy.url for proxy in two], use, timeout=0.5)
+    done, states = pooled([proxy.url for proxy in two], use, timeout=0.5)
     assert [words for _, words in done] == [WORDS] * 80
-    assert sum(load.done for load in loads.values()) == 80
+    assert sum(state.done for state in states.values()) == 80
     made = sum(proxy.done for proxy in two)
     assert made >= 15
-    assert sum(sum(load.faults.values()) for load in loads.values()) == made
+    assert sum(sum(state.faults.values()) for state in states.values()) == made
     assert sum(proxy.counts["passed"] for proxy in two) == 80
 
 
@@ -505,10 +508,12 @@ def test_a_prompt_of_a_dead_server_gets_a_new_one(two):
 def test_the_same_url_twice_is_one_server(tiny):
     async def use(pool):
         await asking(pool)
-        return pool.loads
+        return pool.states
 
-    loads = pooled([tiny.url, tiny.url + "/", tiny.origin], use, in_flight=3)
-    assert loads == {tiny.url: Load(done=1, tokens=4, faults={}, limit=3)}
+    states = pooled([tiny.url, tiny.url + "/", tiny.origin], use, in_flight=3)
+    (state,) = states.values()
+    assert list(states) == [tiny.url]
+    assert (state.done, state.tokens, dict(state.faults), state.throttle.limit) == (1, 4, {}, 3)
 
 
 def test_the_bound_is_kept(tiny):
@@ -640,7 +645,7 @@ def test_a_pool_finds_out_what_a_server_sustains():
 
             async def use(pool, server=server):
                 await asyncio.gather(*(asking(pool, tokens=20) for _ in range(160)))
-                return pool.loads[server.url]
+                return pool.states[server.url]
 
             load = pooled(server.url, use, timeout=20)
         assert load.done == 160
@@ -656,12 +661,12 @@ def test_complaints_make_a_pool_send_less(tiny):
 
         async def use(pool):
             await asyncio.gather(*(asking(pool, tokens=10, tries=10) for _ in range(40)))
-            return pool.loads[proxy.url]
+            return pool.states[proxy.url]
 
         load = pooled(proxy.url, use)
     assert load.done == 40
     assert load.faults["overloaded"] == proxy.done > 0
-    assert load.limit < FIRST
+    assert load.throttle.limit < FIRST
 
 
 # The proxy itself: what it says it did is what it did

@@ -24,7 +24,7 @@ from pytest_tokenbudget.core.store_tables import unpack
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.engine import ServerEngine
-from pytest_tokenbudget.engines.server.heard import Heard
+from pytest_tokenbudget.engines.server.output import ServerOutput
 from pytest_tokenbudget.report import live_display
 from pytest_tokenbudget.report.live import DIM, UNDIM
 from pytest_tokenbudget.report.live_display import LiveDisplay
@@ -424,10 +424,10 @@ def test_servers_of_text_tell_of_it_with_its_tags():
     ],
 )
 def test_text_that_an_event_adds(kind, events, added):
-    heard, found = Heard(), []
+    heard, found = ServerOutput(), []
     for event in events:
         DIALECTS[kind].read_ids(event, heard)
-        found.append(heard.added)
+        found.append(heard.new_text)
     assert found == added
 
 

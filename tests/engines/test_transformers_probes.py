@@ -8,7 +8,6 @@ import pytest
 
 from pytest_tokenbudget.core.probes import Ask, Askable
 from pytest_tokenbudget.engines.transformers.engine import TransformersEngine
-from pytest_tokenbudget.engines.transformers.probes import InProcess
 from pytest_tokenbudget.models.resolution import DEFAULT_MODEL, load_catalogue, resolve_model
 from pytest_tokenbudget.studies.conformance.analysis import Behaviour, BudgetVerdict, LimitFinding
 from pytest_tokenbudget.studies.conformance.limits import LIMIT_PROBES
@@ -19,31 +18,31 @@ MESSAGES = ({"role": "user", "content": "Tom has 12 pens. Tom finds 7 pens. How 
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[InProcess]:
+def engine() -> Iterator[TransformersEngine]:
     spec = resolve_model(DEFAULT_MODEL, load_catalogue())
-    made = InProcess(TransformersEngine(spec, device="cpu"))
+    made = TransformersEngine(spec, device="cpu")
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def desk(engine: InProcess) -> ProbeContext:
+def desk(engine: TransformersEngine) -> ProbeContext:
     return ProbeContext(engine, resolve_model(DEFAULT_MODEL, load_catalogue()), size=5)
 
 
-def test_the_transformers_engine_can_be_probed(engine: InProcess) -> None:
+def test_the_transformers_engine_can_be_probed(engine: TransformersEngine) -> None:
     assert isinstance(engine, Askable)
     assert engine.engine_name == "transformers"
 
 
-def test_replies_are_in_the_order_of_the_asks(engine: InProcess) -> None:
+def test_replies_are_in_the_order_of_the_asks(engine: TransformersEngine) -> None:
     asks = [Ask(cap, MESSAGES, temperature=heat, seed=3) for cap, heat in [(3, 0), (2, 1), (1, 0)]]
     replies = engine.ask(asks, at_once=3)
     assert [len(reply.choices[0].ids or ()) for reply in replies] == [3, 2, 1]
     assert [reply.sent["max_tokens"] for reply in replies] == [3, 2, 1]
 
 
-def test_template_variables_reach_the_template(engine: InProcess) -> None:
+def test_template_variables_reach_the_template(engine: TransformersEngine) -> None:
     plain, off = engine.ask(
         [Ask(4, MESSAGES), Ask(4, MESSAGES, template={"enable_thinking": False})]
     )
@@ -54,13 +53,13 @@ def test_template_variables_reach_the_template(engine: InProcess) -> None:
     assert off.sent["template"] == {"enable_thinking": False}
 
 
-def test_prompt_ids_that_open_thinking_are_seen(engine: InProcess) -> None:
+def test_prompt_ids_that_open_thinking_are_seen(engine: TransformersEngine) -> None:
     ids = engine.encode(engine.render(MESSAGES).text + "<think>\n")
     (reply,) = engine.ask([Ask(4, prompt_ids=ids)])
     assert reply.choices[0].opened
 
 
-def test_n_gives_different_samples_that_repeat(engine: InProcess) -> None:
+def test_n_gives_different_samples_that_repeat(engine: TransformersEngine) -> None:
     ask = Ask(24, ({"role": "user", "content": "Write about rain."},), n=3, temperature=1.5, seed=1)
     first, second = engine.ask([ask])[0], engine.ask([ask])[0]
     assert len({choice.ids for choice in first.choices}) > 1
@@ -77,7 +76,7 @@ def test_n_gives_different_samples_that_repeat(engine: InProcess) -> None:
     ],
 )
 def test_fields_and_caps_that_the_engine_does_not_take_are_refused(
-    engine: InProcess, ask: Ask
+    engine: TransformersEngine, ask: Ask
 ) -> None:
     good = Ask(1, MESSAGES)
     bad, other = engine.ask([ask, good], at_once=2)

@@ -18,8 +18,8 @@ from watching import Notes
 from pytest_tokenbudget.core.engine import Decoding, EngineError, Request
 from pytest_tokenbudget.core.probes import Ask, Askable
 from pytest_tokenbudget.core.trace import StopReason
-from pytest_tokenbudget.engines.sampling import seed_of
-from pytest_tokenbudget.engines.vllm.engine import VllmEngine, asked_parameters, parameters
+from pytest_tokenbudget.engines.sampling import request_seed
+from pytest_tokenbudget.engines.vllm.engine import VllmEngine, parameters, probe_parameters
 from pytest_tokenbudget.engines.vllm.process import _output_to
 from pytest_tokenbudget.models.resolution import ModelSpec
 from pytest_tokenbudget.tasks.word_problems import held_out
@@ -67,7 +67,7 @@ class TestParameters:
         assert seeds[0] == parameters(self.REQUEST, Decoding(1.0, 1.0, 0), EOS)["seed"]
 
     def test_seeds_fit_into_31_bits(self):
-        seeds = [seed_of(0, (1, 2, 3), sample) for sample in range(1000)]
+        seeds = [request_seed(0, (1, 2, 3), sample) for sample in range(1000)]
         assert min(seeds) >= 0
         assert 2**30 < max(seeds) < 2**31
         assert len(set(seeds)) == 1000
@@ -76,7 +76,7 @@ class TestParameters:
         ask = Ask(
             16, prompt_ids=(5,), n=2, seed=4, stop=("x",), fields={"top_p": 0.5, "min_p": 0.1}
         )
-        assert asked_parameters(ask, EOS) == {
+        assert probe_parameters(ask, EOS) == {
             "n": 2,
             "max_tokens": 16,
             "temperature": 0.0,

@@ -39,7 +39,9 @@ class Key:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Key:
         """The key in TOKENBUDGET_API_KEY, else in OPENAI_API_KEY, else none."""
-        return cls(_first_key(os.environ if environ is None else environ))
+        variables = os.environ if environ is None else environ
+        keys = (variables[name] for name in KEY_NAMES if variables.get(name, "").strip())
+        return cls(next(keys, None))
 
     def __bool__(self) -> bool:
         return bool(self.__secret)
@@ -69,10 +71,6 @@ class Key:
         return re.sub(rf"{re.escape(secret[:5])}[^\s\"'<>,;)]*", "***", text)
 
 
-def _first_key(environ: Mapping[str, str]) -> str | None:
-    return next((environ[name] for name in KEY_NAMES if environ.get(name, "").strip()), None)
-
-
 @dataclass(frozen=True)
 class Address:
     """A base URL in its parts.
@@ -90,7 +88,7 @@ class Address:
     loopback: bool
 
     @classmethod
-    def of(cls, url: str) -> Address:
+    def parse(cls, url: str) -> Address:
         """Read a URL; one without any path gets ``/v1``.
 
         Raises:
@@ -110,7 +108,7 @@ class Address:
             loopback=_is_loopback(parts.hostname or ""),
         )
 
-    def of_path(self, path: str) -> str:
+    def url_of(self, path: str) -> str:
         """The URL of a path: at the root with a leading slash, under the base without."""
         return (self.root + path if path.startswith("/") else f"{self.base}/{path}") + self.query
 

@@ -1,42 +1,39 @@
-"""How kinds of servers differ: what is sent to each, and how its answers are read.
-
-Reading is pure: events and bodies go in, and what was heard comes out.
-"""
+"""How kinds of servers differ: what is sent to each, and how its answers are read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from pytest_tokenbudget.core.engine import Decoding
+from pytest_tokenbudget.common.messages import nearest
+from pytest_tokenbudget.core.engine import Decoding, EngineError
 from pytest_tokenbudget.core.probes import Ask
-from pytest_tokenbudget.engines.server.heard import (
-    Heard,
+from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Server
+from pytest_tokenbudget.engines.server.output import (
     MalformedError,
+    ServerOutput,
     ids_of,
     mapping,
     number,
     size_of,
 )
-from pytest_tokenbudget.engines.server.http import Fault, FaultKind
-from pytest_tokenbudget.engines.server.listed_models import choose_served
-from pytest_tokenbudget.engines.server.retry import persistently
+from pytest_tokenbudget.engines.server.retry import retry_lost_answers
 from pytest_tokenbudget.settings.endpoints import Facts
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.engines.server.http import Server
 
 Body = dict[str, Any]
 Event = Mapping[str, Any]
-Texts = tuple[str, ...]
+Models = Sequence[Mapping[str, Any]]
+Messages = Sequence[Mapping[str, str]]
 
+# Names of models that are shown where one is not there.
+MOST_SHOWN = 10
 # Kinds of faults of a server that does not answer.
 GONE = (
     *(FaultKind.CONNECTION, FaultKind.TIMEOUT, FaultKind.OVERLOADED),
     *(FaultKind.CUT, FaultKind.TOO_LONG),
 )
 # By which name a prompt with or without the head of an answer is asked for.
-ASKED_FOR = "add_generation_prompt"
+GENERATION_PROMPT = "add_generation_prompt"
 # What vLLM and SGLang would else take from the model's files, switched off.
 NEUTRAL: Mapping[str, Any] = {
     "top_k": -1,
@@ -47,7 +44,7 @@ NEUTRAL: Mapping[str, Any] = {
 }
 
 
-class Wish(NamedTuple):
+class OutputSettings(NamedTuple):
     """What is wanted of one request.
 
     Attributes:
@@ -62,10 +59,16 @@ class Wish(NamedTuple):
     seed: int
     eos_ids: frozenset[int]
 
-    @property
-    def top_p(self) -> float:
-        """Share of probability kept; all of it where the likeliest is taken anyway."""
-        return 1.0 if self.decoding.greedy else self.decoding.top_p
+    def fields(self, seed: str = "seed") -> Body:
+        """How tokens are chosen, in OpenAI's names but for that of the seed."""
+        decoding = self.decoding
+        # Without noise the likeliest token is taken, whatever the nucleus.
+        fields: Body = {"temperature": decoding.temperature, "top_p": 1.0}
+        if not decoding.greedy:
+            fields |= {"top_p": decoding.top_p, seed: self.seed}
+        if decoding.stop:
+            fields["stop"] = list(decoding.stop)
+        return fields
 
 
 class Dialect:
@@ -81,15 +84,11 @@ class Dialect:
     takes_ids = False
     takes_template = False
 
-    # Recognition
-
-    def owns(self, models: Sequence[Mapping[str, Any]]) -> bool:
+    def owns(self, models: Models) -> bool:
         """Whether a list of models names servers of this kind as their owner."""
         return any(model.get("owned_by") == self.kind for model in models)
 
-    async def look(
-        self, server: Server, models: Sequence[Mapping[str, Any]], wanted: str | None
-    ) -> Facts | None:
+    async def look(self, server: Server, models: Models, wanted: str | None) -> Facts | None:
         """What the server says of itself, None where it is of another kind.
 
         Args:
@@ -102,17 +101,20 @@ class Dialect:
             EngineError: If the model is not there.
         """
         if models:
-            return self.facts(chosen(models, wanted, server))
+            return self.facts(chosen_model(models, wanted, server.url))
         body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
         # Some hosted servers list nothing.
-        if wanted and await answers(server, "chat/completions", {"model": wanted, **body}):
+        if wanted and await accepts(server, "chat/completions", {"model": wanted, **body}):
             return self.facts({"id": wanted}, fingerprint=wanted)
         return None
 
     def facts(
-        self, model: Mapping[str, Any], context: int | None = None, **said: str | bool | Texts
+        self,
+        model: Mapping[str, Any],
+        context: int | None = None,
+        **known: str | bool | tuple[str, ...],
     ) -> Facts:
-        """The facts from an entry of ``/v1/models`` and whatever else is known."""
+        """Facts from an entry of ``/v1/models`` and whatever else is known."""
         names = ("max_model_len", "context_length", "context_window", "max_context_length")
         counts = [count for name in names if (count := size_of(model.get(name))) is not None]
         root = model.get("root")
@@ -121,7 +123,7 @@ class Dialect:
             "fingerprint": "",
             "tokenizes": False,
             "root": root if isinstance(root, str) else "",
-            **said,
+            **known,
         }
         return Facts(
             kind=self.kind,
@@ -131,20 +133,17 @@ class Dialect:
             **values,
         )
 
-    # Generating by ids
-
-    def ids_request(self, facts: Facts, ids: Sequence[int], wish: Wish) -> tuple[str, Body]:
+    def ids_request(
+        self, facts: Facts, ids: Sequence[int], settings: OutputSettings
+    ) -> tuple[str, Body]:
         """Path and body of a streamed request that goes on from token ids.
 
-        Args:
-            facts: What is known of the server.
-            ids: Prompt, and what of the output is there already.
-            wish: How to go on. What the model's files recommend beside it is switched off, as
-                other engines do not have it.
+        What the model's files recommend beside ``settings`` is switched off, as other engines do
+        not have it.
         """
         raise NotImplementedError(f"{self.kind} takes no token ids")
 
-    def read_ids(self, event: Event, heard: Heard) -> None:
+    def read_ids(self, event: Event, output: ServerOutput) -> None:
         """Take one event of the answer to :meth:`ids_request`.
 
         Raises:
@@ -153,63 +152,40 @@ class Dialect:
         raise NotImplementedError(f"{self.kind} gives no token ids")
 
     async def whole_ids(self, server: Server, path: str, body: Body, count: int) -> list[int]:
-        """The first ids of an answer in whose stream some are missing.
-
-        Args:
-            server: The server.
-            path: Of the request.
-            body: Of the request.
-            count: How many ids.
-
-        Raises:
-            Fault: If it does not answer.
-        """
+        """The first ``count`` ids of an answer in whose stream some are missing."""
         raise NotImplementedError(f"{self.kind} gives all ids in its stream")
-
-    # Generating by chat messages
 
     def chat_request(
         self,
         facts: Facts,
-        messages: Sequence[Mapping[str, str]],
-        wish: Wish,
+        messages: Messages,
+        settings: OutputSettings,
         template: Mapping[str, Any],
     ) -> tuple[str, Body]:
-        """Path and body of a streamed chat request.
-
-        Args:
-            facts: What is known of the server.
-            messages: The chat messages.
-            wish: How to answer.
-            template: Variables for the chat template.
-        """
+        """Path and body of a streamed chat request; ``template`` has the template's variables."""
         body: Body = {
             "model": facts.served,
             "messages": [dict(message) for message in messages],
-            "max_tokens": wish.tokens,
-            "temperature": wish.decoding.temperature,
+            "max_tokens": settings.tokens,
+            **settings.fields(),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        if not wish.decoding.greedy:
-            body |= {"top_p": wish.decoding.top_p, "seed": wish.seed}
-        if wish.decoding.stop:
-            body["stop"] = list(wish.decoding.stop)
+        if settings.decoding.greedy:
+            del body["top_p"]
         if template:
             body["chat_template_kwargs"] = dict(template)
         return "chat/completions", body
 
-    def read_chat(self, event: Event, heard: Heard) -> None:
+    def read_chat(self, event: Event, output: ServerOutput) -> None:
         """Take one event of the answer to :meth:`chat_request`, or its whole body."""
-        heard.count(event.get("usage"))
+        output.count(event.get("usage"))
         for choice in only_choice(event):
             # A server that does not stream answers with a whole message. Some send it beside the
             # deltas, where it repeats them.
             delta = choice.get("delta")
-            heard.add(delta if isinstance(delta, Mapping) else mapping(choice.get("message")))
-            heard.finish(choice.get("finish_reason"), choice.get("stop_reason"))
-
-    # Probing
+            output.add(delta if isinstance(delta, Mapping) else mapping(choice.get("message")))
+            output.finish(choice.get("finish_reason"), choice.get("stop_reason"))
 
     def ask_request(self, facts: Facts, ask: Ask, eos_ids: frozenset[int]) -> tuple[str, Body]:
         """Path and body of a probe's request; its own fields come last and win.
@@ -219,22 +195,20 @@ class Dialect:
         """
         if ask.prompt_ids:
             raise ValueError(f"{self.kind} servers take no prompts as token ids")
-        return "chat/completions", asked(facts, ask)
+        return "chat/completions", ask_body(facts, ask)
 
-    def read_reply(self, body: Event) -> list[Heard]:
+    def read_reply(self, body: Event) -> list[ServerOutput]:
         """The outputs of the answer to :meth:`ask_request`, in the order of their index."""
         outputs = sorted(choices_of(body), key=lambda choice: number(choice.get("index")) or 0)
         return [self.read_choice(choice, body) for choice in outputs]
 
-    def read_choice(self, choice: Event, body: Event) -> Heard:
+    def read_choice(self, choice: Event, body: Event) -> ServerOutput:
         """One output of a whole answer, of chat or of completions."""
-        heard = Heard()
+        output = ServerOutput()
         message = choice.get("message")
-        heard.add(message if isinstance(message, Mapping) else {"content": choice.get("text")})
-        heard.finish(choice.get("finish_reason"), choice.get("stop_reason"))
-        return heard
-
-    # Tokenizing
+        output.add(message if isinstance(message, Mapping) else {"content": choice.get("text")})
+        output.finish(choice.get("finish_reason"), choice.get("stop_reason"))
+        return output
 
     async def tokenize(self, server: Server, facts: Facts, text: str) -> list[int]:
         """Ids of a text, with no special tokens added and those in it read as such."""
@@ -245,17 +219,13 @@ class Dialect:
         raise NotImplementedError(f"{self.kind} does not tokenize")
 
     async def render(
-        self,
-        server: Server,
-        facts: Facts,
-        messages: Sequence[Mapping[str, str]],
-        template: Mapping[str, Any],
+        self, server: Server, facts: Facts, messages: Messages, template: Mapping[str, Any]
     ) -> tuple[list[int], str]:
         """Ids and text of rendered messages."""
         raise NotImplementedError(f"{self.kind} does not render messages")
 
 
-def asked(facts: Facts, ask: Ask) -> Body:
+def ask_body(facts: Facts, ask: Ask) -> Body:
     """The body that an ask is in OpenAI's names."""
     body: Body = {
         "model": facts.served,
@@ -279,48 +249,54 @@ def asked(facts: Facts, ask: Ask) -> Body:
     return body | dict(ask.fields)
 
 
-def chosen(
-    models: Sequence[Mapping[str, Any]], wanted: str | None, server: Server
-) -> Mapping[str, Any]:
+def chosen_model(models: Models, wanted: str | None, url: str) -> Mapping[str, Any]:
     """The entry of ``/v1/models`` that is meant.
 
     Raises:
         EngineError: If it is not there, or there are several and none was chosen.
     """
-    name = choose_served([str(model["id"]) for model in models], wanted, server.url)
-    return next(model for model in models if model["id"] == name)
+    names = [str(model["id"]) for model in models]
+    shown = ", ".join(map(repr, names[:MOST_SHOWN]))
+    if len(names) > MOST_SHOWN:
+        shown += f" and {len(names) - MOST_SHOWN} more"
+    if wanted is not None:
+        if wanted not in names:
+            close = nearest(wanted, names, count=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            served = f"it serves {shown}" if names else "it lists no model at all"
+            raise EngineError(f"{url} does not serve {wanted!r}: {served}{hint}")
+        return models[names.index(wanted)]
+    if not names:
+        raise EngineError(f"{url} lists no model; name the one that is meant with --served-model")
+    if len(names) > 1:
+        raise EngineError(
+            f"{url} serves {len(names)} models; choose one with --served-model: {shown}"
+        )
+    return models[0]
 
 
-def rendering(messages: Sequence[Mapping[str, str]], template: Mapping[str, Any]) -> Body:
+def rendering(messages: Messages, template: Mapping[str, Any]) -> Body:
     """The body that asks llama.cpp or vLLM to render messages.
 
     Whether an answer is asked for is a field of its own to them, and no variable.
     """
     body: Body = {"messages": [dict(message) for message in messages]}
     variables = dict(template)
-    if ASKED_FOR in variables:
-        body[ASKED_FOR] = variables.pop(ASKED_FOR)
+    if GENERATION_PROMPT in variables:
+        body[GENERATION_PROMPT] = variables.pop(GENERATION_PROMPT)
     if variables:
         body["chat_template_kwargs"] = variables
     return body
 
 
 async def tokenized(server: Server, facts: Facts, text: str) -> list[int]:
-    """Ids of a text by ``/tokenize`` as vLLM and SGLang have it.
-
-    Raises:
-        Fault: If the server does not answer.
-    """
+    """Ids of a text by ``/tokenize`` as vLLM and SGLang have it."""
     body = {"model": facts.served, "prompt": text, "add_special_tokens": False}
     return await ids_at(server, "/tokenize", body, "tokens")
 
 
 async def ids_at(server: Server, path: str, body: Body, name: str) -> list[int]:
-    """The token ids in a field of an answer.
-
-    Raises:
-        Fault: If the server does not answer, or without them.
-    """
+    """The token ids in a field of an answer; a Fault where it has none."""
     ids = ids_of((await server.post(path, body)).get(name))
     if ids is None or any(token_id < 0 for token_id in ids):
         raise server.fault(FaultKind.MALFORMED, f"answered {path} without token ids in {name!r}")
@@ -328,39 +304,27 @@ async def ids_at(server: Server, path: str, body: Body, name: str) -> list[int]:
 
 
 async def text_at(server: Server, path: str, body: Body, name: str) -> str:
-    """The text in a field of an answer.
-
-    Raises:
-        Fault: If the server does not answer, or without it.
-    """
+    """The text in a field of an answer; a Fault where it has none."""
     text = (await server.post(path, body)).get(name)
     if not isinstance(text, str):
         raise server.fault(FaultKind.MALFORMED, f"answered {path} without a text in {name!r}")
     return text
 
 
-async def maybe(server: Server, path: str) -> Mapping[str, Any]:
-    """What a path says that not every server has; empty where it says nothing.
-
-    Raises:
-        Fault: If the server does not answer at all.
-    """
+async def optional_page(server: Server, path: str) -> Mapping[str, Any]:
+    """What a path says that not every server has; empty where it says nothing."""
     try:
-        return mapping(await persistently(lambda: server.get(path)))
+        return mapping(await retry_lost_answers(lambda: server.get(path)))
     except Fault as fault:
         if fault.kind in GONE:
             raise
         return {}
 
 
-async def answers(server: Server, path: str, body: Mapping[str, Any]) -> bool:
-    """Whether a path takes a body.
-
-    Raises:
-        Fault: If the server does not answer at all.
-    """
+async def accepts(server: Server, path: str, body: Mapping[str, Any]) -> bool:
+    """Whether a path takes a body."""
     try:
-        await persistently(lambda: server.post(path, body, adapt=True))
+        await retry_lost_answers(lambda: server.post(path, body, adapt=True))
     except Fault as fault:
         if fault.kind in GONE:
             raise

@@ -26,25 +26,28 @@ As build 11434 was seen to do:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_tokenbudget.core.probes import Ask
 from pytest_tokenbudget.engines.server.dialects_base import (
     Body,
     Dialect,
     Event,
-    Wish,
-    asked,
-    chosen,
+    Messages,
+    Models,
+    OutputSettings,
+    ask_body,
+    chosen_model,
     ids_at,
-    maybe,
+    optional_page,
     rendering,
     text_at,
 )
-from pytest_tokenbudget.engines.server.heard import (
+from pytest_tokenbudget.engines.server.http import Server
+from pytest_tokenbudget.engines.server.output import (
     End,
-    Heard,
     NoIdsError,
+    ServerOutput,
     ids_of,
     mapping,
     number,
@@ -54,9 +57,6 @@ from pytest_tokenbudget.engines.server.heard import (
     text_of,
 )
 from pytest_tokenbudget.settings.endpoints import Facts
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.engines.server.http import Server
 
 # Only what was asked for, in the order in which other engines do it.
 SAMPLERS: Mapping[str, Any] = {"samplers": ["temperature", "top_p"], "repeat_penalty": 1.0}
@@ -72,14 +72,11 @@ class LlamaCpp(Dialect):
     takes_ids = True
     takes_template = True
 
-    async def look(
-        self, server: Server, models: Sequence[Mapping[str, Any]], wanted: str | None
-    ) -> Facts | None:
-        """What the server says of itself, None where it is of another kind."""
+    async def look(self, server: Server, models: Models, wanted: str | None) -> Facts | None:
         if not self.owns(models):
             return None
-        model = chosen(models, wanted, server)
-        said = await maybe(server, "/props")
+        model = chosen_model(models, wanted, server.url)
+        said = await optional_page(server, "/props")
         meta = mapping(model.get("meta"))
         slot = mapping(said.get("default_generation_settings")).get("n_ctx")
         weights = [f"{name} {meta[name]}" for name in WEIGHTS if name in meta]
@@ -93,16 +90,14 @@ class LlamaCpp(Dialect):
             ends=tuple(filter(None, [text_of(said.get("eos_token"))])),
         )
 
-    def ids_request(self, facts: Facts, ids: Sequence[int], wish: Wish) -> tuple[str, Body]:
-        """Path and body of a streamed request that goes on from token ids.
-
-        Which ids end a sequence is in the GGUF file and cannot be said here.
-        """
-        body: Body = {
+    def ids_request(
+        self, facts: Facts, ids: Sequence[int], settings: OutputSettings
+    ) -> tuple[str, Body]:
+        # Which ids end a sequence is in the GGUF file and cannot be said here.
+        return "/completion", {
             "prompt": list(ids),
-            "n_predict": wish.tokens,
-            "temperature": wish.decoding.temperature,
-            "top_p": wish.top_p,
+            "n_predict": settings.tokens,
+            **settings.fields(),
             **SAMPLERS,
             "return_tokens": True,
             "cache_prompt": True,
@@ -113,60 +108,47 @@ class LlamaCpp(Dialect):
                 *("tokens_predicted", "tokens_evaluated"),
             ],
         }
-        if not wish.decoding.greedy:
-            body["seed"] = wish.seed
-        if wish.decoding.stop:
-            body["stop"] = list(wish.decoding.stop)
-        return "/completion", body
 
-    def read_ids(self, event: Event, heard: Heard) -> None:
-        """Take one event of the answer to :meth:`ids_request`."""
+    def read_ids(self, event: Event, output: ServerOutput) -> None:
         ids = output_ids(event.get("tokens"), "")
         text = text_of(event.get("content"))
-        heard.added = heard.joined("added", text)
+        output.new_text = output.joined("added", text)
         if not ids and text and not event.get("stop"):
             raise NoIdsError
         if ids or text:
-            heard.check_open()
-        heard.ids += ids
-        heard.given = number(event.get("tokens_predicted"))
+            output.check_open()
+        output.ids += ids
+        output.id_count = number(event.get("tokens_predicted"))
         if event.get("stop") is True:
-            heard.word = text_of(event.get("stop_type"))
-            heard.end = ENDS.get(heard.word, End.OTHER)
-            counts = {
-                "prompt_tokens": number(event.get("tokens_evaluated")),
-                "completion_tokens": number(event.get("tokens_predicted")),
-            }
-            heard.count(counts)
+            output.finish_reason = text_of(event.get("stop_type"))
+            output.end = ENDS.get(output.finish_reason, End.OTHER)
+            names = {"prompt_tokens": "tokens_evaluated", "completion_tokens": "tokens_predicted"}
+            output.count({name: event.get(own) for name, own in names.items()})
 
     async def whole_ids(self, server: Server, path: str, body: Body, count: int) -> list[int]:
-        """The first ids of an answer in whose stream some are missing: asked again, in one body.
-
-        The same seed draws the same tokens; so no output is favoured by being asked for twice.
-        """
+        # The same seed draws the same tokens; so no output is favoured by being asked for twice.
         found = await server.post(path, body | {"stream": False, "n_predict": count})
         return ids_of(mapping(found).get("tokens")) or []
 
     def chat_request(
         self,
         facts: Facts,
-        messages: Sequence[Mapping[str, str]],
-        wish: Wish,
+        messages: Messages,
+        settings: OutputSettings,
         template: Mapping[str, Any],
     ) -> tuple[str, Body]:
-        """Path and body of a streamed chat request."""
-        path, body = super().chat_request(facts, messages, wish, template)
+        path, body = super().chat_request(facts, messages, settings, template)
         return path, body | {"top_p": body.get("top_p", 1.0), **SAMPLERS}
 
     def ask_request(self, facts: Facts, ask: Ask, eos_ids: frozenset[int]) -> tuple[str, Body]:
-        """Path and body of a probe's request; its own fields come last and win."""
         own: Body = {**SAMPLERS, "top_p": 1.0}
         if ask.prompt_ids:
-            return "completions", own | {"logprobs": 1} | asked(facts, ask)
-        return "chat/completions", own | {"logprobs": True, "top_logprobs": 1} | asked(facts, ask)
+            return "completions", own | {"logprobs": 1} | ask_body(facts, ask)
+        return "chat/completions", own | {"logprobs": True, "top_logprobs": 1} | ask_body(
+            facts, ask
+        )
 
-    def read_reply(self, body: Event) -> list[Heard]:
-        """The outputs of the answer to :meth:`ask_request`, in the order of their index."""
+    def read_reply(self, body: Event) -> list[ServerOutput]:
         outputs = super().read_reply(body)
         total = read_usage(body.get("usage")).get("completion_tokens")
         if len(outputs) == 1 and total != len(outputs[0].ids):
@@ -174,31 +156,23 @@ class LlamaCpp(Dialect):
             outputs[0].ids = []
         return outputs
 
-    def read_choice(self, choice: Event, body: Event) -> Heard:
-        """One output of a whole answer, of chat or of completions."""
-        heard = super().read_choice(choice, body)
+    def read_choice(self, choice: Event, body: Event) -> ServerOutput:
+        output = super().read_choice(choice, body)
         tokens = mapping(choice.get("logprobs")).get("content")
         if isinstance(tokens, list):
-            heard.ids = ids_of([mapping(token).get("id") for token in tokens]) or []
-        return heard
+            output.ids = ids_of([mapping(token).get("id") for token in tokens]) or []
+        return output
 
     async def tokenize(self, server: Server, facts: Facts, text: str) -> list[int]:
-        """Ids of a text, with no special tokens added and those in it read as such."""
         body = {"content": text, "add_special": False, "parse_special": True}
         return await ids_at(server, "/tokenize", body, "tokens")
 
     async def detokenize(self, server: Server, facts: Facts, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens included."""
         return await text_at(server, "/detokenize", {"tokens": list(ids)}, "content")
 
     async def render(
-        self,
-        server: Server,
-        facts: Facts,
-        messages: Sequence[Mapping[str, str]],
-        template: Mapping[str, Any],
+        self, server: Server, facts: Facts, messages: Messages, template: Mapping[str, Any]
     ) -> tuple[list[int], str]:
-        """Ids and text of rendered messages."""
         body = rendering(messages, template)
         text = await text_at(server, "/apply-template", body, "prompt")
         return await self.tokenize(server, facts, text), text

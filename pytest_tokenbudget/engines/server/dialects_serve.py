@@ -20,17 +20,20 @@ As Transformers 5.23 was seen to do:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from pytest_tokenbudget.engines.server.dialects_base import GONE, Dialect, chosen, maybe
-from pytest_tokenbudget.engines.server.heard import mapping, text_of
-from pytest_tokenbudget.engines.server.http import Fault, FaultKind
-from pytest_tokenbudget.engines.server.retry import persistently
+from pytest_tokenbudget.engines.server.dialects_base import (
+    GONE,
+    Dialect,
+    Models,
+    chosen_model,
+    optional_page,
+)
+from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Server
+from pytest_tokenbudget.engines.server.output import mapping, text_of
+from pytest_tokenbudget.engines.server.retry import retry_lost_answers
 from pytest_tokenbudget.settings.endpoints import Facts
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.engines.server.http import Server
 
 # A path that no other kind of server has.
 OWN_PATH = "/load_model"
@@ -43,11 +46,8 @@ class TransformersServe(Dialect):
     kind = "serve"
     takes_template = True
 
-    async def look(
-        self, server: Server, models: Sequence[Mapping[str, Any]], wanted: str | None
-    ) -> Facts | None:
-        """What the server says of itself, None where it is of another kind."""
-        paths = mapping((await maybe(server, "/openapi.json")).get("paths"))
+    async def look(self, server: Server, models: Models, wanted: str | None) -> Facts | None:
+        paths = mapping((await optional_page(server, "/openapi.json")).get("paths"))
         if OWN_PATH not in paths:
             return None
         pinned = await self._pinned(server)
@@ -55,12 +55,12 @@ class TransformersServe(Dialect):
             name = pinned.rpartition("@")[0] or pinned
             model: Mapping[str, Any] = {"id": wanted or name}
             if wanted not in (None, name, pinned):
-                model = chosen([{"id": name}], wanted, server)
+                model = chosen_model([{"id": name}], wanted, server.url)
             return self.facts(model, fingerprint=pinned, root=name)
         if wanted is not None and not any(each["id"] == wanted for each in models):
             # It loads what a request names, from the hub or from disk.
             return self.facts({"id": wanted}, fingerprint=wanted, root=wanted.partition("@")[0])
-        model = chosen(models, wanted, server)
+        model = chosen_model(models, wanted, server.url)
         name = str(model["id"])
         return self.facts(model, fingerprint=name, root=name.partition("@")[0])
 
@@ -69,7 +69,7 @@ class TransformersServe(Dialect):
         body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
         try:
             # It may have to load the model first.
-            reply = await persistently(
+            reply = await retry_lost_answers(
                 lambda: server.post("chat/completions", body, timeout=LOADING)
             )
         except Fault as fault:

@@ -14,8 +14,7 @@ Written from SGLang's documentation and source; nobody has run this against one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 from pytest_tokenbudget.core.probes import Ask
 from pytest_tokenbudget.engines.server.dialects_base import (
@@ -23,19 +22,24 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     Body,
     Dialect,
     Event,
-    Wish,
-    answers,
-    asked,
-    chosen,
-    maybe,
+    Models,
+    OutputSettings,
+    accepts,
+    ask_body,
+    chosen_model,
+    optional_page,
     text_at,
     tokenized,
 )
-from pytest_tokenbudget.engines.server.heard import Heard, mapping, number, output_ids, text_of
+from pytest_tokenbudget.engines.server.http import Server
+from pytest_tokenbudget.engines.server.output import (
+    ServerOutput,
+    mapping,
+    number,
+    output_ids,
+    text_of,
+)
 from pytest_tokenbudget.settings.endpoints import Facts
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.engines.server.http import Server
 
 
 class SGLang(Dialect):
@@ -45,87 +49,77 @@ class SGLang(Dialect):
     takes_ids = True
     takes_template = True
 
-    async def look(
-        self, server: Server, models: Sequence[Mapping[str, Any]], wanted: str | None
-    ) -> Facts | None:
-        """What the server says of itself, None where it is of another kind."""
+    async def look(self, server: Server, models: Models, wanted: str | None) -> Facts | None:
         if not self.owns(models):
             return None
-        model = chosen(models, wanted, server)
-        info = await maybe(server, "/get_model_info") or await maybe(server, "/model_info")
-        said = await maybe(server, "/get_server_info") or await maybe(server, "/server_info")
+        model = chosen_model(models, wanted, server.url)
+        info = await optional_page(server, "/get_model_info") or await optional_page(
+            server, "/model_info"
+        )
+        said = await optional_page(server, "/get_server_info") or await optional_page(
+            server, "/server_info"
+        )
         path = text_of(info.get("model_path")) or text_of(model.get("root"))
         return self.facts(
             model,
             version=text_of(said.get("version")),
             fingerprint=path,
             root=text_of(info.get("tokenizer_path")) or path,
-            tokenizes=await answers(server, "/tokenize", {"model": model["id"], "prompt": "a"}),
+            tokenizes=await accepts(server, "/tokenize", {"model": model["id"], "prompt": "a"}),
         )
 
-    def ids_request(self, facts: Facts, ids: Sequence[int], wish: Wish) -> tuple[str, Body]:
-        """Path and body of a streamed request that goes on from token ids."""
+    def ids_request(
+        self, facts: Facts, ids: Sequence[int], settings: OutputSettings
+    ) -> tuple[str, Body]:
         wanted: Body = {
-            "max_new_tokens": wish.tokens,
-            "temperature": wish.decoding.temperature,
-            "top_p": wish.top_p,
+            "max_new_tokens": settings.tokens,
+            **settings.fields(seed="sampling_seed"),
             **NEUTRAL,
             "skip_special_tokens": False,
-            "stop_token_ids": sorted(wish.eos_ids),
+            "stop_token_ids": sorted(settings.eos_ids),
         }
-        if not wish.decoding.greedy:
-            wanted["sampling_seed"] = wish.seed
-        if wish.decoding.stop:
-            wanted["stop"] = list(wish.decoding.stop)
         return "/generate", {"input_ids": list(ids), "sampling_params": wanted, "stream": True}
 
-    def read_ids(self, event: Event, heard: Heard) -> None:
-        """Take one event of the answer to :meth:`ids_request`."""
+    def read_ids(self, event: Event, output: ServerOutput) -> None:
         meta = mapping(event.get("meta_info"))
         text = text_of(event.get("text"))
         ids = output_ids(event.get("output_ids"), text)
         total = number(meta.get("completion_tokens"))
         # All so far, or new ones: the count says which, and so does what has come before.
-        known = heard.ids
+        known = output.ids
         if total is not None and len(known) + len(ids) != total:
             whole = len(ids) >= len(known) and ids[: len(known)] == known
         else:
             whole = not known
-        heard.ids = list(ids or known) if whole else known + ids
+        output.ids = list(ids or known) if whole else known + ids
         added = text
         if whole:
-            added, heard.content = text[len(heard.content) :], text
-        heard.added = heard.joined("added", added)
-        if added or len(heard.ids) > len(known):
-            heard.check_open()
+            added, output.content = text[len(output.content) :], text
+        output.new_text = output.joined("added", added)
+        if added or len(output.ids) > len(known):
+            output.check_open()
         reason = mapping(meta.get("finish_reason"))
-        matched = reason.get("matched")
-        heard.finish(reason.get("type"), matched)
-        end = number(matched)
-        if end is not None and total == len(heard.ids) + 1:
+        output.finish(reason.get("type"), reason.get("matched"))
+        end = number(reason.get("matched"))
+        if end is not None and total == len(output.ids) + 1:
             # The server names the id that ended it and leaves it out of the list.
-            heard.ids.append(end)
+            output.ids.append(end)
         names = ("prompt_tokens", "completion_tokens", "reasoning_tokens")
-        heard.count({name: meta.get(name) for name in names})
+        output.count({name: meta.get(name) for name in names})
 
     def ask_request(self, facts: Facts, ask: Ask, eos_ids: frozenset[int]) -> tuple[str, Body]:
-        """Path and body of a probe's request; its own fields come last and win."""
         path = "completions" if ask.prompt_ids else "chat/completions"
         own: Body = {"top_k": -1, "repetition_penalty": 1.0, "skip_special_tokens": False}
-        return path, own | asked(facts, ask)
+        return path, own | ask_body(facts, ask)
 
-    def read_choice(self, choice: Event, body: Event) -> Heard:
-        """One output of a whole answer, of chat or of completions."""
-        heard = super().read_choice(choice, body)
+    def read_choice(self, choice: Event, body: Event) -> ServerOutput:
+        output = super().read_choice(choice, body)
         # It says under this name what stopped the output.
-        heard.finish(choice.get("finish_reason"), choice.get("matched_stop"))
-        return heard
+        output.finish(choice.get("finish_reason"), choice.get("matched_stop"))
+        return output
 
-    async def tokenize(self, server: Server, facts: Facts, text: str) -> list[int]:
-        """Ids of a text, with no special tokens added and those in it read as such."""
-        return await tokenized(server, facts, text)
+    tokenize = staticmethod(tokenized)
 
     async def detokenize(self, server: Server, facts: Facts, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens included."""
         body = {"model": facts.served, "tokens": list(ids), "skip_special_tokens": False}
         return await text_at(server, "/detokenize", body, "text")

@@ -24,7 +24,7 @@ As vLLM 0.32 was seen to do:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_tokenbudget.core.probes import Ask
 from pytest_tokenbudget.engines.server.dialects_base import (
@@ -32,22 +32,22 @@ from pytest_tokenbudget.engines.server.dialects_base import (
     Body,
     Dialect,
     Event,
-    Wish,
-    answers,
-    asked,
-    chosen,
+    Messages,
+    Models,
+    OutputSettings,
+    accepts,
+    ask_body,
+    chosen_model,
     ids_at,
-    maybe,
     only_choice,
+    optional_page,
     rendering,
     text_at,
     tokenized,
 )
-from pytest_tokenbudget.engines.server.heard import Heard, ids_of, output_ids, text_of
+from pytest_tokenbudget.engines.server.http import Server
+from pytest_tokenbudget.engines.server.output import ServerOutput, ids_of, output_ids, text_of
 from pytest_tokenbudget.settings.endpoints import Facts
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.engines.server.http import Server
 
 
 class Vllm(Dialect):
@@ -57,103 +57,81 @@ class Vllm(Dialect):
     takes_ids = True
     takes_template = True
 
-    async def look(
-        self, server: Server, models: Sequence[Mapping[str, Any]], wanted: str | None
-    ) -> Facts | None:
-        """What the server says of itself, None where it is of another kind."""
+    async def look(self, server: Server, models: Models, wanted: str | None) -> Facts | None:
         if not self.owns(models):
             return None
-        model = chosen(models, wanted, server)
-        version = await maybe(server, "/version")
-        text = {"model": model["id"], "prompt": "a"}
+        model = chosen_model(models, wanted, server.url)
+        version = await optional_page(server, "/version")
         return self.facts(
             model,
             version=text_of(version.get("version")),
             fingerprint=text_of(model.get("root")),
-            tokenizes=await answers(server, "/tokenize", text),
+            tokenizes=await accepts(server, "/tokenize", {"model": model["id"], "prompt": "a"}),
         )
 
-    def ids_request(self, facts: Facts, ids: Sequence[int], wish: Wish) -> tuple[str, Body]:
-        """Path and body of a streamed request that goes on from token ids."""
-        body: Body = {
+    def ids_request(
+        self, facts: Facts, ids: Sequence[int], settings: OutputSettings
+    ) -> tuple[str, Body]:
+        return "completions", {
             "model": facts.served,
             "prompt": list(ids),
-            "max_tokens": wish.tokens,
-            "temperature": wish.decoding.temperature,
-            "top_p": wish.top_p,
+            "max_tokens": settings.tokens,
+            **settings.fields(),
             **NEUTRAL,
             # Stop strings are looked for in the text with its special tokens, as elsewhere.
             "skip_special_tokens": False,
-            "stop_token_ids": sorted(wish.eos_ids),
+            "stop_token_ids": sorted(settings.eos_ids),
             "return_token_ids": True,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        if not wish.decoding.greedy:
-            body["seed"] = wish.seed
-        if wish.decoding.stop:
-            body["stop"] = list(wish.decoding.stop)
-        return "completions", body
 
-    def read_ids(self, event: Event, heard: Heard) -> None:
-        """Take one event of the answer to :meth:`ids_request`."""
-        heard.count(event.get("usage"))
-        heard.added = ""
+    def read_ids(self, event: Event, output: ServerOutput) -> None:
+        output.count(event.get("usage"))
+        output.new_text = ""
         for choice in only_choice(event):
             text = text_of(choice.get("text"))
             ids = output_ids(choice.get("token_ids"), text)
             if ids or text:
-                heard.check_open()
-            heard.ids += ids
-            heard.added = heard.joined("added", text)
-            matched = choice.get("stop_reason")
-            heard.finish(choice.get("finish_reason"), matched)
+                output.check_open()
+            output.ids += ids
+            output.new_text = output.joined("added", text)
+            output.finish(choice.get("finish_reason"), choice.get("stop_reason"))
 
     def chat_request(
         self,
         facts: Facts,
-        messages: Sequence[Mapping[str, str]],
-        wish: Wish,
+        messages: Messages,
+        settings: OutputSettings,
         template: Mapping[str, Any],
     ) -> tuple[str, Body]:
-        """Path and body of a streamed chat request."""
-        path, body = super().chat_request(facts, messages, wish, template)
+        path, body = super().chat_request(facts, messages, settings, template)
         return path, body | {"top_p": body.get("top_p", 1.0), **NEUTRAL}
 
     def ask_request(self, facts: Facts, ask: Ask, eos_ids: frozenset[int]) -> tuple[str, Body]:
-        """Path and body of a probe's request; its own fields come last and win."""
         own: Body = {**NEUTRAL, "return_token_ids": True, "skip_special_tokens": False}
         if eos_ids:
             own["stop_token_ids"] = sorted(eos_ids)
         path = "completions" if ask.prompt_ids else "chat/completions"
-        return path, own | {"top_p": 1.0} | asked(facts, ask)
+        return path, own | {"top_p": 1.0} | ask_body(facts, ask)
 
-    def read_choice(self, choice: Event, body: Event) -> Heard:
-        """One output of a whole answer, of chat or of completions."""
-        heard = super().read_choice(choice, body)
-        heard.ids = ids_of(choice.get("token_ids")) or []
+    def read_choice(self, choice: Event, body: Event) -> ServerOutput:
+        output = super().read_choice(choice, body)
+        output.ids = ids_of(choice.get("token_ids")) or []
         # Of chat it stands beside the choices, of completions in each.
         prompt = ids_of(choice.get("prompt_token_ids")) or ids_of(body.get("prompt_token_ids"))
-        heard.prompt_ids = None if prompt is None else tuple(prompt)
-        return heard
+        output.prompt_ids = None if prompt is None else tuple(prompt)
+        return output
 
-    async def tokenize(self, server: Server, facts: Facts, text: str) -> list[int]:
-        """Ids of a text, with no special tokens added and those in it read as such."""
-        return await tokenized(server, facts, text)
+    tokenize = staticmethod(tokenized)
 
     async def detokenize(self, server: Server, facts: Facts, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens included."""
         body = {"model": facts.served, "tokens": list(ids)}
         return await text_at(server, "/detokenize", body, "prompt")
 
     async def render(
-        self,
-        server: Server,
-        facts: Facts,
-        messages: Sequence[Mapping[str, str]],
-        template: Mapping[str, Any],
+        self, server: Server, facts: Facts, messages: Messages, template: Mapping[str, Any]
     ) -> tuple[list[int], str]:
-        """Ids and text of rendered messages."""
         body = {"model": facts.served, **rendering(messages, template)}
         ids = await ids_at(server, "/tokenize", body, "tokens")
         return ids, await self.detokenize(server, facts, ids)

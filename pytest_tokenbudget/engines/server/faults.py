@@ -38,14 +38,8 @@ class FaultKind(StrEnum):
 
 _RETRYABLE = frozenset(
     {
-        FaultKind.TIMEOUT,
-        FaultKind.CONNECTION,
-        FaultKind.OVERLOADED,
-        FaultKind.SERVER,
-        FaultKind.MALFORMED,
-        FaultKind.CUT,
-        FaultKind.TOO_LONG,
-        FaultKind.TOO_MUCH,
+        *(FaultKind.TIMEOUT, FaultKind.CONNECTION, FaultKind.OVERLOADED, FaultKind.SERVER),
+        *(FaultKind.MALFORMED, FaultKind.CUT, FaultKind.TOO_LONG, FaultKind.TOO_MUCH),
     }
 )
 _FATAL = frozenset({FaultKind.KEY, FaultKind.NO_MODEL})
@@ -144,12 +138,11 @@ _QUERY = re.compile(r"(?<=[\w/])(?:\?|%3F)[\w.\[\]-]+(?:=|%3D)[^\s\"'<>]*", re.I
 
 def error_text(body: str) -> str:
     """What an error body says, in one line: the message of a JSON error, the text of a page."""
-    found = parsed(body)
-    if found is not None:
-        text = _message(found)
+    value = parsed(body)
+    if value is not None:
+        text = _message(value)
     else:
-        looks_like_page = "<" in body and ">" in body
-        text = unescape(_page_text(body)) if looks_like_page else body
+        text = unescape(_page_text(body)) if "<" in body and ">" in body else body
     text = " ".join(without_queries(whole(text[: 4 * EXCERPT])).split())
     return text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"
 
@@ -174,19 +167,19 @@ def _page_text(page: str) -> str:
     return " ".join([*texts, page[place:]])
 
 
-def _message(found: object) -> str:
+def _message(value: object) -> str:
     """The sentence in a parsed error: every server wraps it in its own way."""
-    if isinstance(found, str):
-        return found
-    if isinstance(found, Mapping):
-        if (name := _parameter(found)) and isinstance(found.get("msg"), str):
-            return f"{name}: {found['msg']}"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        if (name := _parameter(value)) and isinstance(value.get("msg"), str):
+            return f"{name}: {value['msg']}"
         for name in ("error", "message", "detail", "msg"):
-            if found.get(name):
-                return _message(found[name])
-    if isinstance(found, list) and found:
-        return "; ".join(_message(item) for item in found)
-    return json.dumps(found)
+            if value.get(name):
+                return _message(value[name])
+    if isinstance(value, list) and value:
+        return "; ".join(_message(item) for item in value)
+    return json.dumps(value)
 
 
 def _parameter(error: Mapping[str, object]) -> str:
@@ -197,32 +190,22 @@ def _parameter(error: Mapping[str, object]) -> str:
 
 
 def refused_parameter(text: str, sent: Mapping[str, object]) -> str:
-    """The parameter that a refusal names, among those that were sent; empty where it names none.
-
-    Args:
-        text: The body of the refusal.
-        sent: The body of the request.
-    """
-    todo, names = [parsed(text)], []
-    while todo:
-        found = todo.pop()
-        if isinstance(found, Mapping):
-            names.append(_parameter(found))
-            todo += [found.get(name) for name in ("error", "detail")]
-        elif isinstance(found, list):
-            todo += found
+    """The parameter that a refusal names, among those that were sent; empty where it names none."""
+    unread, names = [parsed(text)], []
+    while unread:
+        value = unread.pop()
+        if isinstance(value, Mapping):
+            names.append(_parameter(value))
+            unread += [value.get(name) for name in ("error", "detail")]
+        elif isinstance(value, list):
+            unread += value
     if _UNSUPPORTED.search(text):
         names += [word for word in re.findall(r"\w+", error_text(text)) if word != "stop"]
     return next((name for name in names if name in sent and name not in _CONTENT), "")
 
 
 def kind_of(status: int | None, text: str) -> FaultKind:
-    """Which kind of fault a status and the body that came with it are.
-
-    Args:
-        status: HTTP status or the code in an error object; None where there is none.
-        text: The body as it came.
-    """
+    """Which kind of fault a status, or the code in an error object, and its body are."""
     text = text[:_LOOKED_AT]
     if status == 403 and _MODERATED.search(text):
         return FaultKind.WITHHELD
@@ -249,21 +232,21 @@ def is_loading(text: str) -> bool:
     return bool(_LOADING.search(text))
 
 
-def error_in(found: object) -> tuple[int | None, str] | None:
+def error_in(value: object) -> tuple[int | None, str] | None:
     """The error that an answer with status 200 holds: its code and its text; None without one."""
-    if not isinstance(found, Mapping):
+    if not isinstance(value, Mapping):
         return None
-    error = found.get("error")
-    if not error and found.get("object") != "error":
+    error = value.get("error")
+    if not error and value.get("object") != "error":
         return None
-    inner = error if isinstance(error, Mapping) else found
+    inner = error if isinstance(error, Mapping) else value
     for name in ("code", "status", "http_code"):
         code = inner.get(name)
         if isinstance(code, str) and re.fullmatch(r"[0-9]{3}", code):
             code = int(code)
         if isinstance(code, int) and 400 <= code < 600:
-            return code, json.dumps(found)
-    return None, json.dumps(found)
+            return code, json.dumps(value)
+    return None, json.dumps(value)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
@@ -18,39 +17,30 @@ from typing import Any
 import httpx2
 
 from pytest_tokenbudget.engines.server.address import Address, Key
-from pytest_tokenbudget.engines.server.faults import (
-    Fault,
-    FaultKind,
-    error_in,
-    error_text,
-    is_loading,
-    kind_of,
-    refused_parameter,
-    retry_after,
-    without_queries,
-)
-from pytest_tokenbudget.engines.server.limits import Allowance, allowance
+from pytest_tokenbudget.engines.server.faults import Fault, FaultKind, error_in, retry_after
 from pytest_tokenbudget.engines.server.payload import parsed
 from pytest_tokenbudget.engines.server.reading import (
     TooMuchError,
+    allowance,
     event_data,
     media_type,
     parts,
     read,
 )
-from pytest_tokenbudget.engines.server.request_parameters import SETTERS, RequestParameters
-from pytest_tokenbudget.settings.endpoints import KEY_NAMES
+from pytest_tokenbudget.engines.server.request_parameters import RequestParameters
+from pytest_tokenbudget.engines.server.server_faults import Exchange, ServerFaults
 
 __all__ = ["Fault", "FaultKind", "Key", "Server"]
 
 _CONNECT = 10.0
 _LONGEST_ERROR = 64 * 2**10
-_LONGEST_ADDRESS = 2000
 # Seconds for the body of an error: what has come until then says enough.
 _ERROR_PATIENCE = 10.0
 # An idle connection is given up before usual servers close it (5 s), not at the same moment.
 _KEEP_ALIVE = 2.0
 _SILENT = frozenset({FaultKind.CONNECTION, FaultKind.TIMEOUT, FaultKind.CUT})
+# What a request may end with in place of an answer; asyncio's timeouts are an OSError.
+_BROKEN = (TooMuchError, httpx2.HTTPError, httpx2.InvalidURL, OSError)
 
 
 class Server:
@@ -71,8 +61,10 @@ class Server:
     def __init__(self, url: str, key: Key | None = None, timeout: float = 120.0) -> None:
         self._key = key or Key()
         self._timeout = timeout
-        self._address = Address.of(url)
+        self._address = Address.parse(url)
         self.url = self._address.base
+        self._faults = ServerFaults(self.url, self._key)
+        self.fault = self._faults.fault
         self._parameters = RequestParameters()
         self._client = self._new_client()
 
@@ -111,11 +103,7 @@ class Server:
     ) -> dict[str, Any]:
         """Send JSON and give the parsed JSON that is answered.
 
-        Args:
-            path: Where to.
-            body: What.
-            timeout: Seconds without a byte, if others than usual.
-            adapt: Whether parameters that the server wants otherwise are sent as it wants them.
+        With ``adapt``, parameters that the server wants otherwise are sent as it wants them.
 
         Raises:
             Fault: Anything that is not that.
@@ -142,11 +130,8 @@ class Server:
         Parameters that the server wants under another name, or does not know and no answer depends
         on, are sent as it wants them, now and in later requests.
 
-        Args:
-            path: Where to.
-            body: What.
-            output: How much output has come in the events so far. Events that add none do not
-                keep a request alive; without this every event counts.
+        ``output`` tells how much output has come in the events so far. Events that add none do not
+        keep a request alive; without it every event counts.
 
         Raises:
             Fault: After the objects that came before it.
@@ -172,17 +157,17 @@ class Server:
         """The objects of one event stream."""
         content = _encoded(body)
         allowed = allowance(body, len(content), self._timeout)
+        exchange = Exchange("POST", path, allowed, self._timeout)
         now = asyncio.get_running_loop().time
         end = now() + allowed.seconds
         fault: Fault | None = None
-        began = False
         try:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout_at(end):
                     response = await stack.enter_async_context(
                         self._request(self._client, "POST", path, content, None)
                     )
-                began = True
+                exchange.began = True
                 if not response.is_success:
                     fault = await self._refusal(response, path, body)
                 elif media_type(response) in ("application/json", "text/json"):
@@ -193,14 +178,9 @@ class Server:
                     async with aclosing(event_data(response, allowed, end, output)) as events:
                         async for data in events:
                             yield self._parsed(data, path, in_pieces=True)
-        except TooMuchError:
-            fault = self._too_much(path, allowed)
-        except TimeoutError:
-            fault = self._too_long(path, allowed, whole=now() >= end)
-        except httpx2.SSEError:
-            fault = self._no_stream(path)
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            fault = self._broken(error, "POST", path, began)
+        except _BROKEN as error:
+            exchange.silent = now() < end
+            fault = self._faults.broken(error, exchange)
         if fault:
             raise fault
 
@@ -210,15 +190,6 @@ class Server:
         """Whether a refusal says how the server wants the same request."""
         refused = fault.kind is FaultKind.REFUSED
         return refused and self._parameters.learn(body, sent, fault.answer)
-
-    def fault(self, kind: FaultKind, what: str) -> Fault:
-        """A fault that the caller found, such as a stream without its end.
-
-        Args:
-            kind: What it is.
-            what: Words that follow the server's URL: "ended the stream before its last event".
-        """
-        return Fault(kind, f"{self.url} {self._key.hide(what)}")
 
     async def ready(self, timeout: float = _CONNECT) -> Fault | None:
         """Whether the server answers and has its model: None, or what stands against it."""
@@ -256,20 +227,20 @@ class Server:
             more["headers"] = {"Content-Type": "application/json"}
         if timeout is not None:
             more["timeout"] = httpx2.Timeout(timeout, pool=None)
-        return client.stream(method, self._address.of_path(path), **more)
+        return client.stream(method, self._address.url_of(path), **more)
 
     async def _whole(
         self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None
     ) -> bytes:
         """The body of an answer that is a success."""
-        found = await self._exchange(self._client, method, path, body, timeout)
-        if isinstance(found, Fault) and found.dropped and method == "GET":
+        answer = await self._exchange(self._client, method, path, body, timeout)
+        if isinstance(answer, Fault) and answer.dropped and method == "GET":
             # The server may have closed the connection just before it was used again.
             async with self._new_client() as fresh:
-                found = await self._exchange(fresh, method, path, body, timeout)
-        if isinstance(found, Fault):
-            raise found
-        return found
+                answer = await self._exchange(fresh, method, path, body, timeout)
+        if isinstance(answer, Fault):
+            raise answer
+        return answer
 
     async def _exchange(
         self,
@@ -284,167 +255,49 @@ class Server:
         The fault is not raised here: the library's error would become its context.
         """
         content = b"" if body is None else _encoded(body)
-        allowed = allowance(body, len(content), self._timeout if timeout is None else timeout)
-        began = False
+        seconds = self._timeout if timeout is None else timeout
+        allowed = allowance(body, len(content), seconds)
+        exchange = Exchange(method, path, allowed, seconds)
         try:
             async with (
                 asyncio.timeout(allowed.seconds),
                 self._request(client, method, path, content, timeout) as response,
             ):
-                began = True
+                exchange.began = True
                 if response.is_success:
                     return await read(response, allowed.size)
                 return await self._refusal(response, path, body or {})
-        except TooMuchError:
-            return self._too_much(path, allowed)
-        except TimeoutError:
-            return self._too_long(path, allowed, whole=True)
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            return self._broken(error, method, path, began, timeout)
+        except _BROKEN as error:
+            return self._faults.broken(error, exchange)
 
     def _parsed(
         self, content: bytes | str, path: str, *, in_pieces: bool = False
     ) -> dict[str, Any]:
         """The JSON object of an answer or of an event; or the fault that it is."""
         text = content if isinstance(content, str) else content.decode("utf-8", "replace")
-        found = parsed(text, in_pieces=in_pieces)
-        if (error := error_in(found)) is not None:
-            raise self._judged(*error, path)
-        if isinstance(found, dict):
-            return found
-        words = error_text(self._key.hide(text)) if text.strip() else "nothing"
-        page = "<html" in text.lower()
-        hint = "; is this the base URL of an OpenAI-compatible server, such as .../v1?"
-        fault = self.fault(
-            FaultKind.MALFORMED,
-            f"answered {path} with something that is no JSON object: {words}{hint if page else ''}",
-        )
-        fault.body = words
-        raise fault
+        value = parsed(text, in_pieces=in_pieces)
+        if (error := error_in(value)) is not None:
+            raise self._faults.error(*error, path)
+        if isinstance(value, dict):
+            return value
+        raise self._faults.no_object(text, path)
 
     async def _refusal(
         self, response: httpx2.Response, path: str, sent: Mapping[str, Any]
     ) -> Fault:
         """The fault in an answer that is no success."""
         if response.is_redirect:
-            place = response.headers.get("location", "")[:_LONGEST_ADDRESS]
-            place = re.split("[?#;]", without_queries(self._key.hide(place)))[0]
-            where = place or "somewhere else"
-            return Fault(
-                FaultKind.REFUSED,
-                f"{self.url} sends {path} on to {where}: give the URL that it is to be asked at",
-                status=response.status_code,
-            )
+            location = response.headers.get("location", "")
+            return self._faults.redirect(response.status_code, location, path)
         content = b""
         with suppress(httpx2.HTTPError, OSError, TooMuchError):
             async with asyncio.timeout(min(self._timeout, _ERROR_PATIENCE)):
                 async for part in parts(response, _LONGEST_ERROR):
                     content += part
         text = content.decode("utf-8", "replace")
-        fault = self._judged(response.status_code, text, path, sent)
+        fault = self._faults.error(response.status_code, text, path, sent)
         fault.retry_after = retry_after(response.headers)
         return fault
-
-    def _judged(
-        self, status: int | None, text: str, path: str, sent: Mapping[str, Any] | None = None
-    ) -> Fault:
-        """The fault that a status or code and its body are."""
-        kind = kind_of(status, text)
-        words = error_text(self._key.hide(text))
-        hint = ""
-        loading = kind is FaultKind.OVERLOADED and is_loading(text)
-        head = {
-            FaultKind.KEY: f"{self.url} refuses the key"
-            if self._key
-            else f"{self.url} wants a key: set {KEY_NAMES[0]} in the environment",
-            FaultKind.OVERLOADED: f"{self.url} is overloaded",
-            FaultKind.TIMEOUT: f"{self.url} says that {path} took too long",
-            FaultKind.CONTEXT: f"{self.url} says that prompt and output do not fit its context",
-            FaultKind.NO_MODEL: f"{self.url} does not have the model",
-            FaultKind.SERVER: f"{self.url} failed at {path}",
-            FaultKind.WITHHELD: f"{self.url} withholds its answer: a filter stopped the request",
-        }.get(kind, f"{self.url} refuses {path}")
-        if status in (404, 405) and kind is FaultKind.REFUSED:
-            head = f"{self.url} has no {path}"
-        elif kind is FaultKind.REFUSED and sent and (name := refused_parameter(text, sent)):
-            head = f"{self.url} refuses the parameter {name!r} as it was sent, {sent[name]!r:.40}"
-            hint = f"; {SETTERS[name]} sets it" if name in SETTERS else ""
-            words = words.rstrip(".") if hint else words
-        if loading:
-            head = f"{self.url} is still loading its model"
-        number = f" ({status})" if status else ""
-        return Fault(
-            kind,
-            (f"{head}{number}: {words}" if words else f"{head}{number}") + hint,
-            status=status,
-            body=words,
-            loading=loading,
-            answer=self._key.hide(text),
-        )
-
-    def _no_stream(self, path: str) -> Fault:
-        return self.fault(
-            FaultKind.MALFORMED,
-            f"answered {path} with something that is no event stream; is it the base URL of an"
-            " OpenAI-compatible server?",
-        )
-
-    def _too_much(self, path: str, allowed: Allowance) -> Fault:
-        most = allowed.size / 2**20
-        what = f" to a request for {allowed.tokens:,} tokens" if allowed.tokens else ""
-        return self.fault(
-            FaultKind.TOO_MUCH,
-            f"sent more than the {most:,.0f} MiB that an answer of {path}{what} may have after"
-            " decompression; the rest was not read",
-        )
-
-    def _too_long(self, path: str, allowed: Allowance, *, whole: bool) -> Fault:
-        if whole:
-            what = f" for {allowed.tokens:,} tokens" if allowed.tokens else ""
-            words = (
-                f"did not finish {path} within {_seconds(allowed.seconds)}, the longest time for a"
-                f" request{what}"
-            )
-        else:
-            silence = _seconds(allowed.silence)
-            words = f"sent no output for {silence} ({path}), only pings or empty events"
-        return self.fault(FaultKind.TOO_LONG, f"{words}; --request-timeout allows more")
-
-    def _broken(
-        self, error: Exception, method: str, path: str, began: bool, timeout: float | None = None
-    ) -> Fault:
-        """The fault in an exchange that did not come to its end."""
-        kind = FaultKind.CUT if began else FaultKind.CONNECTION
-        what = self._key.hide(" ".join(str(error).split())) or type(error).__name__
-        if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
-            message = f"nothing answers at {self.url}: {what} (is the server started?)"
-        elif isinstance(error, httpx2.TimeoutException):
-            kind = FaultKind.TIMEOUT
-            seconds = self._timeout if timeout is None else timeout
-            message = (
-                f"{self.url} sent nothing for {seconds:g} s ({method} {path});"
-                " --request-timeout allows more"
-            )
-        elif isinstance(error, httpx2.DecodingError):
-            kind = FaultKind.MALFORMED
-            message = f"what {self.url} answered to {path} cannot be decompressed: {what}"
-        elif isinstance(error, httpx2.ProxyError):
-            message = f"the proxy that the environment names for {self.url} failed: {what}"
-        elif isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol):
-            kind = FaultKind.REFUSED
-            message = f"{self.url} cannot be asked for {path}: {what}"
-        elif began:
-            message = f"{self.url} broke off its answer to {path}: {what}"
-        else:
-            message = f"{self.url} dropped the connection before it answered {path}: {what}"
-        fault = Fault(kind, message)
-        fault.unreachable = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-        fault.dropped = isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError)
-        return fault
-
-
-def _seconds(count: float) -> str:
-    return f"{count:,.0f} s" if count >= 10 else f"{count:.2g} s"
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:

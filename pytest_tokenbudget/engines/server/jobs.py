@@ -8,22 +8,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_tokenbudget.core.engine import Decoding, EngineError, Generated, Request
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.rows import BatchRow, failed, generated
-from pytest_tokenbudget.engines.sampling import seed_of
-from pytest_tokenbudget.engines.server.dialects_base import Wish
-from pytest_tokenbudget.engines.server.heard import End, Heard, MalformedError, NoIdsError
+from pytest_tokenbudget.engines.sampling import request_seed
+from pytest_tokenbudget.engines.server.dialects_base import OutputSettings
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Server
+from pytest_tokenbudget.engines.server.output import End, MalformedError, NoIdsError, ServerOutput
 from pytest_tokenbudget.engines.server.pool import Pool
-from pytest_tokenbudget.settings.endpoints import Facts
+from pytest_tokenbudget.engines.server.served_model import ServedModel
 from pytest_tokenbudget.texts.token_texts import REPLACEMENT
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.engines.server.engine import ServerEngine
-
 
 # The form of tokens that are no text: <|eot|>, [EOS], </s>.
 _MARKER = re.compile(r"<[^<>]*>|\[[A-Z_/]+\]")
@@ -35,7 +31,7 @@ class RequestJob:
     """One request on its way; what has come survives a fault."""
 
     def __init__(
-        self, engine: ServerEngine, pool: Pool, request: Request, decoding: Decoding
+        self, engine: ServedModel, pool: Pool, request: Request, decoding: Decoding
     ) -> None:
         self.engine = engine
         self.pool = pool
@@ -61,6 +57,8 @@ class RequestJob:
 
     async def guarded(self, server: Server) -> Generated:
         """One try on one server; an answer that nothing here can read is a fault of this try."""
+        if self.started is None:
+            self.started = time.monotonic()
         try:
             return await self.attempt(server)
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -75,27 +73,22 @@ class RequestJob:
         """An error result with what has come; None where nothing has."""
         raise NotImplementedError
 
-    def wish(self, ids: Sequence[int], tokens: int) -> Wish:
-        """What is wanted of one try that goes on from ids."""
-        seed = seed_of(self.decoding.seed, ids, self.request.sample)
-        return Wish(tokens, self.decoding, seed, self.engine.eos_ids)
+    def settings(self, ids: Sequence[int], tokens: int) -> OutputSettings:
+        """What is wanted of one try that goes on from ids, with ``tokens`` more."""
+        seed = request_seed(self.decoding.seed, ids, self.request.sample)
+        return OutputSettings(tokens, self.decoding, seed, self.engine.eos_ids)
 
     @property
     def seconds(self) -> float:
         """Time since the first try began."""
         return 0.0 if self.started is None else time.monotonic() - self.started
 
-    def start(self) -> None:
-        """Begin a try."""
-        if self.started is None:
-            self.started = time.monotonic()
-
 
 class IdsJob(RequestJob):
     """A request by ids: goes on from those that have come when it is tried again."""
 
     def __init__(
-        self, engine: ServerEngine, pool: Pool, request: Request, decoding: Decoding
+        self, engine: ServedModel, pool: Pool, request: Request, decoding: Decoding
     ) -> None:
         super().__init__(engine, pool, request, decoding)
         self.row = BatchRow(request, decoding, engine.eos_ids, engine.decode)
@@ -111,48 +104,47 @@ class IdsJob(RequestJob):
         return [self._decoded(ids), *[""] * (len(ids) - 1)] if ids else []
 
     async def attempt(self, server: Server) -> Generated:
-        self.start()
         row = self.row
         in_one_go = not row.output
-        heard = Heard()
+        output = ServerOutput()
         while row.stop_reason is None:
             before = len(row.output)
-            heard = Heard()
-            if not await self._stream(server, heard, before):
+            output = ServerOutput()
+            if not await self._stream(server, output, before):
                 in_one_go = False
                 continue
-            self._judge(heard, server)
+            self._judge(output, server)
         # A server counts what it made; of an output in several pieces it knows the last one only.
-        usage = heard.usage if in_one_go else {}
-        return replace(generated(row, self.seconds, heard.word), usage=usage)
+        usage = output.usage if in_one_go else {}
+        return replace(generated(row, self.seconds, output.finish_reason), usage=usage)
 
-    async def _stream(self, server: Server, heard: Heard, before: int) -> bool:
+    async def _stream(self, server: Server, output: ServerOutput, before: int) -> bool:
         """Take what one request gives; False where its stream had left out ids and was stopped."""
         row, dialect = self.row, self.engine.dialect
-        wish = self.wish(row.ids, self.request.cap - before)
-        path, body = dialect.ids_request(self.engine.facts, row.ids, wish)
-        stream = server.stream(path, body, lambda: len(heard.ids))
+        settings = self.settings(row.ids, self.request.cap - before)
+        path, body = dialect.ids_request(self.engine.facts, row.ids, settings)
+        stream = server.stream(path, body, lambda: len(output.ids))
         async with aclosing(stream) as events:
             async for event in events:
-                self._read(event, heard, server, before)
-                if heard.given is not None and heard.given > len(heard.ids):
+                self._read(event, output, server, before)
+                if output.id_count is not None and output.id_count > len(output.ids):
                     break
-                goes_on = self._take(heard.ids[len(row.output) - before :], server)
-                self._tell(heard.added)
+                goes_on = self._take(output.ids[len(row.output) - before :], server)
+                self._show(output.new_text)
                 # More ids than allowed: its count says whether some came twice.
                 doubtful = row.stop_reason is StopReason.LENGTH
-                if not goes_on and not (doubtful and len(heard.ids) < 2 * wish.tokens + 64):
+                if not goes_on and not (doubtful and len(output.ids) < 2 * settings.tokens + 64):
                     return True
             else:
-                self._check_total(heard, server, before)
+                self._check_total(output, server, before)
                 return True
-        ids = await dialect.whole_ids(server, path, body, heard.given)
+        ids = await dialect.whole_ids(server, path, body, output.id_count)
         had = len(row.output) - before
         if len(ids) <= had:
             raise server.fault(
                 FaultKind.MALFORMED,
-                f"counts {heard.given} tokens where its stream has {len(heard.ids)} ids, and gives "
-                f"{len(ids)} when asked again",
+                f"counts {output.id_count} tokens where its stream has {len(output.ids)} ids, and "
+                f"gives {len(ids)} when asked again",
             )
         # Where it does not repeat itself to the letter, this is the output.
         if ids[:had] != row.output[before:]:
@@ -160,50 +152,47 @@ class IdsJob(RequestJob):
         del row.output[before:]
         self._take(ids, server)
         self.gap = True
-        self._tell("")
+        self._show("")
         return False
 
-    def _read(self, event: Mapping[str, Any], heard: Heard, server: Server, before: int) -> None:
-        """Take one event.
-
-        Raises:
-            Fault: If the event cannot be part of this output.
-            EngineError: If the server gives no ids at all.
-        """
-        engine, known = self.engine, len(heard.ids)
+    def _read(
+        self, event: Mapping[str, Any], output: ServerOutput, server: Server, before: int
+    ) -> None:
+        """Take one event; an EngineError if the server gives no ids at all."""
+        engine, known = self.engine, len(output.ids)
         try:
-            engine.dialect.read_ids(event, heard)
-            for token_id in heard.ids[known:]:
+            engine.dialect.read_ids(event, output)
+            for token_id in output.ids[known:]:
                 if not 0 <= token_id < engine.vocabulary:
                     raise MalformedError(f"gave the token id {token_id}")
-            if heard.given is not None and not 0 <= heard.given <= self.request.cap:
+            if output.id_count is not None and not 0 <= output.id_count <= self.request.cap:
                 raise MalformedError(
-                    f"counts {heard.given} tokens where {self.request.cap} were allowed"
+                    f"counts {output.id_count} tokens where {self.request.cap} were allowed"
                 )
         except NoIdsError:
             engine.without_ids += 1
             if not engine.ids_came and engine.without_ids > MOST_WITHOUT_IDS:
-                raise _gives_no_ids(server, engine.facts) from None
+                raise EngineError(
+                    f"{server.url} ({engine.facts.kind} {engine.facts.version}) gives text without "
+                    "token ids; use a later version of it, ask it directly and not through a "
+                    "gateway, or use --server-api chat"
+                ) from None
             self._reset(before)
             raise server.fault(FaultKind.MALFORMED, "gave text without token ids") from None
         except MalformedError as error:
             self._reset(before)
             raise server.fault(FaultKind.MALFORMED, str(error)) from None
-        engine.ids_came |= bool(heard.ids)
+        engine.ids_came |= bool(output.ids)
 
-    def _check_total(self, heard: Heard, server: Server, before: int) -> None:
-        """Compare the ids that came with the server's own count.
-
-        Raises:
-            Fault: If an event came twice, or one was lost.
-        """
-        self.engine.note_odd_counts(heard, server)
-        total = heard.usage.get("completion_tokens")
-        if total and total != len(heard.ids):
+    def _check_total(self, output: ServerOutput, server: Server, before: int) -> None:
+        """Compare the ids that came with the server's own count: one may be lost, or doubled."""
+        self.engine.note_implausible_counts(output, server)
+        total = output.usage.get("completion_tokens")
+        if total and total != len(output.ids):
             self._reset(before)
             raise server.fault(
                 FaultKind.MALFORMED,
-                f"counts {total:,} tokens and gave {len(heard.ids):,} token ids",
+                f"counts {total:,} tokens and gave {len(output.ids):,} token ids",
             )
 
     def _reset(self, before: int) -> None:
@@ -223,8 +212,8 @@ class IdsJob(RequestJob):
             self.engine.tally(self.request, len(self.row.output))
         return True
 
-    def _tell(self, added: str) -> None:
-        """Tell who watches what there is, with the text that came last."""
+    def _show(self, added: str) -> None:
+        """Show the watch what there is, with the text that came last."""
         watch, row, request = self.engine.watch, self.row, self.request
         if watch is None:
             return
@@ -238,7 +227,7 @@ class IdsJob(RequestJob):
             watch.wrote(request, row.output, [*self.prefix_texts, *self.texts])
 
     def _added(self) -> str:
-        """What is known of the text now and was not before, by asking for all of it."""
+        """The text that is known now and was not before, by asking for all of it."""
         known = "".join(self.texts)
         text = self._decoded(self.row.output[len(self.request.prefix_ids) :])
         settled = text.rstrip(REPLACEMENT)
@@ -251,43 +240,41 @@ class IdsJob(RequestJob):
             return self.engine.decode(ids)
         return ""
 
-    def _judge(self, heard: Heard, server: Server) -> None:
-        """What the server's word for the end means where the ids do not tell.
-
-        Raises:
-            Fault: If the output is not whole.
-        """
+    def _judge(self, output: ServerOutput, server: Server) -> None:
+        """What the server's word for the end means where the ids do not tell."""
         row = self.row
         if row.stop_reason is not None:
             return
-        if heard.end is None:
+        if output.end is None:
             raise server.fault(
                 FaultKind.CUT, f"ended its answer after {len(row.output)} tokens without an end"
             )
-        if heard.end is End.LENGTH:
+        if output.end is End.LENGTH:
             raise server.fault(
                 FaultKind.CONTEXT,
                 f"stopped after {len(row.output)} of {self.request.cap} tokens and says "
-                f"{heard.word!r}: its own limit is lower (its context, or a setting of it)",
+                f"{output.finish_reason!r}: its own limit is lower (its context, or a setting of "
+                "it)",
             )
-        if heard.withheld:
-            raise server.fault(FaultKind.WITHHELD, heard.withheld)
-        if heard.end is End.OTHER:
+        if output.withheld:
+            raise server.fault(FaultKind.WITHHELD, output.withheld)
+        if output.end is End.OTHER:
             raise server.fault(
-                FaultKind.SERVER, f"ended an output after {len(row.output)} tokens: {heard.word!r}"
+                FaultKind.SERVER,
+                f"ended an output after {len(row.output)} tokens: {output.finish_reason!r}",
             )
-        if heard.end is End.EOS and not self._has_ended(heard):
+        if output.end is End.EOS and not self._has_ended(output):
             raise server.fault(
                 FaultKind.MALFORMED,
-                f"says {heard.word!r} after {len(row.output)} tokens, of which the last ends no "
-                "output",
+                f"says {output.finish_reason!r} after {len(row.output)} tokens, of which the last "
+                "ends no output",
             )
-        row.stop_reason = StopReason.EOS if heard.end is End.EOS else StopReason.STOP
+        row.stop_reason = StopReason.EOS if output.end is End.EOS else StopReason.STOP
 
-    def _has_ended(self, heard: Heard) -> bool:
+    def _has_ended(self, output: ServerOutput) -> bool:
         """Whether the last id is a token that can end an output, though none that is known to."""
         last = self.row.output[-1] if self.row.output else None
-        if last is None or last == heard.matched:
+        if last is None or last == output.matched:
             return last is not None
         try:
             text = self.engine.tokens.decode_prompt([last])
@@ -300,10 +287,3 @@ class IdsJob(RequestJob):
             return None
         # It may have ended in full and lost its last event only.
         return generated(self.row, self.seconds, error=error)
-
-
-def _gives_no_ids(server: Server, facts: Facts) -> EngineError:
-    return EngineError(
-        f"{server.url} ({facts.kind} {facts.version}) gives text without token ids; use a later "
-        f"version of it, ask it directly and not through a gateway, or use --server-api chat"
-    )

@@ -24,20 +24,17 @@ class _NestedError(ValueError):
 def parsed(text: str, *, in_pieces: bool = False) -> object:
     """JSON with no half of a surrogate pair in it; None where it is no JSON, or nested too deep.
 
-    NaN and infinities are read as null, integers with very many digits as floats.
-
-    Args:
-        text: The JSON; a byte order mark before it is skipped.
-        in_pieces: Whether texts go on in what comes next: halves at their borders are left, for a
-            `Joiner`.
+    NaN and infinities are read as null, integers with very many digits as floats; a byte order mark
+    is skipped. With ``in_pieces``, texts go on in what comes next: halves at their borders are
+    left, for a `Joiner`.
     """
     text = text.removeprefix("\ufeff")
     with suppress(ValueError, RecursionError):
-        found = json.loads(text, parse_constant=lambda name: None, parse_int=_integer)
+        value = json.loads(text, parse_constant=lambda name: None, parse_int=_integer)
         brackets = text.count("[") + text.count("{")
         if brackets > MOST_NESTED or _ESCAPED_HALF.search(text) or _HALF.search(text):
-            return _mended(found, in_pieces, 0)
-        return found
+            return _mended(value, in_pieces, 0)
+        return value
     return None
 
 
@@ -45,16 +42,16 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= MOST_DIGITS else float(digits)
 
 
-def _mended(found: object, in_pieces: bool, depth: int) -> object:
+def _mended(value: object, in_pieces: bool, depth: int) -> object:
     if depth > MOST_NESTED:
         raise _NestedError
-    if isinstance(found, str):
-        return _inside(found) if in_pieces else whole(found)
-    if isinstance(found, list):
-        return [_mended(item, in_pieces, depth + 1) for item in found]
-    if isinstance(found, dict):
-        return {whole(k): _mended(v, in_pieces, depth + 1) for k, v in found.items()}
-    return found
+    if isinstance(value, str):
+        return _inside(value) if in_pieces else whole(value)
+    if isinstance(value, list):
+        return [_mended(item, in_pieces, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {whole(k): _mended(v, in_pieces, depth + 1) for k, v in value.items()}
+    return value
 
 
 def _inside(text: str) -> str:

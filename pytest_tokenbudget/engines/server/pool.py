@@ -11,16 +11,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TypeVar
 
 import tenacity
 
 from pytest_tokenbudget.engines.server.http import Fault, FaultKind, Key, Server
-from pytest_tokenbudget.engines.server.server_state import Load, Member, ServerTiming
-from pytest_tokenbudget.engines.server.throttle import Throttle
-
-__all__ = ["Load", "Pool", "ServerTiming"]
+from pytest_tokenbudget.engines.server.server_state import ServerState, ServerTiming, Throttle
 
 T = TypeVar("T")
 
@@ -33,7 +29,7 @@ _BUSIER = 0.5
 _BUSIER_AND_FULL = 0.25
 
 _LOST = frozenset({FaultKind.CONNECTION, FaultKind.CUT})
-_DOUBTFUL = _LOST | {FaultKind.TIMEOUT}
+_SUSPECT = _LOST | {FaultKind.TIMEOUT}
 
 
 @dataclass(eq=False)
@@ -42,13 +38,13 @@ class _Work:
 
     sticky: Hashable
     tries: int
-    asked: int = 0
+    attempts: int = 0
     counted: int = 0
     refused: int = 0
     moved: int = 0
     at_once: bool = False
-    avoid: Member | None = None
-    place: asyncio.Future[Member] | None = None
+    avoid: ServerState | None = None
+    slot: asyncio.Future[ServerState] | None = None
 
     @property
     def spent(self) -> bool:
@@ -79,12 +75,12 @@ class Pool:
     ) -> None:
         self._timing = timing or ServerTiming()
         self._tell = say
-        self._members: dict[str, Member] = {}
+        self.states: dict[str, ServerState] = {}
         for url in urls:
             server = Server(url, key, timeout)
             throttle = Throttle(in_flight, self._timing.window)
-            self._members.setdefault(server.url, Member(server, throttle))
-        self._homes: dict[Hashable, Member] = {}
+            self.states.setdefault(server.url, ServerState(server, throttle))
+        self._homes: dict[Hashable, ServerState] = {}
         self._waiting: dict[_Work, None] = {}
         self._running = 0
         self._came = 0.0  # when something came last, from any of them
@@ -95,54 +91,26 @@ class Pool:
         with suppress(Exception):
             self._tell(line)
 
-    async def start(self) -> None:
-        """Be ready; connections are opened as they are needed."""
-
     async def close(self) -> None:
         """Stop looking at servers that are down, and close all connections."""
-        looks = [member.look for member in self._members.values() if member.look]
-        for look in looks:
-            look.cancel()
-        await asyncio.gather(*looks, return_exceptions=True)
-        for member in self._members.values():
-            await member.server.close()
-
-    async def __aenter__(self) -> Pool:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    @property
-    def servers(self) -> tuple[Server, ...]:
-        """The servers, in the order they were named."""
-        return tuple(member.server for member in self._members.values())
-
-    @property
-    def loads(self) -> dict[str, Load]:
-        """What each server did so far, by its URL."""
-        return {
-            url: Load(m.done, m.tokens, dict(m.faults), m.throttle.limit)
-            for url, m in self._members.items()
-        }
+        checks = [state.check for state in self.states.values() if state.check]
+        for check in checks:
+            check.cancel()
+        await asyncio.gather(*checks, return_exceptions=True)
+        for state in self.states.values():
+            await state.server.close()
 
     def tick(self, server: Server, tokens: int) -> None:
         """Tell that tokens came from a server: the number in flight is chosen by it."""
-        member = self._members[server.url]
-        member.tokens += tokens
+        state = self.states[server.url]
+        state.tokens += tokens
         if tokens:
             self._came = self._now()
-        before = member.throttle.limit
-        if not self._waiting and member.outstanding < before:
-            member.throttle.spare()
-        member.throttle.tick(tokens)
-        if member.throttle.limit > before:
+        before = state.throttle.limit
+        if not self._waiting and state.outstanding < before:
+            state.throttle.spare()
+        state.throttle.tick(tokens)
+        if state.throttle.limit > before:
             self._hand_out()
 
     async def run(
@@ -165,85 +133,83 @@ class Pool:
         retrying = tenacity.AsyncRetrying(
             sleep=asyncio.sleep,
             retry=tenacity.retry_if_exception(lambda e: isinstance(e, Fault) and e.retryable),
-            wait=lambda state: 0.0 if work.at_once else self._timing.pause(work.counted - 1),
-            stop=lambda state: work.spent,
+            wait=lambda _: 0.0 if work.at_once else self._timing.pause(work.counted - 1),
+            stop=lambda _: work.spent,
             reraise=True,
         )
         if not self._running:
             self._came = self._now()
         self._running += 1
         try:
-            return await retrying(self._once, job, work)
+            return await retrying(self._try, job, work)
         finally:
             self._running -= 1
 
-    async def _once(self, job: Callable[[Server], Awaitable[T]], work: _Work) -> T:
-        member = await self._place(work)
-        work.asked += 1
+    async def _try(self, job: Callable[[Server], Awaitable[T]], work: _Work) -> T:
+        state = await self._slot(work)
+        work.attempts += 1
         try:
-            result = await job(member.server)
+            result = await job(state.server)
         except Fault as fault:
-            fault.tried = work.asked
-            self._failed(member, work, fault)
+            fault.tried = work.attempts
+            self._failed(state, work, fault)
             raise
         else:
             self._came = self._now()
-            member.done += 1
-            member.breaks = member.refusals = 0
-            member.throttle.ended()
+            state.done += 1
+            state.breaks = state.refusals = 0
+            state.throttle.ended()
             return result
         finally:
-            self._free(member)
+            self._free(state)
 
-    # Places
-
-    async def _place(self, work: _Work) -> Member:
-        """Wait for a server that takes the job; its place is taken when this returns."""
-        if (fault := self._hopeless()) is not None:
+    async def _slot(self, work: _Work) -> ServerState:
+        """Wait for a server that takes the job; the job counts there when this returns."""
+        if (fault := self._given_up()) is not None:
             raise fault
-        place: asyncio.Future[Member] = asyncio.get_running_loop().create_future()
-        work.place = place
+        slot: asyncio.Future[ServerState] = asyncio.get_running_loop().create_future()
+        work.slot = slot
         self._waiting[work] = None
         self._hand_out()
         try:
-            return await place
+            return await slot
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled() and not place.exception():
-                self._free(place.result())
+            if slot.done() and not slot.cancelled() and not slot.exception():
+                self._free(slot.result())
             raise
         finally:
             self._waiting.pop(work, None)
 
-    def _free(self, member: Member) -> None:
-        member.outstanding -= 1
+    def _free(self, state: ServerState) -> None:
+        state.outstanding -= 1
         self._hand_out()
 
     def _hand_out(self) -> None:
-        """Give the places that are free to those who wait, first come first served."""
+        """Give free servers to the jobs that wait, first come first served."""
         now = self._now()
         for work in list(self._waiting):
-            takers = [m for m in self._members.values() if m.takes(now)]
+            takers = [state for state in self.states.values() if state.takes(now)]
             if not takers:
                 return
-            member = self._choose(work, takers)
-            if member is None or work.place is None or work.place.done():
+            state = self._choose(work, takers)
+            if state is None or work.slot is None or work.slot.done():
                 continue
             if work.sticky is not None:
-                home = self._homes.setdefault(work.sticky, member)
+                home = self._homes.setdefault(work.sticky, state)
                 if home.down is not None:
-                    self._homes[work.sticky] = member
-            member.outstanding += 1
+                    self._homes[work.sticky] = state
+            state.outstanding += 1
             del self._waiting[work]
-            work.place.set_result(member)
+            work.slot.set_result(state)
         if not self._waiting:
-            for member in self._members.values():
-                if member.outstanding < member.throttle.limit:
-                    member.throttle.spare()
+            for state in self.states.values():
+                if state.outstanding < state.throttle.limit:
+                    state.throttle.spare()
 
-    def _choose(self, work: _Work, takers: Sequence[Member]) -> Member | None:
+    def _choose(self, work: _Work, takers: Sequence[ServerState]) -> ServerState | None:
         """The server for a job; None: it had better wait for its own."""
-        others = [member for member in takers if member is not work.avoid] or takers
-        least = min(others, key=lambda member: member.busy_with_one_more)
+        others = [state for state in takers if state is not work.avoid] or takers
+        least = min(others, key=lambda state: state.busy_with_one_more)
         home = self._homes.get(work.sticky) if work.sticky is not None else None
         if home is None or home is least or home is work.avoid or home.down is not None:
             return least
@@ -254,105 +220,104 @@ class Pool:
             return least
         return least if home.busy - least.busy_with_one_more >= _BUSIER_AND_FULL else None
 
-    # Faults
-
-    def _failed(self, member: Member, work: _Work, fault: Fault) -> None:
-        member.faults[str(fault.kind)] += 1
+    def _failed(self, state: ServerState, work: _Work, fault: Fault) -> None:
+        state.faults[str(fault.kind)] += 1
         if not fault.retryable:
             return
         overloaded = fault.kind is FaultKind.OVERLOADED
-        patience = self._timing.overloaded if overloaded else self._silence
-        if self._now() - self._came > patience:
+        longest = self._timing.overloaded if overloaded else self._silence
+        if self._now() - self._came > longest:
             fault.fatal = True
-            fault.message += f"; nothing got through for {patience:g} s"
+            fault.message += f"; nothing got through for {longest:g} s"
             return
-        work.avoid = member
+        work.avoid = state
         work.at_once = False
-        if fault.kind in _DOUBTFUL or fault.loading:
-            self._doubt(member, fault)
+        if fault.kind in _SUSPECT or fault.loading:
+            self._take_out(state, fault)
         elif fault.kind is FaultKind.OVERLOADED:
-            self._pause(member, fault)
+            self._pause(state, fault)
         if fault.kind in (FaultKind.OVERLOADED, FaultKind.TIMEOUT) and not fault.loading:
-            member.throttle.shrink()
-        others = any(m.down is None for m in self._members.values() if m is not member)
+            state.throttle.shrink()
+        others = any(s.down is None for s in self.states.values() if s is not state)
         if fault.kind is FaultKind.OVERLOADED:
             work.refused += 1
             work.at_once = True
-        elif fault.kind in _LOST and others and work.moved < len(self._members):
+        elif fault.kind in _LOST and others and work.moved < len(self.states):
             work.moved += 1
             work.at_once = True
         else:
             work.counted += 1
         # Once is usual; who waits shall know of what goes on.
-        if work.counted + work.refused == 2 and fault.kind not in member.told:
-            member.told.add(fault.kind)
+        if work.counted + work.refused == 2 and fault.kind not in state.reported:
+            state.reported.add(fault.kind)
             self._say(f"{fault.message}; it is tried again")
 
-    def _pause(self, member: Member, fault: Fault) -> None:
+    def _pause(self, state: ServerState, fault: Fault) -> None:
         """Leave a server alone for the time it asks for, or for one that grows."""
         now = self._now()
         if fault.retry_after is None:
-            seconds = self._timing.pause(member.refusals)
+            seconds = self._timing.pause(state.refusals)
         else:
             seconds = min(fault.retry_after, self._timing.retry_after)
         # Refusals of requests that were on their way together are one refusal.
-        if now >= member.paused_until:
-            member.refusals += 1
+        if now >= state.paused_until:
+            state.refusals += 1
             if fault.retry_after is not None and seconds < fault.retry_after:
                 self._say(
-                    f"{member.server.url} asks to wait {fault.retry_after:,.0f} s;"
+                    f"{state.server.url} asks to wait {fault.retry_after:,.0f} s;"
                     f" it is asked again after {seconds:g} s"
                 )
-        self._rest(member, now + seconds)
+        self._rest(state, now + seconds)
 
-    def _rest(self, member: Member, until: float) -> None:
-        if until > member.paused_until:
-            member.paused_until = until
+    def _rest(self, state: ServerState, until: float) -> None:
+        if until > state.paused_until:
+            state.paused_until = until
             asyncio.get_running_loop().call_at(until, self._hand_out)
 
-    def _doubt(self, member: Member, fault: Fault) -> None:
+    def _take_out(self, state: ServerState, fault: Fault) -> None:
         """Leave a server out until it has shown that it answers."""
-        if member.down is None:
-            member.down, member.down_since = fault, self._now()
-            member.breaks += 1
-            member.look = asyncio.get_running_loop().create_task(self._look_at(member))
+        if state.down is None:
+            state.down, state.down_since = fault, self._now()
+            state.breaks += 1
+            state.check = asyncio.get_running_loop().create_task(self._check(state))
 
-    async def _look_at(self, member: Member) -> None:
-        told = False
-        url = member.server.url
-        while (fault := await member.server.ready(self._timing.look_timeout)) is not None:
-            member.down = fault
-            if not told:
-                told = True
-                others = any(m.down is None for m in self._members.values())
+    async def _check(self, state: ServerState) -> None:
+        reported = False
+        while (fault := await state.server.ready(self._timing.look_timeout)) is not None:
+            state.down = fault
+            if not reported:
+                reported = True
+                others = any(s.down is None for s in self.states.values())
                 self._say(
                     f"{fault.message}; "
                     + ("its requests go to the others" if others else "waiting for it")
                     + f", it is looked at every {self._timing.look:g} s"
                 )
             for work in list(self._waiting):
-                hopeless = self._hopeless()
-                if hopeless and work.place and not work.place.done():
-                    work.place.set_exception(hopeless)
+                given_up = self._given_up()
+                if given_up and work.slot and not work.slot.done():
+                    work.slot.set_exception(given_up)
             await asyncio.sleep(self._timing.look)
-        member.down = None
-        if told:
-            self._say(f"{url} answers again after {self._now() - member.down_since:.0f} s")
-        if member.breaks > 1:  # it answers looks, and drops requests
-            self._rest(member, self._now() + self._timing.pause(member.breaks - 2))
+        state.down = None
+        if reported:
+            self._say(
+                f"{state.server.url} answers again after {self._now() - state.down_since:.0f} s"
+            )
+        if state.breaks > 1:  # it answers looks, and drops requests
+            self._rest(state, self._now() + self._timing.pause(state.breaks - 2))
         self._hand_out()
 
-    def _hopeless(self) -> Fault | None:
+    def _given_up(self) -> Fault | None:
         """The end of the run, where every server was down for longer than is worth waiting."""
         faults = []
-        for member in self._members.values():
-            if member.down is None:
+        for state in self.states.values():
+            if state.down is None:
                 return None
             timing = self._timing
-            patience = timing.overloaded if member.down.loading else timing.all_down
-            if self._now() - member.down_since < patience:
+            longest = timing.overloaded if state.down.loading else timing.all_down
+            if self._now() - state.down_since < longest:
                 return None
-            faults.append(member.down.message)
+            faults.append(state.down.message)
         return Fault(FaultKind.CONNECTION, "no server is left: " + "; ".join(faults), fatal=True)
 
     def _now(self) -> float:

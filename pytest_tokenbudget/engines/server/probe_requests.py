@@ -5,49 +5,47 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.core.probes import Ask, ProbeOutput, Reply
-from pytest_tokenbudget.engines.server.chat import as_written
-from pytest_tokenbudget.engines.server.dialects import DIALECTS
+from pytest_tokenbudget.engines.background import Background
+from pytest_tokenbudget.engines.server.chat import restore_output
 from pytest_tokenbudget.engines.server.dialects_base import Body
-from pytest_tokenbudget.engines.server.heard import Heard, read_usage
 from pytest_tokenbudget.engines.server.http import Fault, Key, Server
+from pytest_tokenbudget.engines.server.output import ServerOutput, read_usage
+from pytest_tokenbudget.engines.server.served_model import ServedModel
 from pytest_tokenbudget.engines.server.tokens import ServerText, end_texts
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.engines.background import Background
-    from pytest_tokenbudget.engines.server.engine import ServerEngine
 
 IDS_SHOWN = 8
 SIGNS_SHOWN = 300
 TRIES = 3
 PAUSE = 1.0
 
-Answer = Mapping[str, Any] | Fault | ValueError
+# Path and body of a request; or why this kind of server cannot be asked that.
+ProbeRequest = tuple[str, Body] | ValueError
+Answer = Mapping[str, Any] | Fault
 
 
 def ask_all(
-    engine: ServerEngine,
-    asks: Sequence[Ask],
-    at_once: int,
-    background: Background,
+    engine: ServedModel, asks: Sequence[Ask], at_once: int, background: Background
 ) -> list[Reply]:
     """Ask all, ``at_once`` at a time, and give the replies in the order of the asks."""
     try:
         eos_ids = engine.eos_ids
     except EngineError:
         eos_ids = frozenset()
-    dialect = DIALECTS[engine.facts.kind]
-    requests: list[tuple[str, Body] | ValueError] = []
+    requests: list[ProbeRequest] = []
     for ask in asks:
         try:
-            requests.append(dialect.ask_request(engine.facts, ask, eos_ids))
+            requests.append(engine.dialect.ask_request(engine.facts, ask, eos_ids))
         except ValueError as error:
             requests.append(error)
     answers = background.run(_post_all(requests, at_once, engine))
-    own = _own_text(engine)
+    own: ServerText | None = None
+    if engine.spec.kind != "server" and engine.facts.tokenizes:
+        # Its template may be another than the one here.
+        own = ServerText(engine.spec, engine.facts, engine.timeout)
     try:
         return [
             _reply(engine, own, ask, request, answer)
@@ -58,17 +56,8 @@ def ask_all(
             own.close()
 
 
-def _own_text(engine: ServerEngine) -> ServerText | None:
-    """What renders chat messages as the server does, whose template may be another than here."""
-    if engine.spec.kind == "server" or not engine.facts.tokenizes:
-        return None
-    return ServerText(engine.spec, engine.facts, engine.timeout)
-
-
 async def _post_all(
-    requests: Sequence[tuple[str, Body] | ValueError],
-    at_once: int,
-    engine: ServerEngine,
+    requests: Sequence[ProbeRequest], at_once: int, engine: ServedModel
 ) -> list[Answer]:
     key = Key.from_environment()
     servers = [Server(url, key, engine.timeout) for url in engine.urls]
@@ -80,23 +69,21 @@ async def _post_all(
                 break
             server = candidate
 
-        async def one(request: tuple[str, Body] | ValueError) -> Answer:
+        async def one(request: ProbeRequest) -> Answer:
             if isinstance(request, ValueError):
-                return request
+                return {}
             async with gate:
                 return await _post(server, *request)
 
         return list(await asyncio.gather(*map(one, requests)))
     finally:
-        for each in servers:
-            await each.close()
+        await asyncio.gather(*(opened.close() for opened in servers))
 
 
 async def _post(server: Server, path: str, body: Body) -> Answer:
     for number in range(TRIES):
         try:
-            found = await server.post(path, body)
-            return found if isinstance(found, Mapping) else {}
+            return await server.post(path, body)
         except Fault as error:
             fault = error
             if not fault.retryable or number == TRIES - 1:
@@ -106,26 +93,20 @@ async def _post(server: Server, path: str, body: Body) -> Answer:
 
 
 def _reply(
-    engine: ServerEngine,
-    own: ServerText | None,
-    ask: Ask,
-    request: tuple[str, Body] | ValueError,
-    answer: Answer,
+    engine: ServedModel, own: ServerText | None, ask: Ask, request: ProbeRequest, answer: Answer
 ) -> Reply:
     if isinstance(request, ValueError):
         return Reply({}, error=str(request))
-    sent = shown(request[1])
+    sent: dict[str, Any] = _short(request[1])
     known = len(ask.prompt_ids) or None
     if isinstance(answer, Fault):
         return Reply(sent, error=answer.message, status=answer.status, prompt_tokens=known)
-    if isinstance(answer, ValueError):
-        return Reply(sent, error=str(answer), prompt_tokens=known)
-    outputs = DIALECTS[engine.facts.kind].read_reply(answer)
-    prompt_ids = next((heard.prompt_ids for heard in outputs if heard.prompt_ids), None)
+    outputs = engine.dialect.read_reply(answer)
+    prompt_ids = next((output.prompt_ids for output in outputs if output.prompt_ids), None)
     prompt = _prompt(engine, own, ask, prompt_ids)
     return Reply(
         sent,
-        tuple(_choice(engine, heard, prompt) for heard in outputs),
+        tuple(_choice(engine, output, prompt) for output in outputs),
         usage=read_usage(answer.get("usage")),
         error="" if outputs else "the answer holds no output",
         prompt_tokens=known if prompt_ids is None else len(prompt_ids),
@@ -133,7 +114,7 @@ def _reply(
 
 
 def _prompt(
-    engine: ServerEngine, own: ServerText | None, ask: Ask, prompt_ids: Sequence[int] | None
+    engine: ServedModel, own: ServerText | None, ask: Ask, prompt_ids: Sequence[int] | None
 ) -> str:
     """Text of the rendered prompt; empty where it cannot be known."""
     try:
@@ -147,38 +128,34 @@ def _prompt(
         return ""
 
 
-def _choice(engine: ServerEngine, heard: Heard, prompt: str) -> ProbeOutput:
+def _choice(engine: ServedModel, output: ServerOutput, prompt: str) -> ProbeOutput:
     thinking = engine.spec.thinking
-    text = as_written(heard, thinking, prompt).text
+    text = restore_output(output, thinking, prompt).text
     with suppress(EngineError):
-        if heard.ids:
-            text = engine.decode(heard.ids)
+        if output.ids:
+            text = engine.decode(output.ids)
         else:
             ends = end_texts(engine.tokens)
-            text = as_written(heard, thinking, prompt, ends).text
+            text = restore_output(output, thinking, prompt, ends).text
     return ProbeOutput(
-        ids=tuple(heard.ids) if heard.ids else None,
-        content=heard.content,
-        finish_reason=heard.word,
-        reasoning=heard.reasoning,
+        ids=tuple(output.ids) if output.ids else None,
+        content=output.content,
+        finish_reason=output.finish_reason,
+        reasoning=output.reasoning,
         text=text,
         opened=thinking is not None and thinking.left_open(prompt),
     )
 
 
-def shown(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A body for evidence: long prompts are shortened."""
-    return {name: _short(value) for name, value in body.items()}
-
-
-def _short(value: object) -> object:
+def _short(value: object) -> Any:  # noqa: ANN401
+    """A body, or a value in it, for evidence: long prompts are shortened."""
     if isinstance(value, str):
         return value if len(value) <= SIGNS_SHOWN else f"{value[:SIGNS_SHOWN]}..."
     if isinstance(value, Mapping):
-        return {name: _short(each) for name, each in value.items()}
+        return {name: _short(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        if len(value) > 2 * IDS_SHOWN and all(isinstance(each, int) for each in value):
+        if len(value) > 2 * IDS_SHOWN and all(isinstance(item, int) for item in value):
             first = ", ".join(map(str, value[:IDS_SHOWN]))
             return f"[{first}, ... {value[-1]}] ({len(value)} ids)"
-        return [_short(each) for each in value]
+        return [_short(item) for item in value]
     return value

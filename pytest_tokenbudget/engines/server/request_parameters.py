@@ -37,12 +37,9 @@ class RequestParameters:
         }
 
     def learn(self, body: Mapping[str, Any], sent: Mapping[str, Any], refusal: str) -> bool:
-        """Take a refusal into account; False where the request cannot be put otherwise.
+        """Take a refusal of ``body``, which went as ``sent``, into account.
 
-        Args:
-            body: The request as it is.
-            sent: The request as it was sent.
-            refusal: The text of the answer.
+        False where the request cannot be put otherwise.
         """
         if self.applied(body) != sent:
             return True  # another request that was on its way has taught it already

@@ -1,4 +1,4 @@
-"""Questions to a server that says "not now": asked again, so that a busy one can be used."""
+"""Questions that are asked again where the answer was lost, or the server says "not now"."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ BUSY = 60.0
 LOADING = 600.0
 LONGEST = 10.0
 
-
 # Faults of one exchange that say nothing of the next one.
 _PASSING = (
     *(FaultKind.CONNECTION, FaultKind.CUT, FaultKind.SERVER, FaultKind.MALFORMED),
@@ -26,31 +25,21 @@ _PASSING = (
 )
 
 
-async def persistently(ask: Callable[[], Awaitable[T]]) -> T:
+async def retry_lost_answers(ask: Callable[[], Awaitable[T]]) -> T:
     """Ask, and ask again where an answer was lost or spoilt on its way.
 
     Raises:
         Fault: If it was so three times, or nothing listens there; anything else at once.
     """
 
-    def passes(error: BaseException) -> bool:
-        return isinstance(error, Fault) and error.kind in _PASSING and not error.unreachable
+    def passes(fault: Fault) -> bool:
+        return fault.kind in _PASSING and not fault.unreachable
 
-    retrying = tenacity.AsyncRetrying(
-        sleep=asyncio.sleep,
-        retry=tenacity.retry_if_exception(passes),
-        wait=tenacity.wait_exponential(multiplier=PAUSE),
-        stop=tenacity.stop_after_attempt(TRIES),
-        reraise=True,
-    )
-
-    async def once() -> T:
-        return await ask()
-
-    return await retrying(once)
+    wait = tenacity.wait_exponential(multiplier=PAUSE)
+    return await _retried(ask, passes, wait, tenacity.stop_after_attempt(TRIES))
 
 
-async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+async def retry_while_busy(ask: Callable[[], Awaitable[T]]) -> T:
     """Ask, and ask again while the server is overloaded or still loads its model.
 
     Raises:
@@ -59,27 +48,30 @@ async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
 
     def wait(state: tenacity.RetryCallState) -> float:
         fault = _fault(state)
-        asked = fault.retry_after if fault else None
-        return min(LONGEST, 0.5 * state.attempt_number if asked is None else asked)
+        seconds = fault.retry_after if fault else None
+        return min(LONGEST, 0.5 * state.attempt_number if seconds is None else seconds)
 
     def stop(state: tenacity.RetryCallState) -> bool:
         fault = _fault(state)
-        patience = LOADING if fault and fault.loading else BUSY
-        return (state.seconds_since_start or 0.0) > patience
+        longest = LOADING if fault and fault.loading else BUSY
+        return (state.seconds_since_start or 0.0) > longest
 
-    retrying = tenacity.AsyncRetrying(
-        sleep=asyncio.sleep,
-        retry=tenacity.retry_if_exception(
-            lambda error: isinstance(error, Fault) and error.kind is FaultKind.OVERLOADED
-        ),
-        wait=wait,
-        stop=stop,
-        reraise=True,
-    )
+    return await _retried(ask, lambda fault: fault.kind is FaultKind.OVERLOADED, wait, stop)
 
-    async def once() -> T:
+
+async def _retried(
+    ask: Callable[[], Awaitable[T]],
+    passes: Callable[[Fault], bool],
+    wait: Callable[[tenacity.RetryCallState], float],
+    stop: Callable[[tenacity.RetryCallState], bool],
+) -> T:
+    async def once() -> T:  # tenacity awaits coroutine functions only
         return await ask()
 
+    retry = tenacity.retry_if_exception(lambda error: isinstance(error, Fault) and passes(error))
+    retrying = tenacity.AsyncRetrying(
+        sleep=asyncio.sleep, retry=retry, wait=wait, stop=stop, reraise=True
+    )
     return await retrying(once)
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pytest_tokenbudget.core.engine import EngineError, Prompt
 from pytest_tokenbudget.engines.background import Background
 from pytest_tokenbudget.engines.server.dialects import DIALECTS
 from pytest_tokenbudget.engines.server.dialects_base import GONE, Dialect
 from pytest_tokenbudget.engines.server.http import Fault, Key, Server
-from pytest_tokenbudget.engines.server.retry import patiently, persistently
-from pytest_tokenbudget.engines.text import ModelText
+from pytest_tokenbudget.engines.server.retry import retry_lost_answers, retry_while_busy
+from pytest_tokenbudget.engines.text import ModelText, thinking_variables
 from pytest_tokenbudget.models.spec import ModelSpec
 from pytest_tokenbudget.models.thinking_formats import detect
 from pytest_tokenbudget.settings.endpoints import Facts
@@ -29,39 +29,11 @@ T = TypeVar("T")
 # Stands where a token is known to be but not which.
 UNKNOWN_ID = -1
 _ENDS = (*END_OF_TURN, "</s>")
-
-
-class PromptTokens(Protocol):
-    """What renders prompts and stands between text and ids."""
-
-    @property
-    def context(self) -> int:
-        """Tokens that prompt and output may have together."""
-
-    @property
-    def eos_ids(self) -> frozenset[int]:
-        """Ids that end a sequence."""
-
-    def render(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        thinking: bool | None = None,
-        variables: Mapping[str, Any] | None = None,
-    ) -> Prompt:
-        """Render chat messages into a prompt that ends where the model begins to write."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of output ids: thinking tags are kept, end-of-sequence and padding are not."""
-
-    def decode_prompt(self, ids: Sequence[int]) -> str:
-        """Text of ids with all of their special tokens."""
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text; tags in it become their own tokens."""
+_NAME_ONE = "name a tokenizer with --tokenizer NAME|PATH"
 
 
 class ServerText:
-    """Asks the servers to render, encode and decode. Each call is a request; pieces are kept.
+    """Asks the servers to render, encode and decode as ``ModelText`` does. Each call is a request.
 
     Args:
         spec: The model.
@@ -88,7 +60,6 @@ class ServerText:
 
     @property
     def context(self) -> int:
-        """Tokens that prompt and output may have together."""
         context = self.spec.context or self.facts.context
         if context is None:
             raise EngineError(
@@ -100,8 +71,8 @@ class ServerText:
     @cached_property
     def eos_ids(self) -> frozenset[int]:
         """Ids that end a sequence: those of known texts that are one token each."""
-        found = [self.encode(text) for text in dict.fromkeys((*self.facts.ends, *_ENDS))]
-        return frozenset(ids[0] for ids in found if len(ids) == 1)
+        sequences = map(self.encode, dict.fromkeys((*self.facts.ends, *_ENDS)))
+        return frozenset(ids[0] for ids in sequences if len(ids) == 1)
 
     def render(
         self,
@@ -109,24 +80,13 @@ class ServerText:
         thinking: bool | None = None,
         variables: Mapping[str, Any] | None = None,
     ) -> Prompt:
-        """Render chat messages into a prompt that ends where the model begins to write.
-
-        Args:
-            messages: Chat messages with ``role`` and ``content``.
-            thinking: Whether the model shall think; None leaves it to the chat template.
-            variables: Further variables for the chat template.
-
-        Raises:
-            EngineError: If the server refuses the messages, or renders none.
-        """
-        template = {**template_of(self.spec, thinking), **(variables or {})}
+        template = {**thinking_variables(self.spec, thinking), **(variables or {})}
         ids, text = self._ask(
             lambda server: self._dialect.render(server, self.facts, messages, template)
         )
         return Prompt(tuple(ids), text)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text; tags in it become their own tokens."""
         if not text:
             return ()
         if text not in self._ids:
@@ -137,11 +97,9 @@ class ServerText:
         return self._ids[text]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of output ids: thinking tags are kept, end-of-sequence and padding are not."""
         return self.decode_prompt([token_id for token_id in ids if token_id not in self.eos_ids])
 
     def decode_prompt(self, ids: Sequence[int]) -> str:
-        """Text of ids with all of their special tokens."""
         if not ids:
             return ""
         if len(ids) == 1 and ids[0] in self._pieces:
@@ -157,18 +115,20 @@ class ServerText:
 
     def _ask(self, question: Callable[[Server], Coroutine[Any, Any, T]]) -> T:
         try:
-            return self._background.run(self._asked(question))
+            return self._background.run(self._first_answer(question))
         except Fault as fault:
             raise EngineError(f"model {self.spec.alias}: {fault.message}") from None
         except NotImplementedError as error:
             raise EngineError(f"model {self.spec.alias}: {error}; {_NAME_ONE}") from None
 
-    async def _asked(self, question: Callable[[Server], Coroutine[Any, Any, T]]) -> T:
+    async def _first_answer(self, question: Callable[[Server], Coroutine[Any, Any, T]]) -> T:
         last: Fault | None = None
         for url in self._urls:
             server = Server(url, Key.from_environment(), self._timeout)
             try:
-                return await patiently(partial(persistently, partial(question, server)))
+                return await retry_while_busy(
+                    partial(retry_lost_answers, partial(question, server))
+                )
             except Fault as fault:
                 if fault.kind not in GONE:
                     raise
@@ -179,7 +139,8 @@ class ServerText:
         raise last
 
 
-_NAME_ONE = "name a tokenizer with --tokenizer NAME|PATH"
+# What renders prompts and stands between text and ids.
+PromptTokens = ModelText | ServerText
 
 
 def choose_tokens(spec: ModelSpec, facts: Facts, timeout: float = 120.0) -> PromptTokens:
@@ -203,16 +164,8 @@ def end_texts(tokens: PromptTokens) -> list[str]:
     return [tokens.decode_prompt([token_id]) for token_id in sorted(tokens.eos_ids)]
 
 
-def template_of(spec: ModelSpec, thinking: bool | None) -> dict[str, Any]:
-    """The variables for the chat template that turn thinking on or off."""
-    switch = spec.thinking.switch if spec.thinking else None
-    return {switch: thinking} if switch and thinking is not None else {}
-
-
 def find_thinking(facts: Facts, tokens: PromptTokens) -> ThinkingFormat | None:
-    """How a served model marks its thinking, by its chat template; None where it does not think.
-
-    Where the template is not to be had, None.
+    """How a served model marks its thinking, by its chat template; None where that says nothing.
 
     Raises:
         EngineError: If the server is asked and does not answer.
@@ -241,12 +194,9 @@ class Counted(NamedTuple):
 def count_tokens(text: str, tokens: PromptTokens, *, most: int, ended: bool) -> Counted:
     """Count the tokens of a text that came without ids.
 
-    Args:
-        text: The text.
-        tokens: The tokenizer.
-        most: How many there can have been at the most. Text that is encoded again may have a few
-            more than were generated; their ends are then stretched.
-        ended: Whether one more token ended it: the end-of-sequence.
+    There can have been ``most`` at the most. Text that is encoded again may have a few more than
+    were generated; their ends are then stretched. If it ``ended``, one more token did that: the
+    end-of-sequence.
     """
     ids = tokens.encode(text)
     decoded, offsets = text_and_offsets(tokens.decode_prompt, ids)
@@ -261,7 +211,7 @@ def count_tokens(text: str, tokens: PromptTokens, *, most: int, ended: bool) -> 
     return Counted(text, (*ids, *(UNKNOWN_ID,) * last), (*offsets, *(len(text),) * last))
 
 
-def put_in(counted: Counted, place: int, hidden: int, most: int) -> Counted:
+def insert_hidden(counted: Counted, place: int, hidden: int, most: int) -> Counted:
     """Put tokens that are known to be, but not shown, after the character at ``place``."""
     before = sum(offset <= place for offset in counted.offsets) if place else 0
     unseen = max(min(hidden, most - len(counted.ids)), 0)

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.core.engine import Decoding
 from pytest_tokenbudget.engines.rows import BatchRow
 from pytest_tokenbudget.engines.sampling import choose
-from pytest_tokenbudget.engines.transformers.branches import Cache, Ids, branch, can_branch, share
+from pytest_tokenbudget.engines.transformers.shared_prefixes import (
+    Cache,
+    Ids,
+    branch,
+    can_branch,
+    share,
+)
 
 if TYPE_CHECKING:
     import torch

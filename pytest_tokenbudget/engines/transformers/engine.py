@@ -7,23 +7,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
-from pytest_tokenbudget.core.engine import (
-    Decoding,
-    EngineError,
-    Generated,
-    Request,
-)
-from pytest_tokenbudget.engines import Config, Model, loading, memory
-from pytest_tokenbudget.engines.in_process import InProcessEngine
+from pytest_tokenbudget.core.engine import Decoding, EngineError, Generated, Request
+from pytest_tokenbudget.core.probes import Ask, Reply
+from pytest_tokenbudget.engines import Model, loading, memory
 from pytest_tokenbudget.engines.rows import BatchRow, generated
+from pytest_tokenbudget.engines.text import InProcessEngine
 from pytest_tokenbudget.engines.transformers import weights
 from pytest_tokenbudget.engines.transformers.batches import Batch, new_cache
-from pytest_tokenbudget.engines.transformers.branches import can_branch, in_families
+from pytest_tokenbudget.engines.transformers.probes import ask_batch
+from pytest_tokenbudget.engines.transformers.shared_prefixes import can_branch, family_order
 from pytest_tokenbudget.models.resolution import ModelSpec, choose_quantization
-
-
-def _silent(line: str) -> None:
-    """Say nothing."""
 
 
 class TransformersEngine(InProcessEngine):
@@ -40,7 +33,7 @@ class TransformersEngine(InProcessEngine):
         batch_size: Rows that decode together, or ``auto`` for as many as fit and pay.
         threads: CPU threads, or None to leave them as they are.
         shares: Whether prompts that begin alike are prefilled once, where the model's cache allows
-            it and it pays; see ``branches``.
+            it and it pays; see ``shared_prefixes``.
         say: Takes lines for the terminal.
 
     Raises:
@@ -58,7 +51,7 @@ class TransformersEngine(InProcessEngine):
         batch_size: int | Literal["auto"] = "auto",
         threads: int | None = None,
         shares: bool = True,
-        say: Callable[[str], None] = _silent,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         if batch_size != "auto" and batch_size < 1:
             raise EngineError(f"a batch size is auto or at least 1, not {batch_size}")
@@ -74,31 +67,25 @@ class TransformersEngine(InProcessEngine):
         self._model: Model = None
 
     @property
+    def engine_name(self) -> str:
+        return "transformers"
+
+    @property
     def dtype(self) -> str:
         """Type of the weights, as a name; never ``auto``."""
         return str(self._dtype).removeprefix("torch.")
 
     @property
-    def _config(self) -> Config:
-        return self._text.config
-
-    @property
     def model(self) -> Model:
-        """The Transformers model, loaded on first use.
-
-        Raises:
-            EngineError: If it cannot be loaded.
-        """
+        """The Transformers model, loaded on first use."""
         self._load()
         return self._model
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[Generated]:
         """Generate, and yield each result as it ends, longest prompts first.
 
-        Requests whose prompts begin alike come into the same batches, which prefill once what they
-        share.
-
-        Out of memory, the batch is halved and unfinished rows go on from the ids that they have.
+        Requests whose prompts begin alike come into the same batches. Out of memory, the batch is
+        halved and unfinished rows go on from the ids that they have.
 
         Raises:
             ValueError: If a cap reaches beyond the context.
@@ -109,29 +96,26 @@ class TransformersEngine(InProcessEngine):
         if not rows:
             return
         self._load()
-        queue = self._in_order(rows)
+        queue = self._ordered(rows)
         while queue:
             size = self._rows_at_once(queue)
             members = [queue.popleft() for _ in range(min(size, len(queue)))]
             yield from self._run(members, queue, decoding)
 
     def rows(self, prompt: int, total: int) -> int:
-        """How many sequences it decodes together: what was asked for, or what fits and pays.
-
-        The weights are loaded first, since they take their part of the memory.
-
-        Args:
-            prompt: Tokens of the longest prompt.
-            total: Tokens of prompt and output together.
-
-        Raises:
-            EngineError: If the model cannot be loaded.
-        """
+        """How many sequences it decodes together: what was asked for, or what fits and pays."""
         if self._batch_size != "auto":
             return self._batch_size
-        self._load()
-        config = self._config.get_text_config()
+        self._load()  # the weights take their part of the memory
+        config = self.config.get_text_config()
         return memory.rows_that_fit(config, self._dtype, self.device, prompt, total)
+
+    def ask(self, asks: Sequence[Ask], at_once: int = 1) -> list[Reply]:
+        """Ask all, ``at_once`` in one batch, and give the replies in the order of the asks."""
+        replies: list[Reply] = []
+        for start in range(0, len(asks), at_once):
+            replies += ask_batch(self, asks[start : start + at_once], start)
+        return replies
 
     def close(self) -> None:
         """Free the model."""
@@ -146,16 +130,16 @@ class TransformersEngine(InProcessEngine):
         if self._threads is not None:
             torch.set_num_threads(self._threads)
         self._model = weights.load_weights(
-            self.spec, self._config, self.device, self._dtype, self.quantization
+            self.spec, self.config, self.device, self._dtype, self.quantization
         )
 
-    def _in_order(self, rows: Sequence[BatchRow]) -> deque[BatchRow]:
+    def _ordered(self, rows: Sequence[BatchRow]) -> deque[BatchRow]:
         """The longest first: if memory runs out it does so at once, and no long row ends alone.
 
         Rows that share follow one another, so that they come into one batch.
         """
         if self._shares and can_branch(new_cache(self._model)):
-            return deque(rows[i] for i in in_families([row.ids for row in rows]))
+            return deque(rows[i] for i in family_order([row.ids for row in rows]))
         return deque(sorted(rows, key=lambda row: len(row.ids), reverse=True))
 
     def _rows_at_once(self, queue: Sequence[BatchRow]) -> int:
@@ -174,7 +158,9 @@ class TransformersEngine(InProcessEngine):
         while waiting:
             failure = ""
             try:
-                batch = batch or Batch(self._model, members, self._pad_id, self._shares)
+                batch = batch or Batch(
+                    self._model, members, self.tokenizer.pad_token_id or 0, self._shares
+                )
                 batch.step(decoding)
             except Exception as error:
                 if not memory.is_out_of_memory(error):
@@ -194,18 +180,12 @@ class TransformersEngine(InProcessEngine):
                 # Outside of the handler, whose traceback would keep the batch's tensors alive.
                 batch = None
                 memory.release(self.device)
-                self._shrink(width, list(waiting), len(queue), failure)
+                self._halve(width, list(waiting), len(queue), failure)
                 queue.extendleft(reversed(waiting))
                 return
 
-    def _shrink(
-        self, width: int, unfinished: Sequence[BatchRow], queued: int, failure: str
-    ) -> None:
-        """Allow half as many rows from now on.
-
-        Raises:
-            EngineError: If there was one row only.
-        """
+    def _halve(self, width: int, unfinished: Sequence[BatchRow], queued: int, failure: str) -> None:
+        """Allow half as many rows from now on; raises EngineError if there was one row only."""
         if width == 1:
             request = unfinished[0].request
             raise EngineError(
@@ -220,8 +200,3 @@ class TransformersEngine(InProcessEngine):
             f"out of memory with {width} rows on {self.device}: going on with "
             f"{self._most_rows}, {len(unfinished) + queued} traces to finish"
         )
-
-    @property
-    def _pad_id(self) -> int:
-        pad = self.tokenizer.pad_token_id
-        return 0 if pad is None else int(pad)

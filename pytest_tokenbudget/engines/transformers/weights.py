@@ -67,10 +67,8 @@ def choose_dtype(dtype: str, device: str) -> torch.dtype:
     """
     import torch
 
-    named = {
-        "float32": torch.float32,
-        "bfloat16": torch.bfloat16,
-        "float16": torch.float16,
+    named: dict[str, torch.dtype] = {
+        name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")
     }
     if dtype in named:
         return named[dtype]
@@ -86,11 +84,7 @@ def choose_dtype(dtype: str, device: str) -> torch.dtype:
 def load_weights(
     spec: ModelSpec, config: Config, device: str, dtype: torch.dtype, quantization: str
 ) -> Model:
-    """The model itself, ready to run on its device.
-
-    Raises:
-        EngineError: If it cannot be loaded.
-    """
+    """The model itself, ready to run on its device; raises EngineError if it cannot be loaded."""
     from transformers import AutoModelForCausalLM
 
     source, options = where(spec)
@@ -155,19 +149,14 @@ def check_tensors(spec: ModelSpec, model: Module, loaded: Mapping[str, Collectio
     """Refuse a model some of whose weights are not those of its checkpoint.
 
     Tied weights that a checkpoint leaves out, and tensors that the architecture is known to ignore,
-    are no fault.
-
-    Args:
-        spec: The model, for messages.
-        model: The model as Transformers loaded it.
-        loaded: Transformers' loading information: ``missing_keys``, ``unexpected_keys`` and
-            ``mismatched_keys``.
+    are no fault. ``loaded`` is Transformers' loading information: ``missing_keys``,
+    ``unexpected_keys`` and ``mismatched_keys``.
 
     Raises:
         EngineError: If tensors are missing, unexpected, or of the wrong shape; it names them.
     """
     mismatches: set[Mismatch] = {
-        (name, tuple(found), tuple(wanted)) for name, found, wanted in loaded["mismatched_keys"]
+        (name, tuple(actual), tuple(wanted)) for name, actual, wanted in loaded["mismatched_keys"]
     }
     mismatches.update(_quantized_mismatches(model))
     wrong = {name for name, _, _ in mismatches}
@@ -181,8 +170,8 @@ def check_tensors(spec: ModelSpec, model: Module, loaded: Mapping[str, Collectio
         _fault(
             "of the wrong shape",
             [
-                f"{name} ({_shape(found)} in the file, {_shape(wanted)} by the configuration)"
-                for name, found, wanted in sorted(mismatches)
+                f"{name} ({_shape(actual)} in the file, {_shape(wanted)} by the configuration)"
+                for name, actual, wanted in sorted(mismatches)
             ],
         ),
     ]
@@ -203,10 +192,10 @@ def _quantized_mismatches(model: Module) -> Iterator[Mismatch]:
             continue
         weight = module.weight
         packed = getattr(weight, "quant_state", None)
-        found = tuple(weight.shape if packed is None else packed.shape)
+        actual = tuple(weight.shape if packed is None else packed.shape)
         wanted = (module.out_features, module.in_features)
-        if found != wanted:
-            yield f"{name}.weight", found, wanted
+        if actual != wanted:
+            yield f"{name}.weight", actual, wanted
 
 
 def _unknown_gguf_tensors(path: Path) -> set[str]:

@@ -16,28 +16,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from pytest_tokenbudget.core.engine import (
-    Decoding,
-    EngineError,
-    Generated,
-    Prompt,
-    Request,
-)
+from pytest_tokenbudget.core.engine import Decoding, EngineError, Generated, Prompt, Request
 from pytest_tokenbudget.core.probes import Ask, ProbeOutput, Reply
 from pytest_tokenbudget.core.trace import StopReason
 from pytest_tokenbudget.engines.background import Background
-from pytest_tokenbudget.engines.in_process import InProcessEngine
 from pytest_tokenbudget.engines.loading import first_line
 from pytest_tokenbudget.engines.rows import BatchRow, generated
-from pytest_tokenbudget.engines.sampling import seed_of
+from pytest_tokenbudget.engines.sampling import request_seed
+from pytest_tokenbudget.engines.text import InProcessEngine
+from pytest_tokenbudget.engines.vllm.process import VllmProcess
 from pytest_tokenbudget.models.resolution import ModelSpec
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.engines.vllm.process import VllmProcess
 
 # All that is missing goes to the scheduler, which knows best how much fits; more than this at a
 # time would only make claims longer.
@@ -49,8 +41,8 @@ REFUSED = 400
 _REFUSALS = {"VLLMClientError", "VLLMValidationError"}
 
 Ids = Sequence[int]
-# Told the place of a submission, and its output ids so far.
-Came = Callable[[int, Ids], None]
+# Told the number of a submission, and its output ids so far.
+Show = Callable[[int, Ids], None]
 # vLLM's own types differ from version to version.
 Output = Any
 Parameters = dict[str, Any]
@@ -60,12 +52,12 @@ class EndedSubmission(NamedTuple):
     """A submission that has ended.
 
     Attributes:
-        place: Its place among the submissions.
+        number: Its place among the submissions.
         output: What vLLM gave, or what it raised.
         seconds: From the submission to the end.
     """
 
-    place: int
+    number: int
     output: Output
     seconds: float
 
@@ -119,12 +111,7 @@ class VllmEngine(InProcessEngine):
 
     @property
     def engine_name(self) -> str:
-        """Short name, fit for file names."""
         return "vllm"
-
-    def count(self, text: str) -> int:
-        """Tokens of a text by the model's tokenizer."""
-        return len(self._text.encode(text))
 
     def rows(self, prompt: int, total: int) -> int:
         """How many sequences it likes to be given at once: many, since it schedules by itself."""
@@ -144,13 +131,13 @@ class VllmEngine(InProcessEngine):
         submissions = [(row.ids, parameters(row.request, decoding, self.eos_ids)) for row in rows]
         watch = self.watch
 
-        def came(place: int, ids: Ids) -> None:
-            request = rows[place].request
+        def show(number: int, ids: Ids) -> None:
+            request = rows[number].request
             if watch is not None and watch.follows(request):
                 watch.wrote(request, [*request.prefix_ids, *map(int, ids)])
 
-        for ended in self._run(submissions, came=came if watch is not None else None):
-            yield _settled(rows[ended.place], ended)
+        for ended in self._run(submissions, show=show if watch is not None else None):
+            yield _result(rows[ended.number], ended)
 
     def ask(self, asks: Sequence[Ask], at_once: int = 1) -> list[Reply]:
         """Ask all, ``at_once`` at a time, and give the replies in the order of the asks.
@@ -159,21 +146,24 @@ class VllmEngine(InProcessEngine):
         """
         replies: dict[int, Reply] = {}
         submissions: list[tuple[Ids, Parameters]] = []
-        places: list[int] = []
-        prompts: dict[int, Prompt] = {}
-        for place, ask in enumerate(asks):
-            wanted = asked_parameters(ask, self.eos_ids)
+        submitted: list[tuple[int, Prompt]] = []
+        for number, ask in enumerate(asks):
+            wanted = probe_parameters(ask, self.eos_ids)
             try:
-                prompts[place] = self._prompt(ask)
+                prompt = (
+                    Prompt(ask.prompt_ids, self.decode_prompt(ask.prompt_ids))
+                    if ask.prompt_ids
+                    else self.render(ask.messages, variables=ask.template)
+                )
             except EngineError as error:
-                replies[place] = Reply(wanted, error=str(error))
+                replies[number] = Reply(wanted, error=str(error))
                 continue
-            submissions.append((prompts[place].ids, wanted))
-            places.append(place)
+            submissions.append((prompt.ids, wanted))
+            submitted.append((number, prompt))
         for ended in self._run(submissions, at_once) if submissions else ():
-            place = places[ended.place]
-            replies[place] = self._reply(submissions[ended.place], prompts[place], ended.output)
-        return [replies[place] for place in range(len(asks))]
+            number, prompt = submitted[ended.number]
+            replies[number] = self._reply(submissions[ended.number], prompt, ended.output)
+        return [replies[number] for number in range(len(asks))]
 
     def close(self) -> None:
         """End vLLM's processes, which frees the model, and the thread that talks to them."""
@@ -190,15 +180,11 @@ class VllmEngine(InProcessEngine):
         self,
         submissions: Sequence[tuple[Ids, Parameters]],
         at_once: int | None = None,
-        came: Came | None = None,
+        show: Show | None = None,
     ) -> Iterator[EndedSubmission]:
-        """Submit all, ``at_once`` at a time where that is said, and give each as it ends.
-
-        Raises:
-            EngineError: If vLLM cannot be started, or ends while it works.
-        """
+        """Submit all, ``at_once`` at a time where that is given, and give each as it ends."""
         process, background = self._started()
-        for ended in background.stream(self._submitted(process, submissions, at_once, came)):
+        for ended in background.stream(self._submitted(process, submissions, at_once, show)):
             if process.is_dead(ended.output):
                 message = process.explain("ended while it generated", ended.output)
                 self.close()
@@ -207,8 +193,6 @@ class VllmEngine(InProcessEngine):
 
     def _started(self) -> tuple[VllmProcess, Background]:
         if self._process is None or self._background is None:
-            from pytest_tokenbudget.engines.vllm.process import VllmProcess
-
             self._process = VllmProcess(
                 self.spec,
                 context=self.context,
@@ -227,26 +211,26 @@ class VllmEngine(InProcessEngine):
         process: VllmProcess,
         submissions: Sequence[tuple[Ids, Parameters]],
         at_once: int | None,
-        came: Came | None,
-    ) -> AsyncIterator[EndedSubmission]:
+        show: Show | None,
+    ) -> AsyncGenerator[EndedSubmission, None]:
         ended: asyncio.Queue[EndedSubmission] = asyncio.Queue()
         gate = asyncio.Semaphore(at_once or len(submissions))
 
-        async def one(place: int, ids: Ids, wanted: Parameters) -> None:
+        async def submit(number: int, ids: Ids, wanted: Parameters) -> None:
             async with gate:
                 started = time.monotonic()
                 output: Output
                 try:
                     name = f"tokenbudget-{next(self._numbers)}"
-                    so_far = partial(came, place) if came is not None else None
-                    output = await process.generate(ids, wanted, name, so_far)
+                    show_this = partial(show, number) if show is not None else None
+                    output = await process.generate(ids, wanted, name, show_this)
                 except Exception as error:
                     output = error
-                ended.put_nowait(EndedSubmission(place, output, time.monotonic() - started))
+                ended.put_nowait(EndedSubmission(number, output, time.monotonic() - started))
 
         tasks = [
-            asyncio.create_task(one(place, ids, wanted))
-            for place, (ids, wanted) in enumerate(submissions)
+            asyncio.create_task(submit(number, ids, wanted))
+            for number, (ids, wanted) in enumerate(submissions)
         ]
         try:
             for _ in tasks:
@@ -257,28 +241,25 @@ class VllmEngine(InProcessEngine):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _prompt(self, ask: Ask) -> Prompt:
-        if ask.prompt_ids:
-            return Prompt(ask.prompt_ids, self._text.decode_prompt(ask.prompt_ids))
-        return self._text.render(ask.messages, variables=ask.template)
-
     def _reply(self, submission: tuple[Ids, Parameters], prompt: Prompt, output: Output) -> Reply:
         ids, wanted = submission
         sent = {"prompt_token_ids": _shown(ids), **wanted}
         if isinstance(output, Exception):
-            status = REFUSED if _is_refusal(output) else None
+            names = {kind.__name__ for kind in type(output).__mro__}
+            refused = isinstance(output, ValueError) or not names.isdisjoint(_REFUSALS)
+            status = REFUSED if refused else None
             return Reply(sent, error=first_line(output), status=status, prompt_tokens=len(ids))
         thinking = self.spec.thinking
         opened = thinking is not None and thinking.left_open(prompt.text)
         choices = tuple(
             ProbeOutput(
-                ids=tuple(one.token_ids),
-                content=one.text,
-                finish_reason=str(one.finish_reason),
-                text=self.decode(one.token_ids),
+                tuple(choice.token_ids),
+                choice.text,
+                str(choice.finish_reason),
+                text=self.decode(choice.token_ids),
                 opened=opened,
             )
-            for one in sorted(output.outputs, key=lambda one: int(one.index))
+            for choice in sorted(output.outputs, key=lambda choice: int(choice.index))
         )
         return Reply(sent, choices, prompt_tokens=len(ids))
 
@@ -301,11 +282,11 @@ def parameters(request: Request, decoding: Decoding, eos_ids: frozenset[int]) ->
     if not decoding.greedy:
         wanted["top_p"] = decoding.top_p
         ids = (*request.prompt_ids, *request.prefix_ids)
-        wanted["seed"] = seed_of(decoding.seed, ids, request.sample)
+        wanted["seed"] = request_seed(decoding.seed, ids, request.sample)
     return wanted
 
 
-def asked_parameters(ask: Ask, eos_ids: frozenset[int]) -> Parameters:
+def probe_parameters(ask: Ask, eos_ids: frozenset[int]) -> Parameters:
     """The sampling parameters of a probe's request; its own fields come before all others."""
     wanted: Parameters = {
         "n": ask.n,
@@ -321,7 +302,7 @@ def asked_parameters(ask: Ask, eos_ids: frozenset[int]) -> Parameters:
     return wanted | dict(ask.fields)
 
 
-def _settled(row: BatchRow, ended: EndedSubmission) -> Generated:
+def _result(row: BatchRow, ended: EndedSubmission) -> Generated:
     """What became of a row: its stop reason is found in the ids, as for any other engine."""
     output = ended.output
     if isinstance(output, Exception):
@@ -337,12 +318,6 @@ def _settled(row: BatchRow, ended: EndedSubmission) -> Generated:
         row.stop_reason = StopReason.STOP
     error = f"vLLM ended it with {reason!r} after {len(row.output)} of {row.request.cap} tokens"
     return generated(row, ended.seconds, reason, error)
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether vLLM said no to the request itself."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return isinstance(error, ValueError) or not names.isdisjoint(_REFUSALS)
 
 
 def _shown(ids: Ids) -> list[int | str]:

@@ -94,9 +94,9 @@ class VllmProcess:
         say(f"{spec.alias}: vLLM starts, which takes a minute or more")
         os.environ.update(ALWAYS)
         try:
-            settings = self._settings(memory_share / (tensor_parallel * data_parallel))
+            environment = self._environment(memory_share / (tensor_parallel * data_parallel))
             # Its processes keep the file for their output.
-            with _environment(settings), _output_to(self._log), loading.quiet():
+            with _environment_of(environment), _output_to(self._log), loading.quiet():
                 _import_vllm()
                 options = self._options(context, dtype, quantization, say) | {
                     "tensor_parallel_size": tensor_parallel,
@@ -113,15 +113,11 @@ class VllmProcess:
         ids: Sequence[int],
         wanted: dict[str, Any],
         name: str,
-        came: Callable[[Sequence[int]], None] | None = None,
+        show: Callable[[Sequence[int]], None] | None = None,
     ) -> Any:  # noqa: ANN401
-        """Generate from prompt ids; what vLLM gives in the end.
+        """Generate from prompt ids with sampling parameters; what vLLM gives in the end.
 
-        Args:
-            ids: The prompt.
-            wanted: Sampling parameters.
-            name: Of the request.
-            came: Told the output ids so far, as they come.
+        ``show`` is told the output ids so far, as they come.
 
         Raises:
             ValueError: If a parameter is unknown to vLLM.
@@ -134,15 +130,15 @@ class VllmProcess:
         unknown = sorted(set(wanted) - set(known))
         if unknown:
             raise ValueError(f"vLLM's sampling parameters have no {', '.join(unknown)}")
-        kind = RequestOutputKind.CUMULATIVE if came else RequestOutputKind.FINAL_ONLY
+        kind = RequestOutputKind.CUMULATIVE if show else RequestOutputKind.FINAL_ONLY
         chosen = SamplingParams(**(wanted | {"output_kind": kind}))
         # With its type a prompt counts as rendered, and vLLM has nothing to do with it.
         prompt = {"type": "token", "prompt_token_ids": list(ids)}
         last = None
         async for output in self._llm.generate(prompt, chosen, name):
             last = output
-            if came:
-                came(output.outputs[0].token_ids)
+            if show:
+                show(output.outputs[0].token_ids)
         if last is None:
             raise RuntimeError("vLLM gave no output")
         return last
@@ -158,13 +154,13 @@ class VllmProcess:
         alias = self.spec.alias
         log = self._log.read_text("utf-8", "replace") if self._log.is_file() else ""
         cause = _cause(error, log)
-        said = f"{error}\n{cause}"
-        if UNKNOWN.search(said):
+        text = f"{error}\n{cause}"
+        if UNKNOWN.search(text):
             return (
                 f"model {alias}: this vLLM does not know its architecture; use --engine "
                 f"transformers or a newer vLLM ({cause})"
             )
-        if MEMORY.search(said):
+        if MEMORY.search(text):
             return (
                 f"model {alias}: vLLM has not enough memory ({cause}); lower `context` for it in "
                 f"tokenbudget.toml, use --quantization 4bit, more GPUs with --tensor-parallel, "
@@ -184,7 +180,7 @@ class VllmProcess:
             multiprocessing.active_children()
         self._forget_log()
 
-    def _settings(self, memory_share: float) -> dict[str, str]:
+    def _environment(self, memory_share: float) -> dict[str, str]:
         """Environment variables that are read while vLLM starts; what the user set stays."""
         config = self._directory / "logging.json"
         config.write_text(json.dumps(_logging(self._log)), "utf-8")
@@ -290,19 +286,15 @@ def _logging(file: Path) -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}},
         "handlers": {
-            "file": {
-                "class": "logging.FileHandler",
-                "filename": str(file),
-                "formatter": "plain",
-            }
+            "file": {"class": "logging.FileHandler", "filename": str(file), "formatter": "plain"}
         },
         "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}},
     }
 
 
 @contextlib.contextmanager
-def _environment(settings: dict[str, str]) -> Iterator[None]:
-    """Set variables for a while, and take back whatever was changed meanwhile."""
+def _environment_of(settings: dict[str, str]) -> Iterator[None]:
+    """Set variables for a while, and undo whatever was changed meanwhile."""
     before = dict(os.environ)
     os.environ.update(settings)
     try:
@@ -355,9 +347,9 @@ def _cause(error: BaseException, log: str) -> str:
     """
     if checked := CHECKED.search(str(error)):
         return checked[1].strip()
-    raised = [found for found in RAISED.finditer(log) if not ELSEWHERE.search(found[0])]
+    raised = [line for line in RAISED.finditer(log) if not ELSEWHERE.search(line[0])]
     if not ELSEWHERE.search(str(error)) or not raised:
         return loading.first_line(error)
-    name, said = raised[-1].groups()
+    name, message = raised[-1].groups()
     name = name.rpartition(".")[2]
-    return f"{name}: {said.strip()}" if said else name
+    return f"{name}: {message.strip()}" if message else name

@@ -372,8 +372,8 @@ def _measured(
 
 def _disabled(study: ThinkingStudy) -> Disabled:
     from pytest_tokenbudget.models.template_switches import TemplateError
-    from pytest_tokenbudget.recipes.chat_template import find_template
     from pytest_tokenbudget.recipes.engines import off_verdict
+    from pytest_tokenbudget.recipes.settings import find_template
 
     serving = serving_of(study, 0)
     rendered: OffVerdict | None = None
@@ -391,7 +391,7 @@ def _disabled(study: ThinkingStudy) -> Disabled:
             for p in study.complete
         ]
     return Disabled(
-        whose=template.whose if template else None,
+        whose=template.label if template else None,
         rendered=rendered,
         switches=switches,
         prompts=len(pairs),

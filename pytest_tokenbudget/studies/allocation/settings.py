@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_tokenbudget.recipes.measured import NO_EVIDENCE
+from pytest_tokenbudget.recipes.recipe import NO_EVIDENCE
 from pytest_tokenbudget.report.files import safe_name, to_record
 from pytest_tokenbudget.studies.allocation.analysis import OFF, AllocationReport, serving_of
 from pytest_tokenbudget.studies.allocation.stored_traces import FEATURES
@@ -110,8 +110,8 @@ def engines_of(study: ThinkingStudy, limits: Mapping[str, int]) -> dict[str, obj
     The command line is that of the largest limit; where a request has a field for the budget,
     that counts.
     """
-    from pytest_tokenbudget.recipes.chat_template import find_template
     from pytest_tokenbudget.recipes.engines import WRITERS
+    from pytest_tokenbudget.recipes.settings import find_template
 
     if not limits:
         return {}

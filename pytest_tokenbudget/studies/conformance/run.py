@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import filelock
 import pytest
 
+from pytest_tokenbudget.core.probes import probed
 from pytest_tokenbudget.core.process_states import PROBING, published
 from pytest_tokenbudget.engines.planning import Kind, Need, SetupError, make_plan
-from pytest_tokenbudget.engines.transformers.probes import probed
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.core.engine import Engine

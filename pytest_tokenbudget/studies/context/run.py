@@ -13,7 +13,7 @@ from pytest_tokenbudget.engines.planning import (
     NotApplicableError,
     SetupError,
     make_plan,
-    switched,
+    thinking_switch,
 )
 from pytest_tokenbudget.studies.context.plan import all_cases, arms_in_use, fit_context
 
@@ -254,7 +254,7 @@ class _Run:
         from pytest_tokenbudget.settings.context_limits import generation_room
 
         messages = _to_summarise(request.messages)
-        thinking = switched(self.session.settings_of(self.spec), self.spec, Kind.SUMMARY)
+        thinking = thinking_switch(self.session.settings_of(self.spec), self.spec, Kind.SUMMARY)
         prompt, form = self.engine().render(messages, thinking), self.plan.format
         cap = min(request.tokens, generation_room(self.context_plan.context, len(prompt.ids)))
         if cap < 1:

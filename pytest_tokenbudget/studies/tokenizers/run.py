@@ -170,14 +170,13 @@ class Tokenization:
     def server_counts(self) -> ServerCounts:
         """What the server counts of prompts that were counted before; one token is generated."""
         from pytest_tokenbudget.core.engine import EngineError
-        from pytest_tokenbudget.core.probes import Ask
-        from pytest_tokenbudget.engines.server.tokens import template_of
-        from pytest_tokenbudget.engines.transformers.probes import probed
+        from pytest_tokenbudget.core.probes import Ask, probed
+        from pytest_tokenbudget.engines.text import thinking_variables
         from pytest_tokenbudget.studies.tokenizers.analysis import ServerCounts
         from pytest_tokenbudget.studies.tokenizers.template_cost import conversations
 
         counter = self._counter
-        template = template_of(counter.spec, counter.thinking)
+        template = thinking_variables(counter.spec, counter.thinking)
         asks = [Ask(1, tuple(messages), template=template) for messages in conversations()]
         with _or_fail():
             engine, _ = self._session.engine_for(counter.spec)

@@ -349,7 +349,7 @@ def test_the_eval_of_the_embedded_model(measure, pytester):
 
 
 def count_text(text):
-    return token_counter._kept("nano-reasoner").count_text(text)
+    return token_counter._cached_counter("nano-reasoner").count_text(text)
 
 
 def test_part_of_the_eval_says_what_is_missing(measure, pytester):

@@ -1,8 +1,8 @@
-"""What is heard of one output, and how values of an answer are read, whatever they are."""
+"""What has come of one output, and how values of an answer are read, whatever they are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -33,7 +33,7 @@ class MalformedError(Exception):
 
 
 class End(StrEnum):
-    """What a server's word for the end amounts to."""
+    """What a server's word for the end means."""
 
     EOS = "eos"
     STOP = "stop"
@@ -42,7 +42,7 @@ class End(StrEnum):
 
 
 @dataclass
-class Heard:
+class ServerOutput:
     """What has come of one output so far.
 
     Attributes:
@@ -50,13 +50,13 @@ class Heard:
         content: Text of the answer as the server calls it.
         reasoning: Text that came apart as reasoning; None while nothing came apart.
         end: What its end amounts to; None while it goes on.
-        word: The server's own word for that.
+        finish_reason: The server's own word for that.
         matched: The stop string, or the id, that ended it, where the server says which.
         usage: The server's own counts.
         prompt_ids: Ids of the prompt as the server says.
-        given: How many ids the server counts up to here, where it says so with each event.
-        added: Text that the last event of an ids stream added.
-        odd_counts: Counts of the server that cannot be true, such as negative ones; not in usage.
+        id_count: How many ids the server counts up to here, where it says so with each event.
+        new_text: Text that the last event of an ids stream added.
+        implausible_counts: Counts of the server that cannot be true, such as negative ones.
         refusal: Text in which the model refuses to answer, where the server sets it apart.
         tools: Names of the tools that the model asks for.
         repeated: Text of deltas that equal the one before them: sent twice, or written twice.
@@ -66,13 +66,13 @@ class Heard:
     content: str = ""
     reasoning: str | None = None
     end: End | None = None
-    word: str = ""
+    finish_reason: str = ""
     matched: object = None
     usage: dict[str, int] = field(default_factory=dict)
     prompt_ids: tuple[int, ...] | None = None
-    given: int | None = None
-    added: str = ""
-    odd_counts: dict[str, int] = field(default_factory=dict)
+    id_count: int | None = None
+    new_text: str = ""
+    implausible_counts: dict[str, int] = field(default_factory=dict)
     refusal: str = ""
     tools: list[str] = field(default_factory=list)
     repeated: str = ""
@@ -84,45 +84,39 @@ class Heard:
         return self._joiners.setdefault(name, Joiner()).add(piece) if piece else ""
 
     def add(self, delta: Mapping[str, Any]) -> None:
-        """Take the text of one delta or message.
-
-        Raises:
-            MalformedError: If there is any after the output has ended.
-        """
+        """Take the text of one delta or message; a MalformedError where the output has ended."""
         before = len(self.refusal), len(self.tools)
-        answer, reasoning = parted(delta.get("content"))
+        answer, reasoning = split_reasoning(delta.get("content"))
         self.content += self.joined("content", answer)
         names = (text for name in REASONING if (text := reasoning_of(delta.get(name))))
         # A server that sends several names says the same several times.
-        said = reasoning or next(names, "") or reasoning_of(delta.get("reasoning_details"))
-        if said:
-            self.reasoning = (self.reasoning or "") + self.joined("reasoning", said)
+        reasoning = reasoning or next(names, "") or reasoning_of(delta.get("reasoning_details"))
+        if reasoning:
+            self.reasoning = (self.reasoning or "") + self.joined("reasoning", reasoning)
         self.refusal += self.joined("refusal", text_of(delta.get("refusal")))
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else [delta.get("function_call")]:
             tool = mapping(mapping(call).get("function", call))
             if name := text_of(tool.get("name")):
                 self.tools.append(whole(name))
-        if answer or said or (len(self.refusal), len(self.tools)) != before:
+        if answer or reasoning or (len(self.refusal), len(self.tools)) != before:
             self.check_open()
-        if answer or said:
-            self.repeated += answer + said if (answer, said) == self._last else ""
-            self._last = answer, said
+        if answer or reasoning:
+            self.repeated += answer + reasoning if (answer, reasoning) == self._last else ""
+            self._last = answer, reasoning
 
     def check_open(self) -> None:
-        """Ensure that the output has not ended: nothing may be added to it after its end.
-
-        Raises:
-            MalformedError: If it has ended.
-        """
+        """Raise a MalformedError if the output has ended: nothing may be added after its end."""
         if self.end is not None:
-            raise MalformedError(f"went on with an output after it had ended it with {self.word!r}")
+            raise MalformedError(
+                f"went on with an output after it had ended it with {self.finish_reason!r}"
+            )
 
     def count(self, usage: object) -> None:
         """Take the server's own counts, those aside that cannot be true."""
         for name, value in read_usage(usage).items():
             plausible = 0 <= value <= MOST_TOKENS
-            (self.usage if plausible else self.odd_counts)[name] = value
+            (self.usage if plausible else self.implausible_counts)[name] = value
 
     @property
     def total(self) -> int | None:
@@ -141,20 +135,18 @@ class Heard:
         return written
 
     def finish(self, word: object, matched: object = None) -> None:
-        """Take an OpenAI word for the end; some servers repeat it.
-
-        Args:
-            word: ``finish_reason``; None while the output goes on.
-            matched: The stop string, or the id, that ended it, where the server says which.
+        """Take an OpenAI word for the end, None while the output goes on; some servers repeat it.
 
         Raises:
             MalformedError: If another word has ended the output before.
         """
         if not isinstance(word, str) or not word:
             return
-        if self.end is not None and word.lower() != self.word.lower():
-            raise MalformedError(f"ended an output twice, with {self.word!r} and {whole(word)!r}")
-        self.word, self.matched = whole(word), self.matched if matched is None else matched
+        if self.end is not None and word.lower() != self.finish_reason.lower():
+            raise MalformedError(
+                f"ended an output twice, with {self.finish_reason!r} and {whole(word)!r}"
+            )
+        self.finish_reason, self.matched = whole(word), self.matched if matched is None else matched
         if word.lower() in LENGTH_WORDS:
             self.end = End.LENGTH
         elif word.lower() in STOP_WORDS:
@@ -171,74 +163,74 @@ class Heard:
     @property
     def withheld(self) -> str:
         """Why there is no answer though the server ended it as it meant to; else empty."""
-        word = self.word.lower()
+        word = self.finish_reason.lower()
         if self.refusal or word in REFUSED:
-            said = f": {' '.join(self.refusal.split())[:300]!r}" if self.refusal else ""
-            return f"gave a refusal of the model in place of an answer{said}"
+            text = f": {' '.join(self.refusal.split())[:300]!r}" if self.refusal else ""
+            return f"gave a refusal of the model in place of an answer{text}"
         if word in FILTERED:
-            return f"withheld the rest of an answer: a content filter stopped it ({self.word!r})"
+            return (
+                "withheld the rest of an answer: a content filter stopped it "
+                f"({self.finish_reason!r})"
+            )
         if word in TOOLS:
             named = ", ".join(dict.fromkeys(self.tools))[:100]
             which = f" {named!r}" if named else ""
             return (
-                f"gave a call of the tool{which} in place of an answer ({self.word!r}), though no "
-                "tool was offered: start it without a tool parser, or without tools of its own"
+                f"gave a call of the tool{which} in place of an answer ({self.finish_reason!r}), "
+                "though no tool was offered: start it without a tool parser, or without tools of "
+                "its own"
             )
         return ""
 
 
-def read_usage(found: object) -> dict[str, int]:
+def read_usage(value: object) -> dict[str, int]:
     """Counts by name, nested ones too, such as reasoning tokens; empty where there are none."""
     counts: dict[str, int] = {}
-    for name, value in mapping(found).items():
-        if isinstance(value, Mapping):
-            counts |= read_usage(value)
-        elif (count := number(value)) is not None:
+    for name, part in mapping(value).items():
+        if isinstance(part, Mapping):
+            counts |= read_usage(part)
+        elif (count := number(part)) is not None:
             counts[name] = count
     return counts
 
 
-def ids_of(found: object) -> list[int] | None:
+def ids_of(value: object) -> list[int] | None:
     """A list of token ids, None where it is none."""
-    if isinstance(found, list) and all(number(each) is not None for each in found):
-        return list(found)
+    if isinstance(value, list) and all(number(item) is not None for item in value):
+        return list(value)
     return None
 
 
-def output_ids(found: object, text: str) -> list[int]:
-    """The ids of an event.
-
-    Args:
-        found: What should be their list.
-        text: The text that came with them.
+def output_ids(value: object, text: str) -> list[int]:
+    """The ids of an event, whose text is ``text``.
 
     Raises:
         NoIdsError: If there is text and no list.
         MalformedError: If they are no integers.
     """
-    ids = ids_of(found)
-    if ids is None and isinstance(found, list):
+    ids = ids_of(value)
+    if ids is None and isinstance(value, list):
         raise MalformedError("gave token ids that are no integers")
     if ids is None and text:
         raise NoIdsError
     return ids or []
 
 
-def size_of(found: object) -> int | None:
+def size_of(value: object) -> int | None:
     """A number of tokens, None where it is none or cannot be true."""
-    count = number(found)
+    count = number(value)
     return count if count is not None and 0 < count <= MOST_TOKENS else None
 
 
-def number(found: object) -> int | None:
-    return found if isinstance(found, int) and not isinstance(found, bool) else None
+def number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def mapping(found: object) -> Mapping[str, Any]:
-    return found if isinstance(found, Mapping) else {}
+def mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
-def parted(content: object) -> tuple[str, str]:
+def split_reasoning(content: object) -> tuple[str, str]:
     """The answer and the reasoning in a content, whose parts may be either."""
     if not isinstance(content, list):
         return text_of(content), ""
@@ -252,18 +244,14 @@ def parted(content: object) -> tuple[str, str]:
     return answer, reasoning
 
 
-def reasoning_of(found: object) -> str:
+def reasoning_of(value: object) -> str:
     """Text of reasoning: a string, parts, or details whose texts have names of their own."""
-    if isinstance(found, list):
-        return "".join(
-            text_of(part.get("text") or part.get("thinking") or part.get("summary"))
-            for part in map(mapping, found)
-        )
-    return text_of(found)
+    return text_of(value, ("text", "thinking", "summary"))
 
 
-def text_of(found: object) -> str:
-    """Text of a content, which some servers give in parts."""
-    if isinstance(found, list):
-        return "".join(text_of(mapping(part).get("text")) for part in found)
-    return found if isinstance(found, str) else ""
+def text_of(value: object, names: Sequence[str] = ("text",)) -> str:
+    """Text of a content, which some servers give in parts; ``names`` are those of their texts."""
+    if isinstance(value, list):
+        texts = (next(filter(None, map(part.get, names)), "") for part in map(mapping, value))
+        return "".join(map(text_of, texts))
+    return value if isinstance(value, str) else ""

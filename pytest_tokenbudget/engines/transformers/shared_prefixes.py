@@ -18,7 +18,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any, TypeAlias
 
 Ids: TypeAlias = tuple[int, ...]
@@ -50,36 +50,32 @@ class Sharing:
 
 
 def share(rows: Sequence[Ids]) -> Sharing | None:
-    """Find the sharing that leaves the fewest tokens to prefill.
+    """Find the sharing that leaves the fewest tokens of the rows to prefill.
 
-    Args:
-        rows: Token ids of each row, none of them empty.
-
-    Returns:
-        None where it would spare less than ``LEAST_SAVED`` of the tokens.
+    None where it would spare less than ``LEAST_SAVED`` of them.
     """
     packed = [array("I", row).tobytes() for row in rows]
     size = array("I").itemsize
-    best = (1 - LEAST_SAVED) * sum(map(len, rows))
-    found: Sharing | None = None
+    fewest = (1 - LEAST_SAVED) * sum(map(len, rows))
+    best: Sharing | None = None
     for tail in _tails(rows):
         heads = [row[: -tail * size] for row in packed]
         stem_of = _stems(heads)
         stems = sorted(set(stem_of.values()), key=lambda stem: (-len(stem), stem))
         tokens = sum(map(len, stems)) // size + sum(min(tail, len(row)) for row in rows)
-        if tokens <= best:
-            best = tokens
+        if tokens <= fewest:
+            fewest = tokens
             number = {stem: i for i, stem in enumerate(stems)}
-            found = Sharing(
+            best = Sharing(
                 tail,
                 tuple(tuple(array("I", stem)) for stem in stems),
                 tuple(number[stem_of[head]] for head in heads),
                 tuple(len(head) // size for head in heads),
             )
-    return found
+    return best
 
 
-def in_families(rows: Sequence[Ids]) -> list[int]:
+def family_order(rows: Sequence[Ids]) -> list[int]:
     """Numbers of the rows in the order in which they are best cut into batches.
 
     Rows that share follow one another, those of the longest stem first, and among them the longest
@@ -87,10 +83,8 @@ def in_families(rows: Sequence[Ids]) -> list[int]:
     """
     sharing = share(rows)
 
-    def place(row: int) -> tuple[int, int]:
-        return (sharing.stem_of[row] if sharing else 0, -len(rows[row]))
-
-    return sorted(range(len(rows)), key=place)
+    stem_of = sharing.stem_of if sharing else [0] * len(rows)
+    return sorted(range(len(rows)), key=lambda row: (stem_of[row], -len(rows[row])))
 
 
 def can_branch(cache: Cache) -> bool:
@@ -127,19 +121,12 @@ def branch(cache: Cache, sharing: Sharing) -> None:
 def _tails(rows: Sequence[Ids]) -> list[int]:
     """Lengths of the tail worth trying: what rows have beyond the beginning that is alike."""
     tails: set[int] = set()
-    for one, other in pairwise(sorted(rows)):
-        alike = _alike(one, other)
+    for pair in pairwise(sorted(rows)):
+        alike = (left == right for left, right in zip(*pair, strict=False))
+        shared = sum(takewhile(bool, alike))
         # The last token is always computed: its logits choose the first one that is generated.
-        tails |= {max(1, len(one) - alike), max(1, len(other) - alike)}
+        tails |= {max(1, len(row) - shared) for row in pair}
     return sorted(tails)[:: len(tails) // MOST_TAILS + 1]
-
-
-def _alike(one: Ids, other: Ids) -> int:
-    """How many tokens two rows begin with alike."""
-    for place, (left, right) in enumerate(zip(one, other, strict=False)):
-        if left != right:
-            return place
-    return min(len(one), len(other))
 
 
 def _stems(heads: Iterable[bytes]) -> dict[bytes, bytes]:
