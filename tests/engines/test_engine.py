@@ -281,7 +281,7 @@ def test_the_cache_needs_what_is_said(engine):
 
 
 def test_fewer_rows_fit_where_memory_is_short(monkeypatch):
-    config = make_engine()._config
+    config = make_engine().config
     need = memory.row_bytes(config, torch.float32, 100, 600)
 
     def rows(free: float) -> int:

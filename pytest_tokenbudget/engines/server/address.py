@@ -39,9 +39,8 @@ class Key:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Key:
         """The key in TOKENBUDGET_API_KEY, else in OPENAI_API_KEY, else none."""
-        variables = os.environ if environ is None else environ
-        keys = (variables[name] for name in KEY_NAMES if variables.get(name, "").strip())
-        return cls(next(keys, None))
+        # No variable here may hold the key, or a traceback would show it.
+        return cls(_first_key(os.environ if environ is None else environ))
 
     def __bool__(self) -> bool:
         return bool(self.__secret)
@@ -69,6 +68,10 @@ class Key:
             text = text.replace(form, "***")
         # Servers echo keys shortened: "sk-ab...yz", "sk-ab****yz".
         return re.sub(rf"{re.escape(secret[:5])}[^\s\"'<>,;)]*", "***", text)
+
+
+def _first_key(environ: Mapping[str, str]) -> str | None:
+    return next((environ[name] for name in KEY_NAMES if environ.get(name, "").strip()), None)
 
 
 @dataclass(frozen=True)
