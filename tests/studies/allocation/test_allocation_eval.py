@@ -290,9 +290,9 @@ def test_lines_fit_the_terminal(width):
     assert lines[1].startswith("recommended: thinking off: ")
     rows = {line.split()[0]: line.split() for line in lines if line.split()}
     # Where there is no room for a table its rows are sentences.
-    assert "forced" in (rows["mode"] if width > 40 else "".join(lines))
+    assert "forced" in (rows["mode"] if width > 60 else "".join(lines))
     forced = analyse_allocation(study).mode("conservative").measured
-    if forced is not None and width > 40:
+    if forced is not None and width > 60:
         assert f"{100 * forced.forced / forced.curve.problems:.1f}" in rows["conservative"]
     text = " ".join(line.strip() for line in lines)
     for part in ("row Qwen3", "disabled is off", "recommended: thinking off: ", "61 %, 48 %, 39 %"):
