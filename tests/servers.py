@@ -6,7 +6,7 @@ it is not installed, tests that need it are skipped, unless TOKENBUDGET_NEEDS na
 
 Fixtures: `server` is each kind in turn; `serve_server`, `vllm_server` and `llamacpp_server` are one
 kind. They run until the session ends. `start_server` starts further ones for one test, with other
-options. Tests that use a kind can be chosen by its name: `pytest -m vllm`.
+options. Tests that use a kind can be chosen by its name: `pytest -m vllm`. All are slow tests.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from runs import NANO
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests with the kinds of server that they use."""
+    """Mark tests with the kinds of server that they use, and as slow."""
     for item in items:
         names = set(getattr(item, "fixturenames", ()))
+        if "servers" in names:
+            item.add_marker("slow")
         called = getattr(item, "callspec", None)
         given = called.params.get("server_kind") if called else None
         for kind in KINDS:

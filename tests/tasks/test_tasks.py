@@ -48,7 +48,6 @@ def test_generated_task(name):
     assert longer[: task.size] == full
     assert len({problem.id for problem in longer}) == task.size + 30
     assert load_task(name).problems(3) == full[:3] == task.problems(3)
-    assert TASKS.load(name)(seed=1).problems(3) != full[:3]
     assert "/" in task.extractor
 
 
