@@ -40,6 +40,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """One worker more than cores for the quick tests, some of which wait for servers and leases."""
+    return None if config.option.markexpr else (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_finish() -> None:
     """Spare later collections of garbage the walk through all that was imported and collected."""
     gc.freeze()

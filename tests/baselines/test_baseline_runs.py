@@ -346,6 +346,7 @@ def test_columns_stay_where_a_difference_is_all_there_is():
     assert [line.split()[-1] for line in rows] == ["<0.001", "1.000", "<0.001"]
 
 
+@pytest.mark.slow
 def test_of_many_pairs_the_most_decisive_are_shown():
     studies = [make_study(30, alias=f"m{number:02}", accuracy=number / 12) for number in range(13)]
     (found,) = compare_models(studies)

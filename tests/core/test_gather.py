@@ -14,6 +14,7 @@ from pathlib import Path
 import fake_engine
 import pytest
 from fake_engine import FakeEngine, gather_all, make_plan, make_problems, written
+from slow_cases import slow
 
 from pytest_tokenbudget.core.engine import EngineError, Request
 from pytest_tokenbudget.core.gather import gather, render
@@ -484,8 +485,8 @@ def test_the_share_of_a_dead_process_is_taken_over_at_once(path, tmp_path, reape
     "statement",
     [
         "UPDATE processes SET host = 'elsewhere boot pid:[1]'",
-        "UPDATE processes SET started = ''",
-        "DELETE FROM processes",
+        slow("UPDATE processes SET started = ''"),
+        slow("DELETE FROM processes"),
     ],
 )
 def test_the_share_of_a_process_that_cannot_be_seen_is_taken_over_after_its_lease(
@@ -619,6 +620,7 @@ def test_a_process_that_arrives_before_the_first_share_is_taken_gets_half(path):
         assert engine.batches == [8]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_slow_process_keeps_its_share_by_renewing_the_lease(path, tmp_path):
     """One batch takes several leases; a process that waits for it gets nothing of it."""

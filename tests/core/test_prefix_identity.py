@@ -1,6 +1,7 @@
 """Rule 1 on the embedded model: a fresh generation at a budget is the cut of a longer one."""
 
 import pytest
+from slow_cases import slow
 
 from pytest_tokenbudget.core.engine import Decoding, Request
 from pytest_tokenbudget.core.trace import StopReason
@@ -36,7 +37,7 @@ def generate(spec, cap, decoding, batch_size, prefixes=None):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "decoding",
-    [Decoding(), Decoding(temperature=0.9, top_p=0.95, seed=7)],
+    [slow(Decoding()), Decoding(temperature=0.9, top_p=0.95, seed=7)],
     ids=["greedy", "sampled"],
 )
 def test_a_fresh_generation_at_a_budget_is_the_cut_of_the_largest(spec, decoding):

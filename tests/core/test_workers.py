@@ -68,6 +68,7 @@ def test_installed_but_unused_it_costs_nothing(folder, pytester):
     assert sorted(left) == before
 
 
+@pytest.mark.slow
 def test_a_second_run_needs_no_torch(run, pytester, folder):
     """Traces are made here; a process that cannot import torch judges them again."""
     run().assert_outcomes(passed=3)

@@ -14,6 +14,7 @@ from faulty_proxy import FaultyProxy, Mischief, always, first
 from loopback import Listener, chunk, message
 from memory_watch import STATM, MemoryWatch
 from server_scripted import NANO, ScriptedServer, one
+from slow_cases import slow
 from test_server_engine import OPENAI, REQUEST, VLLM, run
 from test_server_http import BODY, collect, fault_of, on
 from tiny_server import TinyServer, answered
@@ -187,7 +188,13 @@ NOTHING = {
 
 @pytest.mark.parametrize(
     ("name", "facts"),
-    [*((name, OPENAI) for name in NOTHING), ("comments", VLLM), ("empty choices", VLLM)],
+    [
+        ("comments", OPENAI),
+        ("empty deltas", OPENAI),
+        *(slow(name, OPENAI) for name in NOTHING if name not in {"comments", "empty deltas"}),
+        slow("comments", VLLM),
+        slow("empty choices", VLLM),
+    ],
 )
 def test_a_server_that_sends_everything_but_output_is_given_up(run, name, facts):
     with Endless(NOTHING[name]) as server:
@@ -396,7 +403,7 @@ PATHS = ("/v1/models", "/openapi.json", "/v1/chat/completions")
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("times", [1, 2, 3, 4])
+@pytest.mark.parametrize("times", [1, slow(2), slow(3), slow(4)])
 def test_a_server_that_loses_some_answers_is_recognised_all_the_same(path, times):
     """Never as one of another kind, which would be another model's name and other traces."""
     with Serving({path: times if path != PATHS[2] else min(times, 2)}) as server:
@@ -404,8 +411,8 @@ def test_a_server_that_loses_some_answers_is_recognised_all_the_same(path, times
     assert (facts.kind, facts.fingerprint) == ("serve", "/models/m@main")
 
 
-@pytest.mark.parametrize("path", PATHS[1:])
-@pytest.mark.parametrize("served", ["/models/m", None])
+@pytest.mark.parametrize("path", [PATHS[1], *map(slow, PATHS[2:])])
+@pytest.mark.parametrize("served", ["/models/m", slow(None)])
 def test_a_server_that_loses_all_answers_cannot_be_used(path, served):
     with Serving({path: 10**6}) as server:
         with pytest.raises(SilentServersError, match="dropped the connection before it answered"):
@@ -413,6 +420,7 @@ def test_a_server_that_loses_all_answers_cannot_be_used(path, served):
         assert len(server.asked) < 20
 
 
+@pytest.mark.slow
 def test_the_tokenizer_of_a_server_that_loses_some_answers_is_asked_again(run):
     raw = {"/tokenize": answered('{"tokens": [5, 6]}')}
     spec = replace(NANO, kind="server", source="http://h/v1")

@@ -189,6 +189,7 @@ def test_only_refusals_come_to_an_end(tiny):
     assert "nothing got through for 0.6 s" in str(fault)
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_requests_and_never_answers_ends_the_run(tiny):
     """It passes every look; each of many requests would else wait for all of its tries."""
     with FaultyProxy(tiny.url, always(Mischief.TIMEOUT)) as proxy:

@@ -133,6 +133,7 @@ def test_a_terminal_gets_thinking_dimmed_and_no_bar(terminal_run):
     assert lines[place - 1].startswith("tokenbudget: 3 traces to generate")
 
 
+@pytest.mark.slow
 def test_a_file_gets_plain_text_that_goes_on_from_what_is_stored(run, pytester):
     asked = ("--stream", "--thinking=on", "--batch-size=1")
     first = run(*asked, budgets="16", problems=1, engines=RealEngines()).stdout.str() + "\n"

@@ -79,6 +79,7 @@ def test_code_beside_a_model_that_transformers_knows_is_not_run(own_code):
         plain.close()
 
 
+@pytest.mark.slow
 def test_the_code_would_leave_its_mark(own_code, tmp_path):
     """What the other tests look for is there where somebody trusts the code."""
     script = (

@@ -145,6 +145,7 @@ def test_text_comes_back(files, name):
     assert lost == []
 
 
+@pytest.mark.slow
 def test_every_pre_tokenizer_that_is_known_can_be_built(tmp_path):
     vocabulary = read_vocabulary("bytes")
     for name in SPLIT_RULES:

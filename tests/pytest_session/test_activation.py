@@ -100,6 +100,7 @@ def test_settings_and_fixtures_of_others_are_no_use(modules):
         assert own == LOADED, session
 
 
+@pytest.mark.slow
 def test_the_first_use_loads_the_plugin(modules):
     sessions = (
         ("def test_it(): ...", {}, ["--num-samples=3"]),

@@ -59,6 +59,7 @@ def check_reports(folder: Path) -> None:
     assert sorted(record["budget"] for record in read(folder, "metrics.json")) == [96, 192]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)])
 def test_an_eval_runs_reports_and_is_gated(outside, workers):
     install("outside_eval", outside.site)

@@ -183,6 +183,7 @@ def test_gates_belong_to_their_task(run, reports, other_task):
     assert (reports / "earlier" / "word-problems-3" / "results" / "gates.json").is_file()
 
 
+@pytest.mark.slow
 def test_recorded_folder_with_several_selections_keeps_them_apart(run, reports, other_task):
     run(problems=6)
     run(problems=2, engines=NO_ENGINE)

@@ -112,6 +112,7 @@ def test_samples_without_noise_are_refused(run, pytester):
     result.stdout.fnmatch_lines(["*--temperature: 0 cannot be used with --samples 2*"])
 
 
+@pytest.mark.slow
 def test_several_models_also_have_one_figure(run, pytester):
     result = run("--model=nano-reasoner,qwen-0.5b", problems=2)
     result.assert_outcomes(passed=6)

@@ -455,6 +455,7 @@ def test_the_figure_shows_the_numbers(study):
     assert box.x1 <= figure.bbox.x1
 
 
+@pytest.mark.slow
 def test_the_figure_is_the_same_again(tmp_path):
     one = cliff_figure(steep_study(30), tmp_path / "a")
     two = cliff_figure(steep_study(30), tmp_path / "b")

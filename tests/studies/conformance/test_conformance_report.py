@@ -397,6 +397,7 @@ def drawn(report):
     return figure
 
 
+@pytest.mark.slow
 def test_same_report_same_bytes(tmp_path):
     first = [path.read_bytes() for path in conformance_figure(make_report(), tmp_path / "a")]
     second = [path.read_bytes() for path in conformance_figure(make_report(), tmp_path / "b")]

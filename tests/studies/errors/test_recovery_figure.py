@@ -6,6 +6,7 @@ import itertools
 import warnings
 
 import pytest
+from slow_cases import slow
 from studies import make_study
 
 from pytest_tokenbudget.report.style import figure_style
@@ -54,7 +55,7 @@ def test_points_are_the_shares_that_are_right_at_the_next_budget():
         (make_study(2, BUDGETS), BUDGETS),
         (make_study(40, BUDGETS, accuracy=0.0), BUDGETS),
         (make_study(40, (64,)), (64,)),
-        (make_study(2000, BUDGETS, accuracy=0.5, alias="x" * 90), BUDGETS),
+        slow(make_study(2000, BUDGETS, accuracy=0.5, alias="x" * 90), BUDGETS),
     ],
     ids=["n=2", "all-wrong", "one-budget", "many"],
 )

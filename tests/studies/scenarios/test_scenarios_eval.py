@@ -300,6 +300,7 @@ def test_the_embedded_model_plays_and_its_settings_are_run_with(eval_of, pyteste
     again.stdout.fnmatch_lines(["the limits that were given (36 problems): all *"])
 
 
+@pytest.mark.slow
 def test_each_stage_extends_the_one_before(eval_of, pytester):
     seen = []
     for stage in ("minimal", "quick"):

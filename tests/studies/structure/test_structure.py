@@ -87,6 +87,7 @@ def test_time_is_linear_in_the_length(piece):
     assert grows_linearly(segment, piece, 20_000)
 
 
+@pytest.mark.slow
 def test_time_is_linear_in_the_length_of_an_open_formula():
     assert grows_linearly(segment, "\\[", 20_000)
 
