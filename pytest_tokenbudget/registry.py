@@ -138,7 +138,7 @@ class Records:
 
 
 @dataclass(frozen=True)
-class Across:
+class ModelsTogether:
     """What is said about all models of a run together.
 
     Attributes:
@@ -234,7 +234,7 @@ class Eval:
     without_modes: tuple[str, ...] = ()
     sections: tuple[Section, ...] = ()
     records: Records | None = None
-    across: Across | None = None
+    across: ModelsTogether | None = None
     judged: GateSubject | None = None
     gated: tuple[str, ...] = ()
     page: str = ""
@@ -430,7 +430,7 @@ def records() -> Iterator[Records]:
     return (one.records for one in registered().evals if one.records is not None)
 
 
-def across() -> Iterator[Across]:
+def across() -> Iterator[ModelsTogether]:
     return (one.across for one in registered().evals if one.across is not None)
 
 

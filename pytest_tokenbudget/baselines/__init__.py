@@ -1,6 +1,6 @@
 """Stored runs: what changed since, problem by problem, and models of one run compared."""
 
-from pytest_tokenbudget.registry import Across, Eval, Section
+from pytest_tokenbudget.registry import Eval, ModelsTogether, Section
 
 EVAL = Eval(
     name="baseline",
@@ -18,7 +18,7 @@ EVAL = Eval(
             prepare=f"{__name__}.session:attach",
         ),
     ),
-    across=Across(
+    across=ModelsTogether(
         name="models",
         kind="main",
         make=f"{__name__}.models_compared:models_of_run",

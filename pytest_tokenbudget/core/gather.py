@@ -203,7 +203,7 @@ def gather(
                         store, plan, engine(), requests, count=count, lease=lease, observer=observer
                     )
                 else:
-                    waiting.goes_on(count.missing)
+                    waiting.note_missing(count.missing)
                     time.sleep(POLL_SECONDS)
                     count.refresh()
     except EngineError as error:

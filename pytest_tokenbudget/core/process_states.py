@@ -94,7 +94,7 @@ class Waiting:
         self._published = 0.0
         self._noted: set[str] = set()
 
-    def goes_on(self, missing: int) -> None:
+    def note_missing(self, missing: int) -> None:
         """Take that there is nothing to generate here, although traces are missing."""
         now = time.monotonic()
         self._since = self._since or now

@@ -132,7 +132,8 @@ class Saturation:
             return text
         if failed.worse:
             return f"{text}; {failed.budget} is worse by more than that"
-        return f"{text}; {failed.budget} is not resolved at n = {failed.problems:,}{self._wish()}"
+        unresolved = f"not resolved at n = {failed.problems:,}{self._problems_needed()}"
+        return f"{text}; {failed.budget} is {unresolved}"
 
     def _not_reached(self) -> str:
         failed = self.failed
@@ -156,11 +157,11 @@ class Saturation:
                 f"{points(self.margin)}, so that no loss could be seen"
             )
         assert failed is not None
-        text = f"not resolved at n = {failed.problems:,}{self._wish()}"
+        text = f"not resolved at n = {failed.problems:,}{self._problems_needed()}"
         loss = f"{failed.budget} is {_seen(failed.difference)} {self.largest}"
         return f"{text}; {loss}, and a loss of {points(self.margin)} is neither shown nor ruled out"
 
-    def _wish(self) -> str:
+    def _problems_needed(self) -> str:
         if self.needed is None:
             return "; no number of problems would do if the difference stayed at the margin"
         return f"; about {rounded_up(self.needed):,} problems would be needed"

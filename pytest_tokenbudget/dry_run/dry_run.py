@@ -99,10 +99,10 @@ def _model(session: Session, spec: ModelSpec, kinds: Sequence[str]) -> ModelRun:
     run = ModelRun(spec)
     try:
         run.spec = _asked(session, spec)
+        planner = DryRunPlanner(session, run.spec)
     except (EngineError, ModelError, StoreError) as error:
         run.failures.append(str(error))
         return run
-    planner = DryRunPlanner(session, run.spec)
     for kind in kinds:
         try:
             run.parts += _parts(planner, kind, run)

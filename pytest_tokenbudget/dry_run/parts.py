@@ -49,7 +49,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Past:
+class EarlierTraces:
     """What earlier traces of a model and a task say.
 
     Attributes:
@@ -96,7 +96,7 @@ class PlannedPart:
     expected_prompt_tokens: float
     longest: int
     known: LengthSource
-    past: Past = field(default_factory=Past)
+    past: EarlierTraces = field(default_factory=EarlierTraces)
     notes: tuple[str, ...] = ()
 
     @property
@@ -188,7 +188,7 @@ class DryRunPlanner:
         wanted: Sequence[Wanted],
         *,
         known: LengthSource,
-        past: Past,
+        past: EarlierTraces,
         notes: Iterable[str] = (),
     ) -> PlannedPart:
         """A part of the run: what of its traces is missing, and what that takes."""
@@ -246,7 +246,7 @@ class DryRunPlanner:
             return None
         return min(len(trace.output_ids), wanted.cap) if self.goes_on else 0
 
-    def past(self, plan: Plan, problems: Sequence[Problem] | None = None) -> Past:
+    def past(self, plan: Plan, problems: Sequence[Problem] | None = None) -> EarlierTraces:
         """What earlier traces of the plan's model and task say, with its decoding if there are any.
 
         Without ``problems`` those of the task count.
@@ -260,7 +260,7 @@ class DryRunPlanner:
             traces = [t for t in loaded.values() if t.stop_reason is not StopReason.ERROR]
             if len(traces) >= FEW or (traces and other.decoding == plan.decoding):
                 return past_of(traces, plan, same_decoding=other.decoding == plan.decoding)
-        return Past()
+        return EarlierTraces()
 
     def _similar(self, plan: Plan) -> list[Plan]:
         """The plan, and the same with the decoding of other kinds."""
@@ -275,7 +275,7 @@ class DryRunPlanner:
         return plans
 
 
-def past_of(traces: Sequence[Trace], plan: Plan, same_decoding: bool = True) -> Past:
+def past_of(traces: Sequence[Trace], plan: Plan, same_decoding: bool = True) -> EarlierTraces:
     """What traces say of those that are still to come.
 
     Args:
@@ -289,7 +289,7 @@ def past_of(traces: Sequence[Trace], plan: Plan, same_decoding: bool = True) -> 
         [t.timed for t in traces],
         [t.ended for t in traces],
     )
-    return Past(
+    return EarlierTraces(
         lengths=tuple(len(trace.output_ids) for trace in traces),
         ended=tuple(not trace.capped for trace in traces),
         tokens_per_second=token_rate(times),

@@ -13,7 +13,7 @@ from pytest_tokenbudget.models.prices import MILLION, Price
 from pytest_tokenbudget.report.cost_words import duration, money
 from pytest_tokenbudget.report.files import to_plain, to_record
 from pytest_tokenbudget.report.json_files import write_record
-from pytest_tokenbudget.report.progress import about
+from pytest_tokenbudget.report.progress import plan_summary
 from pytest_tokenbudget.stats.tokens import Forecast, sum_forecasts
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def dry_run_lines(runs: Sequence[ModelRun], width: int) -> list[str]:
         costs = part_costs(run)
         sentences = [f"{run.spec.alias} = {run.parts[0].plan.where}"] if run.parts else []
         for part, cost in zip(run.parts, costs, strict=True):
-            sentences += [about(part.plan), *_part(part, cost, run.spec.price)]
+            sentences += [plan_summary(part.plan), *_part(part, cost, run.spec.price)]
         if sum(cost.traces > 0 for cost in costs) > 1:
             whole = total_cost(costs)
             sentences.append(f"together: {plural(whole.traces, 'trace')}, {_tokens(whole)}")

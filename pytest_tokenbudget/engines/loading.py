@@ -50,7 +50,7 @@ def quiet() -> Iterator[None]:
             hub.disable_progress_bars()
 
 
-def where(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
+def pretrained_arguments(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
     """First argument and keywords of ``from_pretrained`` for a model."""
     if spec.kind == "gguf":
         directory, file = os.path.split(spec.source)
@@ -64,7 +64,7 @@ def load_config(spec: ModelSpec) -> Config:
     """The model's configuration; raises EngineError if it cannot be loaded."""
     from transformers import AutoConfig
 
-    source, options = where(spec)
+    source, options = pretrained_arguments(spec)
     with explained(spec, "configuration"), quiet(), hub.access(spec.kind == "hub"):
         config: Config = AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
         if spec.kind == "gguf":
@@ -81,7 +81,7 @@ def load_tokenizer(spec: ModelSpec) -> Tokenizer:
     """The model's tokenizer; raises EngineError if it cannot be loaded."""
     from transformers import AutoTokenizer
 
-    source, options = where(spec)
+    source, options = pretrained_arguments(spec)
     with explained(spec, "tokenizer"), quiet(), hub.access(spec.kind == "hub"):
         if spec.kind == "gguf":
             return _gguf_tokenizer(spec)
@@ -113,7 +113,7 @@ def _generation_config(spec: ModelSpec) -> Config | None:
         return None
     from transformers import GenerationConfig
 
-    source, options = where(spec)
+    source, options = pretrained_arguments(spec)
     with (
         explained(spec, "generation configuration"),
         quiet(),

@@ -23,7 +23,7 @@ from pytest_tokenbudget.gates.verdicts import (
     judge_answers,
     judge_saturation,
     judgement_at,
-    settle,
+    keep_judgements,
 )
 from pytest_tokenbudget.registry import SESSION
 
@@ -94,7 +94,7 @@ class Gates:
             pytest.fail.Exception: With the verdicts of all gates that are not kept.
         """
         __tracebackhide__ = True
-        settle(self.judge(point.budget), self._kept)
+        keep_judgements(self.judge(point.budget), self._kept)
 
     def check_saturation(self, saturation: Saturation) -> None:
         """Fail the test if a gate on the saturation point is not kept.
@@ -103,7 +103,7 @@ class Gates:
             pytest.fail.Exception: With the verdicts of all gates that are not kept.
         """
         __tracebackhide__ = True
-        settle(self.judge_saturation(saturation), self._kept)
+        keep_judgements(self.judge_saturation(saturation), self._kept)
 
     def judge_saturation(self, saturation: Saturation) -> list[GateJudgement]:
         """Every gate on the saturation point that applies here, judged."""
@@ -150,7 +150,7 @@ class VerdictGates:
             pytest.fail.Exception: With a sentence for each threshold that is not kept.
         """
         __tracebackhide__ = True
-        settle(self.judge(finding), self._kept)
+        keep_judgements(self.judge(finding), self._kept)
 
     # The former name for findings on the whole.
     check_all = check

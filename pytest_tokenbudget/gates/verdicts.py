@@ -131,7 +131,7 @@ def judge_answers(gate: Gate, answers: Answers, judgement: GateJudgement) -> Gat
     if gate.metric == P95:
         return _judge_p95(gate, chosen, name, judgement)
     verdict = decide(evidence_of(gate.metric, chosen), gate.demand())
-    sentence = verdict.sentence(name, gate.unit, whose(gate))
+    sentence = verdict.sentence(name, gate.unit, threshold_owner(gate))
     if verdict.ruling is Decision.UNKNOWN:
         sentence = f"{name} was not measured: {_nothing(chosen)}"
     elif chosen.errors and gate.metric != "max_error_rate":
@@ -175,7 +175,7 @@ def _judge_p95(gate: Gate, answers: Answers, name: str, judgement: GateJudgement
         margin=gate.margin or None,
         change_unit="share",
         sentence=(
-            f"{name} {value} tokens [{low}, {high}] {verb} {whose(gate)} "
+            f"{name} {value} tokens [{low}, {high}] {verb} {threshold_owner(gate)} "
             f"{MetricUnit.TOKENS.limit(most)} tokens: {share} % of the answers are longer, 5 % may "
             f"be ({verdict.evidence(MetricUnit.SHARE)})"
         ),
@@ -235,7 +235,7 @@ def longest_of(answers: Answers) -> NDArray[np.float64]:
     return longest
 
 
-def whose(gate: Gate) -> str:
+def threshold_owner(gate: Gate) -> str:
     """Whose threshold it is, for a sentence."""
     return "the gate's" if gate.option else f"{gate.label}:"
 
@@ -307,7 +307,7 @@ def judge_saturation(gate: Gate, saturation: Saturation, judgement: GateJudgemen
             f"{saturation.largest:,} ({verdict.evidence(MetricUnit.CHANGE)})"
         )
     allowed = ruling is Decision.INCONCLUSIVE and gate.allow_inconclusive
-    limit = f"{whose(gate)} {most:,} tokens"
+    limit = f"{threshold_owner(gate)} {most:,} tokens"
     if ruling is Decision.INCONCLUSIVE:
         said = f"whether saturation is at most {limit} is not resolved"
     elif found is None:
@@ -354,7 +354,7 @@ def judgement_at(
     )
 
 
-def settle(judgements: Sequence[GateJudgement], kept: list[GateJudgement]) -> None:
+def keep_judgements(judgements: Sequence[GateJudgement], kept: list[GateJudgement]) -> None:
     """Keep judgements for the reports, and fail the test if one says so.
 
     Raises:

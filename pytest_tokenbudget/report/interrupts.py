@@ -104,7 +104,7 @@ class Interrupts:
         from pytest_tokenbudget.common.text_layout import wrapped
         from pytest_tokenbudget.core.plan import Plan
         from pytest_tokenbudget.core.store_file import StoreError
-        from pytest_tokenbudget.report.progress import about
+        from pytest_tokenbudget.report.progress import plan_summary
 
         lines: list[str] = []
         with suppress(StoreError):
@@ -115,8 +115,8 @@ class Interrupts:
                     sentence = (
                         f"interrupted: {row.to_generate - row.missing:,} of the "
                         f"{row.to_generate:,} traces that this run had to generate are stored, "
-                        f"{row.missing:,} are missing ({plan.alias} | {about(plan)}); run the same "
-                        "command again to go on"
+                        f"{row.missing:,} are missing ({plan.alias} | {plan_summary(plan)}); run "
+                        "the same command again to go on"
                     )
                     lines += wrapped(sentence, 80)
         return lines

@@ -195,10 +195,10 @@ def describe(plan: Plan) -> str:
     """Model, task and decoding in a line, and what of it the model's own entry says."""
     names = [key for key, option in MODEL_OPTIONS.items() if option.name in plan.from_model_entry]
     own = f" | from the model's entry: {', '.join(names)}" if names else ""
-    return f"{plan.alias} = {plan.where} | {about(plan)}{own}"
+    return f"{plan.alias} = {plan.where} | {plan_summary(plan)}{own}"
 
 
-def about(plan: Plan) -> str:
+def plan_summary(plan: Plan) -> str:
     """Task and decoding in a line."""
     decoding = plan.decoding
     how = (

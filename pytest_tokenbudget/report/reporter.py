@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.core.plan import Plan
     from pytest_tokenbudget.core.study import Study
     from pytest_tokenbudget.models.resolution import ModelSpec
-    from pytest_tokenbudget.registry import Across, Section
+    from pytest_tokenbudget.registry import ModelsTogether, Section
     from pytest_tokenbudget.report.folder import FromRecords, Reported
     from pytest_tokenbudget.report.json_files import RunInfo
     from pytest_tokenbudget.report.live_display import LiveDisplay
@@ -43,7 +43,7 @@ class Reporter:
         self.used = False
         self.studies: list[tuple[Reported, RunInfo]] = []
         self.from_records: list[tuple[FromRecords, RunInfo]] = []
-        self.across: list[tuple[Across, Any]] = []
+        self.across: list[tuple[ModelsTogether, Any]] = []
         self.written: list[Path] = []
         self.folder_notes: list[str] = []
         self.problems = ReportFaults(config, "tokenbudget")
@@ -288,7 +288,7 @@ class Reporter:
             self.written += files
             folder.note_run("answers", files)
 
-    def _write_across(self, across: Across) -> None:
+    def _write_across(self, across: ModelsTogether) -> None:
         from pytest_tokenbudget.report.folder import entry_of, report_folder
 
         studies = [s for s, _ in self.studies if s.kind == across.kind and s.complete]

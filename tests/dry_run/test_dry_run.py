@@ -162,6 +162,15 @@ def test_what_cannot_be_generated_fails(evals, pytester):
     assert "cannot be generated: " in result.stdout.str()
 
 
+def test_a_file_that_is_no_trace_store_is_a_sentence(evals, pytester):
+    (pytester.path / "notes.txt").write_text("no store")
+    result = evals("phase1", "--dry-run", "--trace-store=notes.txt")
+    assert result.ret == 1
+    assert "INTERNALERROR" not in str(result.stdout)
+    (failure,) = said(pytester)["failures"]
+    assert "notes.txt is not a trace store" in failure
+
+
 @pytest.mark.parametrize(
     ("options", "known"),
     [(("--tokenizer", "nano-reasoner"), "counted"), (("--server-api", "chat"), "estimated")],

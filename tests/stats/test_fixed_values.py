@@ -86,7 +86,9 @@ def test_p_values():
     adjusted = holm([0.01, 0.04, 0.03, 0.5, 0.9, 1e-9])
     assert adjusted == same((0.05, 0.12, 0.12, 1.0, 1.0, 6e-09))
     assert holm([]) == ()
-    chances = [verdict.sign_test(*each) for each in ((9, 1), (40, 24), (0, 0), (300, 250))]
+    chances = [
+        verdict.one_sided_sign_test(*each) for each in ((9, 1), (40, 24), (0, 0), (300, 250))
+    ]
     assert chances == same([0.0107421875, 0.029970594783499616, 1.0, 0.018289372774551352])
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.core.engine import EngineError
 from pytest_tokenbudget.engines import Config, Model
-from pytest_tokenbudget.engines.loading import explained, first_line, quiet, where
+from pytest_tokenbudget.engines.loading import explained, first_line, pretrained_arguments, quiet
 from pytest_tokenbudget.models import hub
 from pytest_tokenbudget.models.gguf_header import read_gguf_header, read_gguf_tensor_names
 from pytest_tokenbudget.models.resolution import ModelSpec
@@ -87,7 +87,7 @@ def load_weights(
     """The model itself, ready to run on its device; raises EngineError if it cannot be loaded."""
     from transformers import AutoModelForCausalLM
 
-    source, options = where(spec)
+    source, options = pretrained_arguments(spec)
     if spec.kind == "gguf":
         if quantization != "none":
             raise EngineError(

@@ -358,7 +358,7 @@ LIMIT_PROBES: Mapping[str, Callable[[ProbeContext], LimitResult]] = {
     "max_tokens": max_tokens,
     "boundary": boundary,
     "stop_strings": stop_strings,
-    "n": repeats.several,
+    "n": repeats.several_outputs,
     "seeds": repeats.seeds,
     "prefix_alone": repeats.prefix_alone,
     "prefix_under_load": repeats.prefix_under_load,

@@ -345,7 +345,7 @@ def _excerpt(text: str, close: str, reach: int = 60) -> str:
     return text[max(0, place - reach) : place + len(close) + reach]
 
 
-def small(sent: Mapping[str, Any], limit: int = 400) -> dict[str, Any]:
+def shortened_request(sent: Mapping[str, Any], limit: int = 400) -> dict[str, Any]:
     """A request as sent, its long texts and lists shortened."""
 
     def cut(value: object) -> object:
@@ -363,7 +363,7 @@ def small(sent: Mapping[str, Any], limit: int = 400) -> dict[str, Any]:
 
 def shown(reply: Reply, **more: object) -> dict[str, Any]:
     """A reply as evidence: the request as sent, and what came of it."""
-    found: dict[str, Any] = {"request": small(reply.sent)}
+    found: dict[str, Any] = {"request": shortened_request(reply.sent)}
     if reply.error:
         found |= {"error": reply.error[:400], "status": reply.status}
     if reply.choices:

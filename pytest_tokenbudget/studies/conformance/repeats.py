@@ -20,7 +20,7 @@ LOAD = 16
 _FEW = 4
 
 
-def several(probe_context: ProbeContext) -> LimitResult:
+def several_outputs(probe_context: ProbeContext) -> LimitResult:
     """Whether ``n`` gives that many outputs, and they differ where they are sampled."""
     asks = [replace(ask, n=3, seed=11) for ask in _sampled(probe_context)[:_FEW]]
     replies = probe_context.ask(asks)

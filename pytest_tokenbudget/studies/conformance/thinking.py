@@ -17,7 +17,7 @@ from pytest_tokenbudget.studies.conformance.probe_context import (
     AT_ONCE,
     ProbeContext,
     ReadOutput,
-    small,
+    shortened_request,
 )
 from pytest_tokenbudget.studies.conformance.verdict import judge, remarks, server_wide
 
@@ -118,7 +118,7 @@ def _read(
     result = BudgetResult(
         budget=budget,
         observations=tuple(each.observation for each in seen.values()),
-        request=small(replies[0].sent) if replies else {},
+        request=shortened_request(replies[0].sent) if replies else {},
         error=errors[0].error if errors else "",
         refused=not seen and bool(errors) and all(reply.refused for reply in errors),
     )

@@ -71,7 +71,7 @@ class _Natural:
         return self.high - self.low
 
 
-def sign_test(successes: int, failures: int) -> float:
+def one_sided_sign_test(successes: int, failures: int) -> float:
     """One-sided exact probability of so many successes or more, if both were equally likely."""
     from scipy.stats import binomtest
 
@@ -170,7 +170,7 @@ def _decide(
         return BudgetVerdict.INVERTED, inversion
     if not resolved:
         return BudgetVerdict.NOT_RESOLVED, _unresolved_sentence(measured, natural, slack)
-    chances = holm([sign_test(each.shorter, each.longer) for each in measured])
+    chances = holm([one_sided_sign_test(each.shorter, each.longer) for each in measured])
     shrunk = [each for each, p in zip(measured, chances, strict=True) if p < LEVEL]
     if shrunk:
         p = min(chances)
@@ -209,7 +209,7 @@ def _inversion(
             if seen.prompt in natural and seen.thinking > (each.budget or 0) + slack
         )
         sentences.append(_compared(each, natural))
-        chances.append(sign_test(more, each.shorter))
+        chances.append(one_sided_sign_test(more, each.shorter))
     for place, small in enumerate(measured):
         for large in measured[place + 1 :]:
             more, less = _paired(small, large, natural, slack)
@@ -218,7 +218,7 @@ def _inversion(
                 f"with {_tokens(large.budget)} {large.mean_thinking:.0f}: longer for {more} "
                 f"prompts, shorter for {less}"
             )
-            chances.append(sign_test(more, less))
+            chances.append(one_sided_sign_test(more, less))
     adjusted = holm(chances)
     best = min(range(len(adjusted)), key=lambda place: (adjusted[place], -place))
     return f"{sentences[best]} (p = {adjusted[best]:.2g})" if adjusted[best] < LEVEL else ""
@@ -386,4 +386,4 @@ def _moved(under: Sequence[Observation], natural: Sequence[Observation]) -> bool
         grown = each.answer - before.answer > (before.thinking - each.thinking) / 2
         moved += grown
         kept += not grown
-    return sign_test(moved, kept) < LEVEL
+    return one_sided_sign_test(moved, kept) < LEVEL

@@ -11,7 +11,7 @@ from pytest_tokenbudget.core.store import StoredPrompt
 from pytest_tokenbudget.core.trace import StopReason, Trace
 from pytest_tokenbudget.dry_run.parts import (
     DryRunPlanner,
-    Past,
+    EarlierTraces,
     PlannedPart,
     Wanted,
     past_of,
@@ -80,7 +80,9 @@ def context_parts(planner: DryRunPlanner) -> list[PlannedPart]:
     }
     past = past_of([t for t in stored.values() if t.stop_reason is not StopReason.ERROR], plan)
     parts = [
-        planner.part(plan, list(wanted.values()), known=known, past=past or Past(), notes=notes)
+        planner.part(
+            plan, list(wanted.values()), known=known, past=past or EarlierTraces(), notes=notes
+        )
     ]
     lacking = {each.key for each in wanted.values() if each.trace is None or planner.settings.fresh}
     summaries = _summaries(planner, plan, cases, lengths=lengths, lacking=lacking, facts=facts)
@@ -135,4 +137,4 @@ def _summaries(
     stage = replace(plan, kind=Kind.SUMMARY.value, budgets=(most,), context_plan=None)
     known = weakest(lengths.values())
     notes = ["each at most as long as its window; fewer where windows need none"]
-    return planner.part(stage, wanted, known=known, past=Past(), notes=notes)
+    return planner.part(stage, wanted, known=known, past=EarlierTraces(), notes=notes)

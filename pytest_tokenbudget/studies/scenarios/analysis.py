@@ -23,8 +23,8 @@ from pytest_tokenbudget.stats.truncation import Bools, LimitVerdict, judge_limit
 from pytest_tokenbudget.studies.scenarios.answers import GroupAnswers, answers_of, has_options
 from pytest_tokenbudget.studies.scenarios.checks import (
     MORE,
-    Differ,
     GivenLimit,
+    GroupDifference,
     GuidelineCheck,
     MoreCheck,
     judge_given,
@@ -89,7 +89,7 @@ class ScenarioReport:
     target: float
     overall: ScenarioGroup
     groups: Mapping[str, tuple[ScenarioGroup, ...]]
-    differ: tuple[Differ, ...]
+    differ: tuple[GroupDifference, ...]
     learned: Learned
     guidelines: tuple[GuidelineCheck, ...]
     more: MoreCheck | None
@@ -236,7 +236,7 @@ def _group(study: Study, needs: _Needs, name: str, rows: Sequence[int]) -> Scena
     return ScenarioGroup(name, spread, truncation, answers)
 
 
-def _differ(needs: _Needs, splits: Mapping[str, Sequence[str]]) -> tuple[Differ, ...]:
+def _differ(needs: _Needs, splits: Mapping[str, Sequence[str]]) -> tuple[GroupDifference, ...]:
     # Samples of a problem are not independent: their mean stands for it.
     one = np.where(needs.ended | np.isnan(needs.tokens), needs.tokens, np.inf).mean(axis=1)
     found = []
@@ -245,7 +245,7 @@ def _differ(needs: _Needs, splits: Mapping[str, Sequence[str]]) -> tuple[Differ,
         # A test needs a group with two problems: else all there is lies between groups.
         if np.isfinite(p) and len(set(names)) < len(names):
             known = int((~np.isnan(one)).sum())
-            found.append(Differ(split, len(set(names)), known, p, p, explained))
+            found.append(GroupDifference(split, len(set(names)), known, p, p, explained))
     adjusted = holm([each.p for each in found])
     return tuple(replace(each, p_holm=p) for each, p in zip(found, adjusted, strict=True))
 

@@ -49,7 +49,7 @@ class MoreCheck:
 
 
 @dataclass(frozen=True)
-class Differ:
+class GroupDifference:
     """Whether the groups of a split take unlike numbers of tokens.
 
     Attributes:

@@ -59,7 +59,7 @@ def settings_text(
     about = [
         _evidence(report, split),
         f"{study.alias} on {study.task.name}, {plural(len(study.complete), 'problem')}",
-        because(overall, overall),
+        limit_reason(overall, overall),
     ]
     if report.replay is not None:
         about.append(report.replay.sentence())
@@ -92,13 +92,13 @@ def limits_of(report: ScenarioReport, split: str) -> dict[str, WrittenLimit]:
     """Limits of a split's groups by their names, with what is known of each."""
     choices: Mapping[str, GroupLimit] = report.learned.groups.get(split, {})
     return {
-        name: WrittenLimit(choice.limit, because(choice, report.learned.overall))
+        name: WrittenLimit(choice.limit, limit_reason(choice, report.learned.overall))
         for name, choice in choices.items()
         if choice.limit is not None and (split != FRAMING or name in FRAMINGS)
     }
 
 
-def because(choice: GroupLimit, overall: GroupLimit) -> str:
+def limit_reason(choice: GroupLimit, overall: GroupLimit) -> str:
     """What is known of a limit: a promise, or why there is none and whose limit it is."""
     said = choice.found.sentence()
     if choice.promised or choice is overall:

@@ -17,7 +17,7 @@ from pytest_tokenbudget.stats.points import ByBudget
 from pytest_tokenbudget.studies.structure.rules import KINDS, RULES, SegmentKind
 from pytest_tokenbudget.studies.structure.segments import Structure, totals, trace_structure
 from pytest_tokenbudget.studies.structure.statistics import (
-    Along,
+    KindsByPlace,
     StructurePoint,
     along,
     structure_point,
@@ -62,7 +62,7 @@ class StructureStudy(ByBudget[StructurePoint]):
     tokens: Mapping[str, Estimate]
     counts: Mapping[str, int]
     steps: Estimate
-    along: Along
+    along: KindsByPlace
     cliff: tuple[int, int] | None
 
     def mean_tokens(self) -> str:

@@ -249,7 +249,7 @@ def structure_point(
 
 
 @dataclass(frozen=True)
-class Along:
+class KindsByPlace:
     """What tokens are doing, by their place in the output.
 
     Attributes:
@@ -263,7 +263,7 @@ class Along:
     shares: Mapping[str, tuple[float, ...]]
 
 
-def along(structures: Sequence[Structure], stretches: int = 120) -> Along:
+def along(structures: Sequence[Structure], stretches: int = 120) -> KindsByPlace:
     """What tokens are doing, by their place in the output; traces that have ended do nothing."""
     longest = max((sum(one.tokens) for one in structures), default=0)
     width = max(1, -(-longest // stretches))
@@ -283,7 +283,7 @@ def along(structures: Sequence[Structure], stretches: int = 120) -> Along:
         padded = np.concatenate([counts, np.zeros(count * width - longest)]).reshape(count, width)
         inside = np.minimum(width, longest - width * np.arange(count))
         shares[name] = tuple((padded.sum(axis=1) / inside / max(1, len(structures))).tolist())
-    return Along(tuple(1 + width * i for i in range(count)), width, shares)
+    return KindsByPlace(tuple(1 + width * i for i in range(count)), width, shares)
 
 
 def compare(

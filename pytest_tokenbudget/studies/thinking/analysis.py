@@ -281,7 +281,7 @@ def enforced_answers(study: ThinkingStudy) -> list[EnforcedAnswers]:
             EnforcedAnswers(Enforcement.OFF, None, None, study.off.reach, study.switched_off())
         )
     found += [
-        EnforcedAnswers(Enforcement.WAIT, str(number), None, natural, study.sent_on(number))
+        EnforcedAnswers(Enforcement.WAIT, str(number), None, natural, study.extended(number))
         for number in range(1, study.forcing.waits + 1)
     ]
     return found

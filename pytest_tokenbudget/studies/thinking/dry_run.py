@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.core.trace import StopReason, Trace
 from pytest_tokenbudget.dry_run.parts import (
     DryRunPlanner,
-    Past,
+    EarlierTraces,
     PlannedPart,
     Wanted,
     past_of,
@@ -158,7 +158,11 @@ def _forced(
 
 
 def _unknown_answers(
-    natural: PlannedPart, lacking: Sequence[Problem], known: int, stored_traces: int, past: Past
+    natural: PlannedPart,
+    lacking: Sequence[Problem],
+    known: int,
+    stored_traces: int,
+    past: EarlierTraces,
 ) -> PlannedPart:
     """Forced answers to natural traces that are still to come."""
     forcing = natural.plan.forcing

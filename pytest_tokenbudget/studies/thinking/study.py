@@ -203,9 +203,9 @@ class ThinkingStudy(StudyCache):
             return self.unlimited()
         return self.ended(mode.thinking_budget)
 
-    def sent_on(self, number: int) -> tuple[ThinkingAnswer, ...]:
-        """Answers after thinking that was sent on so many times, or as often as it ended."""
-        return self.cached(self._of_each, self._sent_on, number)
+    def extended(self, number: int) -> tuple[ThinkingAnswer, ...]:
+        """Answers after thinking that was extended so many times, or as often as it ended."""
+        return self.cached(self._of_each, self._extended, number)
 
     def _of_each(
         self, answer: Callable[..., ThinkingAnswer], *given: object
@@ -239,7 +239,7 @@ class ThinkingStudy(StudyCache):
         limit = min(end + room, self.natural.reach)
         return _answer(judge(self.task, problem, trace.cut(limit, self.format)))
 
-    def _sent_on(self, problem: Problem, number: int) -> ThinkingAnswer:
+    def _extended(self, problem: Problem, number: int) -> ThinkingAnswer:
         before = 0
         found: ContinuedTrace | None = None
         for one in self.waits[:number]:

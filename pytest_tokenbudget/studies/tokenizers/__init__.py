@@ -1,6 +1,6 @@
 """Tokenizers: how many tokens texts take, and how much fits a limit."""
 
-from pytest_tokenbudget.registry import Across, Eval, Records, Section
+from pytest_tokenbudget.registry import Eval, ModelsTogether, Records, Section
 
 EVAL = Eval(
     name="tokenizers",
@@ -17,7 +17,7 @@ EVAL = Eval(
         ),
     ),
     records=Records(key="tokenizers", reports=f"{__name__}.analysis:reports_of"),
-    across=Across(
+    across=ModelsTogether(
         name="tokenizers_compared",
         kind="tokenizers",
         make=f"{__name__}.report:compared",
