@@ -139,6 +139,8 @@ class PlanProgress:
         now = time.monotonic()
         changed = self._done != row.to_generate - row.missing
         self._done = row.to_generate - row.missing
+        # First: a trace that is stored at this moment may be in neither sum, but never in both.
+        stored = self._store.generated(self._model)[1] - self._before
         found, self._after = self._store.lengths(self._model, self._after)
         self._finished |= {key: TraceLength(*each) for key, each in found.items()}
         states = [s for s in self._store.states(GENERATING) if s["plan"] == self.name]
@@ -150,8 +152,6 @@ class PlanProgress:
             if key not in self._finished
         ]
         written = sum(each.tokens - each.start for each in going_on)
-        stored = self._store.generated(self._model)[1] - self._before
-        # A trace that is stored at this moment may be in neither.
         self.tokens = max(self.tokens, stored + written)
         if self.tokens and self._first is None:
             self._first = (now, self.tokens)
