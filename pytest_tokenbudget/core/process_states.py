@@ -24,6 +24,24 @@ PUBLISH_SECONDS = 1.0
 
 
 @contextmanager
+def running_thread(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run ``work`` in a thread while the block runs, and wait for its end.
+
+    Args:
+        name: What the thread does, for its name.
+        work: Is given an event that is set when the block ends, and returns soon after.
+    """
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,), name=f"tokenbudget-{name}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
 def published(
     journal: Journal,
     name: str,
@@ -35,9 +53,8 @@ def published(
 
     ``on_publish`` is called as often, with the thread's own connection.
     """
-    stop = threading.Event()
 
-    def publish() -> None:
+    def publish(stop: threading.Event) -> None:
         # What fails is tried again. SQLite connections do not cross threads.
         with (
             suppress(StoreError),
@@ -49,13 +66,8 @@ def published(
                     on_publish(own)
             own.drop_state(name)
 
-    thread = threading.Thread(target=publish, name=f"tokenbudget-{name}", daemon=True)
-    thread.start()
-    try:
+    with running_thread(name, publish):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 class Tally:

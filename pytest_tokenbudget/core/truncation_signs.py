@@ -25,7 +25,11 @@ class Sign(StrEnum):
 
 @dataclass(frozen=True)
 class SignCount:
-    """How often a sign was seen in answers that were cut, and in answers that were not."""
+    """How often a sign was seen.
+
+    ``truncated`` of ``of_truncated`` answers that were cut show it, and ``complete`` of
+    ``of_complete`` that were not.
+    """
 
     sign: Sign
     truncated: int

@@ -16,7 +16,12 @@ from typing import TextIO
 
 from pytest_tokenbudget.common.text_layout import plural, shorten
 from pytest_tokenbudget.core.plan import Plan
-from pytest_tokenbudget.core.process_states import PROBING, WAITING, waiting_sentence
+from pytest_tokenbudget.core.process_states import (
+    PROBING,
+    WAITING,
+    running_thread,
+    waiting_sentence,
+)
 from pytest_tokenbudget.core.store import PlanRow, StoreError, TraceStore
 from pytest_tokenbudget.models.catalogue import MODEL_OPTIONS
 from pytest_tokenbudget.report.progress_counts import Bar, PlanProgress, clock
@@ -58,16 +63,8 @@ class Monitor:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Show progress, from a thread, until the block ends."""
-        stop = threading.Event()
-        thread = threading.Thread(
-            target=self._watch, args=(stop,), name="tokenbudget-progress", daemon=True
-        )
-        thread.start()
-        try:
+        with running_thread("progress", self._watch):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def wait_for(self, plan: str, seconds: float = 2.0) -> None:
         """Wait until a plan has been announced, ``seconds`` at most."""

@@ -21,7 +21,7 @@ _NAMES = {
 }
 
 
-def truncation_signs(columns: Iterable[Sequence[JudgedCut]]) -> tuple[SignCount, ...]:
+def sign_counts(columns: Iterable[Sequence[JudgedCut]]) -> tuple[SignCount, ...]:
     """How often each sign occurs in answers that were cut and in complete ones.
 
     Args:
@@ -39,7 +39,7 @@ def study_signs(study: Study) -> tuple[SignCount, ...]:
 
 
 def _study_signs(study: Study) -> tuple[SignCount, ...]:
-    return truncation_signs(study.judged(budget) for budget in study.budgets)
+    return sign_counts(study.judged(budget) for budget in study.budgets)
 
 
 def signs_lines(signs: Sequence[SignCount], width: int = MAX_WIDTH) -> list[str]:

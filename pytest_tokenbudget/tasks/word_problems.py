@@ -116,11 +116,6 @@ class ArithmeticFact:
     def __str__(self) -> str:
         return f"{self.left} {self.op} {self.right} = {self.result}"
 
-    def undone(self) -> ArithmeticFact:
-        """The inverse fact, from the result back to ``left``."""
-        inverse = {"+": "-", "-": "+", "*": "/"}[self.op]
-        return ArithmeticFact(self.result, inverse, self.right, self.left)
-
 
 @dataclass(frozen=True)
 class Event:

@@ -1,4 +1,4 @@
-"""One server of a pool: how it fares, the pauses kept with it, and how much it is given at once."""
+"""One server of a pool: its state, its pauses, and how many requests it gets at a time."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_tokenbudget.core.trace import Outcome
 from pytest_tokenbudget.report.limits import limits_of
-from pytest_tokenbudget.report.truncation_signs import truncation_signs
+from pytest_tokenbudget.report.truncation_signs import sign_counts
 from pytest_tokenbudget.studies.thinking.study import Enforcement, ThinkingAnswer, ThinkingStudy
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def _analyse(study: ThinkingStudy, target: float, margin: float) -> ThinkingRepo
         limits=limits(natural, "thinking"),
         thinking_limits=limits(natural, "thinking", of_thinking=True),
         off_limits=None if study.off is None else limits(study.switched_off(), "standard"),
-        signs=truncation_signs(
+        signs=sign_counts(
             [a.judged for a in column]
             for column in (*(study.hard(budget) for budget in positive), natural)
         ),
